@@ -12,7 +12,7 @@ from pathlib import Path
 
 def cache_dir():
     """Where what is downloaded for tests and demonstrations is kept."""
-    base = os.environ.get("BELLJAR_CACHE")
+    base = os.environ.get("BELLJAR_CACHE_DIR")
     if base:
         return Path(base)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "belljar"
