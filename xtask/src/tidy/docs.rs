@@ -104,10 +104,10 @@ fn resolve(page: &str, target: &str) -> Option<String> {
 
 /// Paths of the machines this was written on.
 const MACHINE: &[&str] = &[
-    concat!("/wo", "rk/"),
+    concat!("/wo", "rk/main"),
+    concat!("/wo", "rk/shared"),
     concat!("/tmp/", "wt"),
     concat!("/root/", ".pyenv"),
-    concat!("/ho", "me/"),
 ];
 
 /// No path of a developer's machine stands in a committed file.
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_machine_path_is_found_and_a_longer_path_is_not() {
-        let bad = format!("see {}main", MACHINE[0]);
+        let bad = format!("see {}/x", MACHINE[0]);
         let tree = Tree::sample(&[
             ("a.md", &bad),
             ("b.md", &format!("/overlay{}x", MACHINE[0])),

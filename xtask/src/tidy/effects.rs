@@ -44,7 +44,21 @@ const FOREIGN: &[(&str, &[&str])] = &[
 ];
 
 /// Files that may read a clock, each with its reason. Everything else is handed the time.
-const CLOCKS: &[(&str, &str)] = &[("crates/server/src/clock.rs", "the one Clock")];
+const CLOCKS: &[(&str, &str)] = &[
+    ("crates/server/src/clock.rs", "the one Clock"),
+    ("crates/server/src/cli/image.rs", "paces a progress bar"),
+    ("crates/server/src/driver/mod.rs", "the timer between pings"),
+    (
+        "crates/store/src/values/clock.rs",
+        "the store's Clock, which the server passes in",
+    ),
+    (
+        "crates/sandbox/src/config.rs",
+        "the default of the clock that is passed in",
+    ),
+    ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
+    ("crates/image/src/event.rs", "times the phases of a build"),
+];
 
 /// Where the environment may be read.
 const ENVIRONMENT: &[&str] = &["crates/server/src/config"];

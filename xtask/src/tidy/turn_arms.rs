@@ -46,32 +46,29 @@ fn arms_before(before: &str) -> String {
 }
 
 fn over_our_enum(arms: &str) -> bool {
-    arms.split("=>").enumerate().any(|(index, piece)| {
-        // Between two arrows stand the last arm's body, a comma or a line end, then the next pattern.
-        let pattern = if index == 0 {
-            piece
-        } else {
-            piece.rsplit([',', '\n']).next().unwrap_or(piece)
+    let mut pieces: Vec<&str> = arms.split("=>").collect();
+    // After the last arrow stands only the body of the arm before the catch-all.
+    pieces.pop();
+    pieces.into_iter().any(|piece| {
+        // Before each arrow stand the last arm's body, a line end or a comma, then the pattern.
+        let pattern = match piece.trim_end().rsplit_once('\n') {
+            Some((_, line)) => line,
+            None => piece.rsplit(',').next().unwrap_or(piece),
         };
-        let is_last = index == arms.matches("=>").count();
-        !is_last && names_our_variant(pattern)
+        names_our_variant(pattern)
     })
 }
 
+/// Whether what is matched on, or the first of a tuple, is a variant of ours.
 fn names_our_variant(pattern: &str) -> bool {
-    pattern
-        .split("::")
-        .collect::<Vec<_>>()
-        .windows(2)
-        .any(|pair| {
-            let part = |c: char| c.is_alphanumeric() || c == '_';
-            let owner = pair[0]
-                .rsplit(|c: char| !part(c))
-                .next()
-                .unwrap_or_default();
-            let upper = |word: &str| word.chars().next().is_some_and(char::is_uppercase);
-            upper(owner) && upper(pair[1]) && !FOREIGN.contains(&owner)
-        })
+    let pattern = pattern.trim_start_matches([' ', '(', '&', '|']);
+    let pattern = pattern.strip_prefix("Some(").unwrap_or(pattern);
+    let Some((owner, variant)) = pattern.split_once("::") else {
+        return false;
+    };
+    let upper = |word: &str| word.chars().next().is_some_and(char::is_uppercase);
+    let word = owner.chars().all(|c| c.is_alphanumeric() || c == '_');
+    word && upper(owner) && upper(variant) && !FOREIGN.contains(&owner)
 }
 
 #[cfg(test)]
@@ -88,6 +85,12 @@ mod tests {
     #[test]
     fn a_catch_all_over_our_enum_is_found() {
         let bad = "match input {\n  Input::ClientGone => { stop() }\n  _ => go(),\n}";
+        assert_eq!(lines(bad), ["crates/turn/src/a.rs:3"]);
+    }
+
+    #[test]
+    fn a_pair_that_begins_with_our_enum_is_found() {
+        let bad = "match (phase, input) {\n  (Phase::Idle, Some(x)) => go(),\n  _ => stop(),\n}";
         assert_eq!(lines(bad), ["crates/turn/src/a.rs:3"]);
     }
 
