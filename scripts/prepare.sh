@@ -74,13 +74,23 @@ need_linux() {
 need_rust() {
   need_packages rust
   if [ -z "$(command -v cargo)" ] && [ -x "$HOME/.cargo/bin/cargo" ]; then PATH="$HOME/.cargo/bin:$PATH"; fi
-  if [ -z "$(command -v cargo)" ]; then
-    say "Installing Rust with rustup, into $HOME/.cargo and $HOME/.rustup"
-    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal --no-modify-path \
-      || die "rustup did not install. See https://rustup.rs, then run this again."
-    PATH="$HOME/.cargo/bin:$PATH"
-  fi
+  if [ -z "$(command -v cargo)" ]; then install_rust; fi
   export PATH
+}
+
+install_rust() {
+  local place folder
+  place="https://static.rust-lang.org/rustup/dist/$(uname -m)-unknown-linux-gnu"
+  folder="$(mktemp -d)"
+  say "Installing Rust with rustup, into $HOME/.cargo and $HOME/.rustup"
+  curl --proto '=https' --tlsv1.2 --silent --show-error --fail --output "$folder/rustup-init" "$place/rustup-init" \
+    && curl --proto '=https' --tlsv1.2 --silent --show-error --fail --output "$folder/sum" "$place/rustup-init.sha256" \
+    && [ "$(cut -d' ' -f1 <"$folder/sum")" = "$(sha256sum "$folder/rustup-init" | cut -d' ' -f1)" ] \
+    && chmod +x "$folder/rustup-init" \
+    && "$folder/rustup-init" -y -q --profile minimal --no-modify-path \
+    || die "rustup did not install. See https://rustup.rs, then run this again."
+  rm -rf "$folder"
+  PATH="$HOME/.cargo/bin:$PATH"
 }
 
 # Makes a Python virtual environment for a file of pinned, hashed requirements, once; prints its interpreter.
