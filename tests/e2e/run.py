@@ -13,6 +13,7 @@ sys.path.insert(0, str(TESTS))
 sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
+import keys_suite  # noqa: E402
 import stream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
 
@@ -68,11 +69,11 @@ def run_inside(total, name, suite, running):
 def run(arguments):
     total = report.Report("e2e")
     server.build_image(arguments.belljar)
-    with server.Server(arguments.belljar, scripts=HERE / "scripts") as running:
+    with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
         for name, needs, make in clients(running.base_url):
             if arguments.only in name:
                 run_client(total, name, needs, make)
-        for name, suite in (("bad input", bad_input_suite), ("stream", stream_suite)):
+        for name, suite in (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite)):
             if arguments.only in name:
                 run_inside(total, name, suite, running)
         total.check("the server is healthy after all of it", running.healthy)

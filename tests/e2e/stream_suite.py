@@ -110,8 +110,8 @@ def pings(base):
                   if name == "content_block_start" and data["content_block"]["type"].endswith("_tool_result"))
     call_ends = max(i for i in range(result) if names[i] == "content_block_stop")
     between = names[call_ends + 1:result]
-    if not between or set(between) != {"ping"}:
-        raise AssertionError(f"between the call and its result, 16 s later, came {between}")
+    if len(between) < 2 or set(between) != {"ping"}:
+        raise AssertionError(f"between the call and its result, 4 s later, came {between}")
 
 
 def injection(base):
@@ -134,8 +134,8 @@ def hang_up(server):
     """Hangs up while a cell sleeps: its container answers the next cell long before the sleep would have ended."""
     made = http_client.post_json(server.base_url, "/belljar/v1/containers", {}).json()
     body = json.dumps({**BODY, "stream": True, "container": made["id"]}).encode()
-    headers = "".join(f"{k}: {v}\r\n" for k, v in http_client.api_headers(belljar_script="sleeps").items())
-    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
+    headers = "".join(f"{k}: {v}\r\n" for k, v in http_client.api_headers(belljar_script="sleeps_long").items())
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
     with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         connection.sendall(head.encode() + body)
         received = b""

@@ -44,9 +44,9 @@ def lowered(response):
     return {name.lower(): value for name, value in response.getheaders()}
 
 
-def api_headers(**more):
+def api_headers(key=KEY, **more):
     """What a client sends with every call; pass `None` to leave one out."""
-    headers = {"authorization": f"Bearer {KEY}", "anthropic-version": VERSION, "content-type": "application/json"}
+    headers = {"authorization": f"Bearer {key}", "anthropic-version": VERSION, "content-type": "application/json"}
     headers.update({name.replace("_", "-"): value for name, value in more.items()})
     return {name: value for name, value in headers.items() if value is not None}
 

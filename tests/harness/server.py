@@ -19,10 +19,11 @@ STOP_S_MAX = 30
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
-    def __init__(self, belljar, scripts=None, sandbox=None, environment=None):
+    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None):
         self.belljar = str(Path(belljar).resolve())
         self.scripts = scripts
-        self.sandbox = sandbox or {}
+        self.tables = {"sandbox": sandbox or {}, "serving": serving or {}}
+        self.prepare = prepare
         self.environment = environment or {}
         self.process = None
 
@@ -30,6 +31,8 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="belljar-test-"))
         self.log_path = self.directory / "server.log"
         try:
+            if self.prepare:
+                self.prepare(self)
             self._start()
         except BaseException:
             self.__exit__(None, None, None)
@@ -39,6 +42,10 @@ class Server:
     def __exit__(self, *_exception):
         self.stop()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def data_dir(self):
+        return self.directory / "data"
 
     @property
     def base_url(self):
@@ -91,13 +98,12 @@ class Server:
         raise RuntimeError(f"the server ended before it was ready:\n{tail(self.log())}")
 
     def _config(self):
-        lines = [f'listen = "127.0.0.1:{self.port}"', f"data_dir = {json.dumps(str(self.directory / 'data'))}"]
+        lines = [f'listen = "127.0.0.1:{self.port}"', f"data_dir = {json.dumps(str(self.data_dir))}"]
         if self.scripts:
             scripts = json.dumps(str(Path(self.scripts).resolve()))
             lines += ["[[upstream]]", 'name = "scripts"', 'kind = "scripted"', f"scripts_dir = {scripts}", 'models = ["*"]']
-        if self.sandbox:
-            lines.append("[sandbox]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in self.sandbox.items()]
+        for name, table in self.tables.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"
 
     def _wait_ready(self):
