@@ -1,0 +1,26 @@
+//! Writing events as server-sent events (wire.md §11.1).
+
+use bytes::{BufMut, BytesMut};
+
+use crate::event::StreamEvent;
+
+/// Appends `event` to `out`: an `event:` line, one `data:` line of JSON, an empty line.
+///
+/// JSON never contains a raw newline, so text from a container cannot forge an event.
+pub fn encode(event: &StreamEvent, out: &mut BytesMut) {
+    out.put_slice(b"event: ");
+    out.put_slice(event.name().as_bytes());
+    out.put_slice(b"\ndata: ");
+    match event {
+        // The one event that the hosted API spells with a space (wire.md §23).
+        StreamEvent::Ping => out.put_slice(b"{\"type\": \"ping\"}"),
+        event => {
+            let written = serde_json::to_writer(out.writer(), event);
+            debug_assert!(
+                written.is_ok(),
+                "events always serialize: string keys, and memory as the only writer"
+            );
+        }
+    }
+    out.put_slice(b"\n\n");
+}
