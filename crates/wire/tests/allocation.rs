@@ -6,6 +6,7 @@ use belljar_wire::block::ContentBlock;
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::Fold;
 use belljar_wire::message::{AssistantRole, Message, MessageTag, Usage};
+use belljar_wire::read::parse;
 use belljar_wire::sse::encode;
 use bytes::BytesMut;
 
@@ -76,4 +77,28 @@ fn folding_deltas_allocates_only_for_the_text_to_grow() {
     });
     // 100,000 bytes by doubling: 10, 20, 40, … 163,840.
     assert!(info.count_total <= 16, "{info:?}");
+}
+
+/// Why there is a limit on values: without it, 32 MB of zeros would take 3 GB. With it, no body takes 400 MB.
+#[test]
+fn a_value_takes_bounded_memory_whatever_it_is() {
+    const VALUE_BYTES_MAX: u64 = 400;
+    for (piece, values_in_it) in [
+        ("0", 1),
+        ("\"\"", 1),
+        ("[]", 1),
+        ("{}", 1),
+        ("[0]", 2),
+        ("{\"\":0}", 2),
+    ] {
+        // Behind a power of two, where a growing list holds most room that it does not need.
+        let pieces: usize = 16_385;
+        let body = format!("[{piece}{}]", format!(",{piece}").repeat(pieces - 1));
+        let info = measure(|| drop(parse(body.as_bytes()).expect("the body is JSON")));
+        let value_bytes = info.bytes_max / (pieces as u64 * values_in_it);
+        assert!(
+            value_bytes <= VALUE_BYTES_MAX,
+            "{piece}: {value_bytes} bytes"
+        );
+    }
 }

@@ -30,9 +30,9 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
     else {
         return Some(false);
     };
-    let mut expected = 0;
     let mut inputs_decide = false;
-    for chunk in blocks.chunk_by(|_, next| !matches!(next, StreamEvent::ContentBlockStart { .. })) {
+    let chunks = blocks.chunk_by(|_, next| !matches!(next, StreamEvent::ContentBlockStart { .. }));
+    for (expected, chunk) in chunks.enumerate() {
         let [
             StreamEvent::ContentBlockStart {
                 index: first,
@@ -73,7 +73,6 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
         }
         inputs_decide |=
             !input.is_empty() && serde_json::from_str::<Map<String, Value>>(&input).is_err();
-        expected += 1;
     }
     let is_head = message.content.is_empty() && message.stop_reason.is_none();
     if inputs_decide && is_head {
