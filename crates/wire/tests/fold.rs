@@ -3,7 +3,7 @@
 mod replies;
 
 use belljar_ids::{MessageId, RequestId, SeededIds, ToolUseId};
-use belljar_wire::block::{ContentBlock, ToolUseBlock};
+use belljar_wire::block::{ContentBlock, ThinkingBlock, ToolUseBlock};
 use belljar_wire::error::ApiError;
 use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
 use belljar_wire::fold::{FoldError, fold};
@@ -228,6 +228,38 @@ fn an_input_is_an_object() {
             "{text}"
         );
     }
+}
+
+/// As in the official SDKs: a signature is whole, and a later one replaces it.
+#[test]
+fn the_last_signature_counts() {
+    let block = ContentBlock::Thinking(ThinkingBlock::default());
+    let signature = |signature: &str| StreamEvent::ContentBlockDelta {
+        index: 0,
+        delta: Delta::SignatureDelta {
+            signature: signature.to_owned(),
+        },
+    };
+    let folded = fold([
+        head(),
+        StreamEvent::ContentBlockStart {
+            index: 0,
+            content_block: block,
+        },
+        signature("first"),
+        signature("last"),
+        StreamEvent::ContentBlockStop { index: 0 },
+        end(StopReason::EndTurn),
+        StreamEvent::MessageStop,
+    ]);
+    let expected = ThinkingBlock {
+        signature: "last".to_owned(),
+        ..ThinkingBlock::default()
+    };
+    assert_eq!(
+        folded.map(|message| message.content),
+        Ok(vec![ContentBlock::Thinking(expected)])
+    );
 }
 
 #[test]
