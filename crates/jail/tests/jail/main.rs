@@ -3,5 +3,6 @@
 mod failures;
 mod harness;
 mod limits;
+mod probing;
 mod refusals;
 mod view;
