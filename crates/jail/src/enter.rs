@@ -11,7 +11,9 @@ use rustix::thread::UnshareFlags;
 
 use crate::channel::{PLAN_BYTES_MAX, Report, receive_go, receive_packet, send_report};
 use crate::plan::JailPlan;
-use crate::raw::{Side, clone_sibling, close_from, exit_now, take_inherited, unshare};
+use crate::raw::{
+    Side, clone_sibling, close_from, default_signals, exit_now, take_inherited, unshare,
+};
 use crate::step::{INSIDE, OUTSIDE, SEAL, SetupError, Step, System, apply};
 use crate::{landlock, privileges, root, seccomp};
 
@@ -104,6 +106,7 @@ impl System for Kernel {
             Step::OwnNamespaces => unshare(NAMESPACES),
             Step::BecomeProcessOne => self.become_process_one(),
             Step::OwnSession => setsid().map(drop),
+            Step::DefaultSignals => default_signals(),
             Step::PrivateMounts => root::private_mounts(),
             Step::HoldDevices => root::hold_devices(plan, &mut self.held),
             Step::WritableLayer => root::writable_layer(plan),

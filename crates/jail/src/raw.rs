@@ -68,3 +68,30 @@ pub(crate) fn take_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: `copy` was just made and belongs to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
+
+/// Gives every ignored signal its default action again. A server started in the background by a shell ignores SIGINT,
+/// and an ignored signal stays ignored through exec: no cell could be interrupted.
+pub(crate) fn default_signals() -> Result<(), Errno> {
+    // 32 and 33 are the C library's own, which it does not let anyone touch.
+    for signal in (1..32).chain(34..65) {
+        // SIGKILL and SIGSTOP have one action; ignoring SIGPIPE is the Rust runtime's doing, which it undoes in children.
+        if [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(&signal) {
+            continue;
+        }
+        // SAFETY: `sigaction` is a plain structure of which all-zero is a value; it is written by the call.
+        let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: a null new action asks only; `present` outlives the call.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut present) } != 0 {
+            return Err(last_errno());
+        }
+        if present.sa_sigaction != libc::SIG_IGN {
+            continue;
+        }
+        present.sa_sigaction = libc::SIG_DFL;
+        // SAFETY: the default action runs no code of this process.
+        if unsafe { libc::sigaction(signal, &raw const present, std::ptr::null_mut()) } != 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}

@@ -23,6 +23,8 @@ pub enum Step {
     BecomeProcessOne,
     /// A session without a terminal.
     OwnSession,
+    /// Signals that the host ignores are not ignored here.
+    DefaultSignals,
     /// No mount made here is seen outside, and none from outside here.
     PrivateMounts,
     /// Handles of the few device nodes that come in from outside.
@@ -80,6 +82,7 @@ pub(crate) const OUTSIDE: &[Step] = &[
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
     Step::OwnSession,
+    Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
     Step::WritableLayer,
@@ -114,6 +117,7 @@ impl std::fmt::Display for Step {
             Self::OwnNamespaces => "make mount, pid, network, ipc, uts and cgroup namespaces",
             Self::BecomeProcessOne => "become process 1",
             Self::OwnSession => "start a session",
+            Self::DefaultSignals => "reset signals",
             Self::PrivateMounts => "make mounts private",
             Self::HoldDevices => "open device nodes",
             Self::WritableLayer => "mount the writable layer",
@@ -213,6 +217,6 @@ mod tests {
             assert!(seen.insert(step), "{step:?} stands twice");
         }
         // The remaining three happen before and after the lists: closing, reading, reporting.
-        assert_eq!(seen.len(), 26);
+        assert_eq!(seen.len(), 27);
     }
 }
