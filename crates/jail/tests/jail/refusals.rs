@@ -190,16 +190,16 @@ fn cases() -> Vec<Case> {
             libc::EPERM,
         ),
         (
-            "mknod of a block device",
+            "mknod of a block device, by Landlock",
             libc::SYS_mknodat,
             vec![N(-100), text("/tmp/disk"), N(0o060_600), N(0x0800)],
-            libc::EPERM,
+            libc::EACCES,
         ),
         (
-            "mknod of a character device",
+            "mknod of a character device, by Landlock",
             libc::SYS_mknodat,
             vec![N(-100), text("/tmp/mem"), N(0o020_600), N(0x0101)],
-            libc::EPERM,
+            libc::EACCES,
         ),
         (
             "mknod of a whiteout, by Landlock",
@@ -211,19 +211,19 @@ fn cases() -> Vec<Case> {
             "write to /proc/sys",
             libc::SYS_openat,
             vec![N(-100), text("/proc/sys/kernel/core_pattern"), N(1)],
-            libc::EROFS,
+            libc::EACCES,
         ),
         (
             "write to a namespaced sysctl",
             libc::SYS_openat,
             vec![N(-100), text("/proc/sys/net/ipv4/ip_forward"), N(1)],
-            libc::EROFS,
+            libc::EACCES,
         ),
         (
             "write to /proc/self/uid_map",
             libc::SYS_openat,
             vec![N(-100), text("/proc/self/uid_map"), N(1)],
-            libc::EROFS,
+            libc::EACCES,
         ),
         (
             "a new name in /dev",
@@ -313,14 +313,14 @@ fn cases_of_this_architecture() -> Vec<Case> {
 #[test]
 fn refused_with_exactly_this_error() {
     let (_rootfs, inside) = start_empty();
-    for (name, number, arguments, errno) in cases().into_iter().chain(cases_of_this_architecture())
-    {
-        assert_eq!(
-            inside.call(number, &arguments),
-            Answer::Failed(errno),
-            "{name}"
-        );
-    }
+    let all = cases().into_iter().chain(cases_of_this_architecture());
+    let wrong: Vec<_> = all
+        .filter_map(|(name, number, arguments, errno)| {
+            let answer = inside.call(number, &arguments);
+            (answer != Answer::Failed(errno)).then_some((name, answer, errno))
+        })
+        .collect();
+    assert_eq!(wrong, []);
     assert!(inside.end().success());
 }
 
