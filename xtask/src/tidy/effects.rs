@@ -57,6 +57,10 @@ const CLOCKS: &[(&str, &str)] = &[
         "the default of the clock that is passed in",
     ),
     ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
+    (
+        "crates/jail/src/probe/trial.rs",
+        "tells the operator how long a start took",
+    ),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];
 
