@@ -58,6 +58,10 @@ const CLOCKS: &[(&str, &str)] = &[
     ),
     ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
     (
+        "crates/sandbox/src/command.rs",
+        "the watchdog and `wall_ms`",
+    ),
+    (
         "crates/jail/src/probe/trial.rs",
         "tells the operator how long a start took",
     ),

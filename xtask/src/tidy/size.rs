@@ -84,7 +84,13 @@ fn python_functions(file: &File) -> Vec<Finding> {
 
 fn too_long(file: &File, lines: &[&str], first: usize, last: usize) -> Option<Finding> {
     let length = last + 1 - first;
-    let rust_test = file.path.ends_with(".rs") && file.is_test_code();
+    let in_test_module = || {
+        file.product
+            .lines()
+            .nth(first - 1)
+            .is_some_and(|line| line.trim().is_empty())
+    };
+    let rust_test = file.path.ends_with(".rs") && (file.is_test_code() || in_test_module());
     let lines_max = if rust_test {
         TEST_LINES_MAX
     } else {
