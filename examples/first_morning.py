@@ -14,6 +14,7 @@ import anthropic
 
 TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
 MODEL = "claude-opus-5-5"
+SHOWN_LINES_MAX = 24
 
 WITH_CODE = """\
 How steep has the rise been, decade by decade? Run this:
@@ -22,7 +23,7 @@ How steep has the rise been, decade by decade? Run this:
 import os, pandas as pd
 folder = os.environ["INPUT_DIR"]
 table = pd.read_csv(os.path.join(folder, "{name}"))
-table["date"] = pd.to_datetime(table["date"].astype(str))
+table["date"] = pd.to_datetime(table["date"])
 yearly = table.set_index("date")["co2"].resample("YE").mean()
 for decade, values in yearly.groupby(yearly.index.year // 10 * 10):
     print(f"{{decade}}s  {{values.diff().mean():5.2f}} ppm a year")
@@ -44,7 +45,7 @@ def show_block(block):
         given = block.input
         code = given.get("command") if block.name == "bash_code_execution" else given.get("file_text") or given.get("path")
         print(f"\n\033[2mcode ({block.name})\033[0m")
-        print(textwrap.indent(code or str(given), "  │ "))
+        print(framed(shortened(code or str(given))))
     elif block.type == "bash_code_execution_tool_result":
         show_result(block.content)
     elif block.type.endswith("_tool_result"):
@@ -53,12 +54,25 @@ def show_block(block):
         print()
 
 
+def framed(text):
+    return textwrap.indent(text, "  │ ", lambda _line: True)
+
+
+def shortened(code):
+    """A long program, without its middle."""
+    lines = code.splitlines()
+    if len(lines) <= SHOWN_LINES_MAX:
+        return code
+    left_out = len(lines) - SHOWN_LINES_MAX
+    return "\n".join([*lines[:SHOWN_LINES_MAX - 6], f"… {left_out} more lines …", *lines[-6:]])
+
+
 def show_result(result):
     if result.type != "bash_code_execution_result":
         print(f"\033[2mno result: {result.error_code}\033[0m")
         return
     print(f"\033[2moutput (exit status {result.return_code})\033[0m")
-    print(textwrap.indent((result.stdout + result.stderr).rstrip() or "(none)", "  │ "))
+    print(framed((result.stdout + result.stderr).rstrip() or "(none)"))
 
 
 def turn(client, content, container=None):
@@ -73,7 +87,7 @@ def turn(client, content, container=None):
                 show_block(event.content_block)
         message = stream.get_final_message()
     usage = message.usage
-    print(f"\033[2m[{message.stop_reason}; {message.container.id}; {usage.input_tokens} tokens in, {usage.output_tokens} out]\033[0m")
+    print(f"\n\033[2m[{message.stop_reason}; {message.container.id}; {usage.input_tokens} tokens in, {usage.output_tokens} out]\033[0m")
     return message
 
 
@@ -111,7 +125,7 @@ def main():
 
     heading("3. In the same container, code of one's own")
     question = WITH_CODE.format(name=uploaded.filename)
-    print(textwrap.indent(question, "> "))
+    print(textwrap.indent(question, "> ", lambda _line: True))
     second = turn(client, question, first.container.id)
 
     heading("4. Files")
@@ -125,4 +139,7 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
