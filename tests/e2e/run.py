@@ -95,6 +95,9 @@ def main():
     except RuntimeError as error:
         total = report.Report("e2e")
         total.fail("setting up", error)
+    except server.MachineCannot as why:
+        total = report.Report("e2e")
+        total.skip("all of it", why)
     report.exit_with(total)
 
 

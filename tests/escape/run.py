@@ -206,6 +206,9 @@ def main():
     except (RuntimeError, AssertionError) as error:
         total = report.Report("escape")
         total.fail("setting up", error)
+    except server.MachineCannot as why:
+        total = report.Report("escape")
+        total.skip("all of it", why)
     report.exit_with(total)
 
 

@@ -26,14 +26,18 @@ class Report:
         try:
             action()
         except Skipped as skip:
-            self.skipped += 1
-            print(f"SKIP{'(kernel)' if skip.kernel else ''}: {self.suite} {name}: {skip}", flush=True)
+            self.skip(name, skip, skip.kernel)
         except Exception as error:
             self.failed += 1
             print(f"FAILED  {self.suite} {name}: {describe(error)}", flush=True)
         else:
             self.passed += 1
             print(f"ok      {self.suite} {name}", flush=True)
+
+    def skip(self, name, why, kernel=False):
+        """Says loudly that a check did not run."""
+        self.skipped += 1
+        print(f"SKIP{'(kernel)' if kernel else ''}: {self.suite} {name}: {why}", flush=True)
 
     def fail(self, name, why):
         """Records a failure found outside a check."""

@@ -16,6 +16,10 @@ READY_S_MAX = 60
 STOP_S_MAX = 30
 
 
+class MachineCannot(Exception):
+    """The server refuses this machine, and says why (exit status 3)."""
+
+
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
@@ -93,6 +97,8 @@ class Server:
                 )
             if self._wait_ready():
                 return
+            if self.process.returncode == 3:
+                raise MachineCannot(self.log().strip().splitlines()[0])
             if "in use" not in self.log().lower():
                 break
         raise RuntimeError(f"the server ended before it was ready:\n{tail(self.log())}")
