@@ -1,0 +1,94 @@
+//! Opening the organs, in the order in which they may fail, and keeping house while they run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belljar_guard::Guard;
+use belljar_image::{ImageStore, Mounted};
+use belljar_model::Router;
+use belljar_sandbox::{Rootfs, Sandbox, SandboxError};
+use belljar_store::{Store, StoreError, StoreOptions, SystemClock};
+use belljar_turn::ToolLimits;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::app::{App, Shared};
+use crate::cli::Exit;
+use crate::clock;
+use crate::config::Config;
+
+/// How often what has expired is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// The opened organs; dropping them lets go of the image.
+pub struct Organs {
+    /// What requests share.
+    pub app: Shared,
+    _image: Mounted,
+}
+
+/// Opens everything that serving needs; proves that a container can start.
+pub async fn open(config: &Config) -> Result<Organs, Exit> {
+    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit { code: crate::cli::USAGE, message: error.to_string() })?;
+    let image = mount(config).await?;
+    let options = StoreOptions { file_bytes_max: config.serving.file_bytes_max, ..StoreOptions::default() };
+    let store = Store::open(&config.data_dir, Arc::new(SystemClock), options).await.map_err(store_exit)?;
+    let access = match store.has_keys().await.map_err(store_exit)? {
+        true => Access::Keys,
+        false => Access::Open,
+    };
+    let rootfs = Rootfs { path: image.path.clone(), owner_base: image.owner_base, digest: image.digest.to_string() };
+    let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
+    let app = Arc::new(App {
+        store,
+        sandbox,
+        router,
+        guard: Guard::new(config.guard_rules.clone()),
+        access,
+        serving: config.serving,
+        tool_limits: ToolLimits {
+            cell_wall_s_max: config.serving.cell_wall.as_secs(),
+            output_bytes_max: config.sandbox.output_bytes_max,
+            memory_bytes_max: config.sandbox.memory_bytes_max,
+            disk_bytes_max: config.sandbox.disk_bytes_max,
+        },
+        container_idle: config.sandbox.container_idle,
+        stopping: CancellationToken::new(),
+        turns: TaskTracker::new(),
+    });
+    Ok(Organs { app, _image: image })
+}
+
+async fn mount(config: &Config) -> Result<Mounted, Exit> {
+    let images = ImageStore::open(&config.cache_dir).map_err(|error| Exit::failed(error.to_string()))?;
+    let image = images.resolve(&config.image).map_err(|error| Exit::failed(error.to_string()))?;
+    let mounted = tokio::task::spawn_blocking(move || images.mount(&image)).await;
+    let mounted = mounted.map_err(|error| Exit::failed(error.to_string()))?;
+    mounted.map_err(|error| Exit::failed(error.to_string()))
+}
+
+fn store_exit(error: StoreError) -> Exit {
+    Exit::failed(error.to_string())
+}
+
+fn sandbox_exit(error: SandboxError) -> Exit {
+    Exit::cannot(format!("{error}\n  `belljar doctor` tells what this machine allows"))
+}
+
+/// Removes what has expired, for as long as the server runs.
+pub async fn sweep(app: Shared) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        for id in app.sandbox.sweep(clock::system_now()).await {
+            tracing::info!(container = %id, "container expired");
+            if let Err(error) = app.store.delete_container(&id).await {
+                tracing::error!(%error, container = %id, "an expired container's record could not be removed");
+            }
+        }
+        if let Err(error) = app.store.sweep(clock::now()).await {
+            tracing::error!(%error, "expired files could not be removed");
+        }
+    }
+}
