@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::PLAN_BYTES_MAX;
+
 /// What the caller wants of one container's jail; everything else is policy and stands in this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerSpec {
@@ -96,11 +98,46 @@ pub enum LandlockNeed {
 #[serde(transparent)]
 pub struct BpfProgram(pub Vec<u64>);
 
-/// The Landlock rules to restrict process 1 with.
+/// The Landlock rules to restrict process 1 with (`landlock(7)`).
+///
+/// Every right the kernel knows is handled, so what is not granted is denied. Besides: TCP bind and connect,
+/// signals to and abstract sockets of processes outside the container are always denied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LandlockPlan {
     /// What to do when the kernel has no Landlock.
     pub need: LandlockNeed,
+    /// What is allowed, and below which directories.
+    pub grants: Vec<LandlockGrant>,
+}
+
+/// Rights on a directory and everything below it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandlockGrant {
+    /// Absolute path inside the container.
+    pub path: PathBuf,
+    /// What may be done there.
+    pub rights: Vec<FileRight>,
+}
+
+/// A right on files that Landlock can deny.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names are those of landlock(7)")]
+pub enum FileRight {
+    Execute,
+    WriteFile,
+    ReadFile,
+    ReadDir,
+    RemoveDir,
+    RemoveFile,
+    MakeDir,
+    MakeReg,
+    MakeSock,
+    MakeFifo,
+    MakeSym,
+    Refer,
+    Truncate,
+    ResolveUnix,
 }
 
 /// A resource with a limit (`setrlimit(2)`).
@@ -130,16 +167,28 @@ pub struct ResourceLimit {
 
 /// Everything [`crate::enter`] does, as data. Made on the host, read by the guest program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JailPlan {
     pub(crate) rootfs: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) hostname: String,
+    pub(crate) disk_bytes_max: u64,
+    pub(crate) inodes_max: u64,
+    pub(crate) shm_bytes_max: u64,
+    /// Nodes of the host's `/dev` that come in.
+    pub(crate) devices: Vec<String>,
+    /// What is covered in `/proc`, relative to it; what this kernel does not have is passed over.
+    pub(crate) proc_masks: Vec<String>,
+    pub(crate) directories: Vec<Directory>,
+    pub(crate) symlinks: Vec<Symlink>,
+    pub(crate) working_directory: PathBuf,
+    pub(crate) resource_limits: Vec<ResourceLimit>,
     pub(crate) landlock: LandlockPlan,
     pub(crate) seccomp: Vec<BpfProgram>,
 }
 
 /// Why a [`ContainerSpec`] cannot become a plan.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// A path that must be absolute and free of `.` and `..` is not.
     #[error("{} is not an absolute path without . and ..", .0.display())]
@@ -150,13 +199,86 @@ pub enum PlanError {
     /// A size or a count is zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
-    /// The id range does not fit, or contains host root.
-    #[error("host ids {0}..+65536 are not usable for a container")]
+    /// The id range does not fit, or contains the host's own users.
+    #[error(
+        "host ids {0}..+65536 cannot be a container's: they must start at 65536 or above, and fit"
+    )]
     Identity(u32),
     /// The embedded seccomp policy does not compile for this machine.
     #[error("seccomp policy: {0}")]
     Seccomp(String),
+    /// The plan would not fit in one message to the guest program.
+    #[error("the plan has {0} bytes, at most {PLAN_BYTES_MAX} can be handed over")]
+    TooLarge(usize),
 }
+
+/// Device nodes every program expects; none of them reaches hardware.
+const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
+
+/// Entries of `/proc` that tell of the host or reach into its kernel; the list of container runtimes, and a little more.
+const PROC_MASKS: &[&str] = &[
+    "acpi",
+    "asound",
+    "bus",
+    "cmdline",
+    "config.gz",
+    "driver",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "irq",
+    "kallsyms",
+    "kcore",
+    "key-users",
+    "keys",
+    "kmsg",
+    "kpagecgroup",
+    "kpagecount",
+    "kpageflags",
+    "latency_stats",
+    "modules",
+    "mtrr",
+    "pressure",
+    "sched_debug",
+    "scsi",
+    "softirqs",
+    "sysrq-trigger",
+    "timer_list",
+    "timer_stats",
+    "vmallocinfo",
+];
+
+const RESOURCE_LIMITS: &[(Resource, u64)] = &[
+    // A core file would carry the container's memory out of its accounts.
+    (Resource::CoreBytes, 0),
+    // Enough for every program of the image; keeps one process from filling the host's file table.
+    (Resource::OpenFiles, 16_384),
+    (Resource::LockedMemoryBytes, 8 * 1024 * 1024),
+    (Resource::MessageQueueBytes, 819_200),
+    (Resource::PendingSignals, 4_096),
+];
+
+/// Everything but device nodes and their controls, which nothing in a container needs.
+const RIGHTS: &[FileRight] = &[
+    FileRight::Execute,
+    FileRight::WriteFile,
+    FileRight::ReadFile,
+    FileRight::ReadDir,
+    FileRight::RemoveDir,
+    FileRight::RemoveFile,
+    FileRight::MakeDir,
+    FileRight::MakeReg,
+    FileRight::MakeSock,
+    FileRight::MakeFifo,
+    FileRight::MakeSym,
+    FileRight::Refer,
+    FileRight::Truncate,
+    FileRight::ResolveUnix,
+];
+
+/// Ids in a container's user namespace.
+pub(crate) const IDS: u32 = 65_536;
 
 impl JailPlan {
     /// Resolves a container's wishes into the full plan.
@@ -164,19 +286,96 @@ impl JailPlan {
     /// # Errors
     /// [`PlanError`] for a wish that no jail can satisfy.
     pub fn for_container(spec: &ContainerSpec) -> Result<Self, PlanError> {
-        Ok(Self {
+        check(spec)?;
+        let plan = Self {
             rootfs: spec.rootfs.clone(),
             identity: spec.identity,
             hostname: spec.hostname.clone(),
+            disk_bytes_max: spec.disk_bytes_max,
+            inodes_max: spec.inodes_max,
+            shm_bytes_max: spec.shm_bytes_max,
+            devices: DEVICES.iter().map(ToString::to_string).collect(),
+            proc_masks: PROC_MASKS.iter().map(ToString::to_string).collect(),
+            directories: spec.directories.clone(),
+            symlinks: spec.symlinks.clone(),
+            working_directory: spec.working_directory.clone(),
+            resource_limits: RESOURCE_LIMITS
+                .iter()
+                .map(|&(resource, max)| ResourceLimit { resource, max })
+                .collect(),
             landlock: LandlockPlan {
                 need: spec.landlock,
+                grants: vec![LandlockGrant {
+                    path: PathBuf::from("/"),
+                    rights: RIGHTS.to_vec(),
+                }],
             },
-            seccomp: Vec::new(),
-        })
+            seccomp: crate::seccomp::compiled()
+                .map_err(|error| PlanError::Seccomp(error.to_string()))?
+                .to_vec(),
+        };
+        let bytes = plan.to_bytes().len();
+        if bytes > PLAN_BYTES_MAX {
+            return Err(PlanError::TooLarge(bytes));
+        }
+        Ok(plan)
     }
 
     /// The lower layer's place on the host.
     pub fn rootfs(&self) -> &Path {
         &self.rootfs
+    }
+
+    /// The form in which the guest program gets it.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        // Only a non-string map key, a failing `Serialize` or a non-UTF-8 path could fail; `check` has seen the paths.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(bytes)
+    }
+}
+
+fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
+    let paths = [&spec.rootfs, &spec.working_directory]
+        .into_iter()
+        .chain(spec.directories.iter().map(|directory| &directory.path))
+        .chain(spec.symlinks.iter().map(|link| &link.path));
+    for path in paths {
+        check_path(path)?;
+    }
+    let characters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+    if !(1..=64).contains(&spec.hostname.len()) || !spec.hostname.chars().all(characters) {
+        return Err(PlanError::Hostname(spec.hostname.clone()));
+    }
+    for (name, value) in [
+        ("disk_bytes_max", spec.disk_bytes_max),
+        ("inodes_max", spec.inodes_max),
+        ("shm_bytes_max", spec.shm_bytes_max),
+    ] {
+        // tmpfs reads 0 as "no limit".
+        if value == 0 {
+            return Err(PlanError::Zero(name));
+        }
+    }
+    match spec.identity {
+        // The last id, 4294967295, means "no change" to the kernel.
+        Identity::Mapped { base } if base < IDS || base.checked_add(IDS).is_none() => {
+            Err(PlanError::Identity(base))
+        }
+        Identity::Mapped { .. } | Identity::Caller { .. } => Ok(()),
+    }
+}
+
+fn check_path(path: &Path) -> Result<(), PlanError> {
+    let plain = path.is_absolute()
+        && path.to_str().is_some_and(|text| {
+            !text.contains('\0') && !text.split('/').any(|part| part == "." || part == "..")
+        });
+    if plain {
+        Ok(())
+    } else {
+        Err(PlanError::Path(path.to_owned()))
     }
 }

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-pub use belljar_jail::LimitsNeed;
+pub use belljar_jail::LandlockNeed;
+pub use belljar_jail::probe::LimitsNeed;
 
 /// The limits of every container and of the sandbox as a whole.
 ///
@@ -35,6 +36,8 @@ pub struct SandboxConfig {
     pub output_files_max: usize,
     /// Whether a container may start when this host cannot enforce every limit.
     pub limits_need: LimitsNeed,
+    /// Whether a container may start when the kernel has no Landlock.
+    pub landlock_need: LandlockNeed,
     /// The wall clock, read for `created_at` and `last_used_at` alone.
     pub clock: fn() -> SystemTime,
 }
@@ -54,6 +57,7 @@ impl Default for SandboxConfig {
             output_file_bytes_max: 500 * 1000 * 1000,
             output_files_max: 1000,
             limits_need: LimitsNeed::Required,
+            landlock_need: LandlockNeed::Required,
             clock: SystemTime::now,
         }
     }

@@ -95,3 +95,10 @@ pub enum EditFailure {
         message: String,
     },
 }
+
+pub(crate) async fn run(
+    _lease: &mut crate::lease::Lease,
+    _command: EditCommand,
+) -> Result<Result<EditOutcome, EditFailure>, crate::error::SandboxError> {
+    unimplemented!()
+}
