@@ -6,11 +6,10 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use belljar_ids::RequestId;
-use belljar_store::WorkspaceId;
+use belljar_store::{KeyHash, WorkspaceId};
 use belljar_wire::error::{ApiError, ErrorKind};
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue};
-use sha2::{Digest, Sha256};
 
 use crate::app::App;
 use crate::failure::Failure;
@@ -34,6 +33,11 @@ pub enum Access {
 
 /// The workspace of a server without keys.
 pub const LOCAL_WORKSPACE: &str = "local";
+
+/// [`LOCAL_WORKSPACE`], as a workspace.
+pub fn local_workspace() -> Result<WorkspaceId, Failure> {
+    LOCAL_WORKSPACE.parse().map_err(|error| Failure::internal("workspace", &error))
+}
 
 /// Gives each request its id, and each failure its body.
 pub async fn identify(mut request: Request, next: Next) -> Response {
@@ -65,11 +69,10 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
     let workspace = match app.access {
         Access::Open => {
             refuse_foreign_host(request.headers())?;
-            WorkspaceId::new(LOCAL_WORKSPACE)
+            local_workspace()?
         }
         Access::Keys => {
-            let hash: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-            let found = app.store.authenticate(hash).await.map_err(|error| Failure::internal("authenticate", &error))?;
+            let found = app.store.authenticate(KeyHash::of(key)).await.map_err(|error| Failure::internal("authenticate", &error))?;
             let found = found.ok_or_else(|| Failure::from(ApiError::new(ErrorKind::Authentication, "invalid x-api-key")))?;
             found.workspace
         }

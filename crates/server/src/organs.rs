@@ -20,6 +20,8 @@ use crate::config::Config;
 
 /// How often what has expired is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Containers removed in one round.
+const EXPIRED_AT_ONCE: u16 = 100;
 
 /// The opened organs; dropping them lets go of the image.
 pub struct Organs {
@@ -30,13 +32,15 @@ pub struct Organs {
 
 /// Opens everything that serving needs; proves that a container can start.
 pub async fn open(config: &Config) -> Result<Organs, Exit> {
-    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit { code: crate::cli::USAGE, message: error.to_string() })?;
+    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
     let image = mount(config).await?;
-    let options = StoreOptions { file_bytes_max: config.serving.file_bytes_max, ..StoreOptions::default() };
-    let store = Store::open(&config.data_dir, Arc::new(SystemClock), options).await.map_err(store_exit)?;
-    let access = match store.has_keys().await.map_err(store_exit)? {
-        true => Access::Keys,
-        false => Access::Open,
+    let mut options = StoreOptions::new(Arc::new(SystemClock));
+    options.file_bytes_max = config.serving.file_bytes_max;
+    let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
+    // Revoked keys count: a server whose last key was revoked must not open to everybody.
+    let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {
+        true => Access::Open,
+        false => Access::Keys,
     };
     let rootfs = Rootfs { path: image.path.clone(), owner_base: image.owner_base, digest: image.digest.to_string() };
     let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
@@ -82,13 +86,21 @@ pub async fn sweep(app: Shared) {
     loop {
         ticks.tick().await;
         for id in app.sandbox.sweep(clock::system_now()).await {
-            tracing::info!(container = %id, "container expired");
-            if let Err(error) = app.store.delete_container(&id).await {
-                tracing::error!(%error, container = %id, "an expired container's record could not be removed");
-            }
+            tracing::info!(container = %id, "container ended by age or disuse");
         }
-        if let Err(error) = app.store.sweep(clock::now()).await {
-            tracing::error!(%error, "expired files could not be removed");
+        if let Err(error) = forget_expired(&app).await {
+            tracing::error!(%error, "what has expired could not be removed");
         }
     }
+}
+
+/// Removes containers whose time is over, and files whose content is.
+async fn forget_expired(app: &App) -> Result<(), StoreError> {
+    for record in app.store.expired_containers(EXPIRED_AT_ONCE).await? {
+        app.sandbox.remove(&record.id).await;
+        app.store.delete_container(&record.workspace, &record.id).await?;
+        tracing::info!(container = %record.id, "container expired");
+    }
+    app.store.sweep().await?;
+    Ok(())
 }

@@ -88,7 +88,7 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
     let request = CellRequest { language: args.language, source, wall: config.serving.cell_wall };
     let report = cell::run(&app, &workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
     drop(lease);
-    app.store.delete_container(&id).await.map_err(|error| broken(&error))?;
+    app.store.delete_container(&workspace, &id).await.map_err(|error| broken(&error))?;
     app.sandbox.clone().close().await;
     drop(organs);
     Ok(json!(report))

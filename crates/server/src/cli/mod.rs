@@ -6,6 +6,7 @@ pub mod image;
 pub mod keys;
 pub mod serve;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::environment::Environment;
+use crate::config::keys::reference as keys_reference;
 use crate::config::{Config, ConfigError, Overrides};
 
 /// The thing asked for failed.
@@ -42,6 +44,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
+    /// Print every configuration key with its default and meaning, as Markdown.
+    Config,
 }
 
 /// Options that several commands share.
@@ -79,6 +83,11 @@ impl Exit {
         Self { code: FAILED, message: message.into() }
     }
 
+    /// The command line or the configuration is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+
     /// This machine cannot.
     pub fn cannot(message: impl Into<String>) -> Self {
         Self { code: CANNOT, message: message.into() }
@@ -87,7 +96,7 @@ impl Exit {
 
 impl From<ConfigError> for Exit {
     fn from(error: ConfigError) -> Self {
-        Self { code: USAGE, message: error.to_string() }
+        Self::usage(error.to_string())
     }
 }
 
@@ -103,11 +112,17 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
+        Command::Config => print_reference(),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
     // Whatever still blocks a thread must not hold up the end of the process.
     runtime.shutdown_background();
     outcome.unwrap_or_else(report)
+}
+
+fn print_reference() -> Result<ExitCode, Exit> {
+    let written = std::io::stdout().write_all(keys_reference().as_bytes());
+    written.map(|()| ExitCode::SUCCESS).map_err(|error| Exit::failed(format!("standard output: {error}")))
 }
 
 fn report(exit: Exit) -> ExitCode {

@@ -60,14 +60,11 @@ fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Exit> {
 /// Beyond loopback, a server without keys would serve everybody.
 fn refuse_open_world(config: &Config, access: Access) -> Result<(), Exit> {
     if access == Access::Open && !config.listen.ip().is_loopback() {
-        return Err(Exit {
-            code: crate::cli::USAGE,
-            message: format!(
-                "listen = {}: refused without keys, because anyone who reaches this machine could run code on it; \
-                 create one with `belljar keys create`, or listen on 127.0.0.1",
-                config.listen
-            ),
-        });
+        return Err(Exit::usage(format!(
+            "listen = {}: refused without keys, because anyone who reaches this machine could run code on it; \
+             create one with `belljar keys create`, or listen on 127.0.0.1",
+            config.listen
+        )));
     }
     Ok(())
 }

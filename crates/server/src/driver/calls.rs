@@ -1,6 +1,7 @@
 //! From a server tool's call to the content of its result block: guard, container, cell, files.
 
 use belljar_guard::Verdict;
+use belljar_ids::ContainerId;
 use belljar_sandbox::{
     CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Output, SandboxError, SkipReason,
 };
@@ -37,7 +38,10 @@ async fn bash(place: &mut Place, command: &str) -> ResultContent {
         Err(error) => return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) }),
     };
     match lease.bash(command, options).await {
-        Ok(outcome) => bash_result(place, outcome).await,
+        Ok(outcome) => {
+            let container = lease.container().clone();
+            bash_result(place, &container, outcome).await
+        }
         Err(error) => {
             let error_code = sandbox_code(place, &error);
             ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
@@ -54,7 +58,7 @@ fn halted(reason: &str) -> ResultContent {
     })
 }
 
-async fn bash_result(place: &mut Place, outcome: CellOutcome) -> ResultContent {
+async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOutcome) -> ResultContent {
     let mut output = match outcome {
         CellOutcome::TimedOut(output) => {
             tracing::info!(wall_ms = output.wall.as_millis(), "a command ran out of time");
@@ -69,7 +73,7 @@ async fn bash_result(place: &mut Place, outcome: CellOutcome) -> ResultContent {
     if output.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooLarge(_))) {
         return execution_error(ErrorCode::OutputFileTooLarge);
     }
-    let (content, lost) = keep_files(place, &mut output).await;
+    let (content, lost) = keep_files(place, container, &mut output).await;
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices().into_iter().chain(lost));
     ResultContent::BashCodeExecutionResult(BashResult { stdout: text(&output.stdout), stderr, return_code: output.return_code, content })
@@ -80,12 +84,12 @@ fn execution_error(error_code: ErrorCode) -> ResultContent {
 }
 
 /// Stores the captured files; one that cannot be stored is said, not swallowed.
-async fn keep_files(place: &Place, output: &mut Output) -> (Vec<BashOutput>, Vec<String>) {
+async fn keep_files(place: &Place, container: &ContainerId, output: &mut Output) -> (Vec<BashOutput>, Vec<String>) {
     let mut kept = Vec::with_capacity(output.files.len());
     let mut lost = Vec::new();
     for file in std::mem::take(&mut output.files) {
         let name = file.name.clone();
-        match place.keep(file).await {
+        match place.keep(container.clone(), file).await {
             Ok(file_id) => kept.push(BashOutput { file_id }),
             Err(error) => {
                 tracing::error!(%error, name, "an output file could not be stored");

@@ -102,6 +102,7 @@ impl Driver {
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
         let stopping = self.app.stopping.clone();
         let mut told_to_stop = false;
+        let ping_interval = self.app.serving.ping_interval;
         loop {
             if self.carry_out(effects, &sink).await.is_break() {
                 return;
@@ -114,7 +115,7 @@ impl Driver {
                     Input::Stopping
                 }
                 input = self.next_input() => input,
-                () = sleep_until(Instant::now() + self.app.serving.ping_interval) => {
+                () = sleep_until(Instant::now() + ping_interval) => {
                     // Nobody reads: the next round finds the sink closed.
                     let _ = sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();

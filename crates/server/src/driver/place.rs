@@ -2,7 +2,7 @@
 
 use belljar_ids::{ContainerId, FileId};
 use belljar_sandbox::{Lease, LeaseError, OutputFile, PutError, SandboxError};
-use belljar_store::{ContainerRecord, FileDraft, Filename, Origin, StoreError, WorkspaceId};
+use belljar_store::{Content, ContainerRecord, FileDraft, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
@@ -72,7 +72,7 @@ impl Place {
     pub async fn info(&mut self) -> Option<ContainerInfo> {
         let id = self.lease.as_ref()?.container().clone();
         let expires_at = clock::now().saturating_add(self.app.container_idle);
-        if let Err(error) = self.app.store.touch_container(&id, expires_at).await {
+        if let Err(error) = self.app.store.touch_container(&self.workspace, &id, expires_at).await {
             tracing::error!(%error, container = %id, "the container's expiry could not be recorded");
         }
         Some(ContainerInfo { id, expires_at: expires_at.to_string() })
@@ -86,7 +86,9 @@ impl Place {
     async fn mount(&self, lease: &mut Lease, upload: &Upload) -> Result<(), PlaceError> {
         let opened = self.app.store.open_content(&self.workspace, &upload.id).await;
         let opened = opened.map_err(|error| PlaceError::Broken(error.to_string()))?;
-        let (record, file) = opened.ok_or_else(|| PlaceError::Upload(format!("file {} is gone", upload.id)))?;
+        let Some(Content::Open { record, file }) = opened else {
+            return Err(PlaceError::Upload(format!("file {} is gone", upload.id)));
+        };
         lease.put_input(&upload.filename, file, record.size_bytes).await.map_err(|error| match error {
             PutError::Sandbox(error) => PlaceError::Broken(error.to_string()),
             error => PlaceError::Upload(format!("{} could not be put into $INPUT_DIR: {error}", upload.filename)),
@@ -94,9 +96,20 @@ impl Place {
     }
 
     /// Stores a captured file; it is a file of its own from then on.
-    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileId, StoreError> {
+    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
         keep(&self.app, &self.workspace, container, output).await
     }
+}
+
+/// A captured file that could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The container's file could not be read.
+    #[error("reading the file: {0}")]
+    Read(#[from] std::io::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// Makes a container and records whose it is.
@@ -120,7 +133,7 @@ pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<Cont
 }
 
 /// Copies a captured file into the store: at most the size it had when it was captured, whatever its container does to it now.
-pub async fn keep(app: &Shared, workspace: &WorkspaceId, container: ContainerId, output: OutputFile) -> Result<FileId, StoreError> {
+pub async fn keep(app: &Shared, workspace: &WorkspaceId, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
     let id = FileId::mint(&mut OsIds);
     let mime_type = mime_guess::from_path(&output.name).first_or_octet_stream();
     let draft = FileDraft {
@@ -135,7 +148,7 @@ pub async fn keep(app: &Shared, workspace: &WorkspaceId, container: ContainerId,
     let mut writer = app.store.begin_file(draft).await?;
     let mut source = tokio::fs::File::from_std(output.file).take(output.size);
     let mut chunk = BytesMut::with_capacity(COPY_CHUNK_BYTES);
-    while source.read_buf(&mut chunk).await.map_err(StoreError::from)? > 0 {
+    while source.read_buf(&mut chunk).await? > 0 {
         writer.write(chunk.split().freeze()).await?;
         chunk.reserve(COPY_CHUNK_BYTES);
     }

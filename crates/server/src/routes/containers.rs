@@ -100,7 +100,7 @@ pub async fn delete(
 ) -> Result<Json<serde_json::Value>, Failure> {
     let (record, _) = find(&app, &principal, &id).await?;
     app.sandbox.remove(&record.id).await;
-    app.store.delete_container(&record.id).await.map_err(|error| Failure::internal("container", &error))?;
+    app.store.delete_container(&principal.workspace, &record.id).await.map_err(|error| Failure::internal("container", &error))?;
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
 }
 

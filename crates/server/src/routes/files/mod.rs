@@ -8,7 +8,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use belljar_ids::FileId;
-use belljar_store::{FileRecord, StoreError};
+use belljar_store::{Content, FileRecord, StoreError};
 use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
 use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, FileTag};
 use belljar_wire::read::Brief;
@@ -78,7 +78,8 @@ pub async fn content(
     if record.expired(clock::now()) {
         return Err(expired());
     }
-    let (record, file) = app.store.open_content(&principal.workspace, &record.id).await.map_err(store_failure)?.ok_or_else(expired)?;
+    let opened = app.store.open_content(&principal.workspace, &record.id).await.map_err(store_failure)?;
+    let Some(Content::Open { record, file }) = opened else { return Err(expired()) };
     let mut response = Body::from_stream(ReaderStream::with_capacity(file, SEND_CHUNK_BYTES)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(record.size_bytes));
