@@ -14,6 +14,7 @@
 mod call;
 mod context;
 mod effect;
+mod input_text;
 mod plan;
 mod turn;
 
