@@ -39,7 +39,8 @@ impl Channel {
         if message.bytes == 0 {
             return Ok(None);
         }
-        if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || message.bytes > FRAME_BYTES_MAX {
+        let cut = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        if cut || message.bytes > FRAME_BYTES_MAX || fds.len() > FRAME_FDS_MAX {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
         Ok(Some((serde_json::from_slice(&self.buffer[..message.bytes])?, fds)))

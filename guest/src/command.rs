@@ -13,15 +13,16 @@ use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
 use rustix::io::Errno;
 
-use crate::frame::{ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX, Failure};
+use crate::frame::{COMMAND_BYTES_MAX, Failure};
 
 /// Where output directories are made.
 pub const OUTPUT_ROOT: &str = "/files/output";
 /// Where commands start.
 const WORKING_DIRECTORY: &str = "/work";
 const SHELL: &str = "/bin/bash";
-/// First of the victims when memory runs out: rather a command than process 1 (proc_pid_oom_score_adj(5)).
-const OOM_SCORE_ADJ: &str = "1000";
+/// The longest command that is passed as an argument of `bash -c`, in bytes. The kernel's own limit for one argument
+/// is 128 KiB (execve(2), MAX_ARG_STRLEN).
+const ARGUMENT_BYTES_MAX: usize = 96 * 1024;
 /// The command is the next argument.
 const HOW_ARGUMENT: &str = "argument";
 /// The command is the content of the file descriptor whose number is the next argument.
@@ -100,9 +101,6 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
     let _no_leader_before = rustix::process::setsid();
     let _nothing_blocked = SigSet::empty().thread_set_mask();
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    if let Err(error) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ) {
-        eprintln!("belljar: could not mark this command as first victim of low memory: {error}");
-    }
     if std::env::set_current_dir(WORKING_DIRECTORY).is_err() {
         eprintln!("belljar: {WORKING_DIRECTORY} is gone, starting in /");
         let _always_there = std::env::set_current_dir("/");

@@ -17,10 +17,6 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 /// The most file descriptors one frame carries.
 pub const FRAME_FDS_MAX: usize = 3;
 
-/// The longest command that is passed as an argument of `bash -c`, in bytes. The kernel's own limit for one argument
-/// is 128 KiB (execve(2), MAX_ARG_STRLEN).
-pub const ARGUMENT_BYTES_MAX: usize = 96 * 1024;
-
 /// The longest command at all, in bytes.
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 

@@ -25,6 +25,9 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// For removing an output directory of the largest kind.
 const CLEAN_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Entries of `$OUTPUT_DIR` that are looked at.
+const OUTPUT_ENTRIES_MAX: usize = 10_000;
+
 /// What is to be run.
 pub struct Cell {
     pub command: String,
@@ -221,6 +224,7 @@ async fn collect(host: &Host, directory: Option<OwnedFd>) -> Harvest {
     let limits = HarvestLimits {
         file_bytes_max: host.config.output_file_bytes_max,
         files_max: host.config.output_files_max,
+        entries_max: OUTPUT_ENTRIES_MAX,
     };
     match tokio::task::spawn_blocking(move || harvest(directory, limits)).await {
         Ok(harvest) => harvest,

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::DeathReason;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
+use crate::watch::watch;
 
 /// The host's end of a container's control socket.
 pub struct Channel {
@@ -29,7 +30,7 @@ impl Channel {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = AsyncFd::with_interest(ours, interest)?;
+        let socket = watch(ours, interest)?;
         Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
     }
 
@@ -84,7 +85,11 @@ fn read_packet(
     }
     Ok(if message.bytes == 0 {
         Err(DeathReason::SupervisorEnded)
-    } else if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) || message.bytes > FRAME_BYTES_MAX {
+    } else if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        || message.bytes > FRAME_BYTES_MAX
+        // The space for descriptors is rounded up and may hold one more.
+        || fds.len() > FRAME_FDS_MAX
+    {
         Err(DeathReason::Protocol("a frame too large"))
     } else {
         Ok((message.bytes, fds))
@@ -123,19 +128,20 @@ mod tests {
     async fn a_bad_frame_is_a_death_with_its_reason() {
         let nonsense = DeathReason::Protocol("a frame without meaning");
         let large = DeathReason::Protocol("a frame too large");
-        let cases: [(Vec<u8>, usize, DeathReason); 7] = [
+        let cases: [(Vec<u8>, usize, DeathReason); 8] = [
             (b"{".to_vec(), 0, nonsense.clone()),
             (b"\xff\xfe".to_vec(), 0, nonsense.clone()),
             (br#"{"opened":{"id":-1}}"#.to_vec(), 0, nonsense.clone()),
             (br#"{"opened":{"id":1,"more":2}}"#.to_vec(), 0, nonsense.clone()),
             (b"[".repeat(60_000), 0, nonsense),
             (vec![b' '; FRAME_BYTES_MAX + 1], 0, large.clone()),
-            (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 1, large),
+            (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 1, large.clone()),
+            (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 9, large),
         ];
         for (bytes, count, reason) in cases {
             let (mut ours, theirs) = Channel::pair().expect("socketpair");
             let fds = vec![theirs.as_fd(); count];
-            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX + 1))];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX + 9))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
             sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).expect("sends anything");

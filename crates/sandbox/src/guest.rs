@@ -13,6 +13,7 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION, ToGuest};
 use crate::host::SharedHost;
 use crate::process::Process;
+use crate::watch::watch;
 
 /// For an answer that takes the guest no more than a few system calls. Generous: it shares its processor quota with
 /// the code inside.
@@ -39,7 +40,7 @@ impl Guest {
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let ended = process
             .ended()
-            .and_then(|pidfd| AsyncFd::with_interest(pidfd, Interest::READABLE))
+            .and_then(|pidfd| watch(pidfd, Interest::READABLE))
             .map_err(SandboxError::io("watch a container's process 1"))?;
         let oom_kills_at_start = process.stats().oom_kills;
         let mut guest = Self { channel, process, ended, stop, requests: 0, oom_kills_at_start };

@@ -11,8 +11,6 @@ use rustix::io::Errno;
 use crate::names;
 use crate::outcome::{Loss, OutputFile, SkipReason, Skipped};
 
-/// Entries that are looked at.
-const ENTRIES_MAX: usize = 10_000;
 /// statfs(2): the filesystems a container's own files can be on.
 const OVERLAY_MAGIC: i64 = 0x794c_7630;
 const TMPFS_MAGIC: i64 = 0x0102_1994;
@@ -22,6 +20,8 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 pub struct HarvestLimits {
     pub file_bytes_max: u64,
     pub files_max: usize,
+    /// Entries that are looked at.
+    pub entries_max: usize,
 }
 
 /// What was taken out, and what was not.
@@ -38,7 +38,7 @@ pub fn on_container_disk(file: BorrowedFd<'_>) -> bool {
     fstatfs(file).is_ok_and(|found| [OVERLAY_MAGIC, TMPFS_MAGIC].contains(&found.f_type))
 }
 
-/// Opens the regular files at the top level. Blocks for as long as a directory of [`ENTRIES_MAX`] takes.
+/// Opens the regular files at the top level. Blocks for as long as a directory of that many entries takes.
 pub fn harvest(directory: Option<OwnedFd>, limits: HarvestLimits) -> Harvest {
     let Some(directory) = directory.filter(|directory| on_container_disk(directory.as_fd())) else {
         return Harvest { losses: vec![Loss::OutputDirectoryGone], ..Harvest::default() };
@@ -48,12 +48,12 @@ pub fn harvest(directory: Option<OwnedFd>, limits: HarvestLimits) -> Harvest {
 
 fn take(directory: &OwnedFd, limits: HarvestLimits) -> Harvest {
     let mut harvest = Harvest::default();
-    let Ok((entries, examined_all)) = list(directory) else {
+    let Ok((entries, examined_all)) = list(directory, limits.entries_max) else {
         harvest.losses.push(Loss::OutputDirectoryGone);
         return harvest;
     };
     if !examined_all {
-        harvest.losses.push(Loss::OutputNotExamined(ENTRIES_MAX));
+        harvest.losses.push(Loss::OutputNotExamined(limits.entries_max));
     }
     for (name, listed) in entries {
         match take_one(directory, &name, listed, limits, harvest.files.len()) {
@@ -78,23 +78,24 @@ fn open(directory: &OwnedFd, name: &CStr, flags: OFlags) -> rustix::io::Result<O
 }
 
 /// The entries, sorted by name, and whether these are all.
-fn list(directory: &OwnedFd) -> rustix::io::Result<(Vec<(CString, FileType)>, bool)> {
+fn list(directory: &OwnedFd, entries_max: usize) -> rustix::io::Result<(Vec<(CString, FileType)>, bool)> {
     // A description of our own: the guest holds the one it sent.
     let listing = open(directory, c".", OFlags::DIRECTORY)?;
-    let mut entries = Vec::new();
+    let mut entries: Vec<(CString, FileType)> = Vec::new();
+    let mut all = true;
     for entry in Dir::read_from(&listing)? {
         let entry = entry?;
         if [c".", c".."].contains(&entry.file_name()) {
             continue;
         }
-        if entries.len() == ENTRIES_MAX {
-            entries.sort_unstable_by(|a: &(CString, FileType), b| a.0.cmp(&b.0));
-            return Ok((entries, false));
+        if entries.len() == entries_max {
+            all = false;
+            break;
         }
         entries.push((entry.file_name().to_owned(), entry.file_type()));
     }
     entries.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-    Ok((entries, true))
+    Ok((entries, all))
 }
 
 fn take_one(
@@ -145,7 +146,7 @@ mod tests {
     use std::io::Read;
     use std::os::unix::ffi::OsStrExt;
 
-    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2 };
+    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2, entries_max: 12 };
 
     fn of(directory: &tempfile::TempDir) -> Harvest {
         take(&OwnedFd::from(File::open(directory.path()).expect("open")), LIMITS)
@@ -161,7 +162,7 @@ mod tests {
         write(&directory, b"b.txt", "bytes");
         write(&directory, b"a.txt", "");
         write(&directory, b"c.txt", "third");
-        write(&directory, b"big", "eleven byte");
+        write(&directory, b"a-big", "eleven byte");
         write(&directory, b"bad\xff", "");
         write(&directory, b"line\nbreak", "");
         std::os::unix::fs::symlink("b.txt", directory.path().join("link")).expect("symlink");
@@ -176,8 +177,8 @@ mod tests {
         assert_eq!(
             skipped,
             [
+                ("a-big", SkipReason::TooLarge(10)),
                 ("bad\\xff", SkipReason::UnusableName),
-                ("big", SkipReason::TooLarge(10)),
                 ("c.txt", SkipReason::TooMany(2)),
                 ("fifo", SkipReason::Special),
                 ("line\\nbreak", SkipReason::UnusableName),
@@ -203,12 +204,12 @@ mod tests {
     #[test]
     fn a_directory_without_end_is_cut() {
         let directory = tempfile::tempdir().expect("tempdir");
-        for number in 0..ENTRIES_MAX + 5 {
+        for number in 0..15 {
             std::fs::create_dir(directory.path().join(number.to_string())).expect("mkdir");
         }
         let harvest = of(&directory);
-        assert_eq!(harvest.skipped.len(), ENTRIES_MAX);
-        assert_eq!(harvest.losses, [Loss::OutputNotExamined(ENTRIES_MAX)]);
+        assert_eq!(harvest.skipped.len(), 12);
+        assert_eq!(harvest.losses, [Loss::OutputNotExamined(12)]);
     }
 
     #[test]

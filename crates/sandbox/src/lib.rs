@@ -27,6 +27,7 @@ mod process;
 mod program;
 mod sandbox;
 mod stream;
+mod watch;
 
 pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
 pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};

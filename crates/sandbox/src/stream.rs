@@ -66,7 +66,8 @@ impl Drain {
     pub async fn finish(mut self) -> (Vec<u8>, u64) {
         let mut left = rustix::io::ioctl_fionread(self.pipe.as_fd()).unwrap_or(0);
         while left > 0 {
-            match self.pipe.try_read(&mut self.buffer) {
+            // Not through the runtime: it may not have heard yet that there is something to read.
+            match rustix::io::read(self.pipe.as_fd(), &mut self.buffer) {
                 Ok(0) | Err(_) => break,
                 Ok(count) => {
                     self.take(count);

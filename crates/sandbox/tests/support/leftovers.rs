@@ -1,0 +1,1 @@
+//! What this process has on the host, to be compared before and after.
