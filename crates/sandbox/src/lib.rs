@@ -36,3 +36,4 @@ pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
 pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use belljar_jail::probe;
