@@ -3,7 +3,7 @@
 mod replies;
 
 use belljar_ids::{MessageId, RequestId, SeededIds, ToolUseId};
-use belljar_wire::block::{ContentBlock, ToolUseBlock};
+use belljar_wire::block::{ContentBlock, ThinkingBlock, ToolUseBlock};
 use belljar_wire::error::ApiError;
 use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
 use belljar_wire::fold::{FoldError, fold};
@@ -230,6 +230,38 @@ fn an_input_is_an_object() {
     }
 }
 
+/// As in the official SDKs: a signature is whole, and a later one replaces it.
+#[test]
+fn the_last_signature_counts() {
+    let block = ContentBlock::Thinking(ThinkingBlock::default());
+    let signature = |signature: &str| StreamEvent::ContentBlockDelta {
+        index: 0,
+        delta: Delta::SignatureDelta {
+            signature: signature.to_owned(),
+        },
+    };
+    let folded = fold([
+        head(),
+        StreamEvent::ContentBlockStart {
+            index: 0,
+            content_block: block,
+        },
+        signature("first"),
+        signature("last"),
+        StreamEvent::ContentBlockStop { index: 0 },
+        end(StopReason::EndTurn),
+        StreamEvent::MessageStop,
+    ]);
+    let expected = ThinkingBlock {
+        signature: "last".to_owned(),
+        ..ThinkingBlock::default()
+    };
+    assert_eq!(
+        folded.map(|message| message.content),
+        Ok(vec![ContentBlock::Thinking(expected)])
+    );
+}
+
 #[test]
 fn nothing_follows_an_input_that_was_cut_off() {
     let stop = StreamEvent::ContentBlockStop { index: 0 };
@@ -239,71 +271,57 @@ fn nothing_follows_an_input_that_was_cut_off() {
     );
 }
 
-#[test]
-fn faults_are_told_apart() {
-    let end_turn = || end(StopReason::EndTurn);
-    let stop = || StreamEvent::ContentBlockStop { index: 0 };
-    let text = || StreamEvent::ContentBlockStart {
+/// Each sequence fails with its own fault.
+fn check_faults(cases: Vec<(Vec<StreamEvent>, FoldError)>) {
+    for (events, expected) in cases {
+        let names: Vec<&str> = events.iter().map(StreamEvent::name).collect();
+        assert_eq!(fold(events), Err(expected), "{names:?}");
+    }
+}
+
+fn text_start() -> StreamEvent {
+    StreamEvent::ContentBlockStart {
         index: 0,
         content_block: ContentBlock::text(""),
-    };
+    }
+}
+
+fn stop() -> StreamEvent {
+    StreamEvent::ContentBlockStop { index: 0 }
+}
+
+fn end_turn() -> StreamEvent {
+    end(StopReason::EndTurn)
+}
+
+#[test]
+fn faults_of_the_frame_are_told_apart() {
     let error = ApiError::invalid("no");
     let failed = StreamEvent::Error {
         error: error.clone(),
         request_id: RequestId::mint(&mut SeededIds::new(3)),
     };
-    let cases = [
+    let out_of_place = FoldError::OutOfPlace;
+    check_faults(vec![
         (vec![], FoldError::Incomplete),
         (vec![head()], FoldError::Incomplete),
         (vec![head(), end_turn()], FoldError::Incomplete),
-        (vec![head(), text(), stop()], FoldError::Incomplete),
-        (
-            vec![StreamEvent::MessageStop],
-            FoldError::OutOfPlace("message_stop"),
-        ),
+        (vec![head(), text_start(), stop()], FoldError::Incomplete),
+        (vec![StreamEvent::MessageStop], out_of_place("message_stop")),
         (
             vec![head(), StreamEvent::MessageStop],
-            FoldError::OutOfPlace("message_stop"),
+            out_of_place("message_stop"),
         ),
-        (vec![end_turn()], FoldError::OutOfPlace("message_delta")),
+        (vec![end_turn()], out_of_place("message_delta")),
         (
-            vec![head(), text(), end_turn()],
-            FoldError::OutOfPlace("message_delta"),
+            vec![head(), text_start(), end_turn()],
+            out_of_place("message_delta"),
         ),
         (
             vec![head(), end_turn(), end_turn()],
-            FoldError::OutOfPlace("message_delta"),
+            out_of_place("message_delta"),
         ),
-        (vec![head(), head()], FoldError::OutOfPlace("message_start")),
-        (vec![text()], FoldError::OutOfPlace("content_block_start")),
-        (
-            vec![head(), text(), text()],
-            FoldError::OutOfPlace("content_block_start"),
-        ),
-        (
-            vec![head(), tool_use(1)],
-            FoldError::OutOfPlace("content_block_start"),
-        ),
-        (
-            vec![head(), end_turn(), text()],
-            FoldError::OutOfPlace("content_block_start"),
-        ),
-        (
-            vec![head(), input(0, "{}")],
-            FoldError::OutOfPlace("content_block_delta"),
-        ),
-        (
-            vec![head(), tool_use(0), input(1, "{}")],
-            FoldError::OutOfPlace("content_block_delta"),
-        ),
-        (
-            vec![head(), text(), input(0, "{}")],
-            FoldError::WrongDelta(0),
-        ),
-        (
-            vec![head(), stop()],
-            FoldError::OutOfPlace("content_block_stop"),
-        ),
+        (vec![head(), head()], out_of_place("message_start")),
         (
             vec![
                 head(),
@@ -311,12 +329,41 @@ fn faults_are_told_apart() {
                 StreamEvent::MessageStop,
                 StreamEvent::Ping,
             ],
-            FoldError::OutOfPlace("ping"),
+            out_of_place("ping"),
         ),
         (vec![head(), failed], FoldError::Failed(error)),
-    ];
-    for (events, expected) in cases {
-        let names: Vec<&str> = events.iter().map(StreamEvent::name).collect();
-        assert_eq!(fold(events), Err(expected), "{names:?}");
-    }
+    ]);
+}
+
+#[test]
+fn faults_of_blocks_are_told_apart() {
+    let out_of_place = FoldError::OutOfPlace;
+    check_faults(vec![
+        (vec![text_start()], out_of_place("content_block_start")),
+        (
+            vec![head(), text_start(), text_start()],
+            out_of_place("content_block_start"),
+        ),
+        (
+            vec![head(), tool_use(1)],
+            out_of_place("content_block_start"),
+        ),
+        (
+            vec![head(), end_turn(), text_start()],
+            out_of_place("content_block_start"),
+        ),
+        (
+            vec![head(), input(0, "{}")],
+            out_of_place("content_block_delta"),
+        ),
+        (
+            vec![head(), tool_use(0), input(1, "{}")],
+            out_of_place("content_block_delta"),
+        ),
+        (
+            vec![head(), text_start(), input(0, "{}")],
+            FoldError::WrongDelta(0),
+        ),
+        (vec![head(), stop()], out_of_place("content_block_stop")),
+    ]);
 }
