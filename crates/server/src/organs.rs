@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_guard::Guard;
-use belljar_image::{ImageStore, Mounted};
+use belljar_image::{FailureClass, ImageError, ImageStore, Monitor, Mounted};
 use belljar_model::Router;
 use belljar_sandbox::{Rootfs, Sandbox, SandboxError};
 use belljar_store::{Store, StoreError, StoreOptions, SystemClock};
@@ -42,7 +42,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         true => Access::Open,
         false => Access::Keys,
     };
-    let rootfs = Rootfs { path: image.path.clone(), owner_base: image.owner_base, digest: image.digest.to_string() };
+    let rootfs = Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() };
     let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
     let app = Arc::new(App {
         store,
@@ -65,11 +65,16 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
 }
 
 async fn mount(config: &Config) -> Result<Mounted, Exit> {
-    let images = ImageStore::open(&config.cache_dir).map_err(|error| Exit::failed(error.to_string()))?;
-    let image = images.resolve(&config.image).map_err(|error| Exit::failed(error.to_string()))?;
-    let mounted = tokio::task::spawn_blocking(move || images.mount(&image)).await;
-    let mounted = mounted.map_err(|error| Exit::failed(error.to_string()))?;
-    mounted.map_err(|error| Exit::failed(error.to_string()))
+    let images = ImageStore::open(&config.cache_dir).map_err(image_exit)?;
+    let image = images.resolve(&config.image).map_err(image_exit)?;
+    images.mount(&image, &Monitor::silent()).await.map_err(image_exit)
+}
+
+fn image_exit(error: ImageError) -> Exit {
+    match error.class() {
+        FailureClass::Machine => Exit::cannot(error.to_string()),
+        FailureClass::Request | FailureClass::Interrupted | FailureClass::Host => Exit::failed(error.to_string()),
+    }
 }
 
 fn store_exit(error: StoreError) -> Exit {

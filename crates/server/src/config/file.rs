@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_guard::Rule;
-use belljar_model::{Secret, UpstreamConfig, UpstreamKind};
+use belljar_model::{Secret, Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{LimitsNeed, SandboxConfig};
 use serde::Deserialize;
 
@@ -150,7 +150,7 @@ impl ConfigFile {
     pub fn upstreams(&self, environment: &Environment) -> Result<Vec<UpstreamConfig>, ConfigError> {
         if self.upstream.is_empty() {
             let scripted = UpstreamKind::Scripted { scripts_dir: None };
-            return Ok(vec![UpstreamConfig::new("scripted", scripted)]);
+            return Ok(vec![upstream("scripted".to_owned(), scripted)]);
         }
         self.upstream.iter().map(|table| table.resolve(environment)).collect()
     }
@@ -218,14 +218,15 @@ impl UpstreamTable {
             "anthropic" => UpstreamKind::Anthropic {
                 base_url: self.base_url.clone().unwrap_or_else(|| "https://api.anthropic.com".to_owned()),
                 api_key: self.api_key(environment)?,
+                proxy: environment.get("HTTPS_PROXY").or(environment.get("https_proxy")).map(str::to_owned),
             },
             "scripted" => UpstreamKind::Scripted { scripts_dir: self.scripts_dir.clone() },
-            other @ ("openai" | "recorded") => {
-                return Err(ConfigError(format!("{} = \"{other}\" is not available in this version", key("kind"))));
-            }
+            // Refused by the room of models, in its own words.
+            "openai" => UpstreamKind::OpenAi,
+            "recorded" => UpstreamKind::Recorded,
             _ => return Err(ConfigError(format!("{}: must be \"anthropic\" or \"scripted\"", key("kind")))),
         };
-        let mut config = UpstreamConfig::new(self.name.clone(), kind);
+        let mut config = upstream(self.name.clone(), kind);
         if let Some(models) = &self.models {
             config.models.clone_from(models);
         }
@@ -242,6 +243,11 @@ impl UpstreamTable {
         })?;
         Ok(Secret::new(value))
     }
+}
+
+/// An upstream for every model name, with the default waits.
+fn upstream(name: String, kind: UpstreamKind) -> UpstreamConfig {
+    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, timeouts: Timeouts::default() }
 }
 
 /// Unknown keys are errors that name the key and the nearest known one.
