@@ -23,6 +23,8 @@ pub enum Step {
     BecomeProcessOne,
     /// A session without a terminal.
     OwnSession,
+    /// Signals that the host ignores are not ignored here.
+    DefaultSignals,
     /// No mount made here is seen outside, and none from outside here.
     PrivateMounts,
     /// Handles of the few device nodes that come in from outside.
@@ -80,6 +82,7 @@ pub(crate) const OUTSIDE: &[Step] = &[
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
     Step::OwnSession,
+    Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
     Step::WritableLayer,
@@ -104,6 +107,16 @@ pub(crate) const INSIDE: &[Step] = &[
 /// Done last, when the guest program has opened what it needs.
 pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
 
+/// Every step in order, with those that happen around the lists.
+pub(crate) fn all() -> impl Iterator<Item = Step> {
+    [Step::CloseInherited, Step::ReadPlan]
+        .into_iter()
+        .chain(OUTSIDE.iter().copied())
+        .chain(INSIDE.iter().copied())
+        .chain(SEAL.iter().copied())
+        .chain([Step::Report])
+}
+
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -114,6 +127,7 @@ impl std::fmt::Display for Step {
             Self::OwnNamespaces => "make mount, pid, network, ipc, uts and cgroup namespaces",
             Self::BecomeProcessOne => "become process 1",
             Self::OwnSession => "start a session",
+            Self::DefaultSignals => "reset signals",
             Self::PrivateMounts => "make mounts private",
             Self::HoldDevices => "open device nodes",
             Self::WritableLayer => "mount the writable layer",
@@ -209,10 +223,9 @@ mod tests {
     #[test]
     fn every_step_stands_in_one_list_once() {
         let mut seen = std::collections::HashSet::new();
-        for &step in OUTSIDE.iter().chain(INSIDE).chain(SEAL) {
+        for step in all() {
             assert!(seen.insert(step), "{step:?} stands twice");
         }
-        // The remaining three happen before and after the lists: closing, reading, reporting.
-        assert_eq!(seen.len(), 26);
+        assert_eq!(seen.len(), Step::Report as usize + 1);
     }
 }

@@ -1,16 +1,24 @@
 //! Limits and accounts of a container: cgroup v2, v1 and hybrid hosts behind one type.
+//!
+//! Each controller is used where the host has it ([`place`] finds that out), so a hybrid host is no special case.
+//! A server owns one directory per hierarchy, `belljar/<instance>`, with one directory per container below it.
+
+mod container;
+mod place;
+mod tree;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use rustix::process::Pid;
+pub use container::Cgroup;
+pub use tree::CgroupTree;
 
 /// What a container may use at most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Memory and swap together.
     pub memory_bytes_max: u64,
-    /// Processors' worth of time.
+    /// Processors' worth of time; at least 0.01.
     pub cpus: f64,
     /// Processes and threads.
     pub processes_max: u64,
@@ -19,9 +27,9 @@ pub struct Limits {
 /// What a container has used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
-    /// Highest memory use.
+    /// Highest memory use; on kernels that keep no peak (v2 before 5.19), the present use.
     pub memory_peak_bytes: u64,
-    /// Processor time, user and system.
+    /// Processor time, user and system; zero where the host does not account for it.
     pub cpu_usage_us: u64,
     /// Processes killed for want of memory.
     pub oom_kills: u64,
@@ -47,77 +55,57 @@ pub struct CgroupError {
     pub source: io::Error,
 }
 
-/// The part of the host's cgroup hierarchies that this server owns.
-#[derive(Debug)]
-pub struct CgroupTree {}
-
-impl CgroupTree {
-    /// Finds what this host offers, makes this server's own subtree, and sweeps away those of dead servers.
-    ///
-    /// # Errors
-    /// [`CgroupUnavailable`] when memory or processes cannot be limited here.
-    pub fn detect() -> Result<Self, CgroupUnavailable> {
-        Err(CgroupUnavailable {
-            reason: "not detected".to_owned(),
-        })
+impl CgroupError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self {
+            path: path.to_owned(),
+            source,
+        }
     }
 
-    /// Makes one container's cgroup with its limits.
-    ///
-    /// # Errors
-    /// [`CgroupError`] naming the file; what was made is removed.
-    pub fn create(&self, name: &str, limits: &Limits) -> Result<Cgroup, CgroupError> {
-        let _ = limits;
-        Err(CgroupError {
-            path: PathBuf::from(name),
-            source: io::Error::from_raw_os_error(libc::ENOSYS),
-        })
+    fn invalid(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            source: io::ErrorKind::InvalidData.into(),
+        }
     }
 }
 
-/// One container's cgroup. Removed when dropped, if empty by then.
-#[derive(Debug)]
-pub struct Cgroup {}
+/// Which interface a hierarchy has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    /// One hierarchy per controller or group of controllers (`cgroups(7)`, version 1).
+    V1,
+    /// The unified hierarchy.
+    V2,
+}
 
-impl Cgroup {
-    /// Moves a process in; its later children are born there.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
-        let _ = pid;
-        Ok(())
-    }
+fn write(path: &Path, value: &str) -> Result<(), CgroupError> {
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, value.as_bytes()))
+        .map_err(CgroupError::at(path))
+}
 
-    /// What has been used so far.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub fn stats(&self) -> Result<Stats, CgroupError> {
-        Ok(Stats::default())
-    }
+fn read(path: &Path) -> Result<String, CgroupError> {
+    std::fs::read_to_string(path).map_err(CgroupError::at(path))
+}
 
-    /// Lifts the processor quota, so that dying is not throttled.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub fn lift_cpu(&self) -> Result<(), CgroupError> {
-        Ok(())
-    }
+fn read_number(path: &Path) -> Result<u64, CgroupError> {
+    read(path)?
+        .trim()
+        .parse()
+        .map_err(|_| CgroupError::invalid(path))
+}
 
-    /// Kills every process in it (after [`Cgroup::lift_cpu`], which it does itself).
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub fn kill(&self) -> Result<(), CgroupError> {
-        Ok(())
-    }
-
-    /// Removes it. All its processes must have been reaped.
-    ///
-    /// # Errors
-    /// [`CgroupError`], `EBUSY` while a process is left.
-    pub fn remove(self) -> Result<(), CgroupError> {
-        Ok(())
-    }
+/// The value behind `key` in a file of `key value` lines; zero where the kernel does not count it.
+fn read_keyed(path: &Path, key: &str) -> Result<u64, CgroupError> {
+    let text = read(path)?;
+    let mut values = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    values.next().map_or(Ok(0), |value| {
+        value.trim().parse().map_err(|_| CgroupError::invalid(path))
+    })
 }

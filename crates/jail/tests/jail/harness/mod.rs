@@ -122,12 +122,17 @@ impl Inside {
     }
 
     pub fn ask(&self, ask: &Ask) -> Answer {
+        self.ask_fallibly(ask).expect("an answer")
+    }
+
+    /// `None` when process 1 ended instead of answering.
+    pub fn ask_fallibly(&self, ask: &Ask) -> Option<Answer> {
         let packet = serde_json::to_vec(ask).expect("ask");
         send(&self.control, &packet, SendFlags::NOSIGNAL).expect("send");
         let mut packet = vec![0; PACKET_BYTES_MAX];
         let (_, length) =
             recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
-        serde_json::from_slice(&packet[..length]).expect("answer")
+        (length > 0).then(|| serde_json::from_slice(&packet[..length]).expect("answer"))
     }
 
     pub fn read(&self, path: &str) -> Answer {
@@ -156,16 +161,17 @@ impl Inside {
         })
     }
 
-    pub fn run(&self, argv: &[&str]) -> Answer {
-        self.ask(&Ask::Run {
-            argv: argv.iter().map(ToString::to_string).collect(),
-            environment: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
-        })
-    }
-
     /// Closes the control socket, which the program takes as its end, and waits for it.
     pub fn end(self) -> std::process::ExitStatus {
         drop(self.control);
         self.jailed.wait().expect("wait")
     }
+}
+
+/// A container with an empty root file system and no limits.
+pub fn start_empty() -> (tempfile::TempDir, Inside) {
+    let rootfs = empty_rootfs();
+    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+    let inside = Inside::start(&plan, Attachment::Unlimited).expect("launch");
+    (rootfs, inside)
 }

@@ -24,11 +24,18 @@ pub enum Ask {
     Read { path: String },
     /// List a directory, sorted.
     List { path: String },
-    /// Run a program to its end.
-    Run {
-        argv: Vec<String>,
-        environment: Vec<(String, String)>,
-    },
+    /// Read a symbolic link.
+    Link { path: String },
+    /// Make a file with so many bytes.
+    Write { path: String, bytes: usize },
+    /// Make idle children until the kernel refuses one, or there are enough; answers how many.
+    ForkUntilRefused { most: u32 },
+    /// Have a child touch so much memory; answers how it ended.
+    TouchMemory { bytes: usize },
+    /// Compute for so long; answers the processor time got, in microseconds.
+    Spin { wall_ms: u64 },
+    /// Have a child make a system call by the i386 convention; answers how it ended.
+    I386,
 }
 
 /// What it answers.
@@ -39,9 +46,8 @@ pub enum Answer {
     Failed(i32),
     Text(String),
     Names(Vec<String>),
-    Ran {
-        code: Option<i32>,
-        stdout: String,
-        stderr: String,
-    },
+    /// The signal that ended a child.
+    Signalled(i32),
+    /// The code with which a child ended.
+    Exited(i32),
 }

@@ -2,7 +2,8 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,12 @@ fn main() -> ExitCode {
             Ask::Call { number, arguments } => call(number, &arguments),
             Ask::Read { path } => read(&path),
             Ask::List { path } => list(&path),
-            Ask::Run { argv, environment } => run(&argv, environment),
+            Ask::Link { path } => link(&path),
+            Ask::Write { path, bytes } => write(&path, bytes),
+            Ask::ForkUntilRefused { most } => fork_until_refused(most),
+            Ask::TouchMemory { bytes } => in_child(|| touch(bytes)),
+            Ask::Spin { wall_ms } => spin(Duration::from_millis(wall_ms)),
+            Ask::I386 => in_child(i386),
         };
         if !send(&control, &answer) {
             return ExitCode::from(72);
@@ -98,22 +104,87 @@ fn list(path: &str) -> Answer {
     }
 }
 
-fn run(argv: &[String], environment: Vec<(String, String)>) -> Answer {
-    let Some((program, rest)) = argv.split_first() else {
-        return Answer::Failed(libc::EINVAL);
-    };
-    let output = Command::new(program)
-        .args(rest)
-        .env_clear()
-        .envs(environment)
-        .stdin(Stdio::null())
-        .output();
-    match output {
-        Ok(output) => Answer::Ran {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        },
+fn link(path: &str) -> Answer {
+    match std::fs::read_link(path) {
+        Ok(target) => Answer::Text(target.to_string_lossy().into_owned()),
         Err(error) => failed(&error),
     }
 }
+
+fn write(path: &str, bytes: usize) -> Answer {
+    match std::fs::write(path, vec![b'x'; bytes]) {
+        Ok(()) => Answer::Value(i64::try_from(bytes).unwrap_or(i64::MAX)),
+        Err(error) => failed(&error),
+    }
+}
+
+fn fork_until_refused(most: u32) -> Answer {
+    let mut made = 0;
+    while made < most {
+        // SAFETY: one thread; the child only sleeps until it is killed.
+        match unsafe { libc::fork() } {
+            0 => loop {
+                // SAFETY: `pause` has no preconditions.
+                unsafe { libc::pause() };
+            },
+            -1 => break,
+            _ => made += 1,
+        }
+    }
+    Answer::Value(i64::from(made))
+}
+
+fn in_child(work: impl FnOnce()) -> Answer {
+    // SAFETY: one thread, so the child may do whatever the parent may.
+    match unsafe { libc::fork() } {
+        -1 => failed(&std::io::Error::last_os_error()),
+        0 => {
+            work();
+            std::process::exit(0)
+        }
+        child => {
+            let mut status = 0;
+            // SAFETY: `status` outlives the call.
+            let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+            if waited != child {
+                failed(&std::io::Error::last_os_error())
+            } else if libc::WIFSIGNALED(status) {
+                Answer::Signalled(libc::WTERMSIG(status))
+            } else {
+                Answer::Exited(libc::WEXITSTATUS(status))
+            }
+        }
+    }
+}
+
+fn touch(bytes: usize) {
+    let memory = vec![1_u8; bytes];
+    std::hint::black_box(
+        memory
+            .iter()
+            .step_by(4096)
+            .map(|&byte| u64::from(byte))
+            .sum::<u64>(),
+    );
+}
+
+fn spin(wall: Duration) -> Answer {
+    let start = Instant::now();
+    let mut rounds = 0_u64;
+    while start.elapsed() < wall {
+        rounds = std::hint::black_box(rounds + 1);
+    }
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Answer::Value(time.tv_sec * 1_000_000 + time.tv_nsec / 1_000)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn i386() {
+    // SAFETY: getpid (20 in the i386 table) touches no memory; the filters end the process before it runs.
+    unsafe {
+        std::arch::asm!("int 0x80", inout("rax") 20_i64 => _, out("r8") _, out("r9") _, out("r10") _, out("r11") _);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn i386() {}

@@ -1,0 +1,8 @@
+//! Containers started for real: what they see, what they are refused, how they fail and how they end.
+
+mod failures;
+mod harness;
+mod limits;
+mod probing;
+mod refusals;
+mod view;
