@@ -15,6 +15,9 @@ pub(crate) struct BlobDir {
     root: PathBuf,
     /// Names temporary files; one process at a time uses the directory, and opening empties `tmp/`.
     staged: AtomicU64,
+    /// Contents leave this much of the filesystem free, so that on a full disk there is still room for the
+    /// database's log, and files can be deleted.
+    disk_free_bytes_min: u64,
     lock: Arc<DataDirLock>,
 }
 
@@ -38,7 +41,11 @@ pub(crate) enum Placed {
 
 impl BlobDir {
     /// Makes the directories that are missing, durably, and removes unfinished uploads.
-    pub(crate) fn prepare(root: PathBuf, lock: DataDirLock) -> Result<Self, StoreError> {
+    pub(crate) fn prepare(
+        root: PathBuf,
+        disk_free_bytes_min: u64,
+        lock: DataDirLock,
+    ) -> Result<Self, StoreError> {
         make_dir(&root)?;
         make_dir(&root.join("tmp"))?;
         for shard in 0..=u8::MAX {
@@ -48,6 +55,7 @@ impl BlobDir {
         Ok(Self {
             root,
             staged: AtomicU64::new(0),
+            disk_free_bytes_min,
             lock: Arc::new(lock),
         })
     }
@@ -67,12 +75,15 @@ impl BlobDir {
             .mode(0o600)
             .open(&path)
             .map_err(StoreError::io("making a temporary file"))?;
-        Ok(Staged {
+        let staged = Staged {
             file,
             path,
             placed: false,
+            disk_free_bytes_min: self.disk_free_bytes_min,
             _lock: Arc::clone(&self.lock),
-        })
+        };
+        staged.expect_room(0)?;
+        Ok(staged)
     }
 
     /// Gives a synced temporary file its final name, durably. Only the writer thread calls this.
@@ -159,15 +170,28 @@ pub(crate) struct Staged {
     file: File,
     path: PathBuf,
     placed: bool,
+    disk_free_bytes_min: u64,
     /// Names in `tmp/` repeat from process to process: nobody may open the directory while this one is in use.
     _lock: Arc<DataDirLock>,
 }
 
 impl Staged {
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
+        self.expect_room(chunk.len() as u64)?;
         self.file
             .write_all(chunk)
             .map_err(StoreError::io("writing a file's content"))
+    }
+
+    fn expect_room(&self, bytes: u64) -> Result<(), StoreError> {
+        let doing = "looking for room for a file's content";
+        let disk = rustix::fs::fstatvfs(&self.file)
+            .map_err(|errno| StoreError::io(doing)(errno.into()))?;
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free_bytes < self.disk_free_bytes_min.saturating_add(bytes) {
+            return Err(StoreError::DiskFull { doing });
+        }
+        Ok(())
     }
 
     /// Makes the content durable. The name is made durable by [`BlobDir::place`].

@@ -24,6 +24,9 @@ pub const FILE_BYTES_MAX: u64 = 500 * 1024 * 1024;
 /// The most bytes the files of one workspace may have together by default: 1 TB (wire.md §9.5).
 pub const WORKSPACE_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
 
+/// How much of the filesystem contents leave free by default: several times the database's log.
+pub const DISK_FREE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
 /// How long the record of a file stays readable after its content expired (wire.md §9.4).
 pub const RECORD_KEPT_AFTER_EXPIRY: Duration = Duration::from_hours(30 * 24);
 
@@ -42,6 +45,8 @@ pub struct StoreOptions {
     pub file_bytes_max: u64,
     /// The most bytes the files of one workspace may have together.
     pub workspace_bytes_max: u64,
+    /// How much of the filesystem contents leave free, for the database.
+    pub disk_free_bytes_min: u64,
 }
 
 impl StoreOptions {
@@ -51,6 +56,7 @@ impl StoreOptions {
             clock,
             file_bytes_max: FILE_BYTES_MAX,
             workspace_bytes_max: WORKSPACE_BYTES_MAX,
+            disk_free_bytes_min: DISK_FREE_BYTES_MIN,
         }
     }
 }
@@ -369,7 +375,11 @@ impl Inner {
             )),
         };
         let (writing, reading) = (connect()?, connect()?);
-        let blobs = Arc::new(BlobDir::prepare(dir.blobs(), lock)?);
+        let blobs = Arc::new(BlobDir::prepare(
+            dir.blobs(),
+            limits.disk_free_bytes_min,
+            lock,
+        )?);
         dir.sync()?;
         let swept =
             blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;

@@ -37,7 +37,7 @@ async fn upload_forever(store: Store, first_seed: u64) {
         let content = if seed % 3 == 0 {
             noise(seed % 5, 20_000)
         } else {
-            noise(seed, 1 + (seed as usize * 7919) % 200_000)
+            noise(seed, 1 + usize::try_from(seed * 7919 % 200_000).unwrap())
         };
         let mut draft = draft(&file_id(seed));
         draft.created_at = Timestamp::from_micros(NOON_US + i64::try_from(seed).unwrap()).unwrap();
@@ -129,8 +129,8 @@ fn run_and_kill(path: &Path, round: u64, after: Duration, said: &mut Said) {
                 return lines;
             }
             if line.starts_with("ack ") {
-                // Only the first one is waited for.
-                drop(started.send(()));
+                // Only the first one is waited for; nobody hears the others.
+                let _ = started.send(());
             }
             lines.push(line);
         }

@@ -1,12 +1,12 @@
 //! A disk that is full: refused by name, nothing left behind, nothing lost.
 
-use crate::fixture::{
-    Fixture, StillClock, data_dir, draft, file_id, files_under, get, noise, put, workspace,
-};
-use belljar_store::{Clock, Store, StoreError, StoreOptions};
+use crate::fixture::{Fixture, data_dir, draft, file_id, files_under, get, noise, put, workspace};
+use belljar_ids::FileId;
+use belljar_store::{Store, StoreError, StoreOptions};
+use bytes::Bytes;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A small filesystem in memory; gone when dropped.
 struct SmallDisk(PathBuf);
@@ -24,7 +24,7 @@ impl SmallDisk {
             path,
             "tmpfs",
             MountFlags::empty(),
-            Some(c"size=2m,mode=700"),
+            Some(c"size=8m,mode=700"),
         )
         .unwrap();
         Some(Self(path.to_owned()))
@@ -37,121 +37,177 @@ impl Drop for SmallDisk {
     }
 }
 
-fn is_disk_full(error: &StoreError) -> bool {
-    matches!(error, StoreError::DiskFull { .. })
+async fn open(path: &Path, disk_free_bytes_min: u64) -> Store {
+    let options = StoreOptions {
+        disk_free_bytes_min,
+        ..StoreOptions::new(crate::fixture::still_clock())
+    };
+    Store::open(path, options).await.unwrap()
 }
 
-async fn open(path: &Path, clock: &Arc<StillClock>) -> Store {
-    Store::open(path, StoreOptions::new(Arc::clone(clock) as Arc<dyn Clock>))
-        .await
-        .unwrap()
+fn room(error: &StoreError) -> &'static str {
+    match error {
+        StoreError::DiskFull { doing } => doing,
+        other => panic!("not a full disk: {other}"),
+    }
+}
+
+fn blobs(disk: &SmallDisk) -> Vec<PathBuf> {
+    files_under(&disk.0.join("blobs"))
+}
+
+async fn assert_all_there(store: &Store, kept: &[(FileId, Bytes)]) {
+    for (id, content) in kept {
+        assert_eq!(
+            get(store, &workspace("local"), id).await.as_deref(),
+            Some(content.as_ref())
+        );
+    }
+}
+
+/// Uploads until there is no room; answers what was kept and what the first refusal was doing.
+async fn fill(store: &Store, bytes: usize) -> (Vec<(FileId, Bytes)>, &'static str) {
+    let mut kept = Vec::new();
+    for seed in 0.. {
+        let content = noise(seed, bytes);
+        match put(store, draft(&file_id(seed)), content.clone()).await {
+            Ok(record) => kept.push((record.id, content)),
+            Err(error) => return (kept, room(&error)),
+        }
+    }
+    unreachable!("the disk is small")
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_uploads_and_loses_nothing() {
+async fn a_full_disk_refuses_uploads_and_still_deletes() {
     let dir = tempfile::tempdir().unwrap();
     let Some(disk) = SmallDisk::mount(&data_dir(&dir)) else {
         return;
     };
-    let clock = crate::fixture::still_clock();
-    let store = open(&disk.0, &clock).await;
-    let local = workspace("local");
-    let first = put(&store, draft(&file_id(1)), noise(1, 50_000))
-        .await
-        .unwrap();
-    let blobs_before = files_under(&disk.0.join("blobs"));
+    let store = open(&disk.0, 1024 * 1024).await;
 
-    let error = put(&store, draft(&file_id(2)), noise(2, 3 << 20))
+    let error = put(&store, draft(&file_id(9999)), noise(2, 9 << 20))
         .await
         .unwrap_err();
-    assert!(is_disk_full(&error), "{error}");
+    assert_eq!(room(&error), "looking for room for a file's content");
     assert_eq!(
         error.client_text(),
         "The server has no space left to store files."
     );
-    assert_eq!(files_under(&disk.0.join("blobs")), blobs_before);
+    assert_eq!(blobs(&disk).len(), 0);
 
-    // Small uploads fill the rest; the last ones fail in the content, or in the database's log.
-    let mut kept = vec![(first.id, noise(1, 50_000))];
-    for seed in 10.. {
-        let content = noise(seed, 10_000);
-        match put(&store, draft(&file_id(seed)), content.clone()).await {
-            Ok(record) => kept.push((record.id, content)),
-            Err(error) => {
-                assert!(is_disk_full(&error), "{error}");
-                break;
-            }
-        }
+    let (mut kept, doing) = fill(&store, 200_000).await;
+    assert_eq!(doing, "looking for room for a file's content");
+    assert!(kept.len() > 10, "{}", kept.len());
+    assert_eq!(blobs(&disk).len(), kept.len());
+    for (id, _) in kept.split_off(kept.len() - 10) {
+        assert!(store.delete_file(&workspace("local"), &id).await.unwrap());
     }
-    // With not one byte left.
-    let filler = disk.0.join("filler");
-    drop(std::fs::write(&filler, vec![1; 4 << 20]));
-    for seed in 1000..1003 {
-        let error = put(&store, draft(&file_id(seed)), noise(seed, 1))
-            .await
-            .unwrap_err();
-        assert!(is_disk_full(&error), "{error}");
-    }
-    assert_eq!(files_under(&disk.0.join("blobs")).len(), kept.len());
-    for (id, content) in &kept {
-        assert_eq!(
-            get(&store, &local, id).await.as_ref(),
-            Some(&content.to_vec())
-        );
-    }
-
-    std::fs::remove_file(&filler).unwrap();
-    let (id, content) = kept.pop().unwrap();
-    assert!(store.delete_file(&local, &id).await.unwrap());
-    put(&store, draft(&file_id(2000)), content).await.unwrap();
+    assert_all_there(&store, &kept).await;
+    let again = noise(7777, 200_000);
+    let record = put(&store, draft(&file_id(7777)), again.clone())
+        .await
+        .unwrap();
+    kept.push((record.id, again));
     drop(store);
 
-    let store = open(&disk.0, &clock).await;
-    for (id, content) in &kept {
-        assert_eq!(
-            get(&store, &local, id).await.as_ref(),
-            Some(&content.to_vec())
-        );
-    }
-    assert_eq!(files_under(&disk.0.join("blobs")).len(), kept.len() + 1);
+    let store = open(&disk.0, 1024 * 1024).await;
+    assert_all_there(&store, &kept).await;
+    assert_eq!(blobs(&disk).len(), kept.len());
 }
 
 #[tokio::test]
-async fn a_commit_that_finds_no_space_takes_its_content_back() {
+async fn without_any_reserve_nothing_is_lost_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&data_dir(&dir)) else {
+        return;
+    };
+    let store = open(&disk.0, 0).await;
+    let (kept, _) = fill(&store, 10_000).await;
+    assert!(kept.len() > 10, "{}", kept.len());
+    assert_eq!(blobs(&disk).len(), kept.len());
+
+    // Not one byte left: the content has no room.
+    let filler = disk.0.join("filler");
+    let refused = std::fs::write(&filler, vec![1; 9 << 20]).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
+    let error = put(&store, draft(&file_id(9999)), noise(9999, 1))
+        .await
+        .unwrap_err();
+    assert_eq!(room(&error), "looking for room for a file's content");
+
+    drop(store);
+    std::fs::remove_file(&filler).unwrap();
+    let store = open(&disk.0, 0).await;
+    assert_all_there(&store, &kept).await;
+    assert_eq!(blobs(&disk).len(), kept.len());
+}
+
+#[tokio::test]
+async fn a_commit_without_room_takes_its_content_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(&data_dir(&dir)) else {
+        return;
+    };
+    let store = open(&disk.0, 0).await;
+    let content = noise(1, 10);
+    let record = put(&store, draft(&file_id(1)), content.clone())
+        .await
+        .unwrap();
+    let before = blobs(&disk);
+
+    // Two pages of room: one for the content, fewer than its row needs in the log.
+    let filler = std::fs::File::create(disk.0.join("filler")).unwrap();
+    let mut filled = 0;
+    while let Ok(count) = (&filler).write(&[1; 4096]) {
+        filled += count as u64;
+    }
+    filler.set_len(filled - 2 * 4096).unwrap();
+    for seed in 100..103 {
+        let error = put(&store, draft(&file_id(seed)), noise(seed, 10))
+            .await
+            .unwrap_err();
+        assert_eq!(room(&error), "using the database");
+        assert_eq!(blobs(&disk), before);
+        assert_eq!(
+            store.file(&record.workspace, &file_id(seed)).await.unwrap(),
+            None
+        );
+    }
+    filler.set_len(0).unwrap();
+    put(&store, draft(&file_id(100)), noise(100, 10))
+        .await
+        .unwrap();
+    assert_all_there(&store, &[(record.id, content)]).await;
+}
+
+#[tokio::test]
+async fn a_change_that_fails_for_unknown_reasons_is_judged_at_the_next_opening() {
     let fixture = Fixture::new().await;
     let path = data_dir(&fixture.dir);
     put(&fixture.store, draft(&file_id(1)), noise(1, 10))
         .await
         .unwrap();
     let before = fixture.blobs();
-    // SQLite answers SQLITE_FULL at this page count as it does when the disk is full.
-    drop(fixture.store);
-    let clock = Arc::clone(&fixture.clock);
-    let connection = rusqlite::Connection::open(path.join("belljar.sqlite")).unwrap();
-    // A trigger stands in for the disk: it fails in the middle of the change, after the blob was placed.
-    connection
-        .execute_batch(
-            "CREATE TRIGGER refuse BEFORE INSERT ON files WHEN new.filename = 'sales.csv' BEGIN
-               SELECT raise(ABORT, 'refused'); END",
-        )
+    let other = rusqlite::Connection::open(path.join("belljar.sqlite")).unwrap();
+    // Fails in the middle of the change, after the content was placed.
+    other
+        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT raise(ABORT, 'refused'); END")
         .unwrap();
-    drop(connection);
-    let store = open(&path, &clock).await;
-    let error = put(&store, draft(&file_id(2)), noise(2, 10))
+    drop(other);
+    let error = put(&fixture.store, draft(&file_id(2)), noise(2, 10))
         .await
         .unwrap_err();
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
     assert_eq!(
-        store.file(&workspace("local"), &file_id(2)).await.unwrap(),
+        fixture
+            .store
+            .file(&workspace("local"), &file_id(2))
+            .await
+            .unwrap(),
         None
     );
-    assert_eq!(
-        files_under(&path.join("blobs")).len(),
-        before.len() + 1,
-        "left for the next opening"
-    );
-    drop(store);
-    let store = open(&path, &clock).await;
-    assert_eq!(files_under(&path.join("blobs")), before);
-    drop(store);
+    assert_eq!(fixture.blobs().len(), before.len() + 1);
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.blobs(), before);
 }
