@@ -16,6 +16,7 @@ mod context;
 mod effect;
 mod input_text;
 mod plan;
+mod tools;
 mod turn;
 
 pub use call::{EditCall, InvalidInput, ServerCall};
