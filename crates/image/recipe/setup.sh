@@ -11,7 +11,8 @@ rm -f /etc/hostname /etc/resolv.conf /etc/hosts
 
 echo "setup: wheels"
 rm -f /usr/lib/python3.13/EXTERNALLY-MANAGED
-"$python" /.build/wheels/pip-*.whl/pip install --quiet --no-index --find-links /.build/wheels --no-deps \
+pip=$(echo /.build/wheels/pip-*.whl)
+"$python" "$pip/pip" install --quiet --no-index --find-links /.build/wheels --no-deps \
     --require-hashes --only-binary=:all: --no-compile --no-cache-dir --disable-pip-version-check \
     --root-user-action=ignore --no-warn-script-location --requirement /.build/python.txt
 site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
@@ -64,7 +65,9 @@ mkdir -p /usr/share/man/man1 /var/cache/fontconfig
 
 echo "setup: byte code and caches"
 # Both remember times: set every time first, to the one that the packed image will show.
-all_times() { find / -xdev -path /.build -prune -o -exec touch -h -d "@$IMAGE_EPOCH_S" {} +; }
+all_times() {
+    find / -xdev \( -path /.build -o -path /dev -o -path /proc \) -prune -o -exec touch -h -d "@$IMAGE_EPOCH_S" {} +
+}
 all_times
 find /usr -xdev -name __pycache__ -type d -prune -exec rm -rf {} +
 # Some files are templates or for other versions and do not compile: as on any system, not an error.

@@ -7,7 +7,7 @@
 //! images/<hex>.stamp        when the whole file was last hashed (see stamp.rs)
 //! names/<name>              one line: the digest that the name stands for
 //! recipes/<hex>             one line: the digest of the image built by that recipe
-//! build/<hex>/              finished phases of an interrupted build of that recipe
+//! build/                    finished phases of an interrupted build (see build/mod.rs)
 //! trees/<hex>/              the image unpacked, for containers made without root
 //! log/<operation>.log       output of the programs run by the last build, import or extraction
 //! ```

@@ -10,7 +10,7 @@ use crate::name::ImageName;
 use crate::pack::{self, IMPORT_EPOCH_S};
 use crate::program::{self, Log, MKFS};
 use crate::record::Origin;
-use crate::unpack::{self, Source, UnpackLimits, Unpacked};
+use crate::unpack::{self, Source, UnpackLimits};
 
 /// What to import, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,18 +50,19 @@ async fn import_at(
 ) -> Result<Made, ImageError> {
     let (limits, to, inner) = (options.limits, root.to_owned(), monitor.clone());
     let unpacked = tokio::task::spawn_blocking(move || unpack_source(&source, &to, limits, &inner));
-    let (unpacked, origin) = unpacked.await.doing("unpacking", &options.source)??;
-    let record = pack::pack(cache, root, unpacked.tally, IMPORT_EPOCH_S, origin, log, monitor).await?;
+    let (dropped, origin) = unpacked.await.doing("unpacking", &options.source)??;
+    let record = pack::pack(cache, root, IMPORT_EPOCH_S, origin, log, monitor).await?;
     cache::write_whole(&cache.name(&options.name), format!("{}\n", record.digest).as_bytes())?;
-    Ok(Made { record, reused: false, dropped: unpacked.dropped })
+    Ok(Made { record, reused: false, dropped })
 }
 
+/// Gives how many entries were left out.
 fn unpack_source(
     source: &Source,
     root: &Path,
     limits: UnpackLimits,
     monitor: &Monitor,
-) -> Result<(Unpacked, Origin), ImageError> {
+) -> Result<(u64, Origin), ImageError> {
     let mut meter = monitor.start(Phase::Unpack, None);
     let done = match source {
         Source::Dir(path) => (unpack::unpack_dir(path, root, limits, monitor, &mut meter)?, Origin::Directory),
@@ -70,8 +71,8 @@ fn unpack_source(
             (unpack::unpack_tar(path, root, limits, monitor, &mut meter)?, Origin::Tar { archive })
         }
         Source::Oci(path) => {
-            let (unpacked, manifest) = unpack::unpack_oci(path, root, limits, monitor, &mut meter)?;
-            (unpacked, Origin::Oci { manifest })
+            let (dropped, manifest) = unpack::unpack_oci(path, root, limits, monitor, &mut meter)?;
+            (dropped, Origin::Oci { manifest })
         }
     };
     meter.finish();

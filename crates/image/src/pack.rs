@@ -10,6 +10,7 @@ use crate::event::{Monitor, Phase};
 use crate::program::{Grows, Log, Program};
 use crate::record::{ImageRecord, Origin};
 use crate::stamp;
+use crate::unpack;
 
 /// Time of everything in a built image: 2024-01-01T00:00:00Z.
 pub(crate) const BUILD_EPOCH_S: u64 = 1_704_067_200;
@@ -27,16 +28,36 @@ pub(crate) const MKFS_OPTIONS: &[&str] =
 
 /// Figures of a root, for its record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Tally {
-    pub(crate) entries: u64,
-    pub(crate) content_bytes: u64,
+struct Tally {
+    entries: u64,
+    content_bytes: u64,
 }
 
-/// Packs `root`, hashes the result, and moves it into the store with its record. Times after `latest_s` become that.
+impl Tally {
+    fn of(root: &Path, monitor: &Monitor) -> Result<Self, ImageError> {
+        let mut tally = Self::default();
+        let mut pending = vec![root.to_owned()];
+        while let Some(dir) = pending.pop() {
+            monitor.go_on()?;
+            for entry in std::fs::read_dir(&dir).doing("reading", &dir)? {
+                let entry = entry.doing("reading", &dir)?;
+                let meta = entry.metadata().doing("reading", &dir)?;
+                tally.entries += 1;
+                if meta.is_dir() {
+                    pending.push(entry.path());
+                } else if meta.is_file() {
+                    tally.content_bytes = tally.content_bytes.saturating_add(meta.len());
+                }
+            }
+        }
+        Ok(tally)
+    }
+}
+
+/// Packs `root`, removes it, hashes the result, and moves it into the store with its record. Times after `latest_s` become that.
 pub(crate) async fn pack(
     cache: &Cache,
     root: &Path,
-    tally: Tally,
     latest_s: u64,
     origin: Origin,
     log: &Log,
@@ -60,8 +81,13 @@ pub(crate) async fn pack(
         .await?;
     meter.finish();
 
-    let (blocking_cache, blocking_monitor) = (cache.clone(), monitor.clone());
-    let stored = tokio::task::spawn_blocking(move || adopt(&blocking_cache, &file, tally, origin, &blocking_monitor));
+    let (cache_then, root_then, monitor_then) = (cache.clone(), root.to_owned(), monitor.clone());
+    let stored = tokio::task::spawn_blocking(move || {
+        let tally = Tally::of(&root_then, &monitor_then)?;
+        // Before anything is synced: what is gone by then need not be written to the disk.
+        unpack::remove_tree(&root_then)?;
+        adopt(&cache_then, &file, tally, origin, &monitor_then)
+    });
     stored.await.doing("hashing", cache.root())?
 }
 

@@ -88,6 +88,12 @@ impl Program {
         program
     }
 
+    /// What it is called in errors, where the program started is only a wrapper.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.command.arg(arg);
         self

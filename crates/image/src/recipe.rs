@@ -20,6 +20,12 @@ pub(crate) const DPKG_OPTIONS: &str = include_str!("../recipe/dpkg.txt");
 pub(crate) const ENTER: &str = include_str!("../recipe/enter.sh");
 pub(crate) const SETUP: &str = include_str!("../recipe/setup.sh");
 
+/// Digest of what the Debian phase is made from.
+pub(crate) fn debian_digest() -> Digest {
+    let parts = PartsDigest::default().part("builder", &BUILDER_VERSION.to_le_bytes()).part("suite", SUITE.as_bytes());
+    parts.part("debian list", DEBIAN_LIST.as_bytes()).part("dpkg options", DPKG_OPTIONS.as_bytes()).finish()
+}
+
 /// Digest of everything a build is made from, but for the state of Debian's archive on its day and the versions of
 /// the host's tools.
 pub(crate) fn recipe_digest() -> Digest {

@@ -37,7 +37,7 @@ pub(super) async fn check(cache: &Cache) -> Result<(), ImageError> {
             missing.push(*wanted);
         }
     }
-    if !missing.iter().any(|one| one.what == "python3") && !program::works(&["python3", "-m", "pip", "--version"]).await {
+    if !program::works(&["python3", "-m", "pip", "--version"]).await {
         missing.push(PIP);
     }
     if !Path::new(KEYRING).is_file() {

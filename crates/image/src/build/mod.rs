@@ -1,7 +1,8 @@
 //! Builds the image that containers start from by default: Debian, Python wheels, a few settings.
 //!
-//! Phases, each kept in `build/<recipe>/` once it is whole, so that an interrupted build goes on:
-//! `base.tar` (mmdebstrap), `wheels/` (pip, checked against the lock), then the root, which is made anew each time.
+//! Two phases fetch things, and are kept in `build/` once they are whole, so that an interrupted build goes on:
+//! `debian-<digest of its inputs>.tar` (mmdebstrap) and `wheels/` (pip, checked against the lock). The root is made
+//! anew each time, in `build/work/`.
 
 mod debian;
 mod machine;
@@ -105,17 +106,25 @@ async fn find(
     Ok(Some(Made { record, reused: true, dropped: 0 }))
 }
 
+/// Writes a file that only has to last for this build.
+fn put(path: &Path, content: &str) -> Result<(), ImageError> {
+    std::fs::write(path, content).doing("writing", path)
+}
+
 /// One build under way.
 struct Build<'a> {
     cache: &'a Cache,
     recipe: Digest,
+    /// Where finished phases are kept.
     dir: PathBuf,
+    /// Where everything else is, gone at the end.
+    work: PathBuf,
     log: Log,
     monitor: &'a Monitor,
 }
 
 impl<'a> Build<'a> {
-    /// Clears away what cannot be used again: other recipes' builds, half a root, an old base.
+    /// Clears away what cannot be used again: half a root, another recipe's Debian, or one that is too old.
     fn open(
         cache: &'a Cache,
         recipe: Digest,
@@ -123,18 +132,16 @@ impl<'a> Build<'a> {
         lock: &CacheLock,
         monitor: &'a Monitor,
     ) -> Result<Self, ImageError> {
-        let builds = cache.builds();
-        let dir = builds.join(recipe.hex());
-        for entry in std::fs::read_dir(&builds).doing("reading", &builds)? {
-            let path = entry.doing("reading", &builds)?.path();
-            if path != dir || reuse == Reuse::Nothing {
+        let dir = cache.builds();
+        let build = Self { cache, recipe, work: dir.join("work"), dir, log: Log::create(cache.log("build"))?, monitor };
+        for entry in std::fs::read_dir(&build.dir).doing("reading", &build.dir)? {
+            let path = entry.doing("reading", &build.dir)?.path();
+            let kept = [build.base(), build.base_digest(), build.wheels()].contains(&path);
+            if !kept || reuse == Reuse::Nothing {
                 unpack::remove_tree(&path)?;
             }
         }
-        cache::make_dir(&dir)?;
-        let build = Self { cache, recipe, dir, log: Log::create(cache.log("build"))?, monitor };
-        unpack::remove_tree(&build.root())?;
-        unpack::remove_tree(&build.scratch())?;
+        cache::make_dir(&build.work)?;
         cache::make_dir(&build.scratch())?;
         build.drop_old_base(lock)?;
         Ok(build)
@@ -156,7 +163,11 @@ impl<'a> Build<'a> {
     }
 
     fn base(&self) -> PathBuf {
-        self.dir.join("base.tar")
+        self.dir.join(format!("debian-{}.tar", recipe::debian_digest().hex()))
+    }
+
+    fn base_digest(&self) -> PathBuf {
+        self.base().with_extension("sha256")
     }
 
     fn wheels(&self) -> PathBuf {
@@ -164,16 +175,16 @@ impl<'a> Build<'a> {
     }
 
     fn root(&self) -> PathBuf {
-        self.dir.join("root")
+        self.work.join("root")
     }
 
     /// For the programs' own temporary files.
     fn scratch(&self) -> PathBuf {
-        self.dir.join("scratch")
+        self.work.join("scratch")
     }
 
     async fn run(&self, options: &BuildOptions) -> Result<ImageRecord, ImageError> {
-        if self.base().exists() {
+        if debian::complete(self).await? {
             self.monitor.emit(ImageEvent::Reused { phase: Phase::Debian });
         } else {
             let mirrors = match &options.mirror {
@@ -187,25 +198,27 @@ impl<'a> Build<'a> {
         } else {
             wheels::download(self).await?;
         }
-        let tally = self.unpack_base().await?;
+        self.unpack_base().await?;
         setup::install(self).await?;
         let origin = Origin::Build { recipe: self.recipe };
         let record =
-            pack::pack(self.cache, &self.root(), tally, BUILD_EPOCH_S, origin, &self.log, self.monitor).await?;
+            pack::pack(self.cache, &self.root(), BUILD_EPOCH_S, origin, &self.log, self.monitor).await?;
         cache::write_whole(&self.cache.recipe(&self.recipe), format!("{}\n", record.digest).as_bytes())?;
-        unpack::remove_tree(&self.dir)?;
+        for done in [&self.work, &self.base(), &self.base_digest(), &self.wheels()] {
+            unpack::remove_tree(done)?;
+        }
         Ok(record)
     }
 
-    async fn unpack_base(&self) -> Result<pack::Tally, ImageError> {
+    async fn unpack_base(&self) -> Result<(), ImageError> {
         let (base, root, monitor) = (self.base(), self.root(), self.monitor.clone());
         let bytes_total = std::fs::metadata(&base).doing("reading", &base)?.len();
         let unpacked = tokio::task::spawn_blocking(move || {
             cache::make_dir(&root)?;
             let mut meter = monitor.start(Phase::Unpack, Some(bytes_total));
-            let unpacked = unpack::unpack_tar(&base, &root, UnpackLimits::default(), &monitor, &mut meter)?;
+            unpack::unpack_tar(&base, &root, UnpackLimits::default(), &monitor, &mut meter)?;
             meter.finish();
-            Ok(unpacked.tally)
+            Ok(())
         });
         unpacked.await.doing("unpacking", &self.base())?
     }

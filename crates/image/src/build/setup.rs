@@ -2,7 +2,7 @@
 
 use rustix::process::geteuid;
 
-use super::Build;
+use super::{Build, put};
 use crate::cache;
 use crate::error::{Doing, ImageError};
 use crate::event::Phase;
@@ -12,13 +12,13 @@ use crate::recipe;
 
 /// Installs the wheels in the root, and makes it what containers expect.
 pub(super) async fn install(build: &Build<'_>) -> Result<(), ImageError> {
-    let (root, inside) = (build.root(), build.dir.join("inside"));
+    let (root, inside) = (build.root(), build.work.join("inside"));
     crate::unpack::remove_tree(&inside)?;
     cache::make_dir(&inside)?;
-    let enter = build.dir.join("enter.sh");
-    cache::write_whole(&enter, recipe::ENTER.as_bytes())?;
-    cache::write_whole(&inside.join("setup.sh"), recipe::SETUP.as_bytes())?;
-    cache::write_whole(&inside.join("python.txt"), recipe::PYTHON_LOCK.as_bytes())?;
+    let enter = build.work.join("enter.sh");
+    put(&enter, recipe::ENTER)?;
+    put(&inside.join("setup.sh"), recipe::SETUP)?;
+    put(&inside.join("python.txt"), recipe::PYTHON_LOCK)?;
     link_wheels(build, &inside.join("wheels"))?;
 
     let mut meter = build.monitor.start(Phase::Install, None);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::Build;
+use super::{Build, put};
 use crate::cache;
 use crate::digest::Digest;
 use crate::error::{Doing, ImageError};
@@ -17,8 +17,8 @@ const GLIBC_MINORS: std::ops::RangeInclusive<u32> = 5..=41;
 
 /// Fetches what is missing into `wheels/`.
 pub(super) async fn download(build: &Build<'_>) -> Result<(), ImageError> {
-    let lock = build.dir.join("python.txt");
-    cache::write_whole(&lock, recipe::PYTHON_LOCK.as_bytes())?;
+    let lock = build.work.join("python.txt");
+    put(&lock, recipe::PYTHON_LOCK)?;
     let wheels = build.wheels();
     cache::make_dir(&wheels)?;
     let mut meter = build.monitor.start(Phase::Wheels, None);

@@ -11,7 +11,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, Stat};
 
 use super::entry::EntryPath;
 use super::writer::{Meta, TreeWriter, names_in};
-use super::{UnpackLimits, Unpacked, bad};
+use super::{UnpackLimits, bad};
 use crate::error::{Doing, ImageError};
 use crate::event::{Meter, Monitor};
 
@@ -19,14 +19,14 @@ const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::N
 // Not blocking: something may have become a FIFO since it was looked at.
 const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
-/// Copies the tree at `source` into the empty directory `root`.
+/// Copies the tree at `source` into the empty directory `root`. Gives how many entries were left out.
 pub(crate) fn unpack_dir(
     source: &Path,
     root: &Path,
     limits: UnpackLimits,
     monitor: &Monitor,
     meter: &mut Meter,
-) -> Result<Unpacked, ImageError> {
+) -> Result<u64, ImageError> {
     // The root itself may be given as a link.
     let source = &std::fs::canonicalize(source).doing("resolving", source)?;
     let top = fs::open(source, OPEN_DIR, Mode::empty()).doing("opening", source)?;

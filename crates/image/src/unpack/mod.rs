@@ -50,14 +50,6 @@ pub(crate) fn bad(source_path: &Path, entry: &[u8], problem: ArchiveProblem) -> 
     ImageError::BadArchive { source_path: source_path.to_owned(), entry, problem }
 }
 
-/// What an unpacked source amounted to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Unpacked {
-    pub(crate) tally: crate::pack::Tally,
-    /// Devices, FIFOs and sockets left out.
-    pub(crate) dropped: u64,
-}
-
 /// What kind of thing is to be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use super::entry::EntryPath;
 use super::tarball::{for_each_entry, write_item};
 use super::writer::TreeWriter;
-use super::{UnpackLimits, Unpacked, bad};
+use super::{UnpackLimits, bad};
 use crate::digest::Digest;
 use crate::error::{ArchiveProblem, Doing, ImageError};
 use crate::event::{Meter, Monitor};
@@ -50,15 +50,15 @@ struct Platform {
     os: String,
 }
 
-/// Unpacks the one linux/amd64 image of the layout at `layout` into the empty directory `root`. The digest is that of
-/// its manifest.
+/// Unpacks the one linux/amd64 image of the layout at `layout` into the empty directory `root`. Gives how many entries
+/// were left out, and the digest of its manifest.
 pub(crate) fn unpack_oci(
     layout: &Path,
     root: &Path,
     limits: UnpackLimits,
     monitor: &Monitor,
     meter: &mut Meter,
-) -> Result<(Unpacked, Digest), ImageError> {
+) -> Result<(u64, Digest), ImageError> {
     let manifest = find_manifest(layout, monitor)?;
     let (blob, digest) = verified_blob(layout, &manifest, monitor)?;
     let manifest: Manifest = document(&blob)?;

@@ -1,10 +1,13 @@
-//! Removes a directory tree of any depth without recursion and with two open descriptors.
+//! Removes a directory tree of any depth without recursion, with two open descriptors, and without ever going into
+//! something that is mounted there.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, fchmod, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, openat, openat2, unlinkat,
+};
 use rustix::io::{Errno, Result};
 
 use crate::error::{Doing, ImageError};
@@ -40,7 +43,7 @@ pub(crate) fn remove_at(parent: impl AsFd, name: &OsStr) -> Result<()> {
             }
             None => {
                 let Some(done) = names.pop() else { break };
-                dir = openat(&dir, c"..", OPEN_DIR, Mode::empty())?;
+                dir = open_here(&dir, c"..")?;
                 unlinkat(&dir, done.as_c_str(), AtFlags::REMOVEDIR)?;
             }
         }
@@ -72,12 +75,17 @@ fn remove_plain(dir: &OwnedFd) -> Result<Option<CString>> {
     Ok(first)
 }
 
+/// EXDEV if something is mounted there: a bind mount may show the host's own files.
+fn open_here(parent: impl AsFd, name: &CStr) -> Result<OwnedFd> {
+    openat2(parent, name, OPEN_DIR, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
+}
+
 fn open_writable<P: rustix::path::Arg>(parent: impl AsFd, name: P) -> Result<OwnedFd> {
     let name = name.into_c_str()?;
-    let dir = match openat(&parent, &*name, OPEN_DIR, Mode::empty()) {
+    let dir = match open_here(&parent, &name) {
         Err(Errno::ACCESS) => {
             rustix::fs::chmodat(&parent, &*name, Mode::RWXU, AtFlags::empty())?;
-            openat(&parent, &*name, OPEN_DIR, Mode::empty())?
+            open_here(&parent, &name)?
         }
         opened => opened?,
     };

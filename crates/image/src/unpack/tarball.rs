@@ -9,7 +9,7 @@ use tar::{Archive, Entry, EntryType, Header};
 
 use super::entry::EntryPath;
 use super::writer::{Meta, TreeWriter};
-use super::{UnpackLimits, Unpacked, bad};
+use super::{UnpackLimits, bad};
 use crate::digest::Digest;
 use crate::error::{ArchiveProblem, Doing, ImageError};
 use crate::event::{Meter, Monitor};
@@ -17,14 +17,14 @@ use crate::event::{Meter, Monitor};
 /// A long name or a set of PAX records may have this many bytes.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
 
-/// Unpacks the archive at `archive` into the empty directory `root`.
+/// Unpacks the archive at `archive` into the empty directory `root`. Gives how many entries were left out.
 pub(crate) fn unpack_tar(
     archive: &Path,
     root: &Path,
     limits: UnpackLimits,
     monitor: &Monitor,
     meter: &mut Meter,
-) -> Result<Unpacked, ImageError> {
+) -> Result<u64, ImageError> {
     let mut writer = TreeWriter::new(root, archive, limits, monitor, meter)?;
     let mut entries = 0_u64;
     for_each_entry(archive, limits, monitor, |item| {

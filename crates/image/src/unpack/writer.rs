@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::entry::EntryPath;
 use super::remove::remove_at;
-use super::{UnpackLimits, Unpacked, bad};
+use super::{UnpackLimits, bad};
 use crate::error::{ArchiveProblem, ImageError};
 use crate::event::{Meter, Monitor};
 
@@ -184,8 +184,8 @@ impl<'a> TreeWriter<'a> {
         Ok(())
     }
 
-    /// Sets the directories' modes and times, the deepest first.
-    pub(crate) fn finish(self) -> Result<Unpacked, ImageError> {
+    /// Sets the directories' modes and times, the deepest first. Gives how many entries were left out.
+    pub(crate) fn finish(self) -> Result<u64, ImageError> {
         let mut dirs: Vec<(&EntryPath, &Meta)> = self.dirs.iter().collect();
         dirs.sort_by(|one, other| other.0.cmp(one.0));
         for (path, meta) in dirs {
@@ -198,8 +198,7 @@ impl<'a> TreeWriter<'a> {
             let set = fs::fchmod(&dir, mode).and_then(|()| fs::futimens(&dir, &times(*meta)));
             set.map_err(|errno| self.io("finishing", path, errno))?;
         }
-        let tally = crate::pack::Tally { entries: self.entries - self.dropped, content_bytes: self.content_bytes };
-        Ok(Unpacked { tally, dropped: self.dropped })
+        Ok(self.dropped)
     }
 
     fn count(&mut self, path: &EntryPath) -> Result<(), ImageError> {
