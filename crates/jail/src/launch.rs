@@ -17,7 +17,8 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::plan::{IDS, Identity, JailPlan};
+use crate::identity::{IDS, Identity};
+use crate::plan::JailPlan;
 use crate::step::SetupError;
 
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
