@@ -179,7 +179,10 @@ pub(crate) fn guide(
         cgroup.attach(launcher.pid)?;
     }
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    channel::send_packet(channel, &plan.to_bytes()).map_err(talk)?;
+    let bytes = plan
+        .to_bytes()
+        .map_err(|error| LaunchError::Channel(error.into()))?;
+    channel::send_packet(channel, &bytes).map_err(talk)?;
     match next_report(channel)? {
         Report::UserNamespace => {}
         other => return Err(unexpected(other)),

@@ -175,6 +175,9 @@ pub enum PlanError {
     /// The embedded seccomp policy does not compile for this machine.
     #[error("seccomp policy: {0}")]
     Seccomp(String),
+    /// The plan cannot be written down.
+    #[error("plan: {0}")]
+    Form(String),
     /// The plan would not fit in one message to the guest program.
     #[error("the plan has {0} bytes, at most {PLAN_BYTES_MAX} can be handed over")]
     TooLarge(usize),
@@ -279,7 +282,10 @@ impl JailPlan {
                 .map_err(|error| PlanError::Seccomp(error.to_string()))?
                 .to_vec(),
         };
-        let bytes = plan.to_bytes().len();
+        let bytes = plan
+            .to_bytes()
+            .map_err(|error| PlanError::Form(error.to_string()))?
+            .len();
         if bytes > PLAN_BYTES_MAX {
             return Err(PlanError::TooLarge(bytes));
         }
@@ -292,9 +298,8 @@ impl JailPlan {
     }
 
     /// The form in which the guest program gets it.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        // Only a non-string map key, a failing `Serialize` or a non-UTF-8 path could fail; `check` has seen the paths.
-        serde_json::to_vec(self).unwrap_or_default()
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
@@ -309,6 +314,16 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
         .chain(spec.symlinks.iter().map(|link| &link.path));
     for path in paths {
         check_path(path)?;
+    }
+    for link in &spec.symlinks {
+        // The text may be relative or lead anywhere; it has to be a text, though.
+        if link
+            .target
+            .to_str()
+            .is_none_or(|text| text.is_empty() || text.contains('\0'))
+        {
+            return Err(PlanError::Path(link.target.clone()));
+        }
     }
     let characters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if !(1..=64).contains(&spec.hostname.len()) || !spec.hostname.chars().all(characters) {
@@ -375,7 +390,10 @@ mod tests {
     #[test]
     fn a_containers_plan() {
         let mut plan = JailPlan::for_container(&spec()).expect("plan");
-        assert_eq!(JailPlan::from_bytes(&plan.to_bytes()).expect("back"), plan);
+        assert_eq!(
+            JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"),
+            plan
+        );
         assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
         // They differ between architectures.
         plan.seccomp.clear();
