@@ -25,6 +25,8 @@ const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// For removing an output directory of the largest kind.
 const CLEAN_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// One in so many of a container's processes must be free for a new command.
+const PROCESSES_FREE_SHARE: u32 = 8;
 /// Entries of `$OUTPUT_DIR` that are looked at.
 const OUTPUT_ENTRIES_MAX: usize = 10_000;
 
@@ -44,18 +46,27 @@ pub struct Done {
 
 impl Done {
     fn dead(reason: DeathReason) -> Self {
-        Self { answer: Err(SandboxError::Dead(reason.clone())), survives: Err(reason) }
+        Self {
+            answer: Err(SandboxError::Dead(reason.clone())),
+            survives: Err(reason),
+        }
     }
 
     fn failed(error: SandboxError, survives: Result<(), DeathReason>) -> Self {
-        Self { answer: Err(error), survives }
+        Self {
+            answer: Err(error),
+            survives,
+        }
     }
 }
 
 /// Why the host stopped waiting for a command.
 #[derive(Debug)]
 enum End {
-    Exited { status: Status, directory: Option<OwnedFd> },
+    Exited {
+        status: Status,
+        directory: Option<OwnedFd>,
+    },
     TimedOut,
     Cancelled,
     NotStarted(Failure),
@@ -63,17 +74,41 @@ enum End {
 }
 
 /// Runs a cell. `gone` completes when nobody waits for the outcome any more; the cell is killed then.
-pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<Output = ()>) -> Done {
+pub async fn run(
+    guest: &mut Guest,
+    host: &Host,
+    cell: Cell,
+    gone: impl Future<Output = ()>,
+) -> Done {
     let prepared = match Prepared::new(host, &cell) {
         Ok(prepared) => prepared,
         Err(error) => return Done::failed(error, Ok(())),
     };
-    let Prepared { output, text, mut stdout, mut stderr, writers: [out, err] } = prepared;
+    let Prepared {
+        output,
+        text,
+        mut stdout,
+        mut stderr,
+        writers: [out, err],
+    } = prepared;
+    let mut losses = Vec::new();
+    match make_room(guest, host, &output).await {
+        Ok(None) => {}
+        Ok(Some(loss)) => losses.push(loss),
+        Err(reason) => return Done::dead(reason),
+    }
     let before = guest.stats();
     let started = Instant::now();
     let id = guest.next_id();
-    let frame = ToGuest::Run { id, output: output.clone(), env: environment::of_command(&output) };
-    if let Err(reason) = guest.send(&frame, &[text.as_fd(), out.as_fd(), err.as_fd()]).await {
+    let frame = ToGuest::Run {
+        id,
+        output: output.clone(),
+        env: environment::of_command(&output),
+    };
+    if let Err(reason) = guest
+        .send(&frame, &[text.as_fd(), out.as_fd(), err.as_fd()])
+        .await
+    {
         return Done::dead(reason);
     }
     // The writing ends are the container's alone from here on.
@@ -100,9 +135,17 @@ pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<O
     };
     let wall = started.elapsed();
     let after = guest.stats();
-    let facts = Facts { wall_max: cell.wall, before, at_end, after, host };
-    let mut judged = facts.judge(&end);
-    let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
+    let facts = Facts {
+        wall_max: cell.wall,
+        before,
+        at_end,
+        after,
+        host,
+    };
+    let judged = facts.judge(&end);
+    losses.extend(judged.losses);
+    let ((stdout, stdout_bytes), (stderr, stderr_bytes)) =
+        tokio::join!(stdout.finish(), stderr.finish());
     let mut harvest = Harvest::default();
     if let End::Exited { directory, .. } = end {
         harvest = collect(host, directory).await;
@@ -110,7 +153,7 @@ pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<O
     if survives.is_ok() {
         survives = clean(guest, output).await;
     }
-    judged.losses.extend(harvest.losses);
+    losses.extend(harvest.losses);
     let output = Output {
         return_code: judged.return_code,
         stdout,
@@ -122,9 +165,27 @@ pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<O
         wall,
         cpu: Duration::from_micros(after.cpu_usage_us.saturating_sub(before.cpu_usage_us)),
         memory_peak_bytes: after.memory_peak_bytes,
-        losses: judged.losses,
+        losses,
     };
-    Done { answer: Ok((judged.outcome)(output)), survives }
+    Done {
+        answer: Ok((judged.outcome)(output)),
+        survives,
+    }
+}
+
+/// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
+async fn make_room(
+    guest: &mut Guest,
+    host: &Host,
+    output: &str,
+) -> Result<Option<Loss>, DeathReason> {
+    let processes_max = host.config.processes_max;
+    if guest.stats().processes <= u64::from(processes_max - processes_max / PROCESSES_FREE_SHARE) {
+        return Ok(None);
+    }
+    let id = guest.next_id();
+    kill(guest, id, output).await?;
+    Ok(Some(Loss::LeftoversKilled(processes_max)))
 }
 
 /// What a command needs before it can be asked for.
@@ -140,12 +201,20 @@ impl Prepared {
     fn new(host: &Host, cell: &Cell) -> Result<Self, SandboxError> {
         let kept_bytes_max = usize::try_from(host.config.output_bytes_max).unwrap_or(usize::MAX);
         let drain = |stream| {
-            Drain::new(stream, kept_bytes_max, cell.live.clone()).map_err(SandboxError::io("make a pipe"))
+            Drain::new(stream, kept_bytes_max, cell.live.clone())
+                .map_err(SandboxError::io("make a pipe"))
         };
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
-        let text = in_memory(&cell.command).map_err(SandboxError::io("keep a command in memory"))?;
-        Ok(Self { output: random_name()?, text, stdout, stderr, writers: [out, err] })
+        let text =
+            in_memory(&cell.command).map_err(SandboxError::io("keep a command in memory"))?;
+        Ok(Self {
+            output: random_name()?,
+            text,
+            stdout,
+            stderr,
+            writers: [out, err],
+        })
     }
 }
 
@@ -191,14 +260,24 @@ async fn wait(
 
 /// Kills every process of the container but process 1.
 async fn kill(guest: &mut Guest, id: u64, output: &str) -> Result<(), DeathReason> {
-    guest.send(&ToGuest::Kill { id, output: output.to_owned() }, &[]).await?;
+    guest
+        .send(
+            &ToGuest::Kill {
+                id,
+                output: output.to_owned(),
+            },
+            &[],
+        )
+        .await?;
     let deadline = Instant::now() + KILL_WAIT_MAX;
     // At most what was under way when the kill was asked for: that the command runs, and how it ended.
     for _ in 0..3 {
         let left = deadline.saturating_duration_since(Instant::now());
         match guest.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
-            FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
+            FromGuest::Started { id: of }
+            | FromGuest::Exited { id: of, .. }
+            | FromGuest::Failed { id: of, .. }
                 if of == id => {}
             _ => break,
         }
@@ -230,7 +309,10 @@ async fn collect(host: &Host, directory: Option<OwnedFd>) -> Harvest {
         Ok(harvest) => harvest,
         Err(error) => {
             tracing::error!(%error, "a harvest did not end");
-            Harvest { losses: vec![Loss::OutputDirectoryGone], ..Harvest::default() }
+            Harvest {
+                losses: vec![Loss::OutputDirectoryGone],
+                ..Harvest::default()
+            }
         }
     }
 }
@@ -268,7 +350,9 @@ impl Facts<'_> {
                 };
                 if memory_killed && return_code == RETURN_CODE_KILLED {
                     losses.push(Loss::KilledByMemory(memory_max));
-                    (return_code, |output| CellOutcome::Killed(KillReason::Memory, output))
+                    (return_code, |output| {
+                        CellOutcome::Killed(KillReason::Memory, output)
+                    })
                 } else {
                     if memory_killed {
                         losses.push(Loss::ProcessKilledByMemory(memory_max));
@@ -286,12 +370,16 @@ impl Facts<'_> {
             }
             End::Cancelled | End::Died(DeathReason::Removed) => {
                 losses.push(Loss::Interrupted);
-                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Requested, output))
+                (RETURN_CODE_KILLED, |output| {
+                    CellOutcome::Killed(KillReason::Requested, output)
+                })
             }
             End::Died(DeathReason::OutOfMemory) => {
                 losses.push(Loss::KilledByMemory(memory_max));
                 losses.push(Loss::ContainerDied(DeathReason::OutOfMemory.to_string()));
-                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Memory, output))
+                (RETURN_CODE_KILLED, |output| {
+                    CellOutcome::Killed(KillReason::Memory, output)
+                })
             }
             End::Died(reason) => {
                 losses.push(Loss::ContainerDied(reason.to_string()));
@@ -302,7 +390,11 @@ impl Facts<'_> {
                 (RETURN_CODE_KILLED, CellOutcome::Crashed)
             }
         };
-        Judged { return_code, outcome, losses }
+        Judged {
+            return_code,
+            outcome,
+            losses,
+        }
     }
 }
 

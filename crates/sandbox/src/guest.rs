@@ -31,22 +31,43 @@ pub struct Guest {
 
 impl Guest {
     /// Starts a container and hears its first word.
-    pub async fn start(host: &SharedHost, name: String, stop: CancellationToken) -> Result<Self, SandboxError> {
-        let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
+    pub async fn start(
+        host: &SharedHost,
+        name: String,
+        stop: CancellationToken,
+    ) -> Result<Self, SandboxError> {
+        let (channel, theirs) =
+            Channel::pair().map_err(SandboxError::io("make a control socket"))?;
         let starting = {
             let host = SharedHost::clone(host);
             tokio::task::spawn_blocking(move || host.start(&name, theirs))
         };
-        let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
+        let process = starting
+            .await
+            .map_err(|error| SandboxError::Launch(error.to_string()))??;
         let ended = process
             .ended()
             .and_then(|pidfd| watch(pidfd, Interest::READABLE))
             .map_err(SandboxError::io("watch a container's process 1"))?;
         let oom_kills_at_start = process.stats().oom_kills;
-        let mut guest = Self { channel, process, ended, stop, requests: 0, oom_kills_at_start };
+        let mut guest = Self {
+            channel,
+            process,
+            ended,
+            stop,
+            requests: 0,
+            oom_kills_at_start,
+        };
         match guest.answer(ANSWER_WAIT_MAX).await {
-            Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
-            Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),
+            Ok((
+                FromGuest::Ready {
+                    version: PROTOCOL_VERSION,
+                },
+                fds,
+            )) if fds.is_empty() => Ok(guest),
+            Ok(_) => Err(SandboxError::Launch(
+                DeathReason::Protocol("not ready first").to_string(),
+            )),
             Err(reason) => Err(SandboxError::Launch(reason.to_string())),
         }
     }
@@ -73,7 +94,9 @@ impl Guest {
 
     /// The next frame, or why there is none: the container died, is to stop, or took longer than `wait_max`.
     pub async fn answer(&mut self, wait_max: Duration) -> Result<Received, DeathReason> {
-        tokio::time::timeout(wait_max, self.frame()).await.unwrap_or(Err(DeathReason::Unresponsive))
+        tokio::time::timeout(wait_max, self.frame())
+            .await
+            .unwrap_or(Err(DeathReason::Unresponsive))
     }
 
     /// As [`Guest::answer`] without a limit, for where a command's own limit is watched. Cancel-safe.
@@ -92,6 +115,10 @@ impl Guest {
     }
 
     fn why_ended(&self) -> DeathReason {
-        if self.stats().oom_kills > self.oom_kills_at_start { DeathReason::OutOfMemory } else { DeathReason::SupervisorEnded }
+        if self.stats().oom_kills > self.oom_kills_at_start {
+            DeathReason::OutOfMemory
+        } else {
+            DeathReason::SupervisorEnded
+        }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -37,11 +37,17 @@ pub struct Container {
 
 impl Container {
     pub fn last_used_at(&self) -> SystemTime {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn used_at(&self, now: SystemTime) {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     pub fn death(&self) -> Option<&DeathReason> {
@@ -54,8 +60,14 @@ pub type Answer<T> = Result<T, SandboxError>;
 
 /// What a lease may ask of a keeper.
 pub enum Request {
-    Bash { cell: Cell, reply: oneshot::Sender<Answer<CellOutcome>> },
-    Open { path: String, reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>> },
+    Bash {
+        cell: Cell,
+        reply: oneshot::Sender<Answer<CellOutcome>>,
+    },
+    Open {
+        path: String,
+        reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>>,
+    },
     Write {
         path: String,
         size: u64,
@@ -90,7 +102,12 @@ pub async fn start(
     Ok(container)
 }
 
-async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut inbox: mpsc::Receiver<Request>) {
+async fn keep(
+    mut guest: Guest,
+    host: SharedHost,
+    container: Arc<Container>,
+    mut inbox: mpsc::Receiver<Request>,
+) {
     // Whatever happens to this task, whoever waits for the end of the container hears of it.
     let gone = container.gone.clone().drop_guard();
     let reason = loop {
@@ -155,7 +172,13 @@ async fn serve(
             let (survives, answer) = sorted(open(guest, path).await);
             tell(container, survives, reply, answer)
         }
-        Request::Write { path, size, source, fed, reply } => {
+        Request::Write {
+            path,
+            size,
+            source,
+            fed,
+            reply,
+        } => {
             let (survives, answer) = sorted(write(guest, path, size, source, fed).await);
             tell(container, survives, reply, answer)
         }
@@ -188,7 +211,9 @@ async fn write(
     fed: oneshot::Receiver<()>,
 ) -> Result<Result<bool, Failure>, DeathReason> {
     let id = guest.next_id();
-    guest.send(&ToGuest::Write { id, path, size }, &[source.as_fd()]).await?;
+    guest
+        .send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
+        .await?;
     // The reading end is the guest's alone now: when it gives up, the writer hears of it.
     drop(source);
     let (frame, fds) = tokio::select! {
