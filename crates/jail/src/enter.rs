@@ -36,16 +36,7 @@ pub fn enter() -> Result<Entered, SetupError> {
     close_from(3).map_err(at(Step::CloseInherited))?;
     let channel = take_inherited(CHANNEL_FD).map_err(at(Step::ReadPlan))?;
     let control = take_inherited(CONTROL_FD).map_err(at(Step::ReadPlan))?;
-    let plan = read_plan(&channel).map_err(at(Step::ReadPlan));
-    let plan = reported(&channel, plan)?;
-    let mut kernel = Kernel {
-        plan,
-        channel,
-        held: root::Held::default(),
-    };
-    umask(Mode::from_raw_mode(0o022));
-    let entered = apply(OUTSIDE, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
-    reported(&kernel.channel, entered)?;
+    let kernel = Kernel::set_up(channel)?;
     Ok(Entered { kernel, control })
 }
 
@@ -54,10 +45,8 @@ impl Entered {
     ///
     /// # Errors
     /// The failed step; it has been reported to the host too. The caller must exit.
-    pub fn seal(mut self) -> Result<OwnedFd, SetupError> {
-        let sealed = apply(SEAL, &mut self.kernel);
-        reported(&self.kernel.channel, sealed)?;
-        send_report(&self.kernel.channel, Report::Sealed).map_err(at(Step::Report))?;
+    pub fn seal(self) -> Result<OwnedFd, SetupError> {
+        self.kernel.seal()?;
         Ok(self.control)
     }
 }
@@ -91,7 +80,7 @@ fn read_plan(channel: &OwnedFd) -> Result<JailPlan, Errno> {
 
 /// Carries the steps out by system calls.
 #[derive(Debug)]
-struct Kernel {
+pub(crate) struct Kernel {
     plan: JailPlan,
     channel: OwnedFd,
     held: root::Held,
@@ -142,6 +131,28 @@ const NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
     .union(UnshareFlags::NEWCGROUP);
 
 impl Kernel {
+    /// All steps but the last two, as the host at the other end of the channel says.
+    pub(crate) fn set_up(channel: OwnedFd) -> Result<Self, SetupError> {
+        let plan = read_plan(&channel).map_err(at(Step::ReadPlan));
+        let plan = reported(&channel, plan)?;
+        let mut kernel = Self {
+            plan,
+            channel,
+            held: root::Held::default(),
+        };
+        umask(Mode::from_raw_mode(0o022));
+        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
+        reported(&kernel.channel, done)?;
+        Ok(kernel)
+    }
+
+    /// The last two steps, and the last word.
+    pub(crate) fn seal(mut self) -> Result<(), SetupError> {
+        let sealed = apply(SEAL, &mut self);
+        reported(&self.channel, sealed)?;
+        send_report(&self.channel, Report::Sealed).map_err(at(Step::Report))
+    }
+
     /// The maps are the host's to write: from inside, only one's own id could be mapped.
     fn own_user_namespace(&self) -> Result<(), Errno> {
         unshare(UnshareFlags::NEWUSER)?;
@@ -161,7 +172,7 @@ impl Kernel {
             }
             // Until the host knows this process's id, it can only be reached by its process group, which it must
             // therefore not leave yet.
-            Side::Sibling => receive_go(&self.channel),
+            Side::New => receive_go(&self.channel),
         }
     }
 }

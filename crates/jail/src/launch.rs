@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -160,30 +160,40 @@ pub fn launch(
     control: OwnedFd,
 ) -> Result<Jailed, LaunchError> {
     let (channel, theirs) = channel::pair().map_err(talk)?;
-    let silence_max = Some(Duration::from_secs(SETUP_WALL_S_MAX));
-    set_socket_timeout(&channel, Timeout::Recv, silence_max).map_err(talk)?;
-    set_socket_timeout(&channel, Timeout::Send, silence_max).map_err(talk)?;
     let launcher = Launcher::spawn(program, theirs, control)?;
+    guide(&channel, launcher, plan, attachment)
+}
+
+/// The host's part of the set-up, from a program that waits for its plan to a sealed process 1.
+pub(crate) fn guide(
+    channel: &OwnedFd,
+    launcher: Launcher,
+    plan: &JailPlan,
+    attachment: Attachment<'_>,
+) -> Result<Jailed, LaunchError> {
+    let silence_max = Some(Duration::from_secs(SETUP_WALL_S_MAX));
+    set_socket_timeout(channel, Timeout::Recv, silence_max).map_err(talk)?;
+    set_socket_timeout(channel, Timeout::Send, silence_max).map_err(talk)?;
     if let Attachment::Cgroup(cgroup) = attachment {
         cgroup.attach(launcher.pid)?;
     }
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    channel::send_packet(&channel, &plan.to_bytes()).map_err(talk)?;
-    match next_report(&channel)? {
+    channel::send_packet(channel, &plan.to_bytes()).map_err(talk)?;
+    match next_report(channel)? {
         Report::UserNamespace => {}
         other => return Err(unexpected(other)),
     }
     write_id_maps(launcher.pid, plan.identity)?;
-    channel::send_go(&channel).map_err(talk)?;
-    let pid = match next_report(&channel)? {
+    channel::send_go(channel).map_err(talk)?;
+    let pid = match next_report(channel)? {
         Report::ProcessOne(pid) => Pid::from_raw(pid).ok_or(LaunchError::Disorder)?,
         other => return Err(unexpected(other)),
     };
     // From here on, dropping `jailed` ends it.
     let jailed = Jailed::of(pid).map_err(talk)?;
     launcher.finish()?;
-    channel::send_go(&channel).map_err(talk)?;
-    match next_report(&channel)? {
+    channel::send_go(channel).map_err(talk)?;
+    match next_report(channel)? {
         Report::Sealed => Ok(jailed),
         other => Err(unexpected(other)),
     }
@@ -191,9 +201,15 @@ pub fn launch(
 
 /// The process that makes process 1 and ends. Leads a process group that process 1 is born into, so that dropping
 /// this reaches both.
-struct Launcher {
+pub(crate) struct Launcher {
     pid: Pid,
-    child: Option<Child>,
+    state: LauncherState,
+}
+
+#[derive(PartialEq, Eq)]
+enum LauncherState {
+    Running,
+    Reaped,
 }
 
 impl Launcher {
@@ -212,25 +228,31 @@ impl Launcher {
             .stderr(Stdio::null())
             .spawn()
             .map_err(LaunchError::Spawn)?;
-        let pid = Pid::from_child(&child);
-        Ok(Self {
+        Ok(Self::leading_its_group(Pid::from_child(&child)))
+    }
+
+    /// Takes over a child of this process that leads a process group and waits for its plan.
+    pub(crate) fn leading_its_group(pid: Pid) -> Self {
+        Self {
             pid,
-            child: Some(child),
-        })
+            state: LauncherState::Running,
+        }
     }
 
     /// Reaps it when process 1 is known and has been taken over.
     fn finish(mut self) -> Result<(), LaunchError> {
-        if let Some(mut child) = self.child.take() {
-            child.wait().map_err(LaunchError::Channel)?;
-        }
+        rustix::io::retry_on_intr(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED))
+            .map_err(talk)?;
+        self.state = LauncherState::Reaped;
         Ok(())
     }
 }
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        if self.child.take().is_some() && kill_process_group(self.pid, Signal::KILL).is_ok() {
+        if self.state == LauncherState::Running
+            && kill_process_group(self.pid, Signal::KILL).is_ok()
+        {
             // Until ECHILD: the launcher, and process 1 if it had been made.
             while rustix::io::retry_on_intr(|| {
                 waitid(WaitId::Pgid(Some(self.pid)), WaitIdOptions::EXITED)

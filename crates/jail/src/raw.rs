@@ -18,12 +18,12 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Which side of [`clone_sibling`] this is.
+/// Which side of [`clone_sibling`] or [`fork`] this is.
 pub(crate) enum Side {
     /// The calling process; the new process has this id.
     Caller(Pid),
-    /// The new process, a child of the caller's parent.
-    Sibling,
+    /// The new process.
+    New,
 }
 
 /// Makes a copy of this process whose parent is this process's parent (`clone(2)` with `CLONE_PARENT`).
@@ -35,7 +35,7 @@ pub(crate) fn clone_sibling() -> Result<Side, Errno> {
     // thread, so the copy finds no lock held by a thread that it does not have.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
     match pid {
-        0 => Ok(Side::Sibling),
+        0 => Ok(Side::New),
         pid if pid > 0 => i32::try_from(pid)
             .ok()
             .and_then(Pid::from_raw)
@@ -43,6 +43,34 @@ pub(crate) fn clone_sibling() -> Result<Side, Errno> {
             .ok_or(Errno::OVERFLOW),
         _ => Err(last_errno()),
     }
+}
+
+/// Makes a copy of this process (`fork(2)`); the copy has one thread.
+pub(crate) fn fork() -> Result<Side, Errno> {
+    // SAFETY: the copy finds locks as other threads held them, but the C library makes its allocator usable again,
+    // and the one caller's copy uses nothing else that locks, and leaves by `exit_now`.
+    match unsafe { libc::fork() } {
+        0 => Ok(Side::New),
+        pid => Pid::from_raw(pid)
+            .filter(|_| pid > 0)
+            .map(Side::Caller)
+            .ok_or_else(last_errno),
+    }
+}
+
+/// The newest Landlock interface of this kernel (`landlock_create_ruleset(2)`).
+pub(crate) fn landlock_version() -> Result<u32, Errno> {
+    const CREATE_RULESET_VERSION: libc::c_long = 1;
+    // SAFETY: with this flag the call takes a null pointer and touches no memory.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).map_err(|_| last_errno())
 }
 
 /// Ends this process without running exit handlers.

@@ -3,5 +3,7 @@
 mod failures;
 mod harness;
 mod limits;
+mod probing;
+mod programs;
 mod refusals;
 mod view;
