@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, Take};
 use tokio::net::unix::pipe::Sender;
 use tokio::sync::oneshot;
 
-use crate::cell::said;
+use crate::command::said;
 use crate::environment::WORKING_DIRECTORY;
 use crate::error::{DeathReason, PutError, ReadError, SandboxError};
 use crate::frame::Failure;

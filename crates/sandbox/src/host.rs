@@ -76,7 +76,8 @@ impl Host {
         Ok(Process::new(jailed, cgroup))
     }
 
-    fn limits(&self) -> Limits {
+    /// The limits of each container.
+    pub fn limits(&self) -> Limits {
         Limits {
             memory_bytes_max: self.config.memory_bytes_max,
             cpus: self.config.cpus,

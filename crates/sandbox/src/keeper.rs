@@ -11,9 +11,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::cell::{self, Cell};
+use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
-use crate::guest::{ANSWER_WAIT_MAX, Guest};
+use crate::guest::Guest;
 use crate::host::SharedHost;
 use crate::outcome::CellOutcome;
 
@@ -112,14 +113,14 @@ async fn keep(
     let gone = container.gone.clone().drop_guard();
     let reason = loop {
         let survives = tokio::select! {
-            frame = guest.frame() => Err(frame.map_or_else(|reason| reason, |_| DeathReason::Protocol("unasked"))),
+            frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),
                 Some(request) => serve(&mut guest, &host, &container, request).await,
             },
         };
         if let Err(reason) = survives {
-            break reason;
+            break guest.explain(reason);
         }
     };
     match &reason {
@@ -169,7 +170,7 @@ async fn serve(
             tell(container, done.survives, reply, done.answer)
         }
         Request::Open { path, reply } => {
-            let (survives, answer) = sorted(open(guest, path).await);
+            let (survives, answer) = sorted(open(&mut guest.talk, path).await);
             tell(container, survives, reply, answer)
         }
         Request::Write {
@@ -179,7 +180,7 @@ async fn serve(
             fed,
             reply,
         } => {
-            let (survives, answer) = sorted(write(guest, path, size, source, fed).await);
+            let (survives, answer) = sorted(write(&mut guest.talk, path, size, source, fed).await);
             tell(container, survives, reply, answer)
         }
     }
@@ -192,10 +193,13 @@ fn sorted<T>(answer: Result<T, DeathReason>) -> (Result<(), DeathReason>, Answer
     }
 }
 
-async fn open(guest: &mut Guest, path: String) -> Result<Result<OwnedFd, Failure>, DeathReason> {
-    let id = guest.next_id();
-    guest.send(&ToGuest::Open { id, path }, &[]).await?;
-    let (frame, mut fds) = guest.answer(ANSWER_WAIT_MAX).await?;
+async fn open(
+    talk: &mut Conversation,
+    path: String,
+) -> Result<Result<OwnedFd, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Open { id, path }, &[]).await?;
+    let (frame, mut fds) = talk.answer(ANSWER_WAIT_MAX).await?;
     match (frame, fds.pop(), fds.is_empty()) {
         (FromGuest::Opened { id: of }, Some(file), true) if of == id => Ok(Ok(file)),
         (FromGuest::Failed { id: of, failure }, None, true) if of == id => Ok(Err(failure)),
@@ -204,21 +208,20 @@ async fn open(guest: &mut Guest, path: String) -> Result<Result<OwnedFd, Failure
 }
 
 async fn write(
-    guest: &mut Guest,
+    talk: &mut Conversation,
     path: String,
     size: u64,
     source: OwnedFd,
     fed: oneshot::Receiver<()>,
 ) -> Result<Result<bool, Failure>, DeathReason> {
-    let id = guest.next_id();
-    guest
-        .send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
+    let id = talk.next_id();
+    talk.send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
         .await?;
     // The reading end is the guest's alone now: when it gives up, the writer hears of it.
     drop(source);
     let (frame, fds) = tokio::select! {
-        received = guest.frame() => received?,
-        _ = fed => guest.answer(WRITTEN_WAIT_MAX).await?,
+        received = talk.frame() => received?,
+        _ = fed => talk.answer(WRITTEN_WAIT_MAX).await?,
     };
     match frame {
         FromGuest::Written { id: of, existed } if of == id && fds.is_empty() => Ok(Ok(existed)),

@@ -155,9 +155,9 @@ pub enum Loss {
     /// A process, but not the command itself, was ended by the memory limit of this many bytes.
     ProcessKilledByMemory(u64),
     /// A process could not be started because of the limit of this many.
-    ProcessesRefused(u32),
+    ProcessesRefused(u64),
     /// Before the command, what earlier ones had left running was ended, for it took too much of this limit.
-    LeftoversKilled(u32),
+    LeftoversKilled(u64),
     /// Ended after this wall time.
     TimedOut(Duration),
     /// Ended because it was asked for.
@@ -204,6 +204,24 @@ impl std::fmt::Display for Loss {
 const SKIPPED_NAMED_MAX: usize = 20;
 
 impl Output {
+    /// Of a cell that said nothing and did nothing.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self {
+            return_code: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            files: Vec::new(),
+            skipped: Vec::new(),
+            wall: Duration::ZERO,
+            cpu: Duration::ZERO,
+            memory_peak_bytes: 0,
+            losses: Vec::new(),
+        }
+    }
+
     /// One line each for what the streams do not show, without a line end; to be appended to standard error.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
@@ -241,17 +259,9 @@ mod tests {
 
     fn output() -> Output {
         Output {
-            return_code: 0,
             stdout: vec![b'x'; 10],
-            stderr: Vec::new(),
             stdout_bytes: 10,
-            stderr_bytes: 0,
-            files: Vec::new(),
-            skipped: Vec::new(),
-            wall: Duration::ZERO,
-            cpu: Duration::ZERO,
-            memory_peak_bytes: 0,
-            losses: Vec::new(),
+            ..Output::empty()
         }
     }
 
