@@ -12,6 +12,7 @@ fn text(text: &str) -> Argument {
 /// Name, number, arguments, error number.
 type Case = (&'static str, i64, Vec<Argument>, i32);
 
+// tidy: table
 fn cases() -> Vec<Case> {
     let none = Vec::new;
     let flag = |flag: i32| vec![N(i64::from(flag) | i64::from(libc::SIGCHLD))];
