@@ -181,6 +181,7 @@ fn soft_reason(output: &Output) -> Option<Reason> {
         Loss::KilledByMemory(_) | Loss::ProcessKilledByMemory(_) => Some(Reason::Memory),
         Loss::TimedOut(_)
         | Loss::Interrupted
+        | Loss::LeftoversKilled(_)
         | Loss::ContainerDied(_)
         | Loss::OutputNotExamined(_)
         | Loss::OutputDirectoryGone => None,

@@ -18,10 +18,16 @@ pub async fn list(State(app): State<Shared>) -> Json<ModelPage> {
 
 /// One model: any name that some upstream answers to.
 pub async fn retrieve(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<ModelInfo>, Failure> {
-    match app.router.route(&id) {
+    match app.router.route(&id).filter(|_| is_name(&id)) {
         Some(_) => Ok(Json(info(id))),
         None => Err(ApiError::not_found(format!("model: {}", Brief(&id))).into()),
     }
+}
+
+/// Whether a text can be a model's name: a glob would let any text pass.
+fn is_name(id: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
+    id.len() <= 256 && id.bytes().all(legal) && id.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 fn info(id: String) -> ModelInfo {

@@ -49,18 +49,20 @@ pub async fn upload(
     }
     let mut writer: Option<FileWriter> = None;
     let mut expires_in: Option<Duration> = None;
+    let mut unknown: Option<String> = None;
     while let Some(field) = patiently(multipart.next_field()).await?.map_err(unreadable)? {
         match field.name() {
             Some("file") if writer.is_some() => return Err(ApiError::invalid("file: only one file is allowed").into()),
             Some("file") => writer = Some(take_file(&app, &principal, dialect, field).await?),
             Some("expires_in_seconds") => expires_in = Some(take_expiry(field).await?),
-            name => {
-                let name = belljar_wire::read::Brief(name.unwrap_or_default()).to_string();
-                return Err(ApiError::invalid(format!("{name}: Extra inputs are not permitted")).into());
-            }
+            // Said only when nothing weightier is wrong: a missing file comes first.
+            name => unknown = Some(belljar_wire::read::Brief(name.unwrap_or_default()).to_string()),
         }
     }
     let mut writer = writer.ok_or_else(|| Failure::from(ApiError::invalid("file: Field required")))?;
+    if let Some(name) = unknown {
+        return Err(ApiError::invalid(format!("{name}: Extra inputs are not permitted")).into());
+    }
     writer.expire_at(expires_in.map(|life| clock::now().saturating_add(life)));
     let record = writer.finish().await.map_err(store_failure)?;
     Ok(Json(in_dialect(&record, dialect)))
