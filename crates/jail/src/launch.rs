@@ -17,7 +17,8 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::plan::{IDS, Identity, JailPlan};
+use crate::identity::{IDS, Identity};
+use crate::plan::JailPlan;
 use crate::step::SetupError;
 
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
@@ -178,7 +179,10 @@ pub(crate) fn guide(
         cgroup.attach(launcher.pid)?;
     }
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    channel::send_packet(channel, &plan.to_bytes()).map_err(talk)?;
+    let bytes = plan
+        .to_bytes()
+        .map_err(|error| LaunchError::Channel(error.into()))?;
+    channel::send_packet(channel, &bytes).map_err(talk)?;
     match next_report(channel)? {
         Report::UserNamespace => {}
         other => return Err(unexpected(other)),

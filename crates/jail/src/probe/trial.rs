@@ -14,8 +14,9 @@ use super::Finding;
 use super::facts::TRIAL_BASE;
 use crate::channel;
 use crate::enter::Kernel;
+use crate::identity::Identity;
 use crate::launch::{Attachment, LaunchError, Launcher, guide};
-use crate::plan::{ContainerSpec, Identity, JailPlan, LandlockNeed};
+use crate::plan::{ContainerSpec, JailPlan, LandlockNeed};
 use crate::raw::{Side, exit_now, fork};
 use crate::step::{SetupError, Step};
 

@@ -8,19 +8,12 @@ use belljar_jail::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Inside, empty_rootfs, spec};
+use crate::harness::{Inside, empty_rootfs, spec, start_empty};
 
-/// Children of this process, dead or alive.
+/// Children that this thread has started, dead or alive.
 fn children() -> usize {
-    let pid = std::process::id();
-    fs::read_dir(format!("/proc/{pid}/task"))
-        .expect("threads")
-        .map(|thread| {
-            let path = thread.expect("thread").path().join("children");
-            let text = fs::read_to_string(path).unwrap_or_default();
-            text.split_whitespace().count()
-        })
-        .sum()
+    let text = fs::read_to_string("/proc/thread-self/children").expect("children");
+    text.split_whitespace().count()
 }
 
 /// A plan with one field of its serialised form replaced: what a broken or hostile host could hand over.
@@ -136,6 +129,14 @@ fn a_link_in_the_image_is_not_followed() {
         assert_eq!(failure(&plan, name).errno, libc::ELOOP, "{name}");
     }
     assert_eq!(fs::read_dir(outside.path()).expect("outside").count(), 0);
+}
+
+#[test]
+fn the_count_of_children_sees_a_container() {
+    let (_rootfs, inside) = start_empty();
+    assert_eq!(children(), 1);
+    assert!(inside.end().success());
+    assert_eq!(children(), 0);
 }
 
 #[test]
