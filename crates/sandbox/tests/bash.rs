@@ -296,3 +296,8 @@ async fn what_is_left_running_lives_on_and_disturbs_nobody() {
     drop(lease);
     sandbox.close().await;
 }
+
+#[test]
+fn as_an_ordinary_user_too() {
+    support::ordinary::run_all("as_an_ordinary_user_too");
+}

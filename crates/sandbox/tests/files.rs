@@ -368,3 +368,8 @@ async fn the_editor_refuses_what_it_cannot_show() {
     drop(lease);
     sandbox.close().await;
 }
+
+#[test]
+fn as_an_ordinary_user_too() {
+    support::ordinary::run_all("as_an_ordinary_user_too");
+}

@@ -298,3 +298,8 @@ async fn a_sandbox_dropped_without_a_word_leaves_nothing_either() {
     until("nothing is left", || Held::now() == before).await;
     assert!(processes_with("sleep 72004").is_empty());
 }
+
+#[test]
+fn as_an_ordinary_user_too() {
+    support::ordinary::run_all("as_an_ordinary_user_too");
+}

@@ -332,3 +332,8 @@ async fn code_that_kills_everything_it_can_kills_only_itself() {
     usable(&mut lease).await;
     ended(lease, sandbox).await;
 }
+
+#[test]
+fn as_an_ordinary_user_too() {
+    support::ordinary::run_all("as_an_ordinary_user_too");
+}

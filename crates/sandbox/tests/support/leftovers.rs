@@ -1,19 +1,32 @@
-//! What is left on the host: counted before and after.
+//! What is left on the host: counted before and after. Tests that count need a process of their own
+//! (nextest) or one after the other (`--test-threads=1`).
 
 use std::fs;
 use std::path::PathBuf;
 
-/// Processes anywhere on the host with these words as arguments.
+/// Processes below this one with these words as arguments.
 pub fn processes_with(words: &str) -> Vec<i32> {
     let wanted = words.replace(' ', "\0");
-    let ids = fs::read_dir("/proc")
-        .expect("proc")
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let entries = fs::read_dir("/proc").expect("proc");
+    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     ids.filter(|id: &i32| {
         let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-        String::from_utf8_lossy(&line).contains(&wanted)
+        String::from_utf8_lossy(&line).contains(&wanted) && is_below_us(*id)
     })
     .collect()
+}
+
+/// Whether a process descends from this one: an orphan of a container is a child of its process 1.
+fn is_below_us(mut id: i32) -> bool {
+    let us = i32::try_from(std::process::id()).expect("process ids are small");
+    while id > 1 && id != us {
+        // proc_pid_stat(5): the parent is the second field behind the name.
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let behind_name = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+        let parent = behind_name.split_whitespace().nth(1);
+        id = parent.and_then(|parent| parent.parse().ok()).unwrap_or(0);
+    }
+    id == us
 }
 
 /// What this process holds. Equal before and after, unless something leaks.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod leftovers;
+pub mod ordinary;
 pub mod rootfs;
 
 use std::time::Duration;
