@@ -155,7 +155,7 @@ fn streams_at_once(server: &Server, size: Size) -> Outcome<Value> {
         "what": format!("{streams} streams at once"),
         "ours_us": summary(&mut whole),
         "wall_ms": begun.elapsed().as_millis(),
-        "cpu_us_per_stream": (after.cpu.saturating_sub(before.cpu)).as_micros() as u64 / streams,
+        "cpu_us_per_stream": (after.cpu.saturating_sub(before.cpu)).as_micros() / u128::from(streams),
         "memory_bytes_per_stream": peak.resident_bytes.saturating_sub(before.resident_bytes) / streams,
     }))
 }
@@ -180,11 +180,11 @@ fn row(what: &str, ours: &mut [Duration], peer: &str, theirs: &mut [Duration]) -
 
 fn summary(times: &mut [Duration]) -> Value {
     times.sort_unstable();
-    let at = |share: f64| {
-        let index = ((times.len().saturating_sub(1)) as f64 * share).round() as usize;
-        times.get(index).map(|time| time.as_nanos() as f64 / 1000.0)
+    let at = |per_mille: usize| {
+        let index = times.len().saturating_sub(1) * per_mille / 1000;
+        times.get(index).map(|time| time.as_secs_f64() * 1e6)
     };
-    json!({ "n": times.len(), "min": at(0.0), "median": at(0.5), "p99": at(0.99), "max": at(1.0) })
+    json!({ "n": times.len(), "min": at(0), "median": at(500), "p99": at(990), "max": at(1000) })
 }
 
 fn print_table(report: &Value) {

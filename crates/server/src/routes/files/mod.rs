@@ -45,7 +45,7 @@ pub async fn list(
         Dialect::Old => {
             let id = |file: Option<&FileObject>| file.map(|file| file.id.clone());
             let (first_id, last_id) = (id(data.first()), id(data.last()));
-            let data: Vec<Value> = data.iter().map(|file| old_object(file)).collect();
+            let data: Vec<Value> = data.iter().map(old_object).collect();
             Ok(json!({ "data": data, "has_more": page.has_more, "first_id": first_id, "last_id": last_id }))
         }
     };
