@@ -40,6 +40,14 @@ impl Identity {
     }
 }
 
+/// Whether user 0 is the machine's root, not that of a user namespace.
+pub(crate) fn root_is_the_machines() -> bool {
+    // Unreadable, it has to be taken for the worse.
+    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    })
+}
+
 /// Whether a map (`user_namespaces(7)`: first id inside, first id outside, count) has all ids from `base` on.
 fn contains(map: &str, base: u32) -> bool {
     let (first, end) = (u64::from(base), u64::from(base) + u64::from(IDS));

@@ -17,7 +17,7 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::identity::{IDS, Identity};
+use crate::identity::{IDS, Identity, root_is_the_machines};
 use crate::plan::JailPlan;
 use crate::step::SetupError;
 
@@ -129,6 +129,9 @@ pub enum LaunchError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The container's root would have been the machine's root.
+    #[error("a container's root must not be the machine's root: give it ids of its own")]
+    HostRoot,
     /// A step inside failed.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -281,6 +284,7 @@ fn write_id_maps(launcher: Pid, identity: Identity) -> Result<(), LaunchError> {
             write("uid_map", format!("0 {base} {IDS}"))?;
             write("gid_map", format!("0 {base} {IDS}"))
         }
+        Identity::Caller { uid: 0, .. } if root_is_the_machines() => Err(LaunchError::HostRoot),
         Identity::Caller { uid, gid } => {
             write("setgroups", "deny".to_owned())?;
             write("uid_map", format!("0 {uid} 1"))?;

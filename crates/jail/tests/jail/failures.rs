@@ -8,7 +8,8 @@ use belljar_jail::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Inside, empty_rootfs, spec, start_empty};
+use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
+use crate::skip;
 
 /// Children that this thread has started, dead or alive.
 fn children() -> usize {
@@ -153,6 +154,20 @@ fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
         Err(LaunchError::IdMap { file, .. }) => assert_eq!(file, "uid_map"),
         other => panic!("expected a refused map, got {other:?}"),
     }
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn the_machines_root_is_nobodys_root_inside() {
+    let Identity::Mapped { .. } = Identity::strongest(BASE) else {
+        skip!("only the machine's root can try");
+    };
+    let rootfs = empty_rootfs();
+    let mut plan = spec(rootfs.path().to_owned());
+    plan.identity = Identity::Caller { uid: 0, gid: 0 };
+    let plan = JailPlan::for_container(&plan).expect("plan");
+    let error = Inside::start(&plan, Attachment::Unlimited).expect_err("refused");
+    assert!(matches!(error, LaunchError::HostRoot), "{error:?}");
     assert_eq!(children(), 0);
 }
 
