@@ -35,6 +35,8 @@ mod stream;
 mod verdict;
 mod watch;
 
+/// What this machine allows, for whoever wants to know before opening a sandbox.
+pub use belljar_jail::probe;
 pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
 pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};

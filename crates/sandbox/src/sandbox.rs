@@ -7,10 +7,11 @@ use std::time::{Duration, SystemTime};
 use belljar_ids::ContainerId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cell::{self, Cell};
 use crate::config::{Rootfs, SandboxConfig};
-use crate::error::{LeaseError, SandboxError};
+use crate::error::{DeathReason, LeaseError, SandboxError};
 use crate::guest::Guest;
 use crate::host::{Host, SharedHost, random_name};
 use crate::keeper::{self, Container};
@@ -140,17 +141,23 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError::Full`], [`SandboxError::Exists`], [`SandboxError::Closed`], or what kept it from starting.
     pub async fn create(&self, id: ContainerId) -> Result<ContainerStatus, SandboxError> {
-        self.shared.reserve(&id)?;
-        let shared = Arc::clone(&self.shared);
+        let place = self.shared.reserve(&id)?;
+        let (shared, named) = (Arc::clone(&self.shared), id.clone());
         let starting = self.shared.keepers.spawn(async move {
             let stop = shared.stop.child_token();
-            let started =
-                keeper::start(Arc::clone(&shared.host), id.clone(), stop, &shared.keepers).await;
-            shared.enter(&id, started)
+            let host = Arc::clone(&shared.host);
+            let started = keeper::start(host, named.clone(), stop, &shared.keepers).await;
+            let entered = shared.enter(&named, started);
+            drop(place);
+            entered
         });
-        starting
-            .await
-            .map_err(|error| SandboxError::Launch(error.to_string()))?
+        match starting.await {
+            Ok(entered) => entered,
+            Err(error) => {
+                let failed = SandboxError::Launch(error.to_string());
+                self.shared.enter(&id, Err(failed))
+            }
+        }
     }
 
     /// An exclusive hold on a container; waits at most `wait` for another holder.
@@ -166,11 +173,11 @@ impl Sandbox {
         match tokio::time::timeout(wait, holding).await {
             Err(_elapsed) => Err(LeaseError::Busy(id.clone())),
             Ok(Err(_closed)) => match container.death() {
+                Some(DeathReason::Removed) | None => Err(LeaseError::Unknown(id.clone())),
                 Some(reason) => Err(LeaseError::Dead {
                     id: id.clone(),
                     reason: reason.clone(),
                 }),
-                None => Err(LeaseError::Unknown(id.clone())),
             },
             Ok(Ok(hold)) => {
                 let host = Arc::clone(&self.shared.host);
@@ -266,8 +273,9 @@ impl Shared {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a container that is about to start.
-    fn reserve(&self, id: &ContainerId) -> Result<(), SandboxError> {
+    /// Takes a place for a container that is about to start. Whoever closes the sandbox waits for the
+    /// token's end.
+    fn reserve(&self, id: &ContainerId) -> Result<TaskTrackerToken, SandboxError> {
         let mut registry = self.lock();
         if registry.closed {
             return Err(SandboxError::Closed);
@@ -287,7 +295,7 @@ impl Shared {
             return Err(SandboxError::Full { containers_max });
         }
         registry.entries.insert(id.clone(), Entry::Starting);
-        Ok(())
+        Ok(self.keepers.token())
     }
 
     /// Turns the place into a container, or gives it up.
