@@ -71,6 +71,14 @@ def results(message, kind="bash_code_execution_tool_result"):
     return [block.content for block in message.content if block.type == kind]
 
 
+async def in_client(case, base_url, mode):
+    sdk = Sdk(base_url, mode)
+    try:
+        await case(sdk)
+    finally:
+        await sdk.do(sdk.client.close())
+
+
 async def create_without_code(sdk):
     message = await sdk.ask("plain")
     equal(kinds(message), ["text"])
@@ -324,7 +332,7 @@ def main():
     base_url, mode = sys.argv[1:3]
     report = Report(f"python {anthropic.__version__} {mode}")
     for case in CASES:
-        report.check(case.__name__, lambda case=case: asyncio.run(case(Sdk(base_url, mode))))
+        report.check(case.__name__, lambda case=case: asyncio.run(in_client(case, base_url, mode)))
     sys.exit(report.finish())
 
 
