@@ -1,0 +1,1 @@
+//! From the wire's history to the plain dialect.
