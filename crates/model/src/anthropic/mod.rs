@@ -140,6 +140,8 @@ struct Reply<'a> {
     parser: SseParser,
     decoder: Decoder,
     bytes: usize,
+    /// Met behind events that are still to be handed out.
+    failed: Option<UpstreamError>,
 }
 
 impl<'a> Reply<'a> {
@@ -161,11 +163,15 @@ impl<'a> Reply<'a> {
             parser: SseParser::new(EVENT_BYTES_MAX),
             decoder: Decoder::default(),
             bytes: 0,
+            failed: None,
         })
     }
 
     /// The events that the next bytes complete; none when the reply is complete.
     async fn next(&mut self) -> Result<Option<Vec<SamplingEvent>>, UpstreamError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         if self.decoder.ended() {
             return Ok(None);
         }
@@ -197,7 +203,10 @@ impl<'a> Reply<'a> {
         for event in &parsed {
             match self.decoder.take(event) {
                 Ok(decoded) => events.extend(decoded),
-                Err(fault) => return Err(of_fault(fault, name, &scrub)),
+                Err(fault) => {
+                    self.failed = Some(of_fault(fault, name, &scrub));
+                    break;
+                }
             }
         }
         Ok(Some(events))
