@@ -46,4 +46,3 @@ pub use outcome::{
     CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream,
 };
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
-pub use belljar_jail::probe;
