@@ -112,20 +112,25 @@ async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mou
     let lock_path = run_dir.join(format!("{}.lock", digest.hex()));
     let lock = cache::open_lock_file(&lock_path)?;
     loop {
-        // Alone while mounting; then shared. Changing the kind of lock lets go of it for an instant, in which the last
-        // of the others may unmount: hence the second look.
-        let taken = take(lock.try_clone().doing("opening", &lock_path)?, FlockOperation::LockExclusive).await;
-        taken.doing("locking", &lock_path)?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).doing("making", &path)?;
+        // Shared by all users; alone only to mount. Changing the kind of lock lets go of it for an instant, in which
+        // another may mount or the last of the others unmount: hence the look under each lock.
+        lock_as(&lock, &lock_path, FlockOperation::LockShared).await?;
+        if is_mounted(&path)? {
+            let held = Some(Held { lock });
+            return Ok(Mounted { path, digest, owner_base: Some(OWNER_BASE), held });
+        }
+        lock_as(&lock, &lock_path, FlockOperation::LockExclusive).await?;
+        let mut directory = fs::DirBuilder::new();
+        directory.recursive(true).mode(0o755).create(&path).doing("making", &path)?;
         if !is_mounted(&path)? {
             mount_at(&cache.image(&digest), &path).await?;
         }
-        let taken = take(lock.try_clone().doing("opening", &lock_path)?, FlockOperation::LockShared).await;
-        taken.doing("locking", &lock_path)?;
-        if is_mounted(&path)? {
-            return Ok(Mounted { path, digest, owner_base: Some(OWNER_BASE), held: Some(Held { lock }) });
-        }
     }
+}
+
+async fn lock_as(lock: &File, path: &Path, operation: FlockOperation) -> Result<(), ImageError> {
+    let file = lock.try_clone().doing("opening", path)?;
+    Ok(take(file, operation).await.doing("locking", path)?)
 }
 
 async fn take(file: File, operation: FlockOperation) -> std::io::Result<()> {
