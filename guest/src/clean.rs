@@ -17,7 +17,13 @@ const ENTRIES_MAX: u64 = 4_000_000;
 pub fn remove(output: &str) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(CWD, OUTPUT_ROOT, flags, Mode::empty()) {
-        Ok(root) => Removal { root, prefix: output.to_owned(), moved: 0, entries: 0 }.run(),
+        Ok(root) => Removal {
+            root,
+            prefix: output.to_owned(),
+            moved: 0,
+            entries: 0,
+        }
+        .run(),
         Err(error) => error == Errno::NOENT,
     }
 }
@@ -56,13 +62,20 @@ impl Removal {
         // Code may have taken its own rights away. A link in the directory's place would only lead to what code owns.
         let _best_effort = chmodat(&self.root, name, Mode::RWXU, AtFlags::empty());
         self.empty(name);
-        matches!(unlinkat(&self.root, name, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT))
+        matches!(
+            unlinkat(&self.root, name, AtFlags::REMOVEDIR),
+            Ok(()) | Err(Errno::NOENT)
+        )
     }
 
     fn empty(&mut self, name: &str) {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let Ok(directory) = openat(&self.root, name, flags, Mode::empty()) else { return };
-        let Ok(listing) = Dir::read_from(&directory) else { return };
+        let Ok(directory) = openat(&self.root, name, flags, Mode::empty()) else {
+            return;
+        };
+        let Ok(listing) = Dir::read_from(&directory) else {
+            return;
+        };
         for entry in listing {
             let Ok(entry) = entry else { return };
             let name = entry.file_name();
@@ -73,7 +86,9 @@ impl Removal {
             if self.entries >= ENTRIES_MAX {
                 return;
             }
-            if entry.file_type() != FileType::Directory && unlinkat(&directory, name, AtFlags::empty()).is_ok() {
+            if entry.file_type() != FileType::Directory
+                && unlinkat(&directory, name, AtFlags::empty()).is_ok()
+            {
                 continue;
             }
             if unlinkat(&directory, name, AtFlags::REMOVEDIR).is_ok() {
@@ -94,8 +109,14 @@ mod tests {
     use std::path::Path;
 
     fn removal(root: &Path) -> Removal {
-        let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
-        Removal { root, prefix: "tree".into(), moved: 0, entries: 0 }
+        let root =
+            openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
+        Removal {
+            root,
+            prefix: "tree".into(),
+            moved: 0,
+            entries: 0,
+        }
     }
 
     fn left(root: &Path) -> usize {
@@ -108,7 +129,11 @@ mod tests {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let mut at = openat(CWD, root.path(), flags, Mode::empty()).expect("open");
         for level in 0..2000 {
-            let name = if level == 0 { "tree".to_owned() } else { "d".repeat(100) };
+            let name = if level == 0 {
+                "tree".to_owned()
+            } else {
+                "d".repeat(100)
+            };
             rustix::fs::mkdirat(&at, &name, Mode::RWXU).expect("mkdir");
             at = openat(&at, &name, flags, Mode::empty()).expect("open");
         }

@@ -39,8 +39,17 @@ fn serve(control: OwnedFd) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel: Channel::new(control), signals, running: None };
-    supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
+    let mut supervisor = Supervisor {
+        channel: Channel::new(control),
+        signals,
+        running: None,
+    };
+    supervisor.channel.send(
+        &FromGuest::Ready {
+            version: PROTOCOL_VERSION,
+        },
+        &[],
+    )?;
     while supervisor.step()? {}
     Ok(())
 }
@@ -74,7 +83,9 @@ impl Supervisor {
             self.reap()?;
         }
         if frame {
-            let Some((request, fds)) = self.channel.receive()? else { return Ok(false) };
+            let Some((request, fds)) = self.channel.receive()? else {
+                return Ok(false);
+            };
             self.handle(request, fds)?;
         }
         Ok(true)
@@ -89,7 +100,9 @@ impl Supervisor {
                 self.channel.send(&FromGuest::Cleaned { id, whole }, &[])
             }
             ToGuest::Open { id, path } => match files::open(&path) {
-                Ok(file) => self.channel.send(&FromGuest::Opened { id }, &[file.as_fd()]),
+                Ok(file) => self
+                    .channel
+                    .send(&FromGuest::Opened { id }, &[file.as_fd()]),
                 Err(failure) => self.fail(id, failure),
             },
             ToGuest::Write { id, path, size } => match <[OwnedFd; 1]>::try_from(fds) {
@@ -106,7 +119,13 @@ impl Supervisor {
         self.channel.send(&FromGuest::Failed { id, failure }, &[])
     }
 
-    fn run(&mut self, id: u64, output: String, env: &[(String, String)], fds: Vec<OwnedFd>) -> io::Result<()> {
+    fn run(
+        &mut self,
+        id: u64,
+        output: String,
+        env: &[(String, String)],
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<()> {
         let Ok([text, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         };
@@ -128,10 +147,16 @@ impl Supervisor {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => {
                     // wait(2) keeps the low eight bits.
-                    self.ended(pid, Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)))?;
+                    self.ended(
+                        pid,
+                        Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+                    )?;
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ended(pid, Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)))?;
+                    self.ended(
+                        pid,
+                        Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)),
+                    )?;
                 }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -141,10 +166,18 @@ impl Supervisor {
     }
 
     fn ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {
-        let Some(running) = self.running.take_if(|running| running.pid == pid) else { return Ok(()) };
+        let Some(running) = self.running.take_if(|running| running.pid == pid) else {
+            return Ok(());
+        };
         let directory = command::output_directory(&running.output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
-        self.channel.send(&FromGuest::Exited { id: running.id, status }, &fds)
+        self.channel.send(
+            &FromGuest::Exited {
+                id: running.id,
+                status,
+            },
+            &fds,
+        )
     }
 
     /// kill(2): -1 means every process of this pid namespace but process 1, in one go, which no fork can outrun.

@@ -17,7 +17,8 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::plan::{IDS, Identity, JailPlan};
+use crate::identity::{IDS, Identity, root_is_the_machines};
+use crate::plan::JailPlan;
 use crate::step::SetupError;
 
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
@@ -128,6 +129,9 @@ pub enum LaunchError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The container's root would have been the machine's root.
+    #[error("a container's root must not be the machine's root: give it ids of its own")]
+    HostRoot,
     /// A step inside failed.
     #[error(transparent)]
     Setup(#[from] SetupError),
@@ -178,7 +182,10 @@ pub(crate) fn guide(
         cgroup.attach(launcher.pid)?;
     }
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    channel::send_packet(channel, &plan.to_bytes()).map_err(talk)?;
+    let bytes = plan
+        .to_bytes()
+        .map_err(|error| LaunchError::Channel(error.into()))?;
+    channel::send_packet(channel, &bytes).map_err(talk)?;
     match next_report(channel)? {
         Report::UserNamespace => {}
         other => return Err(unexpected(other)),
@@ -277,6 +284,7 @@ fn write_id_maps(launcher: Pid, identity: Identity) -> Result<(), LaunchError> {
             write("uid_map", format!("0 {base} {IDS}"))?;
             write("gid_map", format!("0 {base} {IDS}"))
         }
+        Identity::Caller { uid: 0, .. } if root_is_the_machines() => Err(LaunchError::HostRoot),
         Identity::Caller { uid, gid } => {
             write("setgroups", "deny".to_owned())?;
             write("uid_map", format!("0 {uid} 1"))?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::channel::PLAN_BYTES_MAX;
+use crate::identity::{IDS, Identity};
 
 /// What the caller wants of one container's jail; everything else is policy and stands in this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,39 +31,6 @@ pub struct ContainerSpec {
     pub working_directory: PathBuf,
     /// What to do when the kernel has no Landlock.
     pub landlock: LandlockNeed,
-}
-
-/// The user and group ids of a container, seen from outside (`user_namespaces(7)`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Identity {
-    /// Container ids `0..=65535` are host ids `base..=base+65535`. Needs root on the host.
-    Mapped {
-        /// First host id.
-        base: u32,
-    },
-    /// Only container id 0 exists; it is the caller's own user and group.
-    Caller {
-        /// The caller's effective user id.
-        uid: u32,
-        /// The caller's effective group id.
-        gid: u32,
-    },
-}
-
-impl Identity {
-    /// The strongest identity this process may give: [`Identity::Mapped`] as root, else [`Identity::Caller`].
-    pub fn strongest(base: u32) -> Self {
-        let uid = rustix::process::geteuid();
-        if uid.is_root() {
-            Self::Mapped { base }
-        } else {
-            Self::Caller {
-                uid: uid.as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            }
-        }
-    }
 }
 
 /// A directory made in the new root.
@@ -207,6 +175,9 @@ pub enum PlanError {
     /// The embedded seccomp policy does not compile for this machine.
     #[error("seccomp policy: {0}")]
     Seccomp(String),
+    /// The plan cannot be written down.
+    #[error("plan: {0}")]
+    Form(String),
     /// The plan would not fit in one message to the guest program.
     #[error("the plan has {0} bytes, at most {PLAN_BYTES_MAX} can be handed over")]
     TooLarge(usize),
@@ -277,9 +248,6 @@ const RIGHTS: &[FileRight] = &[
     FileRight::ResolveUnix,
 ];
 
-/// Ids in a container's user namespace.
-pub(crate) const IDS: u32 = 65_536;
-
 impl JailPlan {
     /// Resolves a container's wishes into the full plan.
     ///
@@ -314,7 +282,10 @@ impl JailPlan {
                 .map_err(|error| PlanError::Seccomp(error.to_string()))?
                 .to_vec(),
         };
-        let bytes = plan.to_bytes().len();
+        let bytes = plan
+            .to_bytes()
+            .map_err(|error| PlanError::Form(error.to_string()))?
+            .len();
         if bytes > PLAN_BYTES_MAX {
             return Err(PlanError::TooLarge(bytes));
         }
@@ -327,9 +298,8 @@ impl JailPlan {
     }
 
     /// The form in which the guest program gets it.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        // Only a non-string map key, a failing `Serialize` or a non-UTF-8 path could fail; `check` has seen the paths.
-        serde_json::to_vec(self).unwrap_or_default()
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
@@ -344,6 +314,16 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
         .chain(spec.symlinks.iter().map(|link| &link.path));
     for path in paths {
         check_path(path)?;
+    }
+    for link in &spec.symlinks {
+        // The text may be relative or lead anywhere; it has to be a text, though.
+        if link
+            .target
+            .to_str()
+            .is_none_or(|text| text.is_empty() || text.contains('\0'))
+        {
+            return Err(PlanError::Path(link.target.clone()));
+        }
     }
     let characters = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
     if !(1..=64).contains(&spec.hostname.len()) || !spec.hostname.chars().all(characters) {
@@ -377,5 +357,103 @@ fn check_path(path: &Path) -> Result<(), PlanError> {
         Ok(())
     } else {
         Err(PlanError::Path(path.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> ContainerSpec {
+        ContainerSpec {
+            rootfs: "/images/one".into(),
+            identity: Identity::Mapped {
+                base: 1_879_048_192,
+            },
+            hostname: "container".to_owned(),
+            disk_bytes_max: 5 << 30,
+            inodes_max: 1 << 20,
+            shm_bytes_max: 1 << 30,
+            directories: vec![Directory {
+                path: "/tmp".into(),
+                mode: 0o1777,
+            }],
+            symlinks: vec![Symlink {
+                path: "/mnt/user-data".into(),
+                target: "/files/input".into(),
+            }],
+            working_directory: "/work".into(),
+            landlock: LandlockNeed::Required,
+        }
+    }
+
+    #[test]
+    fn a_containers_plan() {
+        let mut plan = JailPlan::for_container(&spec()).expect("plan");
+        assert_eq!(
+            JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"),
+            plan
+        );
+        assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
+        // They differ between architectures.
+        plan.seccomp.clear();
+        insta::assert_json_snapshot!(plan);
+    }
+
+    #[test]
+    fn wishes_no_jail_can_satisfy() {
+        let path = |text: &str| PlanError::Path(text.into());
+        type Change = fn(&mut ContainerSpec);
+        let cases: &[(Change, PlanError)] = &[
+            (|s| s.rootfs = "images".into(), path("images")),
+            (|s| s.rootfs = "/a/../b".into(), path("/a/../b")),
+            (|s| s.working_directory = "/./w".into(), path("/./w")),
+            (|s| s.directories[0].path = "tmp".into(), path("tmp")),
+            (|s| s.symlinks[0].path = "/a\0b".into(), path("/a\0b")),
+            (
+                |s| s.hostname = String::new(),
+                PlanError::Hostname(String::new()),
+            ),
+            (
+                |s| s.hostname = "a b".into(),
+                PlanError::Hostname("a b".into()),
+            ),
+            (
+                |s| s.hostname = "x".repeat(65),
+                PlanError::Hostname("x".repeat(65)),
+            ),
+            (|s| s.disk_bytes_max = 0, PlanError::Zero("disk_bytes_max")),
+            (|s| s.inodes_max = 0, PlanError::Zero("inodes_max")),
+            (|s| s.shm_bytes_max = 0, PlanError::Zero("shm_bytes_max")),
+            (
+                |s| s.identity = Identity::Mapped { base: 0 },
+                PlanError::Identity(0),
+            ),
+            (
+                |s| s.identity = Identity::Mapped { base: 65_535 },
+                PlanError::Identity(65_535),
+            ),
+            (
+                |s| {
+                    s.identity = Identity::Mapped {
+                        base: u32::MAX - 65_535,
+                    }
+                },
+                PlanError::Identity(u32::MAX - 65_535),
+            ),
+        ];
+        for (change, error) in cases {
+            let mut spec = spec();
+            change(&mut spec);
+            assert_eq!(JailPlan::for_container(&spec).as_ref(), Err(error));
+        }
+    }
+
+    #[test]
+    fn a_plan_too_large_to_hand_over() {
+        let mut spec = spec();
+        spec.symlinks[0].target = "x".repeat(PLAN_BYTES_MAX).into();
+        let error = JailPlan::for_container(&spec).expect_err("too large");
+        assert!(matches!(error, PlanError::TooLarge(bytes) if bytes > PLAN_BYTES_MAX));
     }
 }

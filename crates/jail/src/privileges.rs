@@ -12,7 +12,8 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 
-use crate::plan::{Identity, Resource, ResourceLimit};
+use crate::identity::Identity;
+use crate::plan::{Resource, ResourceLimit};
 
 /// Takes on id 0 of the new user namespace. The process has one thread, so the thread's ids are the process's.
 pub(crate) fn become_container_root(identity: Identity) -> Result<(), Errno> {

@@ -91,6 +91,7 @@ pub(crate) fn overlay() -> Result<(), Errno> {
 /// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first.
 pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
     held.proc = Some(fsmount(
         &context,
@@ -251,6 +252,7 @@ fn clone_mount(path: &Path) -> Result<OwnedFd, Errno> {
 
 fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
     fsconfig_set_string(context.as_fd(), "size", size)?;
     fsconfig_set_string(context.as_fd(), "nr_inodes", inodes_max.to_string())?;
     fsconfig_set_string(context.as_fd(), "mode", mode)?;

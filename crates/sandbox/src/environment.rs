@@ -12,7 +12,10 @@ pub const OUTPUT_ROOT: &str = "/files/output";
 /// The same for every command. The image's own settings (Python, matplotlib, OpenBLAS) are here too: they must hold
 /// whatever the image says.
 const FIXED: &[(&str, &str)] = &[
-    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
     ("HOME", HOME),
     ("USER", "root"),
     ("LOGNAME", "root"),
@@ -22,8 +25,8 @@ const FIXED: &[(&str, &str)] = &[
     ("INPUT_DIR", INPUT_DIRECTORY),
     // Archives name owners that do not exist in here; as root, tar would try and fail to give files to them.
     ("TAR_OPTIONS", "--no-same-owner"),
-    // Writable, and kept in the container.
-    ("MPLCONFIGDIR", "/tmp/matplotlib"),
+    // Writable; an image may have filled it, which saves the first plot seconds.
+    ("MPLCONFIGDIR", "/root/.config/matplotlib"),
     ("MPLBACKEND", "agg"),
     // One core: more threads only wait for each other.
     ("OPENBLAS_NUM_THREADS", "1"),
@@ -34,6 +37,10 @@ const FIXED: &[(&str, &str)] = &[
 
 /// The whole environment of one command.
 pub fn of_command(output: &str) -> Vec<(String, String)> {
-    let fixed = FIXED.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    fixed.chain([("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}"))]).collect()
+    let fixed = FIXED
+        .iter()
+        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    fixed
+        .chain([("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}"))])
+        .collect()
 }

@@ -3,17 +3,18 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::OnceLock;
-use std::time::{Duration, SystemTime};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::cell::{self, Cell};
+use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
-use crate::guest::{ANSWER_WAIT_MAX, Guest};
+use crate::guest::Guest;
 use crate::host::SharedHost;
 use crate::outcome::CellOutcome;
 
@@ -37,11 +38,17 @@ pub struct Container {
 
 impl Container {
     pub fn last_used_at(&self) -> SystemTime {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn used_at(&self, now: SystemTime) {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     pub fn death(&self) -> Option<&DeathReason> {
@@ -54,8 +61,14 @@ pub type Answer<T> = Result<T, SandboxError>;
 
 /// What a lease may ask of a keeper.
 pub enum Request {
-    Bash { cell: Cell, reply: oneshot::Sender<Answer<CellOutcome>> },
-    Open { path: String, reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>> },
+    Bash {
+        cell: Cell,
+        reply: oneshot::Sender<Answer<CellOutcome>>,
+    },
+    Open {
+        path: String,
+        reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>>,
+    },
     Write {
         path: String,
         size: u64,
@@ -90,19 +103,24 @@ pub async fn start(
     Ok(container)
 }
 
-async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut inbox: mpsc::Receiver<Request>) {
+async fn keep(
+    mut guest: Guest,
+    host: SharedHost,
+    container: Arc<Container>,
+    mut inbox: mpsc::Receiver<Request>,
+) {
     // Whatever happens to this task, whoever waits for the end of the container hears of it.
     let gone = container.gone.clone().drop_guard();
     let reason = loop {
         let survives = tokio::select! {
-            frame = guest.frame() => Err(frame.map_or_else(|reason| reason, |_| DeathReason::Protocol("unasked"))),
+            frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),
                 Some(request) => serve(&mut guest, &host, &container, request).await,
             },
         };
         if let Err(reason) = survives {
-            break reason;
+            break guest.explain(reason);
         }
     };
     match &reason {
@@ -152,11 +170,17 @@ async fn serve(
             tell(container, done.survives, reply, done.answer)
         }
         Request::Open { path, reply } => {
-            let (survives, answer) = sorted(open(guest, path).await);
+            let (survives, answer) = sorted(open(&mut guest.talk, path).await);
             tell(container, survives, reply, answer)
         }
-        Request::Write { path, size, source, fed, reply } => {
-            let (survives, answer) = sorted(write(guest, path, size, source, fed).await);
+        Request::Write {
+            path,
+            size,
+            source,
+            fed,
+            reply,
+        } => {
+            let (survives, answer) = sorted(write(&mut guest.talk, path, size, source, fed).await);
             tell(container, survives, reply, answer)
         }
     }
@@ -169,10 +193,13 @@ fn sorted<T>(answer: Result<T, DeathReason>) -> (Result<(), DeathReason>, Answer
     }
 }
 
-async fn open(guest: &mut Guest, path: String) -> Result<Result<OwnedFd, Failure>, DeathReason> {
-    let id = guest.next_id();
-    guest.send(&ToGuest::Open { id, path }, &[]).await?;
-    let (frame, mut fds) = guest.answer(ANSWER_WAIT_MAX).await?;
+async fn open(
+    talk: &mut Conversation,
+    path: String,
+) -> Result<Result<OwnedFd, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Open { id, path }, &[]).await?;
+    let (frame, mut fds) = talk.answer(ANSWER_WAIT_MAX).await?;
     match (frame, fds.pop(), fds.is_empty()) {
         (FromGuest::Opened { id: of }, Some(file), true) if of == id => Ok(Ok(file)),
         (FromGuest::Failed { id: of, failure }, None, true) if of == id => Ok(Err(failure)),
@@ -181,19 +208,20 @@ async fn open(guest: &mut Guest, path: String) -> Result<Result<OwnedFd, Failure
 }
 
 async fn write(
-    guest: &mut Guest,
+    talk: &mut Conversation,
     path: String,
     size: u64,
     source: OwnedFd,
     fed: oneshot::Receiver<()>,
 ) -> Result<Result<bool, Failure>, DeathReason> {
-    let id = guest.next_id();
-    guest.send(&ToGuest::Write { id, path, size }, &[source.as_fd()]).await?;
+    let id = talk.next_id();
+    talk.send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
+        .await?;
     // The reading end is the guest's alone now: when it gives up, the writer hears of it.
     drop(source);
     let (frame, fds) = tokio::select! {
-        received = guest.frame() => received?,
-        _ = fed => guest.answer(WRITTEN_WAIT_MAX).await?,
+        received = talk.frame() => received?,
+        _ = fed => talk.answer(WRITTEN_WAIT_MAX).await?,
     };
     match frame {
         FromGuest::Written { id: of, existed } if of == id && fds.is_empty() => Ok(Ok(existed)),

@@ -46,7 +46,9 @@ impl Drop for Lease {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease").field("container", &self.container.id).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("container", &self.container.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -60,21 +62,30 @@ impl Lease {
     /// Runs a command with `bash -c`, to one outcome.
     ///
     /// Standard input is empty. What the command leaves running lives on after a normal end, and is killed with the
-    /// rest of the container's processes when this or a later cell is killed or times out.
+    /// rest of the container's processes when this or a later cell is killed or times out, or when it leaves a later
+    /// command less than an eighth of `processes_max`.
     ///
     /// # Errors
     /// [`SandboxError`] when there is no outcome: a command no shell can be given, a shell that could not be started, a
     /// dead container.
-    pub async fn bash(&mut self, command: &str, options: CellOptions) -> Result<CellOutcome, SandboxError> {
+    pub async fn bash(
+        &mut self,
+        command: &str,
+        options: CellOptions,
+    ) -> Result<CellOutcome, SandboxError> {
         if command.len() > COMMAND_BYTES_MAX {
-            return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
+            return Err(SandboxError::CommandTooLong {
+                bytes_max: COMMAND_BYTES_MAX,
+            });
         }
         if command.contains('\0') {
             return Err(SandboxError::CommandHasNul);
         }
         let cell = Cell {
             command: command.to_owned(),
-            wall: options.wall.min(Duration::from_secs(self.host.config.cell_wall_s_max)),
+            wall: options
+                .wall
+                .min(Duration::from_secs(self.host.config.cell_wall_s_max)),
             cancel: options.cancel,
             live: options.live,
         };
@@ -85,7 +96,10 @@ impl Lease {
     ///
     /// # Errors
     /// The inner error is the caller's or the file's fault; the outer one is a dead container or a broken host.
-    pub async fn edit(&mut self, command: EditCommand) -> Result<Result<EditOutcome, EditFailure>, SandboxError> {
+    pub async fn edit(
+        &mut self,
+        command: EditCommand,
+    ) -> Result<Result<EditOutcome, EditFailure>, SandboxError> {
         edit::run(self, command).await
     }
 
@@ -102,7 +116,8 @@ impl Lease {
         if !names::usable(name) {
             return Err(PutError::Name(name.to_owned()));
         }
-        self.write_file(&format!("{INPUT_DIRECTORY}/{name}"), source, size).await
+        self.write_file(&format!("{INPUT_DIRECTORY}/{name}"), source, size)
+            .await
     }
 
     /// Writes a file whole: parents are made, the file appears at once, an existing one's mode is kept. The path is
@@ -124,14 +139,25 @@ impl Lease {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read_file(&mut self, path: &str, bytes_max: u64) -> Result<FileContent, ReadError> {
+    pub async fn read_file(
+        &mut self,
+        path: &str,
+        bytes_max: u64,
+    ) -> Result<FileContent, ReadError> {
         files::open(self, path, bytes_max).await
     }
 
     /// Asks the keeper and waits for its answer.
-    pub(crate) async fn ask<T>(&mut self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, SandboxError> {
+    pub(crate) async fn ask<T>(
+        &mut self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, SandboxError> {
         let (reply, answer) = oneshot::channel();
-        self.container.requests.send(request(reply)).await.map_err(|_refused| self.dead())?;
+        self.container
+            .requests
+            .send(request(reply))
+            .await
+            .map_err(|_refused| self.dead())?;
         answer.await.map_err(|_dropped| self.dead())
     }
 

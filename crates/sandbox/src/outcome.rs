@@ -39,7 +39,10 @@ impl CellOutcome {
     #[must_use]
     pub fn output(&self) -> &Output {
         match self {
-            Self::Ended(output) | Self::TimedOut(output) | Self::Killed(_, output) | Self::Crashed(output) => output,
+            Self::Ended(output)
+            | Self::TimedOut(output)
+            | Self::Killed(_, output)
+            | Self::Crashed(output) => output,
         }
     }
 
@@ -47,7 +50,10 @@ impl CellOutcome {
     #[must_use]
     pub fn into_output(self) -> Output {
         match self {
-            Self::Ended(output) | Self::TimedOut(output) | Self::Killed(_, output) | Self::Crashed(output) => output,
+            Self::Ended(output)
+            | Self::TimedOut(output)
+            | Self::Killed(_, output)
+            | Self::Crashed(output) => output,
         }
     }
 }
@@ -149,7 +155,9 @@ pub enum Loss {
     /// A process, but not the command itself, was ended by the memory limit of this many bytes.
     ProcessKilledByMemory(u64),
     /// A process could not be started because of the limit of this many.
-    ProcessesRefused(u32),
+    ProcessesRefused(u64),
+    /// Before the command, what earlier ones had left running was ended, for it took too much of this limit.
+    LeftoversKilled(u64),
     /// Ended after this wall time.
     TimedOut(Duration),
     /// Ended because it was asked for.
@@ -166,13 +174,28 @@ impl std::fmt::Display for Loss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::KilledByMemory(max) => write!(f, "killed: memory limit of {max} bytes reached"),
-            Self::ProcessKilledByMemory(max) => write!(f, "a process was killed: memory limit of {max} bytes reached"),
+            Self::ProcessKilledByMemory(max) => write!(
+                f,
+                "a process was killed: memory limit of {max} bytes reached"
+            ),
             Self::ProcessesRefused(max) => write!(f, "limit of {max} processes reached"),
-            Self::TimedOut(wall) => write!(f, "killed: time limit of {} s reached", wall.as_secs_f64()),
+            Self::LeftoversKilled(max) => {
+                write!(
+                    f,
+                    "what earlier commands left running was killed: limit of {max} processes reached"
+                )
+            }
+            Self::TimedOut(wall) => {
+                write!(f, "killed: time limit of {} s reached", wall.as_secs_f64())
+            }
             Self::Interrupted => f.write_str("killed: interrupted"),
             Self::ContainerDied(reason) => write!(f, "the container died: {reason}"),
-            Self::OutputNotExamined(max) => write!(f, "not captured from $OUTPUT_DIR: all after {max} entries"),
-            Self::OutputDirectoryGone => f.write_str("nothing captured: $OUTPUT_DIR was removed or replaced"),
+            Self::OutputNotExamined(max) => {
+                write!(f, "not captured from $OUTPUT_DIR: all after {max} entries")
+            }
+            Self::OutputDirectoryGone => {
+                f.write_str("nothing captured: $OUTPUT_DIR was removed or replaced")
+            }
         }
     }
 }
@@ -181,6 +204,24 @@ impl std::fmt::Display for Loss {
 const SKIPPED_NAMED_MAX: usize = 20;
 
 impl Output {
+    /// Of a cell that said nothing and did nothing.
+    #[cfg(test)]
+    pub(crate) fn empty() -> Self {
+        Self {
+            return_code: 0,
+            stdout: Vec::new(),
+            stderr: Vec::new(),
+            stdout_bytes: 0,
+            stderr_bytes: 0,
+            files: Vec::new(),
+            skipped: Vec::new(),
+            wall: Duration::ZERO,
+            cpu: Duration::ZERO,
+            memory_peak_bytes: 0,
+            losses: Vec::new(),
+        }
+    }
+
     /// One line each for what the streams do not show, without a line end; to be appended to standard error.
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
@@ -190,16 +231,23 @@ impl Output {
             ("stderr", self.stderr.len(), self.stderr_bytes),
         ] {
             if total > kept as u64 {
-                lines.push(format!("belljar: {stream} was cut: {kept} of {total} bytes shown"));
+                lines.push(format!(
+                    "belljar: {stream} was cut: {kept} of {total} bytes shown"
+                ));
             }
         }
         lines.extend(self.losses.iter().map(|loss| format!("belljar: {loss}")));
         for skipped in self.skipped.iter().take(SKIPPED_NAMED_MAX) {
-            lines.push(format!("belljar: not captured from $OUTPUT_DIR: {} ({})", skipped.name, skipped.why));
+            lines.push(format!(
+                "belljar: not captured from $OUTPUT_DIR: {} ({})",
+                skipped.name, skipped.why
+            ));
         }
         if self.skipped.len() > SKIPPED_NAMED_MAX {
             let more = self.skipped.len() - SKIPPED_NAMED_MAX;
-            lines.push(format!("belljar: not captured from $OUTPUT_DIR: {more} more entries"));
+            lines.push(format!(
+                "belljar: not captured from $OUTPUT_DIR: {more} more entries"
+            ));
         }
         lines
     }
@@ -211,17 +259,9 @@ mod tests {
 
     fn output() -> Output {
         Output {
-            return_code: 0,
             stdout: vec![b'x'; 10],
-            stderr: Vec::new(),
             stdout_bytes: 10,
-            stderr_bytes: 0,
-            files: Vec::new(),
-            skipped: Vec::new(),
-            wall: Duration::ZERO,
-            cpu: Duration::ZERO,
-            memory_peak_bytes: 0,
-            losses: Vec::new(),
+            ..Output::empty()
         }
     }
 
@@ -234,8 +274,14 @@ mod tests {
     fn each_loss_is_one_line() {
         let mut lossy = output();
         lossy.stdout_bytes = 52_428_800;
-        lossy.losses = vec![Loss::KilledByMemory(5_368_709_120), Loss::TimedOut(Duration::from_millis(1500))];
-        lossy.skipped = vec![Skipped { name: "link.txt".into(), why: SkipReason::SymbolicLink }];
+        lossy.losses = vec![
+            Loss::KilledByMemory(5_368_709_120),
+            Loss::TimedOut(Duration::from_millis(1500)),
+        ];
+        lossy.skipped = vec![Skipped {
+            name: "link.txt".into(),
+            why: SkipReason::SymbolicLink,
+        }];
         assert_eq!(
             lossy.notices(),
             [
@@ -250,9 +296,17 @@ mod tests {
     #[test]
     fn a_million_skipped_entries_are_counted_not_listed() {
         let mut lossy = output();
-        lossy.skipped = (0..25).map(|n| Skipped { name: format!("d{n}"), why: SkipReason::Directory }).collect();
+        lossy.skipped = (0..25)
+            .map(|n| Skipped {
+                name: format!("d{n}"),
+                why: SkipReason::Directory,
+            })
+            .collect();
         let notices = lossy.notices();
         assert_eq!(notices.len(), SKIPPED_NAMED_MAX + 1);
-        assert_eq!(notices[SKIPPED_NAMED_MAX], "belljar: not captured from $OUTPUT_DIR: 5 more entries");
+        assert_eq!(
+            notices[SKIPPED_NAMED_MAX],
+            "belljar: not captured from $OUTPUT_DIR: 5 more entries"
+        );
     }
 }

@@ -21,10 +21,11 @@ impl Process {
         self.jailed.pidfd().try_clone_to_owned()
     }
 
-
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        let Some(cgroup) = &self.cgroup else { return Stats::default() };
+        let Some(cgroup) = &self.cgroup else {
+            return Stats::default();
+        };
         cgroup.stats().unwrap_or_else(|error| {
             tracing::warn!(%error, "could not read what a container has used");
             Stats::default()

@@ -7,17 +7,19 @@ use std::time::{Duration, SystemTime};
 use belljar_ids::ContainerId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cell::{self, Cell};
 use crate::config::{Rootfs, SandboxConfig};
-use crate::error::{LeaseError, SandboxError};
+use crate::error::{DeathReason, LeaseError, SandboxError};
 use crate::guest::Guest;
 use crate::host::{Host, SharedHost, random_name};
 use crate::keeper::{self, Container};
 use crate::lease::Lease;
 use crate::outcome::CellOutcome;
 
-/// All containers of one server. Clones share them.
+/// All containers of one server. Clones share them; when the last is dropped, all are killed, but only
+/// [`Sandbox::close`] waits for their ends.
 #[derive(Clone)]
 pub struct Sandbox {
     shared: Arc<Shared>,
@@ -29,6 +31,12 @@ struct Shared {
     keepers: TaskTracker,
     /// Parent of every container's own.
     stop: CancellationToken,
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 #[derive(Default)]
@@ -123,7 +131,9 @@ impl Sandbox {
             keepers: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
-        Ok(Sandbox { shared: Arc::new(shared) })
+        Ok(Sandbox {
+            shared: Arc::new(shared),
+        })
     }
 
     /// Starts a container under `id`. Dropping the future does not undo it.
@@ -131,14 +141,23 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError::Full`], [`SandboxError::Exists`], [`SandboxError::Closed`], or what kept it from starting.
     pub async fn create(&self, id: ContainerId) -> Result<ContainerStatus, SandboxError> {
-        self.shared.reserve(&id)?;
-        let shared = Arc::clone(&self.shared);
+        let place = self.shared.reserve(&id)?;
+        let (shared, named) = (Arc::clone(&self.shared), id.clone());
         let starting = self.shared.keepers.spawn(async move {
             let stop = shared.stop.child_token();
-            let started = keeper::start(Arc::clone(&shared.host), id.clone(), stop, &shared.keepers).await;
-            shared.enter(&id, started)
+            let host = Arc::clone(&shared.host);
+            let started = keeper::start(host, named.clone(), stop, &shared.keepers).await;
+            let entered = shared.enter(&named, started);
+            drop(place);
+            entered
         });
-        starting.await.map_err(|error| SandboxError::Launch(error.to_string()))?
+        match starting.await {
+            Ok(entered) => entered,
+            Err(error) => {
+                let failed = SandboxError::Launch(error.to_string());
+                self.shared.enter(&id, Err(failed))
+            }
+        }
     }
 
     /// An exclusive hold on a container; waits at most `wait` for another holder.
@@ -146,18 +165,28 @@ impl Sandbox {
     /// # Errors
     /// [`LeaseError`].
     pub async fn lease(&self, id: &ContainerId, wait: Duration) -> Result<Lease, LeaseError> {
-        let container = self.shared.find(id).ok_or_else(|| LeaseError::Unknown(id.clone()))?;
+        let container = self
+            .shared
+            .find(id)
+            .ok_or_else(|| LeaseError::Unknown(id.clone()))?;
         let holding = Arc::clone(&container.hold).acquire_owned();
         match tokio::time::timeout(wait, holding).await {
             Err(_elapsed) => Err(LeaseError::Busy(id.clone())),
             Ok(Err(_closed)) => match container.death() {
-                Some(reason) => Err(LeaseError::Dead { id: id.clone(), reason: reason.clone() }),
-                None => Err(LeaseError::Unknown(id.clone())),
+                Some(DeathReason::Removed) | None => Err(LeaseError::Unknown(id.clone())),
+                Some(reason) => Err(LeaseError::Dead {
+                    id: id.clone(),
+                    reason: reason.clone(),
+                }),
             },
             Ok(Ok(hold)) => {
                 let host = Arc::clone(&self.shared.host);
                 container.used_at((host.config.clock)());
-                Ok(Lease { container, host, _hold: hold })
+                Ok(Lease {
+                    container,
+                    host,
+                    _hold: hold,
+                })
             }
         }
     }
@@ -171,14 +200,21 @@ impl Sandbox {
     /// All containers, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<ContainerStatus> {
-        let mut all: Vec<_> = self.shared.started().iter().map(|container| container.status()).collect();
+        let mut all: Vec<_> = self
+            .shared
+            .started()
+            .iter()
+            .map(|container| container.status())
+            .collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
     }
 
     /// Removes a container, in use or not, and waits until nothing of it is left; false when there is none.
     pub async fn remove(&self, id: &ContainerId) -> bool {
-        let Some(container) = self.shared.take(id) else { return false };
+        let Some(container) = self.shared.take(id) else {
+            return false;
+        };
         container.stop.cancel();
         container.gone.cancelled().await;
         true
@@ -237,8 +273,9 @@ impl Shared {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a place for a container that is about to start.
-    fn reserve(&self, id: &ContainerId) -> Result<(), SandboxError> {
+    /// Takes a place for a container that is about to start. Whoever closes the sandbox waits for the
+    /// token's end.
+    fn reserve(&self, id: &ContainerId) -> Result<TaskTrackerToken, SandboxError> {
         let mut registry = self.lock();
         if registry.closed {
             return Err(SandboxError::Closed);
@@ -248,11 +285,17 @@ impl Shared {
         }
         let containers_max = self.host.config.containers_max;
         registry.forget_dead_beyond(containers_max);
-        if registry.entries.values().filter(|entry| entry.takes_room()).count() >= containers_max {
+        if registry
+            .entries
+            .values()
+            .filter(|entry| entry.takes_room())
+            .count()
+            >= containers_max
+        {
             return Err(SandboxError::Full { containers_max });
         }
         registry.entries.insert(id.clone(), Entry::Starting);
-        Ok(())
+        Ok(self.keepers.token())
     }
 
     /// Turns the place into a container, or gives it up.
@@ -265,7 +308,9 @@ impl Shared {
         match started {
             Ok(container) => {
                 let status = container.status();
-                registry.entries.insert(id.clone(), Entry::Started(container));
+                registry
+                    .entries
+                    .insert(id.clone(), Entry::Started(container));
                 Ok(status)
             }
             Err(error) => {
@@ -321,7 +366,9 @@ impl Registry {
             .entries
             .iter()
             .filter_map(|(id, entry)| match entry {
-                Entry::Started(container) if !entry.takes_room() => Some((container.last_used_at(), id.clone())),
+                Entry::Started(container) if !entry.takes_room() => {
+                    Some((container.last_used_at(), id.clone()))
+                }
                 Entry::Started(_) | Entry::Starting => None,
             })
             .collect();
@@ -346,12 +393,16 @@ async fn prove(host: &SharedHost) -> Result<(), SandboxError> {
     let done = cell::run(&mut guest, host, cell, std::future::pending()).await;
     let cleared = tokio::task::spawn_blocking(move || drop(guest)).await;
     cleared.map_err(|error| SandboxError::Host(error.to_string()))?;
-    done.survives.map_err(|reason| SandboxError::Host(reason.to_string()))?;
+    done.survives
+        .map_err(|reason| SandboxError::Host(reason.to_string()))?;
     match done.answer? {
         CellOutcome::Ended(output) if output.return_code == 0 => Ok(()),
         other => {
             let said = String::from_utf8_lossy(&other.output().stderr).into_owned();
-            Err(SandboxError::Host(format!("the first container cannot run a shell: {}", said.trim_end())))
+            Err(SandboxError::Host(format!(
+                "the first container cannot run a shell: {}",
+                said.trim_end()
+            )))
         }
     }
 }

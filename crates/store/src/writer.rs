@@ -82,6 +82,11 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Sets when the content goes; a client may say so after the content itself.
+    pub fn expire_at(&mut self, expires_at: Option<crate::Timestamp>) {
+        self.draft.expires_at = expires_at;
+    }
+
     /// Makes the file durable and visible, and answers once it is both.
     ///
     /// If the future is dropped before it is done, the file may be there or not.

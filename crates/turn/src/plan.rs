@@ -98,9 +98,11 @@ fn uploads(stretches: &[Stretch<'_>]) -> Vec<String> {
         .filter(|stretch| stretch.role == Role::User);
     let files = users
         .flat_map(|stretch| stretch.blocks())
-        .filter_map(|(_, block)| match block {
-            ContentBlock::ContainerUpload(upload) => Some(&upload.file_id),
-            _ => None,
+        .filter_map(|(_, block)| {
+            let ContentBlock::ContainerUpload(upload) = block else {
+                return None;
+            };
+            Some(&upload.file_id)
         });
     files
         .filter(|file_id| seen.insert(*file_id))

@@ -1,6 +1,6 @@
 //! Limits and accounts of a container: cgroup v2, v1 and hybrid hosts behind one type.
 //!
-//! Each controller is used where the host has it ([`place`] finds that out), so a hybrid host is no special case.
+//! Each controller is used where the host has it (`place` finds that out), so a hybrid host is no special case.
 //! A server owns one directory per hierarchy, `belljar/<instance>`, with one directory per container below it.
 
 mod container;

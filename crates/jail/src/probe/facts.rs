@@ -6,7 +6,7 @@ use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 
 use super::{Finding, LimitsNeed, Status};
 use crate::cgroup::{CgroupTree, Limits, Version};
-use crate::plan::Identity;
+use crate::identity::Identity;
 use crate::raw;
 
 /// First host id tried for containers; any range that this process may map would do.

@@ -14,8 +14,9 @@ use super::Finding;
 use super::facts::TRIAL_BASE;
 use crate::channel;
 use crate::enter::Kernel;
+use crate::identity::Identity;
 use crate::launch::{Attachment, LaunchError, Launcher, guide};
-use crate::plan::{ContainerSpec, Identity, JailPlan, LandlockNeed};
+use crate::plan::{ContainerSpec, JailPlan, LandlockNeed};
 use crate::raw::{Side, exit_now, fork};
 use crate::step::{SetupError, Step};
 
@@ -23,7 +24,8 @@ use crate::step::{SetupError, Step};
 const STAGES: &[(&str, Step)] = &[
     ("user_namespaces", Step::OwnUserNamespace),
     ("namespaces", Step::OwnNamespaces),
-    ("overlay", Step::PrivateMounts),
+    ("devices", Step::HoldDevices),
+    ("overlay", Step::WritableLayer),
     ("proc_mount", Step::Proc),
     ("root_file_system", Step::PivotRoot),
     ("privileges_drop", Step::ResourceLimits),
@@ -155,6 +157,7 @@ fn stage_of(error: &LaunchError) -> usize {
         LaunchError::Spawn(_)
         | LaunchError::Attach(_)
         | LaunchError::IdMap { .. }
+        | LaunchError::HostRoot
         | LaunchError::Vanished
         | LaunchError::Disorder
         | LaunchError::TimedOut { .. }
@@ -234,6 +237,7 @@ mod tests {
             [
                 ("user_namespaces", Status::Ok),
                 ("namespaces", Status::Ok),
+                ("devices", Status::Ok),
                 ("overlay", Status::Ok),
                 ("proc_mount", Status::Refused),
                 ("root_file_system", Status::Warn),
@@ -250,6 +254,8 @@ mod tests {
             (Step::ReadPlan, "user_namespaces"),
             (Step::BecomeContainerRoot, "user_namespaces"),
             (Step::BecomeProcessOne, "namespaces"),
+            (Step::PrivateMounts, "namespaces"),
+            (Step::HoldDevices, "devices"),
             (Step::Overlay, "overlay"),
             (Step::MaskProc, "root_file_system"),
             (Step::Undumpable, "privileges_drop"),

@@ -8,19 +8,13 @@ use belljar_jail::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Inside, empty_rootfs, spec};
+use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
+use crate::skip;
 
-/// Children of this process, dead or alive.
+/// Children that this thread has started, dead or alive.
 fn children() -> usize {
-    let pid = std::process::id();
-    fs::read_dir(format!("/proc/{pid}/task"))
-        .expect("threads")
-        .map(|thread| {
-            let path = thread.expect("thread").path().join("children");
-            let text = fs::read_to_string(path).unwrap_or_default();
-            text.split_whitespace().count()
-        })
-        .sum()
+    let text = fs::read_to_string("/proc/thread-self/children").expect("children");
+    text.split_whitespace().count()
 }
 
 /// A plan with one field of its serialised form replaced: what a broken or hostile host could hand over.
@@ -139,6 +133,14 @@ fn a_link_in_the_image_is_not_followed() {
 }
 
 #[test]
+fn the_count_of_children_sees_a_container() {
+    let (_rootfs, inside) = start_empty();
+    assert_eq!(children(), 1);
+    assert!(inside.end().success());
+    assert_eq!(children(), 0);
+}
+
+#[test]
 fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
     let rootfs = empty_rootfs();
     let mut plan = spec(rootfs.path().to_owned());
@@ -152,6 +154,20 @@ fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
         Err(LaunchError::IdMap { file, .. }) => assert_eq!(file, "uid_map"),
         other => panic!("expected a refused map, got {other:?}"),
     }
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn the_machines_root_is_nobodys_root_inside() {
+    let Identity::Mapped { .. } = Identity::strongest(BASE) else {
+        skip!("only the machine's root can try");
+    };
+    let rootfs = empty_rootfs();
+    let mut plan = spec(rootfs.path().to_owned());
+    plan.identity = Identity::Caller { uid: 0, gid: 0 };
+    let plan = JailPlan::for_container(&plan).expect("plan");
+    let error = Inside::start(&plan, Attachment::Unlimited).expect_err("refused");
+    assert!(matches!(error, LaunchError::HostRoot), "{error:?}");
     assert_eq!(children(), 0);
 }
 

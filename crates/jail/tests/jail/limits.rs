@@ -160,3 +160,13 @@ fn waiting_twice_answers_the_same() {
     assert_eq!(inside.jailed.wait().expect("wait"), first);
     inside.jailed.kill().expect("killing a dead one is fine");
 }
+
+#[test]
+fn many_start_at_once_and_none_is_left() {
+    let started: Vec<_> = (0..16)
+        .map(|_| std::thread::spawn(|| start_empty().1.end().success()))
+        .collect();
+    for thread in started {
+        assert!(thread.join().expect("thread"));
+    }
+}

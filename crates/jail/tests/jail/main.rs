@@ -4,5 +4,6 @@ mod failures;
 mod harness;
 mod limits;
 mod probing;
+mod programs;
 mod refusals;
 mod view;

@@ -23,6 +23,7 @@ fn the_probe_agrees_with_what_the_other_tests_do_here() {
         "openat2",
         "user_namespaces",
         "namespaces",
+        "devices",
         "overlay",
         "proc_mount",
         "root_file_system",

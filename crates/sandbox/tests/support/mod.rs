@@ -3,13 +3,15 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod leftovers;
+pub mod ordinary;
 pub mod rootfs;
 
 use std::time::Duration;
 
 use belljar_ids::{ContainerId, SeededIds};
 use belljar_sandbox::{
-    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
+    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox,
+    SandboxConfig,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 #[macro_export]
 macro_rules! skip {
     ($reason:expr) => {{
-        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{}", $reason);
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "{}",
+            $reason
+        );
         eprintln!("SKIP: {}", $reason);
         return;
     }};
@@ -26,7 +32,9 @@ macro_rules! skip {
 /// An open sandbox, or a loud return from the test.
 #[macro_export]
 macro_rules! sandbox {
-    () => { $crate::sandbox!($crate::support::config()) };
+    () => {
+        $crate::sandbox!($crate::support::config())
+    };
     ($config:expr) => {
         match $crate::support::open($config).await {
             Ok(sandbox) => sandbox,
@@ -52,7 +60,11 @@ pub fn config() -> SandboxConfig {
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.
 pub fn limits_need() -> LimitsNeed {
-    if limits_enforced() { LimitsNeed::Required } else { LimitsNeed::BestEffort }
+    if limits_enforced() {
+        LimitsNeed::Required
+    } else {
+        LimitsNeed::BestEffort
+    }
 }
 
 pub fn limits_enforced() -> bool {
@@ -62,7 +74,9 @@ pub fn limits_enforced() -> bool {
 /// The reason is why a container cannot be started here at all, as the sandbox says it.
 pub async fn open(config: SandboxConfig) -> Result<Sandbox, String> {
     let rootfs: Rootfs = rootfs::rootfs();
-    Sandbox::open(config, rootfs).await.map_err(|error| error.to_string())
+    Sandbox::open(config, rootfs)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 pub fn id(seed: u64) -> ContainerId {
@@ -72,12 +86,22 @@ pub fn id(seed: u64) -> ContainerId {
 /// A new container of this sandbox, leased.
 pub async fn leased(sandbox: &Sandbox, seed: u64) -> Lease {
     let id = id(seed);
-    sandbox.create(id.clone()).await.expect("a container starts");
-    sandbox.lease(&id, Duration::ZERO).await.expect("nobody else has it")
+    sandbox
+        .create(id.clone())
+        .await
+        .expect("a container starts");
+    sandbox
+        .lease(&id, Duration::ZERO)
+        .await
+        .expect("nobody else has it")
 }
 
 pub fn options() -> CellOptions {
-    CellOptions { wall: Duration::from_secs(60), cancel: CancellationToken::new(), live: None }
+    CellOptions {
+        wall: Duration::from_secs(60),
+        cancel: CancellationToken::new(),
+        live: None,
+    }
 }
 
 /// As the sandbox's client, with the streams as text.
@@ -98,7 +122,11 @@ pub fn said(output: &Output) -> Said {
 
 /// Runs a command that must end by itself.
 pub async fn run(lease: &mut Lease, command: &str) -> Output {
-    match lease.bash(command, options()).await.expect("the container lives") {
+    match lease
+        .bash(command, options())
+        .await
+        .expect("the container lives")
+    {
         CellOutcome::Ended(output) => output,
         other => panic!("{command}: {other:?}"),
     }
@@ -107,6 +135,10 @@ pub async fn run(lease: &mut Lease, command: &str) -> Output {
 /// Standard output of a command that must succeed in silence.
 pub async fn stdout(lease: &mut Lease, command: &str) -> String {
     let said = said(&run(lease, command).await);
-    assert_eq!((said.return_code, said.stderr.as_str()), (0, ""), "{command}");
+    assert_eq!(
+        (said.return_code, said.stderr.as_str()),
+        (0, ""),
+        "{command}"
+    );
     said.stdout
 }

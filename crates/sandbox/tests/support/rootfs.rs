@@ -13,9 +13,45 @@ use belljar_sandbox::Rootfs;
 const BASE: u32 = 900_000_000;
 
 const TOOLS: &[&str] = &[
-    "bash", "base64", "cat", "chmod", "cp", "cut", "date", "dd", "du", "env", "head", "id", "ln", "ls", "mkdir",
-    "mkfifo", "mv", "nohup", "printf", "pwd", "readlink", "rm", "rmdir", "seq", "setsid", "sh", "sha256sum", "sleep",
-    "sort", "stat", "tail", "tee", "touch", "tr", "true", "truncate", "uname", "wc", "yes",
+    "bash",
+    "base64",
+    "cat",
+    "chmod",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "du",
+    "env",
+    "head",
+    "id",
+    "ln",
+    "ls",
+    "mkdir",
+    "mkfifo",
+    "mv",
+    "nohup",
+    "printf",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "seq",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "tail",
+    "tee",
+    "touch",
+    "tr",
+    "true",
+    "truncate",
+    "uname",
+    "wc",
+    "yes",
 ];
 
 /// Whose containers these tests run.
@@ -24,7 +60,11 @@ pub fn rootfs() -> Rootfs {
     let owner_base = rustix::process::geteuid().is_root().then_some(BASE);
     let given = std::env::var_os("BELLJAR_TEST_ROOTFS").map(PathBuf::from);
     let path = given.unwrap_or_else(|| MADE.get_or_init(|| made(owner_base)).clone());
-    Rootfs { path, owner_base, digest: "test".to_owned() }
+    Rootfs {
+        path,
+        owner_base,
+        digest: "test".to_owned(),
+    }
 }
 
 /// Made beside its place, then renamed: test processes running at the same time see a whole one or none.
@@ -53,12 +93,19 @@ fn fill(root: &Path) {
     for folder in ["usr/bin", "etc", "tmp", "usr/lib", "usr/lib64"] {
         fs::create_dir_all(root.join(folder)).expect("mkdir");
     }
-    for (link, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+    for (link, target) in [
+        ("bin", "usr/bin"),
+        ("lib", "usr/lib"),
+        ("lib64", "usr/lib64"),
+    ] {
         std::os::unix::fs::symlink(target, root.join(link)).expect("symlink");
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n").expect("write");
     for tool in TOOLS {
-        let found = ["/usr/bin", "/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
+        let found = ["/usr/bin", "/bin"]
+            .iter()
+            .map(|folder| Path::new(folder).join(tool))
+            .find(|path| path.exists());
         let found = found.unwrap_or_else(|| panic!("{tool} is on every Debian"));
         copy(&found, &root.join("usr/bin").join(tool));
         for library in libraries(&found) {
@@ -79,9 +126,16 @@ fn copy(from: &Path, to: &Path) {
 
 /// The absolute paths in what ldd(1) prints.
 fn libraries(program: &Path) -> Vec<PathBuf> {
-    let printed = Command::new("ldd").arg(program).output().expect("ldd is part of libc-bin").stdout;
+    let printed = Command::new("ldd")
+        .arg(program)
+        .output()
+        .expect("ldd is part of libc-bin")
+        .stdout;
     let text = String::from_utf8(printed).expect("ASCII");
-    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+    text.split_whitespace()
+        .filter(|word| word.starts_with('/'))
+        .map(PathBuf::from)
+        .collect()
 }
 
 fn own(place: &Path, owner_base: Option<u32>) {

@@ -41,9 +41,11 @@ impl<'a> Stretch<'a> {
 
     /// The ids of client tools that are called here, with the message that calls.
     pub(crate) fn client_calls(&self) -> impl Iterator<Item = (usize, &'a str)> + '_ {
-        self.blocks().filter_map(|(place, block)| match block {
-            ContentBlock::ToolUse(call) => Some((place.message, call.id.as_str())),
-            _ => None,
+        self.blocks().filter_map(|(place, block)| {
+            let ContentBlock::ToolUse(call) = block else {
+                return None;
+            };
+            Some((place.message, call.id.as_str()))
         })
     }
 
@@ -55,10 +57,10 @@ impl<'a> Stretch<'a> {
                 Content::Text(_) => return ids,
                 Content::Blocks(blocks) => {
                     for block in blocks {
-                        match block {
-                            ContentBlock::ToolResult(result) => ids.insert(&result.tool_use_id),
-                            _ => return ids,
+                        let ContentBlock::ToolResult(result) = block else {
+                            return ids;
                         };
+                        ids.insert(&result.tool_use_id);
                     }
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             Ask::Call { number, arguments } => call(number, &arguments),
             Ask::Read { path } => read(&path),
             Ask::List { path } => list(&path),
+            Ask::Run { argv } => run(&argv),
             Ask::Link { path } => link(&path),
             Ask::Write { path, bytes } => write(&path, bytes),
             Ask::ForkUntilRefused { most } => fork_until_refused(most),
@@ -107,6 +108,28 @@ fn list(path: &str) -> Answer {
 fn link(path: &str) -> Answer {
     match std::fs::read_link(path) {
         Ok(target) => Answer::Text(target.to_string_lossy().into_owned()),
+        Err(error) => failed(&error),
+    }
+}
+
+fn run(argv: &[String]) -> Answer {
+    let Some((program, rest)) = argv.split_first() else {
+        return Answer::Failed(libc::EINVAL);
+    };
+    let ran = Command::new(program)
+        .args(rest)
+        .env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("HOME", "/belljar-home")
+        .env("OPENBLAS_NUM_THREADS", "1")
+        .stdin(Stdio::null())
+        .output();
+    match ran {
+        Ok(output) => Answer::Ran {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        },
         Err(error) => failed(&error),
     }
 }

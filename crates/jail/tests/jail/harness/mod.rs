@@ -161,6 +161,12 @@ impl Inside {
         })
     }
 
+    pub fn run(&self, argv: &[&str]) -> Answer {
+        self.ask(&Ask::Run {
+            argv: argv.iter().map(ToString::to_string).collect(),
+        })
+    }
+
     /// Closes the control socket, which the program takes as its end, and waits for it.
     pub fn end(self) -> std::process::ExitStatus {
         drop(self.control);

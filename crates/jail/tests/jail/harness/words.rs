@@ -24,6 +24,8 @@ pub enum Ask {
     Read { path: String },
     /// List a directory, sorted.
     List { path: String },
+    /// Run a program to its end, with a search path and nothing else in its environment.
+    Run { argv: Vec<String> },
     /// Read a symbolic link.
     Link { path: String },
     /// Make a file with so many bytes.
@@ -46,6 +48,12 @@ pub enum Answer {
     Failed(i32),
     Text(String),
     Names(Vec<String>),
+    /// How a program ended, and what it wrote.
+    Ran {
+        code: Option<i32>,
+        stdout: String,
+        stderr: String,
+    },
     /// The signal that ended a child.
     Signalled(i32),
     /// The code with which a child ended.
