@@ -57,11 +57,7 @@ pub struct Counts {
 impl Counts {
     /// One check that held or did not.
     pub fn one(held: bool) -> Counts {
-        Counts {
-            passed: usize::from(held),
-            failed: usize::from(!held),
-            skips: Vec::new(),
-        }
+        Counts { passed: usize::from(held), failed: usize::from(!held), skips: Vec::new() }
     }
 }
 
@@ -76,20 +72,13 @@ pub fn from_runner(output: &str) -> Option<Counts> {
     let (passed, failed, skipped) = (numbers.next()??, numbers.next()??, numbers.next()??);
     let named = passed.1 == "passed" && failed.1 == "failed" && skipped.1 == "skipped";
     // A skip without its reason is a broken runner, not a skip.
-    (named && skipped.0 == skips.len()).then_some(Counts {
-        passed: passed.0,
-        failed: failed.0,
-        skips,
-    })
+    (named && skipped.0 == skips.len()).then_some(Counts { passed: passed.0, failed: failed.0, skips })
 }
 
 /// nextest's summary line: `Summary [ 0.1s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped`.
 /// Its "skipped" are tests that the filter left to another stage.
 pub fn from_nextest(output: &str, junit: &str) -> Option<Counts> {
-    let line = output
-        .lines()
-        .rev()
-        .find(|line| line.trim_start().starts_with("Summary [") && line.contains("run:"))?;
+    let line = output.lines().rev().find(|line| line.trim_start().starts_with("Summary [") && line.contains("run:"))?;
     let (_, tail) = line.split_once("run:")?;
     let number_before = |word: &str| -> usize {
         tail.split(',')
@@ -99,13 +88,8 @@ pub fn from_nextest(output: &str, junit: &str) -> Option<Counts> {
             .unwrap_or(0)
     };
     let skips: Vec<Skip> = junit.lines().filter_map(skip_in_junit).collect();
-    let failed =
-        number_before("failed") + number_before("timed out") + number_before("exec failed");
-    Some(Counts {
-        passed: number_before("passed").saturating_sub(skips.len()),
-        failed,
-        skips,
-    })
+    let failed = number_before("failed") + number_before("timed out") + number_before("exec failed");
+    Some(Counts { passed: number_before("passed").saturating_sub(skips.len()), failed, skips })
 }
 
 /// A test that cannot run prints its skip line on standard output, which the JUnit file keeps, escaped, first line glued to a tag.
@@ -158,8 +142,7 @@ mod tests {
 
     #[test]
     fn nextest_summary_and_skips_are_read() {
-        let output =
-            "     Summary [   0.02s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped\n";
+        let output = "     Summary [   0.02s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped\n";
         let junit = "<system-out>SKIP: no mkfs.erofs\nmore\n</system-out>";
         let counts = from_nextest(output, junit).expect("a summary line");
         assert_eq!((counts.passed, counts.failed), (10, 1));
@@ -168,7 +151,8 @@ mod tests {
 
     #[test]
     fn cargo_test_results_are_added_up() {
-        let output = "test result: ok. 5 passed; 0 failed; 0 ignored\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n";
+        let output =
+            "test result: ok. 5 passed; 0 failed; 0 ignored\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n";
         let counts = from_cargo_test(output).expect("result lines");
         assert_eq!((counts.passed, counts.failed), (6, 2));
     }

@@ -80,45 +80,23 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
     let started = Instant::now();
     let outcome = match stage {
         Stage::Fmt => whole(cargo(root, &["fmt", "--all", "--check"])),
-        Stage::Lint => whole(cargo(
-            root,
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        )),
+        Stage::Lint => {
+            whole(cargo(root, &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]))
+        }
         Stage::Tidy => tidy::run(root),
         Stage::Deny => deny(root),
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
-        Stage::Conformance => tests(
-            root,
-            CONFORMANCE,
-            &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"],
-        ),
-        Stage::Build => whole(cargo(
-            root,
-            &["build", "-p", "belljar-server", "--bin", "belljar"],
-        )),
+        Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
+        Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
         Stage::Escape => runner(root, "tests/escape/run.py"),
         Stage::E2e => runner(root, "tests/e2e/run.py"),
-        Stage::BenchSmoke => whole(cargo(
-            root,
-            &["bench", "--workspace", "--bench", "*", "--", "--test"],
-        )),
+        Stage::BenchSmoke => whole(cargo(root, &["bench", "--workspace", "--bench", "*", "--", "--test"])),
     };
     let counts = outcome.unwrap_or_else(|why| {
         println!("FAILED {}: {why}", stage.name());
         Counts::one(false)
     });
-    Finished {
-        counts,
-        took: started.elapsed(),
-    }
+    Finished { counts, took: started.elapsed() }
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Command {
@@ -146,18 +124,9 @@ fn tests(root: &Path, filter: &str, plain: &[&str]) -> Result<Counts, String> {
 }
 
 fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
-    let arguments = [
-        "nextest",
-        "run",
-        "--workspace",
-        "--profile",
-        "ci",
-        "-E",
-        filter,
-    ];
+    let arguments = ["nextest", "run", "--workspace", "--profile", "ci", "-E", filter];
     let ended = process::run(&mut cargo(root, &arguments))?;
-    let junit =
-        std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
+    let junit = std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
     settle(&ended, counts::from_nextest(&ended.output, &junit))
 }
 
@@ -165,12 +134,7 @@ fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
 fn runner(root: &Path, script: &str) -> Result<Counts, String> {
     let binary = target_dir(root).join("debug/belljar");
     let mut command = Command::new("python3");
-    command
-        .current_dir(root)
-        .arg("-u")
-        .arg(script)
-        .arg("--belljar")
-        .arg(binary);
+    command.current_dir(root).arg("-u").arg(script).arg("--belljar").arg(binary);
     let ended = process::run(&mut command)?;
     settle(&ended, counts::from_runner(&ended.output))
 }
@@ -190,17 +154,11 @@ fn settle(ended: &Ended, counts: Option<Counts>) -> Result<Counts, String> {
 fn deny(root: &Path) -> Result<Counts, String> {
     let Some(program) = cargo_deny() else {
         let why = "cargo-deny is not installed (scripts/test installs it)".to_owned();
-        return Ok(Counts {
-            skips: vec![Skip::Missing(why)],
-            ..Counts::default()
-        });
+        return Ok(Counts { skips: vec![Skip::Missing(why)], ..Counts::default() });
     };
     let check = |what: &[&str]| {
         let mut command = Command::new(&program);
-        command
-            .current_dir(root)
-            .args(["--locked", "check", "--hide-inclusion-graph"])
-            .args(what);
+        command.current_dir(root).args(["--locked", "check", "--hide-inclusion-graph"]).args(what);
         process::run(&mut command)
     };
     let mut counts = Counts::default();
@@ -222,24 +180,15 @@ fn deny(root: &Path) -> Result<Counts, String> {
 }
 
 fn database_unreachable(output: &str) -> bool {
-    output.contains("failed to fetch advisory database")
-        || output.contains("failed to load advisory database")
+    output.contains("failed to fetch advisory database") || output.contains("failed to load advisory database")
 }
 
 fn cargo_deny() -> Option<PathBuf> {
-    let cached =
-        std::env::var_os("BELLJAR_TOOLS").map(|tools| PathBuf::from(tools).join("bin/cargo-deny"));
+    let cached = std::env::var_os("BELLJAR_TOOLS").map(|tools| PathBuf::from(tools).join("bin/cargo-deny"));
     let on_path = std::env::var_os("PATH")
-        .map(|path| {
-            std::env::split_paths(&path)
-                .map(|dir| dir.join("cargo-deny"))
-                .collect::<Vec<_>>()
-        })
+        .map(|path| std::env::split_paths(&path).map(|dir| dir.join("cargo-deny")).collect::<Vec<_>>())
         .unwrap_or_default();
-    cached
-        .into_iter()
-        .chain(on_path)
-        .find(|candidate| candidate.is_file())
+    cached.into_iter().chain(on_path).find(|candidate| candidate.is_file())
 }
 
 fn target_dir(root: &Path) -> PathBuf {
@@ -251,10 +200,7 @@ mod tests {
     use super::*;
 
     fn ended(success: bool) -> Ended {
-        Ended {
-            success,
-            output: String::new(),
-        }
+        Ended { success, output: String::new() }
     }
 
     #[test]
@@ -270,23 +216,13 @@ mod tests {
 
     #[test]
     fn counts_and_status_that_agree_are_kept() {
-        assert_eq!(
-            settle(&ended(true), Some(Counts::one(true))),
-            Ok(Counts::one(true))
-        );
-        assert_eq!(
-            settle(&ended(false), Some(Counts::one(false))),
-            Ok(Counts::one(false))
-        );
+        assert_eq!(settle(&ended(true), Some(Counts::one(true))), Ok(Counts::one(true)));
+        assert_eq!(settle(&ended(false), Some(Counts::one(false))), Ok(Counts::one(false)));
     }
 
     #[test]
     fn an_unreachable_database_is_told_from_a_finding() {
-        assert!(database_unreachable(
-            "error: failed to fetch advisory database https://example"
-        ));
-        assert!(!database_unreachable(
-            "error[vulnerability]: RUSTSEC-2020-0001"
-        ));
+        assert!(database_unreachable("error: failed to fetch advisory database https://example"));
+        assert!(!database_unreachable("error[vulnerability]: RUSTSEC-2020-0001"));
     }
 }

@@ -12,10 +12,7 @@ pub struct Report {
 impl Report {
     /// `strict`: a skip that the machine could have avoided fails the run.
     pub fn new(strict: bool) -> Report {
-        Report {
-            strict,
-            rows: Vec::new(),
-        }
+        Report { strict, rows: Vec::new() }
     }
 
     /// Adds one finished stage.
@@ -36,41 +33,22 @@ impl Report {
     /// The table, the reasons of the skips, and the totals as the very last line.
     pub fn print(&self) {
         println!();
-        println!(
-            "{:<12} {:>8} {:>7} {:>7} {:>8}",
-            "stage", "seconds", "passed", "failed", "skipped"
-        );
+        println!("{:<12} {:>8} {:>7} {:>7} {:>8}", "stage", "seconds", "passed", "failed", "skipped");
         for (stage, row) in &self.rows {
-            let Counts {
-                passed,
-                failed,
-                skips,
-            } = &row.counts;
-            println!(
-                "{:<12} {:>8.1} {passed:>7} {failed:>7} {:>8}",
-                stage.name(),
-                row.took.as_secs_f64(),
-                skips.len()
-            );
+            let Counts { passed, failed, skips } = &row.counts;
+            println!("{:<12} {:>8.1} {passed:>7} {failed:>7} {:>8}", stage.name(), row.took.as_secs_f64(), skips.len());
         }
         for skip in self.skips() {
             println!("{}", skip.line());
         }
         if self.strict && self.skips().any(Skip::fails_ci) {
-            println!(
-                "CI=true: a check was skipped that this machine could have run, so the run fails"
-            );
+            println!("CI=true: a check was skipped that this machine could have run, so the run fails");
         }
         println!("{}", self.totals());
     }
 
     fn totals(&self) -> String {
-        let sum = |of: fn(&Counts) -> usize| {
-            self.rows
-                .iter()
-                .map(|(_, row)| of(&row.counts))
-                .sum::<usize>()
-        };
+        let sum = |of: fn(&Counts) -> usize| self.rows.iter().map(|(_, row)| of(&row.counts)).sum::<usize>();
         format!(
             "{} passed, {} failed, {} skipped",
             sum(|counts| counts.passed),
@@ -93,11 +71,7 @@ mod tests {
     }
 
     fn skipped(skip: Skip) -> Counts {
-        Counts {
-            passed: 1,
-            failed: 0,
-            skips: vec![skip],
-        }
+        Counts { passed: 1, failed: 0, skips: vec![skip] }
     }
 
     #[test]

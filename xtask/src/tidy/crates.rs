@@ -32,64 +32,21 @@ const PURE: &[&str] = &[
     "jiff",
     "tempfile",
 ];
-const NO_HTTP_NO_SQL: &[&str] = &[
-    "axum",
-    "http",
-    "hyper",
-    "hyper-util",
-    "reqwest",
-    "tower",
-    "rusqlite",
-];
+const NO_HTTP_NO_SQL: &[&str] = &["axum", "http", "hyper", "hyper-util", "reqwest", "tower", "rusqlite"];
 
 const ROOMS: &[Room] = &[
-    Room {
-        name: "belljar-ids",
-        ours: &[],
-        never: PURE,
-    },
-    Room {
-        name: "belljar-wire",
-        ours: &["belljar-ids"],
-        never: PURE,
-    },
-    Room {
-        name: "belljar-turn",
-        ours: &["belljar-ids", "belljar-wire"],
-        never: PURE,
-    },
-    Room {
-        name: "belljar-guard",
-        ours: &["belljar-ids", "belljar-wire"],
-        never: PURE,
-    },
-    Room {
-        name: "belljar-model",
-        ours: &["belljar-ids", "belljar-wire"],
-        never: &["axum", "hyper", "rusqlite"],
-    },
+    Room { name: "belljar-ids", ours: &[], never: PURE },
+    Room { name: "belljar-wire", ours: &["belljar-ids"], never: PURE },
+    Room { name: "belljar-turn", ours: &["belljar-ids", "belljar-wire"], never: PURE },
+    Room { name: "belljar-guard", ours: &["belljar-ids", "belljar-wire"], never: PURE },
+    Room { name: "belljar-model", ours: &["belljar-ids", "belljar-wire"], never: &["axum", "hyper", "rusqlite"] },
     Room {
         name: "belljar-jail",
         ours: &[],
-        never: &[
-            "tokio",
-            "tokio-util",
-            "futures-util",
-            "axum",
-            "reqwest",
-            "rusqlite",
-        ],
+        never: &["tokio", "tokio-util", "futures-util", "axum", "reqwest", "rusqlite"],
     },
-    Room {
-        name: "belljar-sandbox",
-        ours: &["belljar-ids", "belljar-jail"],
-        never: NO_HTTP_NO_SQL,
-    },
-    Room {
-        name: "belljar-image",
-        ours: &["belljar-ids"],
-        never: NO_HTTP_NO_SQL,
-    },
+    Room { name: "belljar-sandbox", ours: &["belljar-ids", "belljar-jail"], never: NO_HTTP_NO_SQL },
+    Room { name: "belljar-image", ours: &["belljar-ids"], never: NO_HTTP_NO_SQL },
     Room {
         name: "belljar-store",
         ours: &["belljar-ids"],
@@ -109,23 +66,13 @@ const ROOMS: &[Room] = &[
         ],
         never: &["rusqlite"],
     },
-    Room {
-        name: "belljar-guest",
-        ours: &["belljar-jail"],
-        never: &["tokio", "axum", "reqwest", "rusqlite"],
-    },
+    Room { name: "belljar-guest", ours: &["belljar-jail"], never: &["tokio", "axum", "reqwest", "rusqlite"] },
 ];
 
 /// Every arrow points downwards, and every crate has a row.
 pub fn dependencies(tree: &Tree) -> Vec<Finding> {
-    let packages = tree.metadata["packages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
-    packages
-        .iter()
-        .filter(|package| package["name"] != "xtask")
-        .flat_map(package_findings)
-        .collect()
+    let packages = tree.metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
+    packages.iter().filter(|package| package["name"] != "xtask").flat_map(package_findings).collect()
 }
 
 fn package_findings(package: &Value) -> Vec<Finding> {
@@ -154,10 +101,7 @@ fn refused(room: &Room, used: &str) -> Option<Finding> {
         ));
     }
     if room.never.contains(&used) {
-        return Some(Finding::file(
-            room.name,
-            format!("must not depend on {used}"),
-        ));
+        return Some(Finding::file(room.name, format!("must not depend on {used}")));
     }
     None
 }
@@ -171,48 +115,29 @@ mod tests {
         tree.metadata = serde_json::json!({ "packages": [
             { "name": name, "dependencies": [ { "name": dependency, "kind": kind } ] }
         ] });
-        dependencies(&tree)
-            .into_iter()
-            .map(|finding| finding.what)
-            .collect()
+        dependencies(&tree).into_iter().map(|finding| finding.what).collect()
     }
 
     #[test]
     fn organs_must_not_know_each_other() {
-        let what =
-            "must not depend on belljar-store: only `server` introduces the organs to each other";
-        assert_eq!(
-            found("belljar-sandbox", "belljar-store", Value::Null),
-            [what]
-        );
+        let what = "must not depend on belljar-store: only `server` introduces the organs to each other";
+        assert_eq!(found("belljar-sandbox", "belljar-store", Value::Null), [what]);
     }
 
     #[test]
     fn pure_crates_must_not_have_a_runtime() {
-        assert_eq!(
-            found("belljar-turn", "tokio", Value::Null),
-            ["must not depend on tokio"]
-        );
+        assert_eq!(found("belljar-turn", "tokio", Value::Null), ["must not depend on tokio"]);
     }
 
     #[test]
     fn only_the_store_has_sql() {
-        assert_eq!(
-            found("belljar-server", "rusqlite", Value::Null),
-            ["must not depend on rusqlite"]
-        );
-        assert_eq!(
-            found("belljar-store", "rusqlite", Value::Null),
-            Vec::<String>::new()
-        );
+        assert_eq!(found("belljar-server", "rusqlite", Value::Null), ["must not depend on rusqlite"]);
+        assert_eq!(found("belljar-store", "rusqlite", Value::Null), Vec::<String>::new());
     }
 
     #[test]
     fn tests_may_use_more() {
-        assert_eq!(
-            found("belljar-turn", "tokio", "dev".into()),
-            Vec::<String>::new()
-        );
+        assert_eq!(found("belljar-turn", "tokio", "dev".into()), Vec::<String>::new());
     }
 
     #[test]

@@ -12,11 +12,7 @@ pub fn literals(source: &str) -> String {
             at += 1;
             continue;
         }
-        out.extend(
-            bytes[at..end]
-                .iter()
-                .map(|&c| if c == '\n' { '\n' } else { ' ' }),
-        );
+        out.extend(bytes[at..end].iter().map(|&c| if c == '\n' { '\n' } else { ' ' }));
         at = end;
     }
     out
@@ -30,9 +26,7 @@ fn literal_end(text: &[char], at: usize) -> usize {
         '/' if next == Some('*') => block_comment_end(text, at),
         '"' => string_end(text, at),
         'r' if !continues_word(text, at) => raw_string_end(text, at).unwrap_or(at),
-        'b' if !continues_word(text, at) && next == Some('r') => {
-            raw_string_end(text, at + 1).unwrap_or(at)
-        }
+        'b' if !continues_word(text, at) && next == Some('r') => raw_string_end(text, at + 1).unwrap_or(at),
         '\'' => char_end(text, at),
         _other => at,
     }
@@ -43,9 +37,7 @@ fn continues_word(text: &[char], at: usize) -> bool {
 }
 
 fn find(text: &[char], from: usize, wanted: impl Fn(char) -> bool) -> usize {
-    (from..text.len())
-        .find(|&i| wanted(text[i]))
-        .unwrap_or(text.len())
+    (from..text.len()).find(|&i| wanted(text[i])).unwrap_or(text.len())
 }
 
 fn block_comment_end(text: &[char], at: usize) -> usize {
@@ -86,15 +78,8 @@ fn raw_string_end(text: &[char], at: usize) -> Option<usize> {
     if text.get(open) != Some(&'"') {
         return None;
     }
-    let closes = |i: usize| {
-        text[i] == '"'
-            && text[i + 1..]
-                .iter()
-                .take(hashes)
-                .filter(|&&c| c == '#')
-                .count()
-                == hashes
-    };
+    let closes =
+        |i: usize| text[i] == '"' && text[i + 1..].iter().take(hashes).filter(|&&c| c == '#').count() == hashes;
     let close = (open + 1..text.len()).find(|&i| closes(i));
     Some(close.map_or(text.len(), |i| i + 1 + hashes))
 }
@@ -115,10 +100,7 @@ pub fn test_modules(code: &str) -> String {
     while let Some(found) = out[from..].find("#[cfg(test)]") {
         let start = from + found;
         let end = item_end(&out, start + "#[cfg(test)]".len());
-        let blank: String = out[start..end]
-            .chars()
-            .map(|c| if c == '\n' { '\n' } else { ' ' })
-            .collect();
+        let blank: String = out[start..end].chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect();
         out.replace_range(start..end, &blank);
         from = start + blank.len();
     }
@@ -155,13 +137,11 @@ pub fn line_of(code: &str, offset: usize) -> usize {
 /// Byte offsets at which `word` stands as a whole word (or path) in masked code.
 pub fn words<'a>(code: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     let part = |c: char| c.is_alphanumeric() || c == '_';
-    code.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(move |&at| {
-            let before = code[..at].chars().next_back();
-            let after = code[at + word.len()..].chars().next();
-            !before.is_some_and(part) && !after.is_some_and(part)
-        })
+    code.match_indices(word).map(|(at, _)| at).filter(move |&at| {
+        let before = code[..at].chars().next_back();
+        let after = code[at + word.len()..].chars().next();
+        !before.is_some_and(part) && !after.is_some_and(part)
+    })
 }
 
 #[cfg(test)]
@@ -196,9 +176,6 @@ mod tests {
 
     #[test]
     fn words_are_whole() {
-        assert_eq!(
-            words("Instant Instants my_Instant", "Instant").collect::<Vec<_>>(),
-            [0]
-        );
+        assert_eq!(words("Instant Instants my_Instant", "Instant").collect::<Vec<_>>(), [0]);
     }
 }

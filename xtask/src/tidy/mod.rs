@@ -26,17 +26,11 @@ pub struct Finding {
 
 impl Finding {
     fn at(path: &str, line: usize, what: impl Into<String>) -> Finding {
-        Finding {
-            place: format!("{path}:{line}"),
-            what: what.into(),
-        }
+        Finding { place: format!("{path}:{line}"), what: what.into() }
     }
 
     fn file(path: &str, what: impl Into<String>) -> Finding {
-        Finding {
-            place: path.to_owned(),
-            what: what.into(),
-        }
+        Finding { place: path.to_owned(), what: what.into() }
     }
 }
 
@@ -45,23 +39,11 @@ type Rule = (&'static str, fn(&Tree) -> Vec<Finding>);
 const RULES: &[Rule] = &[
     ("crates depend only downwards", crates::dependencies),
     ("pure crates touch nothing outside", effects::pure_crates),
-    (
-        "each organ keeps to its own runtime",
-        effects::foreign_words,
-    ),
-    (
-        "unsafe only in the jail and the guest",
-        effects::unsafe_place,
-    ),
-    (
-        "every unsafe block has its argument",
-        effects::unsafe_argued,
-    ),
+    ("each organ keeps to its own runtime", effects::foreign_words),
+    ("unsafe only in the jail and the guest", effects::unsafe_place),
+    ("every unsafe block has its argument", effects::unsafe_argued),
     ("the clock is read in listed files", effects::clock),
-    (
-        "the environment is read in the configuration",
-        effects::environment,
-    ),
+    ("the environment is read in the configuration", effects::environment),
     ("files are at most 600 lines", size::files),
     ("functions are at most 70 lines", size::functions),
     ("every Rust file says its job", size::heads),

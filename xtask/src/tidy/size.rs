@@ -14,23 +14,15 @@ const TABLE: &str = "tidy: table";
 
 /// Source files are short.
 pub fn files(tree: &Tree) -> Vec<Finding> {
-    let source = |file: &&File| {
-        [".rs", ".py", ".mjs", ".js", ".sh"]
-            .iter()
-            .any(|end| file.path.ends_with(end))
-    };
+    let source = |file: &&File| [".rs", ".py", ".mjs", ".js", ".sh"].iter().any(|end| file.path.ends_with(end));
     tree.files
         .iter()
         .filter(source)
         .filter(|file| !file.text.lines().take(20).any(|line| line.contains(TABLE)))
         .filter_map(|file| {
             let lines = file.text.lines().count();
-            (lines > FILE_LINES_MAX).then(|| {
-                Finding::file(
-                    &file.path,
-                    format!("{lines} lines, at most {FILE_LINES_MAX}"),
-                )
-            })
+            (lines > FILE_LINES_MAX)
+                .then(|| Finding::file(&file.path, format!("{lines} lines, at most {FILE_LINES_MAX}")))
         })
         .collect()
 }
@@ -38,11 +30,7 @@ pub fn files(tree: &Tree) -> Vec<Finding> {
 /// Functions are short, in Rust and in Python.
 pub fn functions(tree: &Tree) -> Vec<Finding> {
     let rust = tree.rust().flat_map(rust_functions);
-    let python = tree
-        .files
-        .iter()
-        .filter(|file| file.path.ends_with(".py"))
-        .flat_map(python_functions);
+    let python = tree.files.iter().filter(|file| file.path.ends_with(".py")).flat_map(python_functions);
     rust.chain(python).collect()
 }
 
@@ -72,9 +60,7 @@ fn python_functions(file: &File) -> Vec<Finding> {
         .filter(|&i| begins(lines[i]))
         .filter_map(|i| {
             let ends = |line: &&str| {
-                !line.trim().is_empty()
-                    && indent(line) <= indent(lines[i])
-                    && !line.trim_start().starts_with(')')
+                !line.trim().is_empty() && indent(line) <= indent(lines[i]) && !line.trim_start().starts_with(')')
             };
             let length = lines[i + 1..].iter().take_while(|line| !ends(line)).count();
             too_long(file, &lines, i + 1, i + 1 + length)
@@ -84,40 +70,19 @@ fn python_functions(file: &File) -> Vec<Finding> {
 
 fn too_long(file: &File, lines: &[&str], first: usize, last: usize) -> Option<Finding> {
     let length = last + 1 - first;
-    let in_test_module = || {
-        file.product
-            .lines()
-            .nth(first - 1)
-            .is_some_and(|line| line.trim().is_empty())
-    };
+    let in_test_module = || file.product.lines().nth(first - 1).is_some_and(|line| line.trim().is_empty());
     let rust_test = file.path.ends_with(".rs") && (file.is_test_code() || in_test_module());
-    let lines_max = if rust_test {
-        TEST_LINES_MAX
-    } else {
-        FUNCTION_LINES_MAX
-    };
-    let above = lines[first.saturating_sub(4)..first]
-        .iter()
-        .any(|line| line.contains(TABLE));
-    (length > lines_max && !above).then(|| {
-        Finding::at(
-            &file.path,
-            first,
-            format!("a function of {length} lines, at most {lines_max}"),
-        )
-    })
+    let lines_max = if rust_test { TEST_LINES_MAX } else { FUNCTION_LINES_MAX };
+    let above = lines[first.saturating_sub(4)..first].iter().any(|line| line.contains(TABLE));
+    (length > lines_max && !above)
+        .then(|| Finding::at(&file.path, first, format!("a function of {length} lines, at most {lines_max}")))
 }
 
 /// A Rust file begins by saying its one job.
 pub fn heads(tree: &Tree) -> Vec<Finding> {
     tree.rust()
         .filter(|file| !file.text.trim_start().starts_with("//!"))
-        .map(|file| {
-            Finding::file(
-                &file.path,
-                "begin with a `//!` line that says the file's one job",
-            )
-        })
+        .map(|file| Finding::file(&file.path, "begin with a `//!` line that says the file's one job"))
         .collect()
 }
 
@@ -130,24 +95,15 @@ mod tests {
         let long = "//! x\n".to_owned() + &"a;\n".repeat(FILE_LINES_MAX);
         let table = format!("//! tidy: table\n{long}");
         let tree = Tree::sample(&[("a.rs", &long), ("b.rs", &table)]);
-        assert_eq!(
-            files(&tree),
-            [Finding::file("a.rs", "601 lines, at most 600")]
-        );
+        assert_eq!(files(&tree), [Finding::file("a.rs", "601 lines, at most 600")]);
     }
 
     #[test]
     fn a_long_function_is_found_in_both_languages() {
         let rust = format!("fn ok() {{}}\nfn long() {{\n{}}}\n", " a();\n".repeat(70));
-        let python = format!(
-            "def ok():\n    pass\n\ndef long():\n{}\nx = 1\n",
-            "    a()\n".repeat(71)
-        );
+        let python = format!("def ok():\n    pass\n\ndef long():\n{}\nx = 1\n", "    a()\n".repeat(71));
         let tree = Tree::sample(&[("a.rs", &rust), ("b.py", &python)]);
-        let places: Vec<String> = functions(&tree)
-            .into_iter()
-            .map(|finding| finding.place)
-            .collect();
+        let places: Vec<String> = functions(&tree).into_iter().map(|finding| finding.place).collect();
         assert_eq!(places, ["a.rs:2", "b.py:4"]);
     }
 

@@ -20,31 +20,15 @@ pub struct File {
 impl File {
     fn new(path: &str, text: String) -> File {
         let rust = path.ends_with(".rs");
-        let code = if rust {
-            mask::literals(&text)
-        } else {
-            String::new()
-        };
-        let product = if rust {
-            mask::test_modules(&code)
-        } else {
-            String::new()
-        };
-        File {
-            path: path.to_owned(),
-            text,
-            code,
-            product,
-        }
+        let code = if rust { mask::literals(&text) } else { String::new() };
+        let product = if rust { mask::test_modules(&code) } else { String::new() };
+        File { path: path.to_owned(), text, code, product }
     }
 
     /// Whether it is Rust that only tests, benchmarks or examples build.
     pub fn is_test_code(&self) -> bool {
         let within = |part: &str| self.path.split('/').any(|piece| piece == part);
-        within("tests")
-            || within("benches")
-            || within("examples")
-            || self.path.ends_with("/tests.rs")
+        within("tests") || within("benches") || within("examples") || self.path.ends_with("/tests.rs")
     }
 }
 
@@ -70,12 +54,8 @@ impl Tree {
             .split('\0')
             .filter(|path| !path.is_empty() && root.join(path).is_file())
             .map(|path| {
-                let bytes =
-                    std::fs::read(root.join(path)).map_err(|error| format!("{path}: {error}"))?;
-                Ok(File::new(
-                    path,
-                    String::from_utf8(bytes).unwrap_or_default(),
-                ))
+                let bytes = std::fs::read(root.join(path)).map_err(|error| format!("{path}: {error}"))?;
+                Ok(File::new(path, String::from_utf8(bytes).unwrap_or_default()))
             })
             .collect::<Result<Vec<_>, String>>()?;
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -86,8 +66,7 @@ impl Tree {
             "--format-version",
             "1",
         ]))?;
-        let metadata =
-            serde_json::from_str(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
+        let metadata = serde_json::from_str(&metadata).map_err(|error| format!("cargo metadata: {error}"))?;
         Ok(Tree { files, metadata })
     }
 
@@ -95,10 +74,7 @@ impl Tree {
     #[cfg(test)]
     pub fn sample(files: &[(&str, &str)]) -> Tree {
         Tree {
-            files: files
-                .iter()
-                .map(|(path, text)| File::new(path, (*text).to_owned()))
-                .collect(),
+            files: files.iter().map(|(path, text)| File::new(path, (*text).to_owned())).collect(),
             metadata: serde_json::json!({ "packages": [] }),
         }
     }
@@ -110,32 +86,22 @@ impl Tree {
 
     /// Rust files that go into the product: no tests, benchmarks, build scripts or xtask.
     pub fn product(&self) -> impl Iterator<Item = &File> {
-        self.rust().filter(|file| {
-            !file.is_test_code()
-                && !file.path.starts_with("xtask/")
-                && !file.path.ends_with("build.rs")
-        })
+        self.rust()
+            .filter(|file| !file.is_test_code() && !file.path.starts_with("xtask/") && !file.path.ends_with("build.rs"))
     }
 
     /// Whether there is such a file or directory.
     pub fn has(&self, path: &str) -> bool {
         let dir = format!("{}/", path.trim_end_matches('/'));
-        self.files
-            .iter()
-            .any(|file| file.path == path || file.path.starts_with(&dir))
+        self.files.iter().any(|file| file.path == path || file.path.starts_with(&dir))
     }
 }
 
 fn answer(command: &mut Command) -> Result<String, String> {
     let shown = format!("{command:?}");
-    let output = command
-        .output()
-        .map_err(|error| format!("cannot start {shown}: {error}"))?;
+    let output = command.output().map_err(|error| format!("cannot start {shown}: {error}"))?;
     if !output.status.success() {
-        return Err(format!(
-            "{shown} failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        ));
+        return Err(format!("{shown} failed: {}", String::from_utf8_lossy(&output.stderr)));
     }
     String::from_utf8(output.stdout).map_err(|error| format!("{shown} answered no text: {error}"))
 }

@@ -5,15 +5,11 @@ use super::mask;
 use super::tree::{File, Tree};
 
 /// Types whose variants are not ours: a catch-all over them is allowed.
-const FOREIGN: &[&str] = &[
-    "Value", "Option", "Result", "Ordering", "Number", "Some", "Self",
-];
+const FOREIGN: &[&str] = &["Value", "Option", "Result", "Ordering", "Number", "Some", "Self"];
 
 /// Finds `_ =>` in a match one of whose other arms names a variant of ours (`Input::ClientGone`).
 pub fn catch_all(tree: &Tree) -> Vec<Finding> {
-    let turn = tree
-        .product()
-        .filter(|file| file.path.starts_with("crates/turn/"));
+    let turn = tree.product().filter(|file| file.path.starts_with("crates/turn/"));
     turn.flat_map(findings_in).collect()
 }
 
@@ -22,8 +18,7 @@ fn findings_in(file: &File) -> Vec<Finding> {
         .filter(|&at| file.product[at + 1..].trim_start().starts_with("=>"))
         .filter(|&at| over_our_enum(&arms_before(&file.product[..at])))
         .map(|at| {
-            let what =
-                "name every variant instead of `_`, so that a new one must be thought about here";
+            let what = "name every variant instead of `_`, so that a new one must be thought about here";
             Finding::at(&file.path, mask::line_of(&file.product, at), what)
         })
         .collect()
@@ -80,10 +75,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<String> {
-        catch_all(&Tree::sample(&[("crates/turn/src/a.rs", text)]))
-            .into_iter()
-            .map(|f| f.place)
-            .collect()
+        catch_all(&Tree::sample(&[("crates/turn/src/a.rs", text)])).into_iter().map(|f| f.place).collect()
     }
 
     #[test]
@@ -94,10 +86,7 @@ mod tests {
 
     #[test]
     fn one_arm_and_the_rest_is_an_if_let() {
-        assert_eq!(
-            lines("match b {\n  Block::Text(t) => Some(t),\n  _ => None,\n}"),
-            Vec::<String>::new()
-        );
+        assert_eq!(lines("match b {\n  Block::Text(t) => Some(t),\n  _ => None,\n}"), Vec::<String>::new());
     }
 
     #[test]
@@ -108,13 +97,7 @@ mod tests {
 
     #[test]
     fn strings_numbers_and_json_may_have_one() {
-        assert_eq!(
-            lines("match name {\n \"a\" => Tool::Bash,\n _ => Tool::None,\n}"),
-            Vec::<String>::new()
-        );
-        assert_eq!(
-            lines("match json {\n Value::Null => 1,\n _ => 2,\n}"),
-            Vec::<String>::new()
-        );
+        assert_eq!(lines("match name {\n \"a\" => Tool::Bash,\n _ => Tool::None,\n}"), Vec::<String>::new());
+        assert_eq!(lines("match json {\n Value::Null => 1,\n _ => 2,\n}"), Vec::<String>::new());
     }
 }

@@ -18,11 +18,7 @@ const BANNED: &[(&str, &str)] = &[
 const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/jail/src/step.rs", "session", "setsid(2) makes one"),
     ("crates/jail/src/enter.rs", "session", "setsid(2) makes one"),
-    (
-        "crates/store/src/worker.rs",
-        "job",
-        "work handed to a database thread; nothing that a caller sees",
-    ),
+    ("crates/store/src/worker.rs", "job", "work handed to a database thread; nothing that a caller sees"),
 ];
 
 /// Names that say nothing.
@@ -49,22 +45,13 @@ pub fn banned(tree: &Tree) -> Vec<Finding> {
         for (at, name) in identifiers(&file.product) {
             // The kernel's own names (SYS_process_vm_readv) are not ours to choose.
             let foreign = name.starts_with("SYS_") || name.starts_with("CLONE_");
-            let used = BANNED
-                .iter()
-                .find(|(word, _)| segments(name).any(|segment| segment == *word));
+            let used = BANNED.iter().find(|(word, _)| segments(name).any(|segment| segment == *word));
             let Some((word, instead)) = used.filter(|_| !foreign) else {
                 continue;
             };
-            if !ALLOWED
-                .iter()
-                .any(|(path, allowed, _)| file.path == *path && allowed == word)
-            {
+            if !ALLOWED.iter().any(|(path, allowed, _)| file.path == *path && allowed == word) {
                 let what = format!("`{name}`: say {instead}, not {word}");
-                findings.push(Finding::at(
-                    &file.path,
-                    mask::line_of(&file.product, at),
-                    what,
-                ));
+                findings.push(Finding::at(&file.path, mask::line_of(&file.product, at), what));
             }
         }
     }
@@ -110,21 +97,14 @@ mod tests {
 
     #[test]
     fn banned_words_are_found_in_names_only() {
-        let text =
-            "struct CellJob;\nfn run_snippet() {}\nlet jobless = SYS_process_vm_readv; // a job\n";
+        let text = "struct CellJob;\nfn run_snippet() {}\nlet jobless = SYS_process_vm_readv; // a job\n";
         let tree = Tree::sample(&[("crates/a/src/b.rs", text)]);
-        let places: Vec<String> = banned(&tree)
-            .into_iter()
-            .map(|finding| finding.place)
-            .collect();
+        let places: Vec<String> = banned(&tree).into_iter().map(|finding| finding.place).collect();
         assert_eq!(places, ["crates/a/src/b.rs:1", "crates/a/src/b.rs:2"]);
     }
 
     #[test]
     fn names_are_split_into_words() {
-        assert_eq!(
-            segments("CellJob_id").collect::<Vec<_>>(),
-            ["cell", "job", "id"]
-        );
+        assert_eq!(segments("CellJob_id").collect::<Vec<_>>(), ["cell", "job", "id"]);
     }
 }
