@@ -40,7 +40,7 @@ impl Betas {
     /// Reads every `anthropic-beta` header of a request; each may hold several values, joined by commas.
     ///
     /// # Errors
-    /// A value that is neither known nor of the form `name-20YY-MM-DD` (wire.md §19 row 2). Well-formed unknown values are
+    /// A value that does not end in a date (wire.md §19 row 2). Well-formed unknown values are
     /// accepted, because the SDKs add new ones faster than a self-hosted server is upgraded.
     pub fn read<'a>(headers: impl IntoIterator<Item = &'a str>) -> Result<Self, ApiError> {
         let values = headers
@@ -77,25 +77,20 @@ impl Betas {
     }
 }
 
-/// `name-20YY-MM-DD`, the form that every beta value has.
+/// `name-20YY-MM-DD`, the form of nearly every beta value, or `name-20YYMMDD`, as in Claude Code's `claude-code-20250219`.
 fn is_dated(value: &str) -> bool {
-    let Some(split) = value.len().checked_sub("-2026-01-01".len()) else {
-        return false;
+    let name = strip_date(value.as_bytes(), b"-20dd-dd-dd")
+        .or_else(|| strip_date(value.as_bytes(), b"-20dddddd"));
+    let legal = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    value.len() <= 128 && name.is_some_and(|name| !name.is_empty() && name.iter().all(legal))
+}
+
+/// What stands before a date of that `form`, where `d` is any digit.
+fn strip_date<'v>(value: &'v [u8], form: &[u8]) -> Option<&'v [u8]> {
+    let (name, date) = value.split_at_checked(value.len().checked_sub(form.len())?)?;
+    let fits = |(byte, form): (&u8, &u8)| match form {
+        b'd' => byte.is_ascii_digit(),
+        other => byte == other,
     };
-    let (name, date) = (value.as_bytes().get(..split), value.as_bytes().get(split..));
-    let (Some(name), Some(date)) = (name, date) else {
-        return false;
-    };
-    let name_ok = !name.is_empty()
-        && name
-            .iter()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-');
-    let date_ok = date
-        .iter()
-        .zip(b"-20dd-dd-dd")
-        .all(|(byte, form)| match form {
-            b'd' => byte.is_ascii_digit(),
-            other => byte == other,
-        });
-    name_ok && date_ok && value.len() <= 128
+    date.iter().zip(form).all(fits).then_some(name)
 }

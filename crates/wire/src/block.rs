@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use crate::error::ApiError;
 use crate::read::{Object, Path, list, unknown_tag};
 use crate::result::ResultContent;
-use crate::tool::Caller;
+use crate::tool::{Caller, SERVER_TOOL_USE_ID_PATTERN};
 
 /// One block.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -230,7 +230,8 @@ pub enum Place {
 
 const PASSIVE_IN_USER: [&str; 3] = ["document", "image", "search_result"];
 const PASSIVE_IN_TOOL_RESULT: [&str; 4] = ["document", "image", "search_result", "tool_reference"];
-const PASSIVE_IN_ASSISTANT: [&str; 10] = [
+const PASSIVE_IN_ASSISTANT: [&str; 11] = [
+    "advisor_tool_result",
     "compaction",
     "connector_text",
     "document",
@@ -340,8 +341,12 @@ impl ContentBlock {
 
 fn read_text(mut object: Object<'_>, place: Place) -> Result<ContentBlock, ApiError> {
     let text = object.string("text")?;
-    let citations = object.optional_list("citations", |value, _| Ok(value))?;
-    let rest = place.rest(object, &["cache_control"])?;
+    let path = object.path();
+    let citations = object.take_unless_null("citations");
+    let citations = citations
+        .map(|value| list(value, &path.key("citations"), |citation, _| Ok(citation)))
+        .transpose()?;
+    let rest = place.rest(object, &["cache_control", "citations"])?;
     Ok(ContentBlock::Text(TextBlock {
         text,
         citations,
@@ -381,7 +386,7 @@ fn read_input(object: &mut Object<'_>) -> Result<Value, ApiError> {
 fn read_caller(object: &mut Object<'_>) -> Result<Option<Caller>, ApiError> {
     let path = object.path();
     object
-        .take("caller")
+        .take_unless_null("caller")
         .map(|value| Caller::read(value, path.key("caller")))
         .transpose()
 }
@@ -408,12 +413,8 @@ fn read_tool_use(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
 /// `srvtoolu_…` under `key`.
 fn read_server_id(object: &mut Object<'_>, key: &str) -> Result<ServerToolUseId, ApiError> {
     let text = object.string(key)?;
-    text.parse().map_err(|_| {
-        object
-            .path()
-            .key(key)
-            .error("String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'")
-    })
+    text.parse()
+        .map_err(|_| object.path().key(key).error(SERVER_TOOL_USE_ID_PATTERN))
 }
 
 fn read_server_tool_use(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
@@ -483,7 +484,10 @@ fn read_passive(mut object: Object<'_>, tag: &str, place: Place) -> Result<Conte
         _ => &[],
     };
     if let (Some(first), false) = (known.first(), place == Place::Assistant) {
-        members.insert((*first).to_owned(), object.required(first)?);
+        let value = object
+            .take(first)
+            .ok_or_else(|| object.path().key(first).error("Field required"))?;
+        members.insert((*first).to_owned(), value);
     }
     members.extend(place.rest(object, known)?);
     Ok(ContentBlock::Passive(PassiveBlock { members }))

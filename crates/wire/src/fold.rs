@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use crate::block::ContentBlock;
-use crate::event::{Delta, StreamEvent};
-use crate::message::Message;
+use crate::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use crate::message::{Message, StopReason};
+use crate::partial::Input;
 
 /// A sequence of events that is no reply. Always a fault of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -15,8 +16,8 @@ pub enum FoldError {
     /// A delta of the wrong kind for its block.
     #[error("delta does not fit block {0}")]
     WrongDelta(usize),
-    /// A tool input that is no JSON object's text.
-    #[error("input of block {0} is not JSON")]
+    /// A tool input that is no JSON object's text; cut off is allowed in the last block of a reply that was cut off.
+    #[error("input of block {0} is not a JSON object")]
     InputNotJson(usize),
     /// The stream carried an error event.
     #[error("the reply failed: {0}")]
@@ -26,12 +27,25 @@ pub enum FoldError {
     Incomplete,
 }
 
-/// A reply being folded, event by event.
+/// A reply being folded, event by event. After an error it is of no more use.
 #[derive(Debug, Default)]
 pub struct Fold {
     message: Option<Box<Message>>,
     open: Option<OpenBlock>,
-    stopped: bool,
+    /// The block whose input stops in the middle.
+    cut_off: Option<usize>,
+    phase: Phase,
+}
+
+#[derive(Debug, Default, PartialEq)]
+enum Phase {
+    /// Up to and in the content.
+    #[default]
+    Content,
+    /// `message_delta` has come.
+    Ended,
+    /// `message_stop` has come.
+    Stopped,
 }
 
 #[derive(Debug)]
@@ -42,63 +56,52 @@ struct OpenBlock {
 
 impl Fold {
     /// Takes the next event.
+    ///
+    /// # Errors
+    /// What is wrong with the sequence: a reply is `message_start` with nothing said yet, blocks one after another, one
+    /// `message_delta`, and `message_stop`, with pings anywhere.
     pub fn push(&mut self, event: StreamEvent) -> Result<(), FoldError> {
         let name = event.name();
-        if self.stopped {
+        if self.phase == Phase::Stopped {
             return Err(FoldError::OutOfPlace(name));
         }
         match event {
             StreamEvent::Ping => Ok(()),
             StreamEvent::Error { error, .. } => Err(FoldError::Failed(error)),
-            StreamEvent::MessageStart { message } => match self.message {
-                None => {
-                    self.message = Some(message);
-                    Ok(())
+            StreamEvent::MessageStart { message } => {
+                let is_head = message.content.is_empty() && message.stop_reason.is_none();
+                if self.message.is_some() || !is_head {
+                    return Err(FoldError::OutOfPlace(name));
                 }
-                Some(_) => Err(FoldError::OutOfPlace(name)),
-            },
+                self.message = Some(message);
+                Ok(())
+            }
             StreamEvent::ContentBlockStart {
                 index,
                 content_block,
             } => self.start(index, content_block),
             StreamEvent::ContentBlockDelta { index, delta } => self.delta(index, delta),
             StreamEvent::ContentBlockStop { index } => self.stop(index),
-            StreamEvent::MessageDelta { delta, usage } => {
-                let message = self.between_blocks(name)?;
-                message.stop_reason = Some(delta.stop_reason);
-                message.stop_sequence = delta.stop_sequence;
-                message.stop_details = delta.stop_details;
-                message.container = delta.container;
-                message.usage.input_tokens = usage.input_tokens;
-                message.usage.cache_creation_input_tokens = usage.cache_creation_input_tokens;
-                message.usage.cache_read_input_tokens = usage.cache_read_input_tokens;
-                message.usage.output_tokens = usage.output_tokens;
-                message.usage.output_tokens_details = usage
-                    .output_tokens_details
-                    .or(message.usage.output_tokens_details);
-                message.usage.server_tool_use =
-                    usage.server_tool_use.or(message.usage.server_tool_use);
+            StreamEvent::MessageDelta { delta, usage } => self.end(delta, usage),
+            StreamEvent::MessageStop if self.phase == Phase::Ended => {
+                self.phase = Phase::Stopped;
                 Ok(())
             }
-            StreamEvent::MessageStop => {
-                self.between_blocks(name)?;
-                self.stopped = true;
-                Ok(())
-            }
+            StreamEvent::MessageStop => Err(FoldError::OutOfPlace(name)),
         }
     }
 
     /// The message, once `message_stop` has come.
     pub fn finish(self) -> Result<Message, FoldError> {
         match self.message {
-            Some(message) if self.stopped => Ok(*message),
+            Some(message) if self.phase == Phase::Stopped => Ok(*message),
             _ => Err(FoldError::Incomplete),
         }
     }
 
     fn between_blocks(&mut self, name: &'static str) -> Result<&mut Message, FoldError> {
-        match (&mut self.message, &self.open) {
-            (Some(message), None) => Ok(message),
+        match (&mut self.message, &self.open, &self.phase) {
+            (Some(message), None, Phase::Content) => Ok(message),
             _ => Err(FoldError::OutOfPlace(name)),
         }
     }
@@ -107,6 +110,9 @@ impl Fold {
         let name = "content_block_start";
         if self.between_blocks(name)?.content.len() != index {
             return Err(FoldError::OutOfPlace(name));
+        }
+        if let Some(cut_off) = self.cut_off {
+            return Err(FoldError::InputNotJson(cut_off));
         }
         self.open = Some(OpenBlock {
             block,
@@ -157,20 +163,60 @@ impl Fold {
             return Err(FoldError::OutOfPlace("content_block_stop"));
         };
         if !open.input_json.is_empty() {
-            let input: Value = serde_json::from_str(&open.input_json)
-                .map_err(|_| FoldError::InputNotJson(index))?;
+            let input = Input::read(&open.input_json).ok_or(FoldError::InputNotJson(index))?;
+            let input = match input {
+                Input::Whole(input) => input,
+                Input::CutOff(input) => {
+                    self.cut_off = Some(index);
+                    input
+                }
+            };
             match &mut open.block {
-                ContentBlock::ToolUse(block) => block.input = input,
-                ContentBlock::ServerToolUse(block) => block.input = input,
+                ContentBlock::ToolUse(block) => block.input = Value::Object(input),
+                ContentBlock::ServerToolUse(block) => block.input = Value::Object(input),
                 _ => return Err(FoldError::WrongDelta(index)),
             }
         }
         message.content.push(open.block);
         Ok(())
     }
+
+    fn end(&mut self, delta: MessageDelta, usage: DeltaUsage) -> Result<(), FoldError> {
+        if let (Some(index), false) = (self.cut_off, cuts_off(delta.stop_reason)) {
+            return Err(FoldError::InputNotJson(index));
+        }
+        let message = self.between_blocks("message_delta")?;
+        message.stop_reason = Some(delta.stop_reason);
+        message.stop_sequence = delta.stop_sequence;
+        message.stop_details = delta.stop_details;
+        message.container = delta.container.or(message.container.take());
+        let total = &mut message.usage;
+        total.input_tokens = usage.input_tokens;
+        total.cache_creation_input_tokens = usage.cache_creation_input_tokens;
+        total.cache_read_input_tokens = usage.cache_read_input_tokens;
+        total.output_tokens = usage.output_tokens;
+        total.output_tokens_details = usage.output_tokens_details.or(total.output_tokens_details);
+        total.server_tool_use = usage.server_tool_use.or(total.server_tool_use);
+        self.phase = Phase::Ended;
+        Ok(())
+    }
+}
+
+/// Whether a reply may end like that in the middle of a block.
+fn cuts_off(stop_reason: StopReason) -> bool {
+    match stop_reason {
+        StopReason::MaxTokens
+        | StopReason::StopSequence
+        | StopReason::Refusal
+        | StopReason::ModelContextWindowExceeded => true,
+        StopReason::EndTurn | StopReason::ToolUse | StopReason::PauseTurn => false,
+    }
 }
 
 /// Folds a whole reply.
+///
+/// # Errors
+/// See [`Fold::push`]; also when the events stop before `message_stop`.
 pub fn fold(events: impl IntoIterator<Item = StreamEvent>) -> Result<Message, FoldError> {
     let mut fold = Fold::default();
     for event in events {

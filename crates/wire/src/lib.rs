@@ -18,6 +18,7 @@ pub mod file;
 pub mod fold;
 pub mod message;
 pub mod models;
+mod partial;
 pub mod read;
 pub mod request;
 pub mod result;

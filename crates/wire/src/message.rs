@@ -1,7 +1,7 @@
 //! The reply: message, usage, stop reason (wire.md §12, §23).
 
 use belljar_ids::MessageId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::block::ContentBlock;
@@ -78,10 +78,10 @@ pub struct Usage {
     /// Tokens in, without the cached ones.
     pub input_tokens: u64,
     /// Tokens written to the cache.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "zero_for_null")]
     pub cache_creation_input_tokens: u64,
     /// Tokens read from the cache.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "zero_for_null")]
     pub cache_read_input_tokens: u64,
     /// Cache writes by life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +100,11 @@ pub struct Usage {
     /// Present, with zeros, when a server tool took part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_tool_use: Option<ServerToolUsage>,
+}
+
+/// The official types allow null for counts that an upstream does not keep.
+fn zero_for_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// `usage.cache_creation`.
@@ -133,7 +138,8 @@ pub struct ServerToolUsage {
 }
 
 impl Usage {
-    /// Adds what another sampling of the same turn took; labels of the later one win.
+    /// Adds what another sampling of the same turn took; labels of the later one win. `server_tool_use` is not added: it
+    /// tells of this server's tools, not of an upstream's.
     pub fn add(&mut self, other: &Usage) {
         let Self {
             input_tokens,

@@ -2,9 +2,11 @@
 //!
 //! Values are moved out of the parsed tree, never cloned: a request may hold 32 MB (wire.md §2.8).
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
 
 use crate::error::ApiError;
@@ -69,13 +71,28 @@ impl fmt::Display for Brief<'_> {
     }
 }
 
-/// Parses a body as JSON. Duplicate keys are refused: two readers of such a body may disagree about it.
+/// Most JSON values in one body. A parsed value takes up to a hundred times its bytes in memory, so the limit on bytes alone
+/// (wire.md §2.8) would let 32 MB of `[[],[],…` become gigabytes. Room for 100,000 messages of a block each.
+pub const JSON_VALUES_MAX: usize = 1_000_000;
+
+/// Parses a body as JSON. Duplicate keys are refused: two readers of such a body may disagree about it. Nesting is limited
+/// by `serde_json`, to 128 levels. Integers are exact within 64 bits, other numbers are doubles.
+///
+/// # Errors
+/// 400, saying where the body stops being JSON, or that it has more than [`JSON_VALUES_MAX`] values.
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
+    let values_left = Cell::new(JSON_VALUES_MAX);
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Unambiguous
+    let value = Unambiguous(&values_left)
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value));
-    value.map_err(|error| ApiError::invalid(format!("The request body is not valid JSON: {error}")))
+    value.map_err(|error| match error.classify() {
+        // Nothing here deserializes into a type, so the only data errors are the two that `Unambiguous` raises itself.
+        Category::Data => ApiError::invalid(format!("The request body is refused: {error}")),
+        Category::Io | Category::Syntax | Category::Eof => {
+            ApiError::invalid(format!("The request body is not valid JSON: {error}"))
+        }
+    })
 }
 
 /// A JSON object being read member by member.
@@ -111,6 +128,14 @@ impl<'a> Object<'a> {
         self.members
             .shift_remove(key)
             .filter(|value| !value.is_null())
+    }
+
+    /// Takes a member unless it is `null`, which stays for [`Object::rest`] to keep: a replay says what was sent.
+    pub fn take_unless_null(&mut self, key: &str) -> Option<Value> {
+        if self.members.get(key)?.is_null() {
+            return None;
+        }
+        self.members.shift_remove(key)
     }
 
     /// Looks at a member without taking it.
@@ -218,18 +243,25 @@ pub fn unknown_tag(path: &Path<'_>, tag: &str, expected: &[&str]) -> ApiError {
     ))
 }
 
-/// Deserializes a [`Value`], refusing objects that name a key twice.
-struct Unambiguous;
+/// Deserializes a [`Value`], refusing objects that name a key twice; counts down the values that may still come.
+#[derive(Clone, Copy)]
+struct Unambiguous<'c>(&'c Cell<usize>);
 
-impl<'de> DeserializeSeed<'de> for Unambiguous {
+impl<'de> DeserializeSeed<'de> for Unambiguous<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let Some(left) = self.0.get().checked_sub(1) else {
+            return Err(serde::de::Error::custom(format_args!(
+                "it has more than {JSON_VALUES_MAX} values"
+            )));
+        };
+        self.0.set(left);
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Unambiguous {
+impl<'de> Visitor<'de> for Unambiguous<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -266,7 +298,7 @@ impl<'de> Visitor<'de> for Unambiguous {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(Unambiguous)? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Value::Array(items))
@@ -281,7 +313,7 @@ impl<'de> Visitor<'de> for Unambiguous {
                     Brief(&key)
                 )));
             }
-            let value = map.next_value_seed(Unambiguous)?;
+            let value = map.next_value_seed(self)?;
             members.insert(key, value);
         }
         Ok(Value::Object(members))

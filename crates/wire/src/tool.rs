@@ -111,14 +111,18 @@ pub struct CodeCaller {
 }
 
 impl Caller {
-    /// Reads a `caller` object.
+    /// Reads a `caller` object. It comes from a replay, so versions of the tool that are newer than this server are taken,
+    /// and members besides its two are dropped: who called is all that it says.
+    ///
+    /// # Errors
+    /// 400 for another tag, or a `tool_id` that names no server tool's call.
     pub fn read(value: Value, path: Path<'_>) -> Result<Self, ApiError> {
         let mut object = Object::new(value, path)?;
         let tag = object.string("type")?;
         if tag == "direct" {
             return Ok(Self::Direct(DirectCaller {}));
         }
-        if ToolVersion::from_tag(&tag).is_none() {
+        if !is_code_execution(&tag) {
             let expected: Vec<&str> = std::iter::once("direct")
                 .chain(ToolVersion::ALL.map(|(_, tag)| tag))
                 .collect();
@@ -127,12 +131,23 @@ impl Caller {
         let tool_id = object.string("tool_id")?;
         let tool_id = tool_id
             .parse()
-            .map_err(|error| path.key("tool_id").error(error))?;
+            .map_err(|_| path.key("tool_id").error(SERVER_TOOL_USE_ID_PATTERN))?;
         Ok(Self::Code(CodeCaller {
             version: tag,
             tool_id,
         }))
     }
+}
+
+/// What is said of an id that names no server tool's call (wire.md §5).
+pub(crate) const SERVER_TOOL_USE_ID_PATTERN: &str =
+    "String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'";
+
+/// `code_execution_20YYMMDD`, whether we know that version or not.
+fn is_code_execution(tag: &str) -> bool {
+    tag.strip_prefix("code_execution_20").is_some_and(|date| {
+        date.len() == "YYMMDD".len() && date.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// One entry of `tools`.
@@ -177,15 +192,17 @@ impl Tool {
 }
 
 /// Tools that the vendor defines and the client runs (wire.md §10.1); schemas live with the model.
-const VENDOR_CLIENT_TOOLS: [&str; 8] = [
+const VENDOR_CLIENT_TOOLS: [&str; 10] = [
     "bash_20241022",
     "bash_20250124",
+    "computer_20241022",
+    "computer_20250124",
+    "computer_20251124",
     "memory_20250818",
     "text_editor_20241022",
     "text_editor_20250124",
     "text_editor_20250429",
     "text_editor_20250728",
-    "computer_20251124",
 ];
 
 fn expected_tags() -> Vec<&'static str> {
@@ -278,19 +295,26 @@ pub struct CustomTool {
     pub rest: Map<String, Value>,
 }
 
+/// A tool's name (wire.md §19 row 30, the wider of its two patterns).
+fn read_name(object: &mut Object<'_>) -> Result<String, ApiError> {
+    let name = object.string("name")?;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if name.is_empty() || name.len() > 128 || !name.bytes().all(legal) {
+        let path = object.path();
+        return Err(path
+            .key("name")
+            .error("String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"));
+    }
+    Ok(name)
+}
+
 /// Other members that a custom tool may have; they are the upstream's business.
 const CUSTOM_TOOL_REST: [&str; 3] = ["cache_control", "input_examples", "eager_input_streaming"];
 
 impl CustomTool {
     fn read(mut object: Object<'_>, tag: Option<String>) -> Result<Self, ApiError> {
         let path = object.path();
-        let name = object.string("name")?;
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if name.is_empty() || name.len() > 128 || !name.bytes().all(legal) {
-            return Err(path
-                .key("name")
-                .error("String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"));
-        }
+        let name = read_name(&mut object)?;
         let input_schema = object.required("input_schema")?;
         if !input_schema.is_object() {
             return Err(path.key("input_schema").error("Input should be an object"));
@@ -345,7 +369,7 @@ pub struct VendorTool {
 
 impl VendorTool {
     fn read(mut object: Object<'_>, tag: String) -> Result<Self, ApiError> {
-        let name = object.string("name")?;
+        let name = read_name(&mut object)?;
         Ok(Self {
             tag,
             name,
@@ -378,9 +402,13 @@ pub enum ToolChoiceMode {
 
 impl ToolChoice {
     /// Reads a `tool_choice` object.
+    ///
+    /// # Errors
+    /// 400 for another form (wire.md §19 row 37).
     pub fn read(value: Value, path: Path<'_>) -> Result<Self, ApiError> {
         let mut object = Object::new(value, path)?;
         let tag = object.string("type")?;
+        let mut object = object.at(path.key(&tag));
         let mode = match tag.as_str() {
             "auto" => ToolChoiceMode::Auto,
             "any" => ToolChoiceMode::Any,
@@ -391,7 +419,7 @@ impl ToolChoice {
         let disable_parallel_tool_use = object
             .optional_bool("disable_parallel_tool_use")?
             .unwrap_or(false);
-        object.at(path.key(&tag)).finish()?;
+        object.finish()?;
         Ok(Self {
             mode,
             disable_parallel_tool_use,
