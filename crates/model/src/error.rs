@@ -127,7 +127,7 @@ impl UpstreamErrorKind {
     /// The kind that goes with an upstream's HTTP status of failure.
     pub(crate) const fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
-            401 | 402 | 403 => Self::Authentication,
+            401..=403 => Self::Authentication,
             404 => Self::ModelNotFound,
             408 | 504 => Self::TimedOut {
                 phase: Phase::Upstream,

@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn retry_after_as_data() {
-        let cases: [(&[(&str, &str)], Option<u64>); 7] = [
+        type Headers = &'static [(&'static str, &'static str)];
+        let cases: [(Headers, Option<u64>); 7] = [
             (&[], None),
             (&[("retry-after", "2")], Some(2000)),
             (&[("retry-after", "0.5")], Some(500)),

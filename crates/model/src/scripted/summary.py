@@ -1,4 +1,5 @@
 import csv
+import math
 import os
 import statistics
 import warnings
@@ -23,9 +24,10 @@ BARS_MAX = 30
 
 def as_number(text):
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def as_date(text):
@@ -64,9 +66,10 @@ def numeric_columns(columns):
     return numeric
 
 
-def describe(path, names, columns, numeric):
+def describe(names, columns, numeric):
     if pd is not None:
-        frame = pd.read_csv(path, sep="\t" if path.lower().endswith(".tsv") else ",", encoding_errors="replace")
+        cells = {name: numeric.get(name) or [cell or None for cell in columns[name]] for name in names}
+        frame = pd.DataFrame(cells)
         with pd.option_context("display.width", 120, "display.max_columns", 20):
             print(frame.head().to_string())
             print()
@@ -147,7 +150,7 @@ def summarize(path, name):
     if not rows:
         return
     numeric = numeric_columns(columns)
-    describe(path, names, columns, numeric)
+    describe(names, columns, numeric)
     if plt is None:
         print("\nno chart: matplotlib is not installed here")
         return
