@@ -10,6 +10,7 @@ matplotlib.use("agg")
 import matplotlib.dates as mdates
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 ROWS_MAX = 1_000_000
 COLUMNS_SHOWN_MAX = 40
@@ -20,6 +21,10 @@ def main():
     path = sys.argv[1]
     name = os.path.basename(path)
     sys.stdout.reconfigure(errors="backslashreplace")
+    warnings.formatwarning = lambda message, *place, **more: f"{message}\n"
+    # Infinite numbers have no mean. A font without some character shows a box for it.
+    for unimportant in ("invalid value", "Glyph"):
+        warnings.filterwarnings("ignore", message=unimportant)
     table = load(path)
     if table is None:
         print("The file is empty: no columns, no rows.")
@@ -38,8 +43,11 @@ def main():
 
 def load(path):
     opener = gzip.open if path.lower().endswith(".gz") else open
-    with opener(path, "rb") as file:
-        head = file.read(1 << 16)
+    try:
+        with opener(path, "rb") as file:
+            head = file.read(1 << 16)
+    except (OSError, EOFError) as error:
+        sys.exit(f"The file cannot be read: {error}")
     if not head.strip():
         return None
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
@@ -50,7 +58,7 @@ def load(path):
                                 low_memory=False, on_bad_lines="warn")
         except UnicodeDecodeError:
             continue
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError) as error:
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeError, EOFError, OSError) as error:
             sys.exit(f"The file cannot be read as a table: {error}")
         print(f"Read as {encoding.removesuffix('-sig')}, separated by {separator!r}.")
         if len(table) > ROWS_MAX:
@@ -105,10 +113,9 @@ def short(text, chars_max):
 # Drawing.
 
 def style():
-    # A font without some character shows a box for it; that is no news.
-    warnings.filterwarnings("ignore", message="Glyph")
     plt.rcParams.update({
         "figure.figsize": (9, 5), "figure.dpi": 160, "figure.constrained_layout.use": True,
+        "figure.constrained_layout.w_pad": 0.16, "figure.constrained_layout.h_pad": 0.14,
         "font.size": 10.5, "text.color": INK, "axes.labelcolor": MUTED,
         "xtick.color": MUTED, "ytick.color": MUTED, "axes.edgecolor": GRID,
         "axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False,
@@ -180,21 +187,29 @@ def parsed(text, form):
 
 def line_chart(table, dates, when, what, name):
     title = label(table.columns[what])
-    points = pd.DataFrame({"when": dates, "what": table.iloc[:, what]}).dropna()
+    points = pd.DataFrame({"when": dates, "what": table.iloc[:, what].astype(float)})
+    points = points.replace([float("inf"), float("-inf")], float("nan")).dropna()
+    if points.empty:
+        return histograms(table, [what], name)
     if points["when"].duplicated().any():
         title += " (mean of each date)"
     series = points.groupby("when")["what"].mean().sort_index()
     axes = plt.subplots()[1]
+    axes.fill_between(series.index, series, series.min() - (series.max() - series.min()), color=BLUE,
+                      alpha=0.09, linewidth=0)
     axes.plot(series.index, series, color=BLUE, linewidth=1.6 if len(series) < 2000 else 0.9,
               marker="o" if len(series) <= 40 else None, markersize=4)
-    if series.min() >= 0 or series.max() <= 0:
-        axes.fill_between(series.index, series, series.min(), color=BLUE, alpha=0.08, linewidth=0)
+    spread = (series.max() - series.min()) or 1
+    axes.set_ylim(series.min() - 0.08 * spread, series.max() + 0.1 * spread)
+    axes.annotate(f"{series.iloc[-1]:,.6g}", (series.index[-1], series.iloc[-1]), xytext=(6, 0),
+                  textcoords="offset points", va="center", color=BLUE, fontweight="bold",
+                  annotation_clip=False)
     locator = mdates.AutoDateLocator(maxticks=9)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(mdates.ConciseDateFormatter(locator))
     axes.grid(axis="x", visible=False)
     axes.margins(x=0.01)
-    axes.set_title(title, fontsize=14, fontweight="bold", pad=14)
+    axes.set_title(title, fontsize=14, fontweight="bold", pad=12)
     axes.set_xlabel(label(table.columns[when]))
     caption(name, f"{len(series):,} points, {series.index[0]:%Y-%m-%d} to {series.index[-1]:%Y-%m-%d}")
 
@@ -211,6 +226,7 @@ def histograms(table, columns, name):
         axes.grid(axis="x", visible=False)
         axes.set_title(label(table.columns[column], 36), fontsize=12, fontweight="bold")
         axes.set_ylabel("rows")
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in list(grid.flat)[len(columns):]:
         axes.set_visible(False)
     caption(name, f"{len(table):,} rows; the dashed line is the median")
@@ -223,11 +239,12 @@ def bars(table, column, name):
     axes.grid(axis="y", visible=False)
     axes.set_title(f"Most frequent: {label(table.columns[column])}", fontsize=14, fontweight="bold", pad=14)
     axes.set_xlabel("rows")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     caption(name, f"{len(table):,} rows, {table.iloc[:, column].nunique():,} distinct values")
 
 
 def caption(name, facts):
-    plt.gcf().supxlabel(f"{label(name)}  ·  {facts}", x=0.01, ha="left", fontsize=8.5, color=MUTED)
+    plt.gcf().supxlabel(f"{label(name)}  ·  {facts}", x=0.02, ha="left", fontsize=8.5, color=MUTED)
 
 
 main()

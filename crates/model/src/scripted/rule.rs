@@ -180,7 +180,7 @@ pub(super) fn step(
     }
 }
 
-/// The last step. As little as a model may, the rule may say more than it was given tokens for.
+/// The last step: a text, cut where the turn's tokens end.
 fn answer(mut text: String, max_tokens: u64) -> Step {
     let bytes_max = usize::try_from(max_tokens.saturating_mul(TOKEN_BYTES)).unwrap_or(usize::MAX);
     let cut = text.len() > bytes_max;
