@@ -159,8 +159,8 @@ fn words(messages: &[InputMessage]) -> Vec<&Content> {
 }
 
 fn text_of(block: &ContentBlock) -> Option<&str> {
-    match block {
-        ContentBlock::Text(block) => Some(&block.text),
-        _ => None,
+    if let ContentBlock::Text(block) = block {
+        return Some(&block.text);
     }
+    None
 }
