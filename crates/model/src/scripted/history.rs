@@ -1,111 +1,166 @@
-//! Where a turn stands, told from the request alone: the scripted model remembers nothing.
+//! Where a turn stands, told from the conversation alone: nothing is kept between two requests.
+//!
+//! A turn begins with the user's last words: the last run of user messages that hold something other than tool results. Behind it,
+//! each batch of the model's calls is one sampling. Results end a batch; texts, thinking and calls made from code do not.
 
-use belljar_wire::block::{Content, ContentBlock};
+use std::collections::HashMap;
+
+use belljar_wire::block::{
+    Content, ContentBlock, ResultBody, ServerResultBlock, ServerToolUseBlock,
+};
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::Caller;
 
-use crate::lower::{Rendered, render};
-
-/// The turn that a request is part of.
-pub(super) struct Turn<'a> {
-    /// What the user said last.
-    pub(super) text: String,
-    /// The files that came with it, by id.
-    pub(super) uploads: Vec<&'a str>,
-    /// Samplings that have been made since.
-    pub(super) samplings: usize,
-    /// Results of this server's tools since, in order.
-    pub(super) outcomes: Vec<Rendered>,
+/// A turn, as far as the conversation tells.
+#[derive(Debug, Default)]
+pub(super) struct TurnSoFar<'a> {
+    asked: Vec<&'a Content>,
+    samplings: usize,
+    batch_open: bool,
+    /// Texts since the last result, or since the user's words.
+    said: String,
+    calls: Vec<&'a ServerToolUseBlock>,
+    results: HashMap<&'a str, &'a ResultBody>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> TurnSoFar<'a> {
     pub(super) fn of(messages: &'a [InputMessage]) -> Self {
-        let start = messages.iter().rposition(begins_turn);
-        let (content, since) = match start {
-            Some(start) => (Some(&messages[start].content), &messages[start + 1..]),
-            None => (None, messages),
+        let begins = |message: &InputMessage| message.role == Role::User && asks(&message.content);
+        let last = messages.iter().rposition(begins);
+        let behind = last.map_or(0, |last| last + 1);
+        let mut turn = Self {
+            asked: words(&messages[..behind]),
+            ..Self::default()
         };
-        let said = since
-            .iter()
-            .filter(|message| message.role == Role::Assistant);
-        let replies: Vec<&[ContentBlock]> = said
-            .clone()
-            .map(|message| message.content.blocks())
-            .collect();
-        let plain = said.filter(|message| matches!(message.content, Content::Text(_)));
-        Self {
-            text: content.map(text_of).unwrap_or_default(),
-            uploads: content.map(uploads_of).unwrap_or_default(),
-            samplings: plain.count()
-                + replies
-                    .iter()
-                    .map(|blocks| samplings_in(blocks))
-                    .sum::<usize>(),
-            outcomes: replies
-                .iter()
-                .flat_map(|blocks| outcomes_in(blocks))
-                .collect(),
+        for message in &messages[behind..] {
+            match (message.role, &message.content) {
+                (Role::Assistant, Content::Text(text)) => turn.said.push_str(text),
+                (Role::Assistant | Role::User, Content::Blocks(blocks)) => {
+                    blocks.iter().for_each(|block| turn.take(block));
+                }
+                (Role::User, Content::Text(_)) | (Role::System, _) => {}
+            }
         }
+        turn
+    }
+
+    /// Samplings that ended in calls.
+    pub(super) fn samplings(&self) -> usize {
+        self.samplings
+    }
+
+    /// What the assistant said since the last result.
+    pub(super) fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// The user's text.
+    pub(super) fn text(&self) -> String {
+        let mut texts = Vec::new();
+        for content in &self.asked {
+            match content {
+                Content::Text(text) => texts.push(text.as_str()),
+                Content::Blocks(blocks) => texts.extend(blocks.iter().filter_map(text_of)),
+            }
+        }
+        texts.join("\n")
+    }
+
+    /// Ids of the files that the user uploaded with these words, each once.
+    pub(super) fn uploads(&self) -> Vec<&'a str> {
+        let mut ids = Vec::new();
+        for block in self.asked.iter().flat_map(|content| content.blocks()) {
+            if let ContentBlock::ContainerUpload(upload) = block
+                && !ids.contains(&upload.file_id.as_str())
+            {
+                ids.push(&upload.file_id);
+            }
+        }
+        ids
+    }
+
+    /// The results of the model's server calls, in the calls' order; none for a call without one.
+    pub(super) fn results(&self) -> Vec<Option<&'a ResultBody>> {
+        let result = |call: &&ServerToolUseBlock| self.results.get(call.id.as_str()).copied();
+        self.calls.iter().map(result).collect()
+    }
+
+    fn take(&mut self, block: &'a ContentBlock) {
+        match block {
+            ContentBlock::Text(block) => self.said.push_str(&block.text),
+            ContentBlock::ToolUse(call) if !from_code(call.caller.as_ref()) => self.called(),
+            ContentBlock::ServerToolUse(call) if !from_code(call.caller.as_ref()) => {
+                self.called();
+                self.calls.push(call);
+            }
+            ContentBlock::CodeExecutionToolResult(result)
+            | ContentBlock::BashCodeExecutionToolResult(result)
+            | ContentBlock::TextEditorCodeExecutionToolResult(result) => self.answered(result),
+            ContentBlock::ToolResult(_) => self.batch_over(),
+            ContentBlock::Passive(block) if block.tag().ends_with("_tool_result") => {
+                self.batch_over();
+            }
+            ContentBlock::ToolUse(_)
+            | ContentBlock::ServerToolUse(_)
+            | ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::ContainerUpload(_)
+            | ContentBlock::Passive(_) => {}
+        }
+    }
+
+    fn called(&mut self) {
+        if !self.batch_open {
+            self.batch_open = true;
+            self.samplings += 1;
+        }
+    }
+
+    fn answered(&mut self, result: &'a ServerResultBlock) {
+        self.results
+            .insert(result.tool_use_id.as_str(), &result.content);
+        self.batch_over();
+    }
+
+    fn batch_over(&mut self) {
+        self.batch_open = false;
+        self.said.clear();
     }
 }
 
-/// The user speaks: anything but results of the tools that the turn waits for.
-fn begins_turn(message: &InputMessage) -> bool {
-    let speaks = match &message.content {
+fn from_code(caller: Option<&Caller>) -> bool {
+    match caller {
+        Some(Caller::Code(_)) => true,
+        Some(Caller::Direct(_)) | None => false,
+    }
+}
+
+/// Whether a user's message is more than tool results.
+fn asks(content: &Content) -> bool {
+    match content {
         Content::Text(_) => true,
         Content::Blocks(blocks) => blocks
             .iter()
             .any(|block| !matches!(block, ContentBlock::ToolResult(_))),
-    };
-    message.role == Role::User && speaks
-}
-
-fn text_of(content: &Content) -> String {
-    match content {
-        Content::Text(text) => text.clone(),
-        Content::Blocks(blocks) => {
-            let texts = blocks.iter().filter_map(|block| match block {
-                ContentBlock::Text(text) => Some(text.text.as_str()),
-                _ => None,
-            });
-            texts.collect::<Vec<_>>().join("\n")
-        }
     }
 }
 
-fn uploads_of(content: &Content) -> Vec<&str> {
-    let uploads = content.blocks().iter().filter_map(|block| match block {
-        ContentBlock::ContainerUpload(upload) => Some(upload.file_id.as_str()),
-        _ => None,
-    });
-    uploads.collect()
+/// The user messages at the end of `messages`: messages of one role in a row count as one (wire.md §3), and a system message in
+/// between changes nothing.
+fn words(messages: &[InputMessage]) -> Vec<&Content> {
+    let run = messages
+        .iter()
+        .rev()
+        .take_while(|message| message.role != Role::Assistant)
+        .filter(|message| message.role == Role::User);
+    let mut words: Vec<&Content> = run.map(|message| &message.content).collect();
+    words.reverse();
+    words
 }
 
-/// What the model says in one go ends where a result begins, or with the message. Calls made by code are nobody's saying.
-fn samplings_in(blocks: &[ContentBlock]) -> usize {
-    let mut samplings = 0;
-    let mut speaking = false;
-    for block in blocks {
-        let speaks = match block {
-            ContentBlock::CodeExecutionToolResult(_)
-            | ContentBlock::BashCodeExecutionToolResult(_)
-            | ContentBlock::TextEditorCodeExecutionToolResult(_) => false,
-            ContentBlock::ToolUse(call) if matches!(call.caller, Some(Caller::Code(_))) => continue,
-            _ => true,
-        };
-        if speaks && !speaking {
-            samplings += 1;
-        }
-        speaking = speaks;
+fn text_of(block: &ContentBlock) -> Option<&str> {
+    if let ContentBlock::Text(block) = block {
+        return Some(&block.text);
     }
-    samplings
-}
-
-fn outcomes_in(blocks: &[ContentBlock]) -> impl Iterator<Item = Rendered> {
-    blocks.iter().filter_map(|block| match block {
-        ContentBlock::CodeExecutionToolResult(result)
-        | ContentBlock::BashCodeExecutionToolResult(result)
-        | ContentBlock::TextEditorCodeExecutionToolResult(result) => Some(render(&result.content)),
-        _ => None,
-    })
+    None
 }

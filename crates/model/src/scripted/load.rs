@@ -1,79 +1,104 @@
-//! Scripts from a directory, all read and checked at the start.
+//! A directory of scripts, read at start.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read as _;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
-use belljar_wire::read::parse;
+use belljar_wire::read::Brief;
 use serde_json::Value;
 
-use super::play::events_of;
-use super::script::{Fault, Script};
+use crate::scripted::script::Script;
 
-/// Most bytes of one script file.
-const SCRIPT_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of one script file.
+const SCRIPT_BYTES_MAX: u64 = 16 << 20;
 
-/// Reads every `*.json`, `*.yaml` and `*.yml` of the directory; a script's name is its file's, without the ending.
+/// Scripts by name, the file's name without its extension: `*.json`, `*.yaml` and `*.yml` of `directory`, nothing below it.
 ///
 /// # Errors
-/// The file, the field and what is wrong with it, in one line.
-pub(super) fn load(dir: &Path) -> Result<BTreeMap<String, Script>, String> {
-    let wrong = |error: std::io::Error| format!("scripts_dir `{}`: {error}", dir.display());
+/// Names the file, and the field where there is one.
+pub(super) fn scripts(directory: &Path) -> Result<BTreeMap<String, Script>, String> {
+    let unreadable = |error| format!("scripts_dir `{}`: {error}", directory.display());
     let mut scripts = BTreeMap::new();
-    for entry in std::fs::read_dir(dir).map_err(wrong)? {
-        let path = entry.map_err(wrong)?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        if !matches!(ending, Some("json" | "yaml" | "yml")) {
+    for entry in fs::read_dir(directory).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        let Some(syntax) = Syntax::of(&file) else {
             continue;
-        }
-        let in_file = |problem: String| format!("script `{}`: {problem}", path.display());
-        let name = path.file_stem().and_then(|stem| stem.to_str());
-        let name = name.ok_or_else(|| in_file("its name is not UTF-8".to_owned()))?;
-        let script = read(&path, ending == Some("json")).map_err(in_file)?;
+        };
+        let problem = |problem: String| format!("script `{}`: {problem}", file.display());
+        let name = file.file_stem().and_then(|stem| stem.to_str());
+        let name = name.ok_or_else(|| problem("its name is not UTF-8".to_owned()))?;
+        let script = read(&file, syntax).map_err(problem)?;
         if scripts.insert(name.to_owned(), script).is_some() {
-            return Err(in_file("another script has the same name".to_owned()));
+            return Err(problem(format!("another script is called `{name}`")));
         }
     }
     Ok(scripts)
 }
 
-fn read(path: &Path, is_json: bool) -> Result<Script, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    let mut bytes = Vec::new();
-    file.take(SCRIPT_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > SCRIPT_BYTES_MAX {
-        return Err(format!("it is larger than {SCRIPT_BYTES_MAX} bytes"));
-    }
-    let value: Value = if is_json {
-        parse(&bytes).map_err(|_| match serde_json::from_slice::<Value>(&bytes) {
-            Err(error) => format!("not JSON: {error}"),
-            Ok(_) => "a key stands twice in one object".to_owned(),
-        })?
-    } else {
-        serde_yaml_ng::from_slice(&bytes).map_err(|error| format!("not YAML: {error}"))?
-    };
-    let script = Script::read(value).map_err(|error| error.message)?;
-    check_faults(&script)?;
-    Ok(script)
+#[derive(Clone, Copy)]
+enum Syntax {
+    Json,
+    Yaml,
 }
 
-/// A fault that would come after the last event would never come.
-fn check_faults(script: &Script) -> Result<(), String> {
-    for (index, step) in script.steps.iter().enumerate() {
-        let (Some(Fault::ErrorMidStream { after_events, .. })
-        | Some(Fault::CutConnection { after_events })) = &step.fault
-        else {
-            continue;
-        };
-        let events = events_of(step, 0, 0).len();
-        if *after_events >= events {
-            return Err(format!(
-                "steps.{index}.fault.after_events: the step has {events} events, so the fault would never come"
-            ));
+impl Syntax {
+    /// By extension; none for what is no script, hidden files among them.
+    fn of(file: &Path) -> Option<Self> {
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        if file.file_name().is_none_or(hidden) {
+            return None;
+        }
+        match file.extension()?.to_str()? {
+            "json" => Some(Self::Json),
+            "yaml" | "yml" => Some(Self::Yaml),
+            _ => None,
         }
     }
-    Ok(())
+}
+
+fn read(file: &Path, syntax: Syntax) -> Result<Script, String> {
+    let mut text = String::new();
+    let file = File::open(file).map_err(|error| error.to_string())?;
+    let mut bounded = file.take(SCRIPT_BYTES_MAX + 1);
+    bounded
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    if text.len() as u64 > SCRIPT_BYTES_MAX {
+        return Err(format!("it is larger than {SCRIPT_BYTES_MAX} bytes"));
+    }
+    let value = parse(&text, syntax)?;
+    Script::read(value).map_err(|error| error.message)
+}
+
+/// Both syntaxes go through YAML's values, which refuse a key that stands twice in one object.
+fn parse(text: &str, syntax: Syntax) -> Result<Value, String> {
+    let value: serde_yaml_ng::Value = match syntax {
+        Syntax::Json => {
+            serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?
+        }
+        Syntax::Yaml => {
+            serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?
+        }
+    };
+    serde_json::to_value(value).map_err(|error| format!("no JSON can hold it: {error}"))
+}
+
+/// The names of `scripts`, for a person.
+pub(super) fn names(scripts: &BTreeMap<String, Script>) -> String {
+    /// Names that one error lists.
+    const NAMES_MAX: usize = 40;
+    if scripts.is_empty() {
+        return "this server has no scripts".to_owned();
+    }
+    let listed: Vec<String> = scripts
+        .keys()
+        .take(NAMES_MAX)
+        .map(|name| format!("`{}`", Brief(name)))
+        .collect();
+    let more = match scripts.len() - listed.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!("this server has {}{more}", listed.join(", "))
 }

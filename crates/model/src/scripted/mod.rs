@@ -1,47 +1,59 @@
-//! The scripted model: plays scripts, follows a fixed rule without one, and never pretends to be a language model.
+//! The scripted model: plays scripts, and without one follows a fixed rule. It needs no key and no network, and never pretends to be
+//! a language model.
 //!
-//! It is stateless: what comes next follows from the request's history alone.
+//! It keeps nothing between two samplings: [`history`] tells from the conversation which step is next.
 
-mod fence;
+mod fences;
 mod history;
 mod load;
 mod play;
+mod quote;
 mod rule;
 mod script;
+mod shell;
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 
+use belljar_wire::message::StopReason;
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::SamplingRequest;
 
-use self::history::Turn;
-use self::script::{Script, Step, StepBlock};
 use crate::config::ConfigError;
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::scripted::history::TurnSoFar;
+use crate::scripted::play::{Part, play};
+use crate::scripted::script::{Script, Step, StepBlock};
 use crate::upstream::{SamplingHints, SamplingStream, Upstream};
 
-/// The scripted model with its scripts.
+/// What a script says behind its last step.
+const NO_MORE_STEPS: &str = "The script has no more steps.";
+
 pub(crate) struct Scripted {
     name: String,
     models: Vec<String>,
+    /// By name.
     scripts: BTreeMap<String, Script>,
 }
 
 impl Scripted {
-    /// Reads and checks every script.
+    /// Reads every script of `scripts_dir`.
+    ///
+    /// # Errors
+    /// A script that cannot be read or is none, with its file and field.
     pub(crate) fn new(
         name: String,
         scripts_dir: Option<&Path>,
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
-        let scripts = match scripts_dir {
-            None => BTreeMap::new(),
-            Some(dir) => load::load(dir).map_err(|problem| ConfigError::Scripts {
-                upstream: name.clone(),
-                problem,
-            })?,
+        let scripts = match scripts_dir.map(load::scripts).transpose() {
+            Ok(scripts) => scripts.unwrap_or_default(),
+            Err(problem) => {
+                return Err(ConfigError::Scripts {
+                    upstream: name,
+                    problem,
+                });
+            }
         };
         Ok(Self {
             name,
@@ -50,58 +62,40 @@ impl Scripted {
         })
     }
 
-    /// The script that a request names, or whose `match` stands in what the user said last; in the order of their names.
+    /// The script of this turn: the one that is named, else the one whose `match` is the longest text in the user's words, the
+    /// first by name among equals.
     fn choose(
         &self,
-        named: Option<&str>,
-        text: &str,
-    ) -> Result<Option<(&str, &Script)>, UpstreamError> {
-        let mut scripts = self
-            .scripts
-            .iter()
-            .map(|(name, script)| (name.as_str(), script));
-        let Some(wanted) = named else {
-            return Ok(scripts.find(|(_, script)| {
-                let matches = script.matches.as_deref();
-                matches.is_some_and(|matches| text.contains(matches))
-            }));
-        };
-        let found = scripts.find(|(name, _)| *name == wanted);
-        found.map(Some).ok_or_else(|| {
-            let text = format!(
-                "belljar-script: there is no script named `{}`",
-                Brief(wanted)
-            );
-            UpstreamError::new(
-                UpstreamErrorKind::Rejected { status: 400 },
-                format!("upstream `{}`: {text}", self.name),
-            )
-            .telling(text)
-        })
+        hint: Option<&str>,
+        turn: &TurnSoFar<'_>,
+    ) -> Result<Option<&Script>, UpstreamError> {
+        if let Some(name) = hint {
+            let script = self.scripts.get(name).map(Some);
+            return script.ok_or_else(|| self.unknown_script(name));
+        }
+        let words = turn.text();
+        let mut best: Option<(usize, &Script)> = None;
+        for script in self.scripts.values() {
+            let Some(matches) = &script.matches else {
+                continue;
+            };
+            let longer = best.is_none_or(|(length, _)| matches.len() > length);
+            if longer && words.contains(matches.as_str()) {
+                best = Some((matches.len(), script));
+            }
+        }
+        Ok(best.map(|(_, script)| script))
     }
 
-    fn step(
-        &self,
-        request: &SamplingRequest,
-        hints: &SamplingHints,
-    ) -> Result<(Step, usize), UpstreamError> {
-        let turn = Turn::of(&request.messages);
-        let step = match self.choose(hints.script.as_deref(), &turn.text)? {
-            None => rule::next_step(request, &turn, &hints.uploads),
-            Some((name, script)) => match script.steps.get(turn.samplings) {
-                Some(step) => step.clone(),
-                None => past_the_end(name, script, turn.samplings),
-            },
-        };
-        Ok((step, turn.samplings))
+    fn unknown_script(&self, name: &str) -> UpstreamError {
+        let message = format!(
+            "belljar-script: there is no script `{}`; {}",
+            Brief(name),
+            load::names(&self.scripts)
+        );
+        let operator = format!("upstream `{}`: {message}", self.name);
+        UpstreamError::new(UpstreamErrorKind::Rejected { status: 400 }, operator).telling(message)
     }
-}
-
-fn past_the_end(name: &str, script: &Script, samplings: usize) -> Step {
-    let (wanted, all) = (samplings + 1, script.steps.len());
-    Step::saying(vec![StepBlock::Text(format!(
-        "The script `{name}` has no step {wanted}: it ends after {all}."
-    ))])
 }
 
 impl Upstream for Scripted {
@@ -110,17 +104,26 @@ impl Upstream for Scripted {
     }
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
-        match self.step(&request, &hints) {
-            Err(error) => Box::pin(futures_util::stream::iter([Err(error)])),
-            Ok((step, samplings)) => {
-                let mut hasher = DefaultHasher::new();
-                (&hints.request_id, samplings).hash(&mut hasher);
-                play::play(
-                    self.name.clone(),
-                    step,
-                    hasher.finish(),
-                    input_bytes(&request),
-                )
+        let turn = TurnSoFar::of(&request.messages);
+        let script = match self.choose(hints.script.as_deref(), &turn) {
+            Ok(script) => script,
+            Err(error) => return Box::pin(futures_util::stream::iter([Err(error)])),
+        };
+        let mut part = Part {
+            upstream: &self.name,
+            request: &request,
+            request_id: &hints.request_id,
+            step_index: turn.samplings(),
+        };
+        let Some(script) = script else {
+            return play(&rule::step(&request, &turn, &hints.uploads), &part);
+        };
+        part.step_index = next_step(script, &turn);
+        match script.steps.get(part.step_index) {
+            Some(step) => play(step, &part),
+            None => {
+                let end = Step::of(vec![StepBlock::Text(NO_MORE_STEPS.to_owned())]);
+                play(&end, &part)
             }
         }
     }
@@ -130,15 +133,18 @@ impl Upstream for Scripted {
     }
 }
 
-/// The size of the prompt, for the count of tokens.
-fn input_bytes(request: &SamplingRequest) -> usize {
-    let size = |text: serde_json::Result<String>| text.map_or(0, |text| text.len());
-    let tools: usize = crate::lower::lower(request, &BTreeMap::new())
-        .tools
-        .iter()
-        .map(|tool| size(serde_json::to_string(tool)))
-        .sum();
-    size(serde_json::to_string(&request.messages))
-        + size(serde_json::to_string(&request.system))
-        + tools
+/// The step that comes next. A step that pauses without a call leaves its text as its only trace.
+fn next_step(script: &Script, turn: &TurnSoFar<'_>) -> usize {
+    let mut next = turn.samplings();
+    let mut said = turn.said();
+    while let Some(step) = script.steps.get(next) {
+        let pauses = step.stop_reason == Some(StopReason::PauseTurn) && !step.calls();
+        let text = step.text();
+        match said.strip_prefix(text.as_str()) {
+            Some(rest) if pauses && !text.is_empty() => said = rest,
+            Some(_) | None => break,
+        }
+        next += 1;
+    }
+    next
 }

@@ -1,219 +1,250 @@
-//! The fixed rule for turns without a script: run the user's own code, or look at the user's own data, and quote the output.
+//! The fixed rule: what the built-in model does without a script. It runs the code in the user's message, or describes an uploaded
+//! table, and quotes what came out. It never pretends to understand.
 
 use std::collections::BTreeMap;
 
+use belljar_wire::message::StopReason;
+use belljar_wire::read::Brief;
 use belljar_wire::sampling::{ModelTool, SamplingRequest};
 use belljar_wire::tool::{SubTool, ToolChoiceMode};
 use serde_json::{Value, json};
 
-use super::fence::{Fenced, Language, fence, fenced_code};
-use super::history::Turn;
-use super::script::{Step, StepBlock};
-use crate::lower::Rendered;
+use crate::scripted::fences::{self, Code, Language};
+use crate::scripted::history::TurnSoFar;
+use crate::scripted::play::TOKEN_BYTES;
+use crate::scripted::quote::{self, Outcome};
+use crate::scripted::script::{Step, StepBlock};
+use crate::scripted::shell;
 
-/// Most bytes of one output that the answer quotes.
-const QUOTE_BYTES_MAX: usize = 16 * 1024;
+/// The analysis of a table, written to be read: it stands in the reply as a call's input.
+const ANALYSIS: &str = include_str!("analysis.py");
 
-const SELF_DESCRIPTION: &str = "I am Belljar's built-in scripted model, not a language model: I follow a fixed rule. Send a \
-     message with a fenced ```python or ```bash block and declare the code execution tool, and I run the block and quote its \
-     output. Send a CSV file as a container_upload, and I summarize and plot it. To talk to a language model, configure an \
-     upstream.";
+const ABOUT: &str = include_str!("about.md");
 
-const NO_TOOL: &str = "I am Belljar's built-in scripted model. There is something to run here, but the request offers no tool \
-     that I could run it with: declare the code execution tool, for example \
-     {\"type\": \"code_execution_20250825\", \"name\": \"code_execution\"}.";
+const NO_TOOL: &str = "The request offers no tool to run code with. Declare the code execution tool in `tools`: \
+                       `{\"type\": \"code_execution_20250825\", \"name\": \"code_execution\"}`.";
 
-/// Describes uploaded tables; a list of file names named `UPLOADS` precedes it.
-const SUMMARY: &str = include_str!("summary.py");
+const DISCLAIMER: &str =
+    "_Belljar's built-in model ran this by a fixed rule; it is not a language model._";
 
-/// The next sampling of the turn.
-pub(super) fn next_step(
-    request: &SamplingRequest,
-    turn: &Turn<'_>,
-    uploads: &BTreeMap<String, String>,
-) -> Step {
-    let runner = Runner::of(request);
-    let blocks = fenced_code(&turn.text);
-    if blocks.is_empty() && turn.uploads.is_empty() {
-        return say(SELF_DESCRIPTION);
-    }
-    let Some(runner) = runner else {
-        return say(NO_TOOL);
-    };
-    if blocks.is_empty() {
-        return match turn.samplings {
-            0 => call(
-                "I look at the uploaded data.",
-                runner.run(&Fenced {
-                    language: Language::Python,
-                    code: summary(&turn.uploads, uploads),
-                }),
-            ),
-            _ => say(data_answer(&turn.outcomes)),
-        };
-    }
-    match blocks.get(turn.samplings) {
-        Some(block) => {
-            let (number, all) = (turn.samplings + 1, blocks.len());
-            let language = block.language.name();
-            let intro = match all {
-                1 => format!("I run the {language} block."),
-                _ => format!("I run block {number} of {all} ({language})."),
-            };
-            call(intro, runner.run(block))
-        }
-        None => say(code_answer(&blocks, &turn.outcomes)),
-    }
-}
-
-fn say(text: impl Into<String>) -> Step {
-    Step::saying(vec![StepBlock::Text(text.into())])
-}
-
-fn call(intro: impl Into<String>, (sub_tool, input): (SubTool, Value)) -> Step {
-    Step::saying(vec![
-        StepBlock::Text(intro.into()),
-        StepBlock::ToolUse {
-            name: sub_tool.name().to_owned(),
-            input,
-        },
-    ])
-}
-
-/// How code can be run with what the request offers.
+/// Which tools there are to run code with.
 #[derive(Clone, Copy)]
-enum Runner {
+enum Hands {
+    /// Bash, and perhaps Python cells.
+    Bash { python: bool },
+    /// Python cells only.
     Python,
-    Bash,
-    Both,
 }
 
-impl Runner {
+impl Hands {
     fn of(request: &SamplingRequest) -> Option<Self> {
-        let choice = request.tool_choice.as_ref();
-        if choice.is_some_and(|choice| choice.mode == ToolChoiceMode::None) {
+        let mode = request.tool_choice.as_ref().map(|choice| &choice.mode);
+        if matches!(mode, Some(ToolChoiceMode::None)) {
             return None;
         }
         let offers = |wanted: SubTool| {
-            request.tools.iter().any(|tool| match tool {
-                ModelTool::Server { sub_tool, .. } => *sub_tool == wanted,
-                ModelTool::Custom(_) | ModelTool::Vendor(_) => false,
-            })
+            request.tools.iter().any(
+                |tool| matches!(tool, ModelTool::Server { sub_tool, .. } if *sub_tool == wanted),
+            )
         };
-        match (
-            offers(SubTool::CodeExecution),
-            offers(SubTool::BashCodeExecution),
-        ) {
-            (true, true) => Some(Self::Both),
-            (true, false) => Some(Self::Python),
-            (false, true) => Some(Self::Bash),
+        let python = offers(SubTool::CodeExecution);
+        match (offers(SubTool::BashCodeExecution), python) {
+            (true, python) => Some(Self::Bash { python }),
+            (false, true) => Some(Self::Python),
             (false, false) => None,
         }
     }
+}
 
-    fn run(self, block: &Fenced) -> (SubTool, Value) {
-        let code = &block.code;
-        match (block.language, self) {
-            (Language::Python, Self::Python | Self::Both) => {
-                (SubTool::CodeExecution, json!({"code": code}))
+/// One call to make.
+enum Task {
+    Code(Code),
+    Table { name: String },
+}
+
+impl Task {
+    fn title(&self) -> String {
+        match self {
+            Self::Code(code) => format!("the {} block", code.language.name()),
+            Self::Table { name } => format!("the analysis of {}", quoted(name)),
+        }
+    }
+
+    fn call(&self, hands: Hands) -> StepBlock {
+        let (sub_tool, text) = match (self, hands) {
+            (Self::Code(code), hands) => code_call(code, hands),
+            (Self::Table { name }, Hands::Bash { .. }) => {
+                let argument = format!(" \"$INPUT_DIR\"/{}", shell::word(name));
+                (
+                    SubTool::BashCodeExecution,
+                    shell::python(ANALYSIS, &argument),
+                )
             }
-            (Language::Bash, Self::Bash | Self::Both) => {
-                (SubTool::BashCodeExecution, json!({"command": code}))
+            (Self::Table { name }, Hands::Python) => {
+                let arguments = format!(
+                    "import os, sys\nsys.argv = [\"analysis\", os.path.join(os.environ[\"INPUT_DIR\"], {})]\n",
+                    shell::python_string(name)
+                );
+                (SubTool::CodeExecution, arguments + ANALYSIS)
             }
-            (Language::Python, Self::Bash) => (
-                SubTool::BashCodeExecution,
-                json!({"command": python_in_bash(code)}),
-            ),
-            (Language::Bash, Self::Python) => (
-                SubTool::CodeExecution,
-                json!({"code": bash_in_python(code)}),
-            ),
+        };
+        let input = match sub_tool {
+            SubTool::CodeExecution => json!({ "code": text }),
+            SubTool::BashCodeExecution | SubTool::TextEditorCodeExecution => {
+                json!({ "command": text })
+            }
+        };
+        StepBlock::ToolUse {
+            name: sub_tool.name().to_owned(),
+            input,
+            id: None,
         }
     }
 }
 
-/// A here-document takes any text, as long as no line of it is the delimiter.
-pub(super) fn python_in_bash(code: &str) -> String {
-    let taken = |delimiter: &str| code.split('\n').any(|line| line == delimiter);
-    let mut delimiter = "BELLJAR_PYTHON".to_owned();
-    while taken(&delimiter) {
-        delimiter.push('_');
+fn code_call(code: &Code, hands: Hands) -> (SubTool, String) {
+    let source = &code.source;
+    match (code.language, hands) {
+        (Language::Python, Hands::Bash { python: true } | Hands::Python) => {
+            (SubTool::CodeExecution, source.clone())
+        }
+        (Language::Python, Hands::Bash { python: false }) => {
+            (SubTool::BashCodeExecution, shell::python(source, ""))
+        }
+        (Language::Bash, Hands::Bash { .. }) => (SubTool::BashCodeExecution, source.clone()),
+        (Language::Bash, Hands::Python) => {
+            (SubTool::CodeExecution, shell::bash_from_python(source))
+        }
     }
-    let end = if code.is_empty() || code.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
-    format!("python3 - <<'{delimiter}'\n{code}{end}{delimiter}\n")
 }
 
-/// A JSON string is a Python string, too. The script goes through a file: as an argument it could be too long, and on standard
-/// input its own commands would read it.
-pub(super) fn bash_in_python(code: &str) -> String {
-    let literal = Value::from(code);
+/// What a message asks for.
+struct Plan {
+    tasks: Vec<Task>,
+    /// Uploads that are no tables; the name, or the id where no name is known.
+    others: Vec<String>,
+}
+
+impl Plan {
+    fn of(turn: &TurnSoFar<'_>, uploads: &BTreeMap<String, String>) -> Self {
+        let code = fences::code(&turn.text());
+        let mut plan = Self {
+            tasks: code.into_iter().map(Task::Code).collect(),
+            others: Vec::new(),
+        };
+        if !plan.tasks.is_empty() {
+            return plan;
+        }
+        for id in turn.uploads() {
+            match uploads.get(id) {
+                Some(name) if is_table(name) => plan.tasks.push(Task::Table { name: name.clone() }),
+                Some(name) => plan.others.push(name.clone()),
+                None => plan.others.push(id.to_owned()),
+            }
+        }
+        plan
+    }
+}
+
+/// Whether the analysis reads such a file. A name that could leave the input directory, or that no file can have, is none.
+fn is_table(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    let stem = lower.strip_suffix(".gz").unwrap_or(&lower);
+    let table = stem.ends_with(".csv") || stem.ends_with(".tsv");
+    table && !name.contains(['/', '\0'])
+}
+
+/// The next sampling of a turn without a script.
+pub(super) fn step(
+    request: &SamplingRequest,
+    turn: &TurnSoFar<'_>,
+    uploads: &BTreeMap<String, String>,
+) -> Step {
+    let plan = Plan::of(turn, uploads);
+    let Some(hands) = Hands::of(request) else {
+        return answer(without_tools(&plan), request.max_tokens);
+    };
+    if plan.tasks.is_empty() {
+        return answer(without_tasks(&plan), request.max_tokens);
+    }
+    match plan.tasks.get(turn.samplings()) {
+        Some(task) => {
+            let title = task.title();
+            let text = match plan.tasks.len() {
+                1 => format!("Running {title}."),
+                all => format!("Running {title} ({} of {all}).", turn.samplings() + 1),
+            };
+            Step::of(vec![StepBlock::Text(text), task.call(hands)])
+        }
+        None => answer(report(&plan, turn), request.max_tokens),
+    }
+}
+
+/// The last step: a text, cut where the turn's tokens end.
+fn answer(mut text: String, max_tokens: u64) -> Step {
+    let bytes_max = usize::try_from(max_tokens.saturating_mul(TOKEN_BYTES)).unwrap_or(usize::MAX);
+    let cut = text.len() > bytes_max;
+    text.truncate(text.floor_char_boundary(bytes_max));
+    let mut step = Step::of(vec![StepBlock::Text(text)]);
+    step.stop_reason = cut.then_some(StopReason::MaxTokens);
+    step
+}
+
+fn without_tools(plan: &Plan) -> String {
+    if plan.tasks.is_empty() && plan.others.is_empty() {
+        return ABOUT.trim_end().to_owned();
+    }
+    format!("{NO_TOOL}\n\n{}", ABOUT.trim_end())
+}
+
+fn without_tasks(plan: &Plan) -> String {
+    if plan.others.is_empty() {
+        return ABOUT.trim_end().to_owned();
+    }
+    format!("{}\n\n{}", others(plan), ABOUT.trim_end())
+}
+
+fn others(plan: &Plan) -> String {
+    let names: Vec<String> = plan.others.iter().map(|name| quoted(name)).collect();
     format!(
-        "import subprocess, sys, tempfile\n\
-         with tempfile.NamedTemporaryFile('w', suffix='.sh', encoding='utf-8', newline='') as script:\n    \
-             script.write({literal})\n    \
-             script.flush()\n    \
-             done = subprocess.run(['bash', script.name], stdin=subprocess.DEVNULL, capture_output=True)\n\
-         sys.stdout.write(done.stdout.decode('utf-8', 'replace'))\n\
-         sys.stderr.write(done.stderr.decode('utf-8', 'replace'))\n\
-         if done.returncode:\n    \
-             sys.exit(done.returncode)\n"
+        "Uploaded to `$INPUT_DIR`, and of no kind that the fixed rule describes: {}. Send a fenced `bash` or `python` block that \
+         reads what you want to know.",
+        names.join(", ")
     )
 }
 
-/// The program that describes the uploads: it looks at what is there when a name is not known.
-pub(super) fn summary(file_ids: &[&str], uploads: &BTreeMap<String, String>) -> String {
-    let names: Option<Vec<&str>> = file_ids
-        .iter()
-        .map(|id| uploads.get(*id).map(String::as_str))
-        .collect();
-    let names = Value::from(names.unwrap_or_default());
-    format!("UPLOADS = {names}\n{SUMMARY}")
-}
-
-fn code_answer(blocks: &[Fenced], outcomes: &[Rendered]) -> String {
-    if let ([block], [outcome]) = (blocks, outcomes) {
-        let language = block.language.name();
-        return format!("The {language} block {}", quoted(outcome));
+fn report(plan: &Plan, turn: &TurnSoFar<'_>) -> String {
+    let mut results = turn.results().into_iter();
+    let mut parts = Vec::new();
+    for (index, task) in plan.tasks.iter().enumerate() {
+        let outcome = Outcome::of(results.next().flatten());
+        let mut title = task.title();
+        if plan.tasks.len() > 1 {
+            title = format!("{title} ({} of {})", index + 1, plan.tasks.len());
+        }
+        parts.push(format!("Ran {title}: {}", outcome.told()));
+        if let (Task::Table { .. }, Outcome::Ended { files, .. }) = (task, &outcome) {
+            parts.push(chart(files));
+        }
     }
-    let mut parts = vec![format!("I ran {} blocks.", blocks.len())];
-    for (index, block) in blocks.iter().enumerate() {
-        let (number, language) = (index + 1, block.language.name());
-        parts.push(match outcomes.get(index) {
-            Some(outcome) => format!("Block {number} ({language}) {}", quoted(outcome)),
-            None => format!("Block {number} ({language}) has no result in this conversation."),
-        });
+    if !plan.others.is_empty() {
+        parts.push(others(plan));
     }
+    parts.push(DISCLAIMER.to_owned());
     parts.join("\n\n")
 }
 
-fn data_answer(outcomes: &[Rendered]) -> String {
-    match outcomes {
-        [] => "The look at the uploaded data has no result in this conversation.".to_owned(),
-        [outcome, ..] => format!("The look at the uploaded data {}", quoted(outcome)),
+fn chart(files: &[String]) -> String {
+    match files {
+        [] => "No chart was made.".to_owned(),
+        [id, ..] => {
+            format!("A chart was made: `chart.png`, to be had from the Files API as `{id}`.")
+        }
     }
 }
 
-fn quoted(outcome: &Rendered) -> String {
-    let verb = if outcome.is_error {
-        "could not be run"
-    } else {
-        "gave"
-    };
-    let text = outcome.text.as_str();
-    if text.len() <= QUOTE_BYTES_MAX {
-        return format!("{verb}:\n\n{}", fence(text));
-    }
-    let end = (0..=QUOTE_BYTES_MAX)
-        .rev()
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or(0);
-    let (quote, left) = (&text[..end], text.len() - end);
-    format!(
-        "{verb}:\n\n{}\n\n({left} more bytes are not quoted.)",
-        fence(quote)
-    )
+/// A file's name for a person: on one line, and short.
+fn quoted(name: &str) -> String {
+    let json = Value::from(name).to_string();
+    quote::inline(&Brief(&json).to_string())
 }

@@ -1,0 +1,7 @@
+//! The scripted model, through the door by which the server sees it.
+
+mod asked;
+mod bad_scripts;
+mod played;
+mod rule;
+mod steps;
