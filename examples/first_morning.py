@@ -7,6 +7,7 @@ Only `base_url` differs from a program that talks to the hosted API.
 """
 
 import argparse
+import sys
 import textwrap
 from pathlib import Path
 
@@ -35,8 +36,16 @@ echo "$(wc -l < "$INPUT_DIR/{name}") lines, by $(python3 --version), as $(id -un
 """
 
 
+def bold(text):
+    return f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text
+
+
+def dim(text):
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
+
+
 def heading(text):
-    print(f"\n\033[1m── {text} {'─' * max(0, 92 - len(text))}\033[0m")
+    print("\n" + bold(f"── {text} {'─' * max(0, 92 - len(text))}"))
 
 
 def show_block(block):
@@ -44,12 +53,12 @@ def show_block(block):
     if block.type == "server_tool_use":
         given = block.input
         code = given.get("command") if block.name == "bash_code_execution" else given.get("file_text") or given.get("path")
-        print(f"\n\033[2mcode ({block.name})\033[0m")
+        print("\n" + dim(f"code ({block.name})"))
         print(framed(shortened(code or str(given))))
     elif block.type == "bash_code_execution_tool_result":
         show_result(block.content)
     elif block.type.endswith("_tool_result"):
-        print(f"\033[2m{block.content.type}\033[0m")
+        print(dim(f"{block.content.type}"))
     elif block.type == "text":
         print()
 
@@ -69,9 +78,9 @@ def shortened(code):
 
 def show_result(result):
     if result.type != "bash_code_execution_result":
-        print(f"\033[2mno result: {result.error_code}\033[0m")
+        print(dim(f"no result: {result.error_code}"))
         return
-    print(f"\033[2moutput (exit status {result.return_code})\033[0m")
+    print(dim(f"output (exit status {result.return_code})"))
     print(framed((result.stdout + result.stderr).rstrip() or "(none)"))
 
 
@@ -87,7 +96,7 @@ def turn(client, content, container=None):
                 show_block(event.content_block)
         message = stream.get_final_message()
     usage = message.usage
-    print(f"\n\033[2m[{message.stop_reason}; {message.container.id}; {usage.input_tokens} tokens in, {usage.output_tokens} out]\033[0m")
+    print("\n" + dim(f"[{message.stop_reason}; {message.container.id}; {usage.input_tokens} tokens in, {usage.output_tokens} out]"))
     return message
 
 

@@ -1,7 +1,7 @@
 # What the scripts need of this machine: finds it, installs what is missing, or says exactly what to run.
 # Sourced by scripts/demo and scripts/test, from the root of the repository.
 
-say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+say() { if [ -t 1 ]; then printf '\033[1m==> %s\033[0m\n' "$*"; else printf '==> %s\n' "$*"; fi; }
 die() { printf '\nbelljar: %s\n' "$*" >&2; exit 1; }
 
 # Downloads and builds that outlive one run. The server keeps its images in the same place.

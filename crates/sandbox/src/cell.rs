@@ -111,21 +111,7 @@ async fn attempt(
         command::wait(&mut guest.talk, id, started + cell.wall, draining, stopped).await
     };
     let at_end = guest.stats();
-    let (end, mut survives) = match end {
-        End::NotStarted(failure) => {
-            command::clean(&mut guest.talk, output).await?;
-            return Err(SandboxError::NotStarted(said(failure)).into());
-        }
-        End::Died(reason) => {
-            let reason = guest.explain(reason);
-            (End::Died(reason.clone()), Err(reason))
-        }
-        End::TimedOut | End::Cancelled => {
-            let killed = command::kill(&mut guest.talk, id, &output).await;
-            (end, killed.map_err(|reason| guest.explain(reason)))
-        }
-        End::Exited { .. } => (end, Ok(())),
-    };
+    let (end, mut survives) = settle(guest, end, id, &output).await?;
     let wall = started.elapsed();
     let after = guest.stats();
     let facts = Facts {
@@ -163,6 +149,25 @@ async fn attempt(
         losses,
     };
     Ok(((judged.outcome)(output), survives))
+}
+
+/// Does what the command's end asks for, and tells whether the container survives it.
+async fn settle(guest: &mut Guest, end: End, id: u64, output: &str) -> Result<(End, Result<(), DeathReason>), Trouble> {
+    match end {
+        End::NotStarted(failure) => {
+            command::clean(&mut guest.talk, output.to_owned()).await?;
+            Err(SandboxError::NotStarted(said(failure)).into())
+        }
+        End::Died(reason) => {
+            let reason = guest.explain(reason);
+            Ok((End::Died(reason.clone()), Err(reason)))
+        }
+        End::TimedOut | End::Cancelled => {
+            let killed = command::kill(&mut guest.talk, id, output).await;
+            Ok((end, killed.map_err(|reason| guest.explain(reason))))
+        }
+        End::Exited { .. } => Ok((end, Ok(()))),
+    }
 }
 
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.

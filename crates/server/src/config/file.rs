@@ -57,7 +57,9 @@ pub struct SandboxTable {
     pub cell_wall_s_max: u64,
     pub invocation_wall_s_max: u64,
     pub output_bytes_max: u64,
-    pub container_idle_s_max: u64,
+    pub pool_containers: Option<u32>,
+    pub container_idle_s_max: Option<u64>,
+    pub container_expiry_s: u64,
     pub container_life_s_max: u64,
     pub containers_max: usize,
     pub limits: String,
@@ -74,7 +76,9 @@ impl Default for SandboxTable {
             cell_wall_s_max: 90,
             invocation_wall_s_max: 300,
             output_bytes_max: 1_048_576,
-            container_idle_s_max: 3600,
+            pool_containers: None,
+            container_idle_s_max: None,
+            container_expiry_s: 3600,
             container_life_s_max: 2_592_000,
             containers_max: 256,
             limits: "required".to_owned(),
@@ -181,6 +185,15 @@ impl ConfigFile {
 }
 
 impl SandboxTable {
+    /// Keys that were set although this version does nothing with them; said at start, so that nobody relies on them.
+    pub fn unused(&self) -> Vec<&'static str> {
+        let set = [
+            ("sandbox.pool_containers", self.pool_containers.is_some()),
+            ("sandbox.container_idle_s_max", self.container_idle_s_max.is_some()),
+        ];
+        set.into_iter().filter(|(_, set)| *set).map(|(key, _)| key).collect()
+    }
+
     /// The limits, checked.
     pub fn limits(&self) -> Result<SandboxConfig, ConfigError> {
         let positive = |name: &str, value: u64| match value {
@@ -203,7 +216,7 @@ impl SandboxTable {
             cell_wall_s_max: positive("cell_wall_s_max", self.cell_wall_s_max)?.max(positive("invocation_wall_s_max", self.invocation_wall_s_max)?),
             output_bytes_max: positive("output_bytes_max", self.output_bytes_max)?,
             containers_max: self.containers_max.max(1),
-            container_idle: Duration::from_secs(positive("container_idle_s_max", self.container_idle_s_max)?),
+            container_idle: Duration::from_secs(positive("container_expiry_s", self.container_expiry_s)?),
             container_life: Duration::from_secs(positive("container_life_s_max", self.container_life_s_max)?),
             limits_need,
             ..SandboxConfig::default()

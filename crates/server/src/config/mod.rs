@@ -41,6 +41,8 @@ pub struct Config {
     pub serving: Serving,
     /// What may not run.
     pub guard_rules: Vec<Rule>,
+    /// Keys that were set although this version does nothing with them.
+    pub unused_keys: Vec<&'static str>,
     /// True when nothing at all was configured.
     pub is_default: bool,
 }
@@ -105,6 +107,7 @@ impl Config {
             sandbox: file.sandbox.limits()?,
             serving: file.serving(),
             guard_rules: file.guard_rules()?,
+            unused_keys: file.sandbox.unused(),
             is_default,
             data_dir,
         })
