@@ -67,13 +67,20 @@ impl Drop for Mounted {
         }
         match rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(rustix::io::Errno::BUSY) => {}
-            Err(errno) => tracing::warn!(path = %self.path.display(), %errno, "unmounting an image"),
+            Err(errno) => {
+                tracing::warn!(path = %self.path.display(), %errno, "unmounting an image")
+            }
         }
     }
 }
 
 /// Mounts or unpacks an image that has been checked.
-pub(crate) async fn mount(cache: &Cache, run_dir: &Path, digest: Digest, monitor: &Monitor) -> Result<Mounted, ImageError> {
+pub(crate) async fn mount(
+    cache: &Cache,
+    run_dir: &Path,
+    digest: Digest,
+    monitor: &Monitor,
+) -> Result<Mounted, ImageError> {
     if geteuid().is_root() {
         match mount_file(cache, run_dir, digest).await {
             Ok(mounted) => return Ok(mounted),
@@ -85,7 +92,12 @@ pub(crate) async fn mount(cache: &Cache, run_dir: &Path, digest: Digest, monitor
     }
     let path = unpacked(cache, digest, monitor).await?;
     let owner_base = geteuid().is_root().then_some(OWNER_BASE);
-    Ok(Mounted { path, digest, owner_base, held: None })
+    Ok(Mounted {
+        path,
+        digest,
+        owner_base,
+        held: None,
+    })
 }
 
 enum Refused {
@@ -102,11 +114,20 @@ impl From<ImageError> for Refused {
 
 async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mounted, Refused> {
     // 0755: a container's own user has to pass through.
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).doing("making", run_dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run_dir)
+        .doing("making", run_dir)?;
     let meta = fs::metadata(run_dir).doing("reading", run_dir)?;
     if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
         let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
-        return Err(ImageError::CacheNotOurs { path: run_dir.to_owned(), owner, mode }.into());
+        return Err(ImageError::CacheNotOurs {
+            path: run_dir.to_owned(),
+            owner,
+            mode,
+        }
+        .into());
     }
     let path = run_dir.join(digest.hex());
     let lock_path = run_dir.join(format!("{}.lock", digest.hex()));
@@ -114,23 +135,42 @@ async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mou
     loop {
         // Alone while mounting; then shared. Changing the kind of lock lets go of it for an instant, in which the last
         // of the others may unmount: hence the second look.
-        let taken = take(lock.try_clone().doing("opening", &lock_path)?, FlockOperation::LockExclusive).await;
+        let taken = take(
+            lock.try_clone().doing("opening", &lock_path)?,
+            FlockOperation::LockExclusive,
+        )
+        .await;
         taken.doing("locking", &lock_path)?;
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).doing("making", &path)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&path)
+            .doing("making", &path)?;
         if !is_mounted(&path)? {
             mount_at(&cache.image(&digest), &path).await?;
         }
-        let taken = take(lock.try_clone().doing("opening", &lock_path)?, FlockOperation::LockShared).await;
+        let taken = take(
+            lock.try_clone().doing("opening", &lock_path)?,
+            FlockOperation::LockShared,
+        )
+        .await;
         taken.doing("locking", &lock_path)?;
         if is_mounted(&path)? {
-            return Ok(Mounted { path, digest, owner_base: Some(OWNER_BASE), held: Some(Held { lock }) });
+            return Ok(Mounted {
+                path,
+                digest,
+                owner_base: Some(OWNER_BASE),
+                held: Some(Held { lock }),
+            });
         }
     }
 }
 
 async fn take(file: File, operation: FlockOperation) -> std::io::Result<()> {
     // Held by others only while they mount.
-    tokio::task::spawn_blocking(move || flock(&file, operation)).await?.map_err(Into::into)
+    tokio::task::spawn_blocking(move || flock(&file, operation))
+        .await?
+        .map_err(Into::into)
 }
 
 fn is_mounted(path: &Path) -> Result<bool, ImageError> {
@@ -150,11 +190,21 @@ async fn mount_at(file: &Path, path: &Path) -> Result<(), Refused> {
         Err(errno) => return Err(ImageError::io("mounting", file, errno).into()),
     }
     let (file_text, path_text) = (file.to_string_lossy(), path.to_string_lossy());
-    let line = ["mount", "-t", "erofs", "-o", "ro,nosuid,nodev,loop", &file_text, &path_text];
+    let line = [
+        "mount",
+        "-t",
+        "erofs",
+        "-o",
+        "ro,nosuid,nodev,loop",
+        &file_text,
+        &path_text,
+    ];
     if program::works(&line).await {
         return Ok(());
     }
-    Err(Refused::Impossible("neither mounting the file nor a loop device works".into()))
+    Err(Refused::Impossible(
+        "neither mounting the file nor a loop device works".into(),
+    ))
 }
 
 /// The image's tree in the cache, unpacked now if it is not there.
@@ -172,7 +222,11 @@ async fn unpacked(cache: &Cache, digest: Digest, monitor: &Monitor) -> Result<Pa
     unpack::remove_tree(&half)?;
     let log = Log::create(cache.log("extract"))?;
     let mut meter = monitor.start(Phase::Extract, None);
-    let owner = if geteuid().is_root() { "--preserve-owner" } else { "--no-preserve-owner" };
+    let owner = if geteuid().is_root() {
+        "--preserve-owner"
+    } else {
+        "--no-preserve-owner"
+    };
     Program::clean("fsck.erofs")
         .path_arg("--extract=", &half)
         .arg("--preserve-perms")
