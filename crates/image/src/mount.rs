@@ -1,9 +1,10 @@
 //! Makes an image's tree appear as a directory that containers can take as their lower layer.
 //!
 //! As root the file is mounted, read-only, `nosuid`, `nodev`, at `<run dir>/<digest>`, straight (Linux 6.12 and later)
-//! or through a loop device. All processes share the mount. Each user holds a shared lock on `<digest>.lock` beside
-//! it; who lets go and gets the exclusive lock was the last, and unmounts. A process that was killed lets go as well;
-//! its mount is found and used by the next.
+//! or through a loop device. All processes share the mount. Two kinds of lock (flock(2)) see to it: `lock` is held for
+//! the moment of mounting or unmounting; `<digest>.lock` is held shared by every user, and changes hands only under the
+//! first. Who lets go and can have the second alone was the last, and unmounts. A process that was killed lets go as
+//! well; its mount is found and used by the next.
 //!
 //! Without root, or where the kernel has no erofs, the tree is unpacked once into the cache.
 
@@ -32,13 +33,17 @@ pub struct Mounted {
     path: PathBuf,
     digest: Digest,
     owner_base: Option<u32>,
-    /// What is to be let go; `None` for an unpacked tree, which stays.
+    /// `None` for an unpacked tree, which stays.
     held: Option<Held>,
 }
 
+/// The locks of a mount that is in use.
 #[derive(Debug)]
 struct Held {
-    lock: File,
+    /// Of the run directory, taken only for a moment.
+    moment: File,
+    /// Of this image, shared.
+    users: File,
 }
 
 impl Mounted {
@@ -61,8 +66,14 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let Some(held) = &self.held else { return };
-        if flock(&held.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Some(Held { moment, users }) = &self.held else {
+            return;
+        };
+        if let Err(errno) = flock(moment, FlockOperation::LockExclusive) {
+            tracing::warn!(path = %self.path.display(), %errno, "locking; the image stays mounted");
+            return;
+        }
+        if flock(users, FlockOperation::NonBlockingLockExclusive).is_err() {
             return;
         }
         match rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW) {
@@ -130,47 +141,39 @@ async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mou
         .into());
     }
     let path = run_dir.join(digest.hex());
-    let lock_path = run_dir.join(format!("{}.lock", digest.hex()));
-    let lock = cache::open_lock_file(&lock_path)?;
-    loop {
-        // Alone while mounting; then shared. Changing the kind of lock lets go of it for an instant, in which the last
-        // of the others may unmount: hence the second look.
-        let taken = take(
-            lock.try_clone().doing("opening", &lock_path)?,
-            FlockOperation::LockExclusive,
-        )
-        .await;
-        taken.doing("locking", &lock_path)?;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&path)
-            .doing("making", &path)?;
-        if !is_mounted(&path)? {
-            mount_at(&cache.image(&digest), &path).await?;
-        }
-        let taken = take(
-            lock.try_clone().doing("opening", &lock_path)?,
-            FlockOperation::LockShared,
-        )
-        .await;
-        taken.doing("locking", &lock_path)?;
-        if is_mounted(&path)? {
-            return Ok(Mounted {
-                path,
-                digest,
-                owner_base: Some(OWNER_BASE),
-                held: Some(Held { lock }),
-            });
-        }
+    let moment = locked(run_dir.join("lock"), FlockOperation::LockExclusive).await?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&path)
+        .doing("making", &path)?;
+    if !is_mounted(&path)? {
+        mount_at(&cache.image(&digest), &path).await?;
     }
+    // Nobody has it alone but under the lock that we hold: this does not wait.
+    let users = locked(
+        run_dir.join(format!("{}.lock", digest.hex())),
+        FlockOperation::LockShared,
+    )
+    .await?;
+    flock(&moment, FlockOperation::Unlock).doing("unlocking", run_dir)?;
+    let held = Some(Held { moment, users });
+    Ok(Mounted {
+        path,
+        digest,
+        owner_base: Some(OWNER_BASE),
+        held,
+    })
 }
 
-async fn take(file: File, operation: FlockOperation) -> std::io::Result<()> {
-    // Held by others only while they mount.
-    tokio::task::spawn_blocking(move || flock(&file, operation))
-        .await?
-        .map_err(Into::into)
+/// Waits for a lock that others hold for moments only.
+async fn locked(path: PathBuf, operation: FlockOperation) -> Result<File, ImageError> {
+    let (file, place) = (cache::open_lock_file(&path)?, path.clone());
+    let taken = tokio::task::spawn_blocking(move || {
+        flock(&file, operation).doing("locking", &path)?;
+        Ok(file)
+    });
+    taken.await.doing("locking", &place)?
 }
 
 fn is_mounted(path: &Path) -> Result<bool, ImageError> {

@@ -263,19 +263,14 @@ impl<'a> TreeWriter<'a> {
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_dirs(above),
             opened => opened,
         };
-        let parent = match parent {
-            Err(Errno::LOOP) => {
-                return Err(self.bad(path, ArchiveProblem::Malformed("a loop of links".into())));
-            }
-            Err(Errno::NOTDIR) => {
-                return Err(self.bad(
-                    path,
-                    ArchiveProblem::Malformed("a file is in its way".into()),
-                ));
-            }
-            opened => opened.map_err(|errno| self.io("opening", path, errno))?,
+        let in_the_way = match parent {
+            Err(Errno::LOOP) => "a loop of links is in its way",
+            Err(Errno::NOTDIR) => "a file is in its way",
+            Err(Errno::NOENT) => "a link to nowhere is in its way",
+            Err(errno) => return Err(self.io("opening", path, errno)),
+            Ok(parent) => return action(&parent).map_err(|errno| self.io("writing", path, errno)),
         };
-        action(&parent).map_err(|errno| self.io("writing", path, errno))
+        Err(self.bad(path, ArchiveProblem::Malformed(in_the_way.into())))
     }
 
     fn make_dirs(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
