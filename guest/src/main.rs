@@ -1,2 +1,21 @@
-//! Placeholder.
-fn main() {}
+//! Process 1 of a container: stands the jail up, then runs commands and does file work for the host.
+//!
+//! Everything here runs with the rights of the code it runs, and no more; what it tells the host is not believed.
+
+mod channel;
+mod clean;
+mod command;
+mod files;
+mod frame;
+mod supervise;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args_os();
+    let _program = arguments.next();
+    match arguments.next() {
+        Some(how) => command::become_shell(&how, arguments),
+        None => supervise::main(),
+    }
+}

@@ -1,1 +1,48 @@
-//! Placeholder.
+//! Stateful containers: made, leased, given cells and files, expired. Knows nothing of the wire, HTTP
+//! or SQL.
+//!
+//! Reading order: [`Sandbox`] is the registry. Each container has a keeper (`keeper.rs`), a task that
+//! alone talks to the guest (`guest.rs`, `conversation.rs`, `channel.rs`, and the frames of
+//! `guest/src/frame.rs`); a [`Lease`] talks to the keeper. A cell is `cell.rs`, what it asks of the
+//! guest `command.rs`, what its end is called `verdict.rs`, its streams `stream.rs`, its files
+//! `harvest.rs`. The text editor is `edit/`.
+//!
+//! Whatever comes out of a container is hostile: frames, descriptors, file names and contents. A
+//! container that breaks a rule is dead; the host and the other containers do not notice.
+
+mod cell;
+mod channel;
+mod command;
+mod config;
+mod conversation;
+mod edit;
+mod environment;
+mod error;
+mod files;
+#[path = "../../../guest/src/frame.rs"]
+mod frame;
+mod guest;
+mod harvest;
+mod host;
+mod keeper;
+mod lease;
+mod names;
+mod outcome;
+mod process;
+mod program;
+mod sandbox;
+mod stream;
+mod verdict;
+mod watch;
+
+/// What this machine allows, for whoever wants to know before opening a sandbox.
+pub use belljar_jail::probe;
+pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
+pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
+pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
+pub use files::FileContent;
+pub use lease::{CellOptions, Lease};
+pub use outcome::{
+    CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream,
+};
+pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};

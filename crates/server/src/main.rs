@@ -1,2 +1,34 @@
-//! Placeholder.
-fn main() {}
+//! The `belljar` binary: the Messages API with the code execution tool, on this machine.
+
+mod access;
+mod app;
+mod cell;
+mod cli;
+mod clock;
+mod config;
+mod driver;
+mod failure;
+mod listener;
+mod organs;
+mod random;
+mod routes;
+mod utf8;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let command_line = match cli::CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            // Help and version are answers, not errors.
+            let code = if error.use_stderr() { cli::USAGE } else { 0 };
+            if error.print().is_err() {
+                return ExitCode::from(cli::FAILED);
+            }
+            return ExitCode::from(code);
+        }
+    };
+    cli::run(command_line)
+}

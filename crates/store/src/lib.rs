@@ -1,1 +1,49 @@
-//! Placeholder.
+//! Everything that must survive: files and their contents, which workspace owns which container, keys.
+//!
+//! # What lies on disk
+//! ```text
+//! <data_dir>/                 mode 0700
+//!   lock                      flock held by the one process that serves from here; holds its pid
+//!   belljar.sqlite            metadata: SQLite, WAL, synchronous=FULL
+//!   blobs/tmp/                uploads in progress
+//!   blobs/ab/cdef...          contents, named by their SHA-256; identical contents are kept once
+//! ```
+//!
+//! # The promise
+//! A file that [`FileWriter::finish`] returned is there, whole, after `kill -9` or a power cut at any later
+//! instant. The order makes it so: content is written to `blobs/tmp`, synced, renamed to its digest, the
+//! directory synced, and only then the row committed. Whatever a cut leaves behind before the commit is a
+//! file without a row, and [`Store::open`] removes those. Deleting goes the other way: row first, blob next.
+//!
+//! # Threads
+//! SQLite blocks, so it runs on two threads of its own, one connection each, fed through bounded channels.
+//! One **writer** carries out every change in turn; this is what makes it safe to drop a blob with its last
+//! reference while the same content is being uploaded again, and SQLite takes one writer at a time anyway.
+//! One **reader** answers look-ups, so that they never wait for the writer's disk syncs. Contents are
+//! written and hashed on tokio's blocking threads, chunk by chunk; no file is ever whole in memory.
+//!
+//! Nothing here knows HTTP. Every look-up takes a workspace and sees nothing of others.
+
+mod blobs;
+mod data_dir;
+mod db;
+mod error;
+mod key_ring;
+mod store;
+mod values;
+mod worker;
+mod writer;
+
+pub use error::StoreError;
+pub use key_ring::KeyRing;
+pub use store::{
+    Content, DISK_FREE_BYTES_MIN, FILE_BYTES_MAX, RECORD_KEPT_AFTER_EXPIRY, Store, StoreOptions,
+    WORKSPACE_BYTES_MAX,
+};
+pub use values::{
+    Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX, FileDraft, FilePage,
+    FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash, KeyRecord, Origin,
+    PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp, TimestampError,
+    WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+};
+pub use writer::FileWriter;

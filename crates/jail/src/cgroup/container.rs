@@ -1,0 +1,412 @@
+//! One container's cgroup.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use super::place::Controller;
+use super::{CgroupError, Limits, Stats, Version, read, read_keyed, read_number, write};
+
+/// Length of the scheduler's accounting period; the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Shortest quota the kernel takes.
+const CPU_QUOTA_US_MIN: u64 = 1_000;
+
+/// Rounds of killing what is listed; with forking stopped, one suffices, more are for processes on their way in.
+const KILL_ROUNDS_MAX: u32 = 100;
+
+/// A directory in which containers' cgroups are made, for one controller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Home {
+    pub(crate) version: Version,
+    pub(crate) directory: PathBuf,
+}
+
+/// One container's cgroup, in every hierarchy that has a part in it. Removed when dropped, if empty by then.
+#[derive(Debug)]
+pub struct Cgroup {
+    homes: BTreeMap<Controller, Home>,
+    bare_v2: Option<PathBuf>,
+}
+
+/// One file to write.
+#[derive(Debug, PartialEq, Eq)]
+struct Setting {
+    controller: Controller,
+    file: &'static str,
+    value: String,
+    presence: Presence,
+}
+
+/// Whether every kernel has a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Always,
+    /// Only with swap accounting; without it there is no swap to limit, or the operator switched it off.
+    WithSwapAccounting,
+}
+
+impl Cgroup {
+    pub(crate) fn create(
+        homes: &BTreeMap<Controller, Home>,
+        bare_v2: Option<&Path>,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<Self, CgroupError> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        let sane = !name.is_empty() && name.len() <= 128 && name.chars().all(plain);
+        if !sane || !(0.01..1e6).contains(&limits.cpus) {
+            return Err(CgroupError {
+                path: PathBuf::from(name),
+                source: io::ErrorKind::InvalidInput.into(),
+            });
+        }
+        let below = |directory: &Path| directory.join(name);
+        // Dropped on an error below, which removes what was made.
+        let mut cgroup = Self {
+            homes: BTreeMap::new(),
+            bare_v2: None,
+        };
+        let mut made = BTreeSet::new();
+        for (&controller, home) in homes {
+            let directory = below(&home.directory);
+            if made.insert(directory.clone()) {
+                fs::create_dir(&directory).map_err(CgroupError::at(&directory))?;
+            }
+            let version = home.version;
+            cgroup.homes.insert(controller, Home { version, directory });
+        }
+        if let Some(bare) = bare_v2 {
+            let directory = below(bare);
+            fs::create_dir(&directory).map_err(CgroupError::at(&directory))?;
+            cgroup.bare_v2 = Some(directory);
+        }
+        for (&controller, home) in &cgroup.homes {
+            for setting in settings(controller, home.version, limits) {
+                cgroup.set(&setting)?;
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// Moves a process in; its later children are born there.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
+        let pid = pid.as_raw_nonzero().to_string();
+        self.directories()
+            .iter()
+            .try_for_each(|directory| write(&directory.join("cgroup.procs"), &pid))
+    }
+
+    /// What has been used so far.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn stats(&self) -> Result<Stats, CgroupError> {
+        let mut stats = Stats::default();
+        for (controller, home) in &self.homes {
+            let file = |name: &str| home.directory.join(name);
+            match (controller, home.version) {
+                (Controller::Memory, Version::V1) => {
+                    stats.memory_peak_bytes = read_number(&file("memory.max_usage_in_bytes"))?;
+                    stats.oom_kills = read_keyed(&file("memory.oom_control"), "oom_kill")?;
+                }
+                (Controller::Memory, Version::V2) => {
+                    stats.memory_peak_bytes = match read_number(&file("memory.peak")) {
+                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
+                            read_number(&file("memory.current"))?
+                        }
+                        peak => peak?,
+                    };
+                    stats.oom_kills = read_keyed(&file("memory.events"), "oom_kill")?;
+                    stats.cpu_usage_us = read_keyed(&file("cpu.stat"), "usage_usec")?;
+                }
+                (Controller::Pids, _) => stats.processes = read_number(&file("pids.current"))?,
+                (Controller::Cpuacct, _) => {
+                    stats.cpu_usage_us = read_number(&file("cpuacct.usage"))? / 1_000;
+                }
+                (Controller::Cpu, _) => {}
+            }
+        }
+        Ok(stats)
+    }
+
+    /// Lifts the processor quota, so that dying is not throttled.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn lift_cpu(&self) -> Result<(), CgroupError> {
+        let Some(home) = self.homes.get(&Controller::Cpu) else {
+            return Ok(());
+        };
+        match home.version {
+            Version::V1 => write(&home.directory.join("cpu.cfs_quota_us"), "-1"),
+            Version::V2 => write(&home.directory.join("cpu.max"), "max"),
+        }
+    }
+
+    /// Kills every process in it, after lifting its quota and stopping its forks. What still is on its way into the
+    /// cgroup when this is called may live on; a container's end is [`crate::Jailed::kill`].
+    ///
+    /// # Errors
+    /// [`CgroupError`]; `EBUSY` when processes keep appearing.
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        self.lift_cpu()?;
+        let unified = self.bare_v2.clone().or_else(|| {
+            let memory = self.homes.get(&Controller::Memory)?;
+            (memory.version == Version::V2).then(|| memory.directory.clone())
+        });
+        if let Some(directory) = unified {
+            match write(&directory.join("cgroup.kill"), "1") {
+                // Before Linux 5.14.
+                Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+                done => return done,
+            }
+        }
+        self.kill_each()
+    }
+
+    fn kill_each(&self) -> Result<(), CgroupError> {
+        let Some(pids) = self.homes.get(&Controller::Pids) else {
+            return Ok(());
+        };
+        write(&pids.directory.join("pids.max"), "0")?;
+        let procs = pids.directory.join("cgroup.procs");
+        for _ in 0..KILL_ROUNDS_MAX {
+            let listed = listed(&procs)?;
+            if listed.is_empty() {
+                return Ok(());
+            }
+            let held: Vec<_> = listed
+                .into_iter()
+                .filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)))
+                .collect();
+            // Listed again with its handle held, an id cannot have passed to a stranger in between.
+            let still = self::listed(&procs)?;
+            for (pid, handle) in held {
+                if still.contains(&pid) {
+                    match pidfd_send_signal(handle, Signal::KILL) {
+                        Ok(()) | Err(Errno::SRCH) => {}
+                        Err(errno) => return Err(CgroupError::at(&procs)(errno.into())),
+                    }
+                }
+            }
+        }
+        Err(CgroupError::at(&procs)(Errno::BUSY.into()))
+    }
+
+    /// Removes it. All its processes must have been reaped.
+    ///
+    /// # Errors
+    /// [`CgroupError`], `EBUSY` while a process is left.
+    pub fn remove(mut self) -> Result<(), CgroupError> {
+        let directories = self.directories();
+        self.homes.clear();
+        self.bare_v2 = None;
+        directories
+            .iter()
+            .try_for_each(|directory| fs::remove_dir(directory).map_err(CgroupError::at(directory)))
+    }
+
+    fn directories(&self) -> BTreeSet<PathBuf> {
+        self.homes
+            .values()
+            .map(|home| home.directory.clone())
+            .chain(self.bare_v2.clone())
+            .collect()
+    }
+
+    fn set(&self, setting: &Setting) -> Result<(), CgroupError> {
+        let Some(home) = self.homes.get(&setting.controller) else {
+            return Ok(());
+        };
+        match (
+            write(&home.directory.join(setting.file), &setting.value),
+            setting.presence,
+        ) {
+            (Err(error), Presence::WithSwapAccounting)
+                if error.source.kind() == io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            (done, _) => done,
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        for directory in self.directories() {
+            // Refused by the kernel while a process is left; then a later server sweeps it.
+            let _left_to_the_sweep = fs::remove_dir(directory);
+        }
+    }
+}
+
+fn listed(procs: &Path) -> Result<Vec<Pid>, CgroupError> {
+    let text = read(procs)?;
+    Ok(text
+        .lines()
+        .filter_map(|line| line.parse().ok().and_then(Pid::from_raw))
+        .collect())
+}
+
+/// What is written for one controller, in order.
+fn settings(controller: Controller, version: Version, limits: &Limits) -> Vec<Setting> {
+    let always = |file, value| Setting {
+        controller,
+        file,
+        value,
+        presence: Presence::Always,
+    };
+    let with_swap = |file, value| Setting {
+        presence: Presence::WithSwapAccounting,
+        ..always(file, value)
+    };
+    let memory = limits.memory_bytes_max.to_string();
+    match (controller, version) {
+        (Controller::Memory, Version::V1) => vec![
+            always("memory.limit_in_bytes", memory.clone()),
+            // Memory and swap together; may not be lower than the limit above, so it comes second.
+            with_swap("memory.memsw.limit_in_bytes", memory),
+        ],
+        (Controller::Memory, Version::V2) => vec![
+            always("memory.max", memory),
+            with_swap("memory.swap.max", "0".to_owned()),
+        ],
+        (Controller::Pids, _) => vec![always("pids.max", limits.processes_max.to_string())],
+        (Controller::Cpu, Version::V1) => vec![
+            always("cpu.cfs_period_us", CPU_PERIOD_US.to_string()),
+            always("cpu.cfs_quota_us", quota_us(limits.cpus).to_string()),
+        ],
+        (Controller::Cpu, Version::V2) => vec![always(
+            "cpu.max",
+            format!("{} {CPU_PERIOD_US}", quota_us(limits.cpus)),
+        )],
+        (Controller::Cpuacct, _) => Vec::new(),
+    }
+}
+
+fn quota_us(cpus: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "cpus has been checked to be positive and below a million"
+    )]
+    let quota = (cpus * CPU_PERIOD_US as f64).round() as u64;
+    quota.max(CPU_QUOTA_US_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_bytes_max: 1 << 30,
+        cpus: 1.5,
+        processes_max: 64,
+    };
+
+    fn written(version: Version) -> Vec<(&'static str, String)> {
+        Controller::ALL
+            .into_iter()
+            .flat_map(|controller| settings(controller, version, &LIMITS))
+            .map(|setting| (setting.file, setting.value))
+            .collect()
+    }
+
+    #[test]
+    fn limits_as_version_2_files() {
+        let expected = [
+            ("memory.max", "1073741824"),
+            ("memory.swap.max", "0"),
+            ("pids.max", "64"),
+            ("cpu.max", "150000 100000"),
+        ];
+        assert_eq!(
+            written(Version::V2),
+            expected.map(|(file, value)| (file, value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn limits_as_version_1_files() {
+        let expected = [
+            ("memory.limit_in_bytes", "1073741824"),
+            ("memory.memsw.limit_in_bytes", "1073741824"),
+            ("pids.max", "64"),
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_quota_us", "150000"),
+        ];
+        assert_eq!(
+            written(Version::V1),
+            expected.map(|(file, value)| (file, value.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_sliver_of_a_processor_is_what_the_kernel_takes_at_least() {
+        assert_eq!(quota_us(0.001), CPU_QUOTA_US_MIN);
+        assert_eq!(quota_us(2.0), 200_000);
+    }
+
+    #[test]
+    fn names_and_limits_that_make_no_cgroup() {
+        let odd = |cpus| Limits { cpus, ..LIMITS };
+        for (name, limits) in [
+            ("", LIMITS),
+            ("..", LIMITS),
+            ("a/b", LIMITS),
+            ("a", odd(0.0)),
+            ("a", odd(f64::NAN)),
+            ("a", odd(f64::INFINITY)),
+        ] {
+            let made = Cgroup::create(&BTreeMap::new(), None, name, &limits);
+            let kind = made.expect_err("refused").source.kind();
+            assert_eq!(kind, io::ErrorKind::InvalidInput, "{name:?} {limits:?}");
+        }
+    }
+
+    #[test]
+    fn version_2_accounts() {
+        let place = tempfile::tempdir().expect("place");
+        for (file, text) in [
+            ("memory.peak", "4096\n"),
+            (
+                "memory.events",
+                "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
+            ),
+            ("cpu.stat", "usage_usec 77\nuser_usec 70\n"),
+            ("pids.current", "5\n"),
+        ] {
+            fs::write(place.path().join(file), text).expect("file");
+        }
+        let home = Home {
+            version: Version::V2,
+            directory: place.path().to_owned(),
+        };
+        let mut cgroup = Cgroup {
+            homes: BTreeMap::from([(Controller::Memory, home.clone()), (Controller::Pids, home)]),
+            bare_v2: None,
+        };
+        let expected = Stats {
+            memory_peak_bytes: 4096,
+            cpu_usage_us: 77,
+            oom_kills: 1,
+            processes: 5,
+        };
+        assert_eq!(cgroup.stats().expect("stats"), expected);
+        fs::remove_file(place.path().join("memory.peak")).expect("older kernel");
+        fs::write(place.path().join("memory.current"), "2048\n").expect("file");
+        assert_eq!(cgroup.stats().expect("stats").memory_peak_bytes, 2048);
+        cgroup.homes.clear();
+    }
+}

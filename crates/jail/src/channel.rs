@@ -1,0 +1,142 @@
+//! What host and guest program say to each other while a jail is being set up.
+//!
+//! A `SOCK_SEQPACKET` pair: one message, one packet. Nothing is said here once the jail is sealed.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::step::SetupError;
+
+/// A plan's serialised size must stay below this; a packet larger than the socket's buffer could not be sent.
+pub(crate) const PLAN_BYTES_MAX: usize = 128 * 1024;
+
+/// Longest message from the guest program.
+const REPORT_BYTES_MAX: usize = 512;
+
+/// The host's "go on".
+const GO: &[u8] = b"go";
+
+/// From the guest program to the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Report {
+    /// The user namespace stands; its id maps are to be written.
+    UserNamespace,
+    /// Process 1 exists and waits; its id in the host's pid namespace.
+    ProcessOne(i32),
+    /// The jail is complete.
+    Sealed,
+    /// A step failed.
+    Failed(SetupError),
+}
+
+/// The two ends: the host's, the guest program's.
+pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
+    socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+/// Sends one packet whole.
+pub(crate) fn send_packet(fd: impl AsFd, packet: &[u8]) -> Result<(), Errno> {
+    let sent = rustix::io::retry_on_intr(|| send(&fd, packet, SendFlags::NOSIGNAL))?;
+    if sent == packet.len() {
+        Ok(())
+    } else {
+        Err(Errno::MSGSIZE)
+    }
+}
+
+/// Receives one packet of at most `bytes_max`; `None` when the other end is gone.
+pub(crate) fn receive_packet(fd: impl AsFd, bytes_max: usize) -> Result<Option<Vec<u8>>, Errno> {
+    let mut packet = vec![0; bytes_max];
+    let (_, length) =
+        rustix::io::retry_on_intr(|| recv(&fd, packet.as_mut_slice(), RecvFlags::TRUNC))?;
+    if length > bytes_max {
+        return Err(Errno::MSGSIZE);
+    }
+    packet.truncate(length);
+    Ok((length > 0).then_some(packet))
+}
+
+/// Sends a report to the host.
+pub(crate) fn send_report(fd: impl AsFd, report: Report) -> Result<(), Errno> {
+    let packet = serde_json::to_vec(&report).map_err(|_| Errno::INVAL)?;
+    send_packet(fd, &packet)
+}
+
+/// Receives a report; `None` when the guest program is gone.
+pub(crate) fn receive_report(fd: impl AsFd) -> Result<Option<Report>, Errno> {
+    receive_packet(fd, REPORT_BYTES_MAX)?
+        .map(|packet| serde_json::from_slice(&packet).map_err(|_| Errno::BADMSG))
+        .transpose()
+}
+
+/// Lets the guest program go on.
+pub(crate) fn send_go(fd: impl AsFd) -> Result<(), Errno> {
+    send_packet(fd, GO)
+}
+
+/// Waits for the host's "go on"; `EPIPE` when the host is gone.
+pub(crate) fn receive_go(fd: impl AsFd) -> Result<(), Errno> {
+    match receive_packet(fd, GO.len())?.as_deref() {
+        Some(GO) => Ok(()),
+        Some(_) => Err(Errno::BADMSG),
+        None => Err(Errno::PIPE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::step::Step;
+
+    #[test]
+    fn reports_survive_the_way() {
+        let (host, guest) = pair().expect("socket pair");
+        let failed = Report::Failed(SetupError {
+            step: Step::Overlay,
+            errno: 22,
+        });
+        for report in [
+            Report::UserNamespace,
+            Report::ProcessOne(7),
+            Report::Sealed,
+            failed,
+        ] {
+            send_report(&guest, report).expect("send");
+            assert_eq!(receive_report(&host), Ok(Some(report)));
+        }
+        drop(guest);
+        assert_eq!(receive_report(&host), Ok(None));
+        assert_eq!(send_go(&host), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused() {
+        let (host, guest) = pair().expect("socket pair");
+        send_packet(&guest, b"{\"process_one\":").expect("send");
+        assert_eq!(receive_report(&host), Err(Errno::BADMSG));
+        send_packet(&guest, &[b' '; REPORT_BYTES_MAX + 1]).expect("send");
+        assert_eq!(receive_report(&host), Err(Errno::MSGSIZE));
+    }
+
+    #[test]
+    fn go_is_go_and_nothing_else() {
+        let (host, guest) = pair().expect("socket pair");
+        send_go(&host).expect("send");
+        assert_eq!(receive_go(&guest), Ok(()));
+        send_packet(&host, b"no").expect("send");
+        assert_eq!(receive_go(&guest), Err(Errno::BADMSG));
+        drop(host);
+        assert_eq!(receive_go(&guest), Err(Errno::PIPE));
+    }
+}

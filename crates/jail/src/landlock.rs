@@ -1,0 +1,65 @@
+//! Landlock (`landlock(7)`): what may be done to files even by a process that has got hold of them.
+//!
+//! Landlock only grants, it cannot take back below a granted directory; that `/proc` and `/dev` are not writable
+//! is the work of read-only mounts (`root`), not of these rules.
+
+use ::landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::io::Errno;
+
+use crate::plan::{FileRight, LandlockNeed, LandlockPlan};
+
+/// The newest interface whose rights have been looked at; an older kernel enforces what it knows of them.
+const NEWEST: ABI = ABI::V9;
+
+/// Restricts this process and all its future children.
+pub(crate) fn apply(plan: &LandlockPlan) -> Result<(), Errno> {
+    let status = restrict(plan).map_err(|error| errno_of(error.as_ref()))?;
+    match (status, plan.need) {
+        (RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced, _)
+        | (RulesetStatus::NotEnforced, LandlockNeed::IfAvailable) => Ok(()),
+        (RulesetStatus::NotEnforced, LandlockNeed::Required) => Err(Errno::OPNOTSUPP),
+    }
+}
+
+fn restrict(plan: &LandlockPlan) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?;
+    for grant in &plan.grants {
+        let rights: BitFlags<AccessFs> = grant.rights.iter().copied().map(access).collect();
+        ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&grant.path)?, rights))?;
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+fn access(right: FileRight) -> AccessFs {
+    match right {
+        FileRight::Execute => AccessFs::Execute,
+        FileRight::WriteFile => AccessFs::WriteFile,
+        FileRight::ReadFile => AccessFs::ReadFile,
+        FileRight::ReadDir => AccessFs::ReadDir,
+        FileRight::RemoveDir => AccessFs::RemoveDir,
+        FileRight::RemoveFile => AccessFs::RemoveFile,
+        FileRight::MakeDir => AccessFs::MakeDir,
+        FileRight::MakeReg => AccessFs::MakeReg,
+        FileRight::MakeSock => AccessFs::MakeSock,
+        FileRight::MakeFifo => AccessFs::MakeFifo,
+        FileRight::MakeSym => AccessFs::MakeSym,
+        FileRight::Refer => AccessFs::Refer,
+        FileRight::Truncate => AccessFs::Truncate,
+        FileRight::ResolveUnix => AccessFs::ResolveUnix,
+    }
+}
+
+/// The kernel's answer inside the library's error; `EINVAL` where the library itself refused.
+fn errno_of(error: &(dyn std::error::Error + 'static)) -> Errno {
+    std::iter::successors(Some(error), |error| error.source())
+        .find_map(|error| Errno::from_io_error(error.downcast_ref::<std::io::Error>()?))
+        .unwrap_or(Errno::INVAL)
+}

@@ -1,0 +1,125 @@
+//! The system calls that no safe wrapper offers.
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::UnshareFlags;
+
+/// The last error number of the calling thread.
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// Leaves namespaces shared with the host (`unshare(2)`).
+pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
+    debug_assert!(!flags.contains(UnshareFlags::FILES));
+    // SAFETY: no caller passes CLONE_FILES, the only flag that could take descriptors away from other threads.
+    unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// Which side of [`clone_sibling`] or [`fork`] this is.
+pub(crate) enum Side {
+    /// The calling process; the new process has this id.
+    Caller(Pid),
+    /// The new process.
+    New,
+}
+
+/// Makes a copy of this process whose parent is this process's parent (`clone(2)` with `CLONE_PARENT`).
+///
+/// Only for a process with one thread.
+pub(crate) fn clone_sibling() -> Result<Side, Errno> {
+    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent; the process has one
+    // thread, so the copy finds no lock held by a thread that it does not have.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    match pid {
+        0 => Ok(Side::New),
+        pid if pid > 0 => i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .map(Side::Caller)
+            .ok_or(Errno::OVERFLOW),
+        _ => Err(last_errno()),
+    }
+}
+
+/// Makes a copy of this process (`fork(2)`); the copy has one thread.
+pub(crate) fn fork() -> Result<Side, Errno> {
+    // SAFETY: the copy finds locks as other threads held them, but the C library makes its allocator usable again,
+    // and the one caller's copy uses nothing else that locks, and leaves by `exit_now`.
+    match unsafe { libc::fork() } {
+        0 => Ok(Side::New),
+        pid => Pid::from_raw(pid)
+            .filter(|_| pid > 0)
+            .map(Side::Caller)
+            .ok_or_else(last_errno),
+    }
+}
+
+/// The newest Landlock interface of this kernel (`landlock_create_ruleset(2)`).
+pub(crate) fn landlock_version() -> Result<u32, Errno> {
+    const CREATE_RULESET_VERSION: libc::c_long = 1;
+    // SAFETY: with this flag the call takes a null pointer and touches no memory.
+    let version = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::null::<u8>(),
+            0_usize,
+            CREATE_RULESET_VERSION,
+        )
+    };
+    u32::try_from(version).map_err(|_| last_errno())
+}
+
+/// Ends this process without running exit handlers.
+pub(crate) fn exit_now(status: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// Closes every descriptor from `first` up (`close_range(2)`).
+pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: called before this process has made any descriptor of its own, so none is owned by a Rust value.
+    let done = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0_u32) };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Takes ownership of an inherited descriptor, if it is open.
+pub(crate) fn take_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: F_DUPFD_CLOEXEC with an integer argument touches no memory.
+    let copy = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
+    if copy < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: `copy` was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Gives every ignored signal its default action again. A server started in the background by a shell ignores SIGINT,
+/// and an ignored signal stays ignored through exec: no cell could be interrupted.
+pub(crate) fn default_signals() -> Result<(), Errno> {
+    // 32 and 33 are the C library's own, which it does not let anyone touch.
+    for signal in (1..32).chain(34..65) {
+        // SIGKILL and SIGSTOP have one action; ignoring SIGPIPE is the Rust runtime's doing, which it undoes in children.
+        if [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(&signal) {
+            continue;
+        }
+        // SAFETY: `sigaction` is a plain structure of which all-zero is a value; it is written by the call.
+        let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
+        // SAFETY: a null new action asks only; `present` outlives the call.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut present) } != 0 {
+            return Err(last_errno());
+        }
+        if present.sa_sigaction != libc::SIG_IGN {
+            continue;
+        }
+        present.sa_sigaction = libc::SIG_DFL;
+        // SAFETY: the default action runs no code of this process.
+        if unsafe { libc::sigaction(signal, &raw const present, std::ptr::null_mut()) } != 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! The container's file system: mounts made from inside its own user and mount namespaces.
+//!
+//! Whatever comes from outside is opened before the host's root is left; whatever is looked up in the image is looked
+//! up after, without following links, so that no path in a hostile image can name anything of the host.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Component, Path};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2,
+    readlinkat, statat, symlinkat,
+};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
+    mount_change, mount_remount, move_mount, open_tree, unmount,
+};
+use rustix::process::{chdir, pivot_root};
+
+use crate::plan::{Directory, JailPlan, Symlink};
+
+/// Handles taken outside and used inside.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    devices: Vec<(String, OwnedFd)>,
+    proc: Option<OwnedFd>,
+}
+
+const OWN_FILE_SYSTEM: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
+    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
+    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+
+pub(crate) fn private_mounts() -> Result<(), Errno> {
+    mount_change(
+        "/",
+        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+    )
+}
+
+/// Device nodes cannot be made in a user namespace, only brought in as mounts.
+pub(crate) fn hold_devices(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
+    for name in &plan.devices {
+        let path = Path::new("/dev").join(name);
+        if FileType::from_raw_mode(rustix::fs::stat(&path)?.st_mode) != FileType::CharacterDevice {
+            return Err(Errno::NODEV);
+        }
+        held.devices.push((name.clone(), clone_mount(&path)?));
+    }
+    Ok(())
+}
+
+/// A tmpfs over the image's own place, seen by this mount namespace alone: no other directory need exist.
+pub(crate) fn writable_layer(plan: &JailPlan) -> Result<(), Errno> {
+    let image = clone_mount(&plan.rootfs)?;
+    let options = format!(
+        "mode=0700,size={},nr_inodes={}",
+        plan.disk_bytes_max, plan.inodes_max
+    );
+    mount(
+        "tmpfs",
+        &plan.rootfs,
+        "tmpfs",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c_string(&options)?.as_c_str(),
+    )?;
+    chdir(&plan.rootfs)?;
+    for name in ["image", "upper", "work", "root"] {
+        mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
+    }
+    let place = open(
+        "image",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    attach(&image, &place)
+}
+
+/// Relative names, so that no path of the host stands in the container's mount table.
+pub(crate) fn overlay() -> Result<(), Errno> {
+    mount(
+        "overlay",
+        "root",
+        "overlay",
+        MountFlags::NOSUID | MountFlags::NODEV,
+        c"lowerdir=image,upperdir=upper,workdir=work,userxattr",
+    )
+}
+
+/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first.
+pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "proc")?;
+    fsconfig_create(&context)?;
+    held.proc = Some(fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY,
+    )?);
+    Ok(())
+}
+
+/// `pivot_root(".", ".")` stacks the old root on the new one, so no directory is needed to put it in; see `pivot_root(2)`.
+pub(crate) fn change_root() -> Result<(), Errno> {
+    chdir("root")?;
+    pivot_root(".", ".")?;
+    unmount(".", UnmountFlags::DETACH)?;
+    chdir("/")
+}
+
+pub(crate) fn attach_proc(held: &mut Held) -> Result<(), Errno> {
+    let proc = held.proc.take().ok_or(Errno::BADF)?;
+    let place = make_directory(Path::new("/proc"))?;
+    attach(&proc, &place)
+}
+
+/// A small tmpfs, read-only once filled (writing to a device is not writing to the file system).
+pub(crate) fn dev(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
+    let place = make_directory(Path::new("/dev"))?;
+    let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    attach(&tmpfs("64k", 64, "0755", flags)?, &place)?;
+    for (name, device) in held.devices.drain(..) {
+        let file = open(
+            Path::new("/dev").join(name),
+            OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o666),
+        )?;
+        attach(&device, &file)?;
+    }
+    for (target, link) in [
+        ("/proc/self/fd", "/dev/fd"),
+        ("/proc/self/fd/0", "/dev/stdin"),
+        ("/proc/self/fd/1", "/dev/stdout"),
+        ("/proc/self/fd/2", "/dev/stderr"),
+    ] {
+        symlinkat(target, CWD, link)?;
+    }
+    let shm = make_directory(Path::new("/dev/shm"))?;
+    let size = plan.shm_bytes_max.to_string();
+    attach(
+        &tmpfs(&size, plan.inodes_max, "1777", OWN_FILE_SYSTEM)?,
+        &shm,
+    )?;
+    mount_remount(
+        "/dev",
+        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC,
+        c"",
+    )
+}
+
+/// Files are covered by `/dev/null`, directories by one empty read-only tmpfs.
+pub(crate) fn mask_proc(plan: &JailPlan) -> Result<(), Errno> {
+    let mut empty: Option<std::path::PathBuf> = None;
+    for name in &plan.proc_masks {
+        let path = Path::new("/proc").join(name);
+        let place = match open(
+            &path,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
+            Ok(place) => place,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        let cover = match (FileType::from_raw_mode(fstat(&place)?.st_mode), &empty) {
+            (FileType::Directory, None) => {
+                empty = Some(path);
+                let flags = OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY;
+                tmpfs("4k", 1, "0555", flags)?
+            }
+            (FileType::Directory, Some(first)) => clone_mount(first)?,
+            _ => clone_mount(Path::new("/dev/null"))?,
+        };
+        attach(&cover, &place)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn directories(list: &[Directory]) -> Result<(), Errno> {
+    for directory in list {
+        let made = make_directory(&directory.path)?;
+        let opened = rustix::fs::openat(
+            &made,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        fchmod(opened, Mode::from_raw_mode(directory.mode))?;
+    }
+    Ok(())
+}
+
+/// A link that is already there, with the same text, will do; anything else at its place is an error.
+pub(crate) fn symlinks(list: &[Symlink]) -> Result<(), Errno> {
+    for link in list {
+        let name = link.path.file_name().ok_or(Errno::INVAL)?;
+        let parent = make_directory(link.path.parent().ok_or(Errno::INVAL)?)?;
+        match symlinkat(&link.target, &parent, name) {
+            Err(Errno::EXIST) => {
+                let text = readlinkat(&parent, name, Vec::new())?;
+                if text.as_bytes() != link.target.as_os_str().as_bytes() {
+                    return Err(Errno::EXIST);
+                }
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// Opens a directory of the new root, making what is missing of its path.
+fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let mut at = open(
+        "/",
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    for component in path.components() {
+        let name = match component {
+            Component::RootDir => continue,
+            Component::Normal(name) => name,
+            Component::Prefix(_) | Component::CurDir | Component::ParentDir => {
+                return Err(Errno::INVAL);
+            }
+        };
+        match mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            // On a read-only directory the kernel says so even where the name exists.
+            Err(Errno::ROFS) if statat(&at, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {}
+            Err(errno) => return Err(errno),
+        }
+        at = openat2(
+            &at,
+            name,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+        )?;
+    }
+    Ok(at)
+}
+
+/// A detached copy of what is mounted at `path`, without what is mounted below it.
+fn clone_mount(path: &Path) -> Result<OwnedFd, Errno> {
+    open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+}
+
+fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
+    fsconfig_set_string(context.as_fd(), "size", size)?;
+    fsconfig_set_string(context.as_fd(), "nr_inodes", inodes_max.to_string())?;
+    fsconfig_set_string(context.as_fd(), "mode", mode)?;
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags)
+}
+
+/// Attaches a detached mount at an open file or directory.
+fn attach(detached: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
+    move_mount(
+        detached,
+        "",
+        place,
+        "",
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+}
+
+fn c_string(text: &str) -> Result<std::ffi::CString, Errno> {
+    std::ffi::CString::new(text).map_err(|_| Errno::INVAL)
+}

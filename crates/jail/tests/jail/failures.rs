@@ -1,0 +1,194 @@
+//! Set-ups that cannot succeed: which step says so, and that nothing is left.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+
+use belljar_jail::{
+    Attachment, ContainerSpec, Identity, JailPlan, LaunchError, SetupError, Step, launch,
+};
+use serde_json::{Value, json};
+
+use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
+use crate::skip;
+
+/// Children that this thread has started, dead or alive.
+fn children() -> usize {
+    let text = fs::read_to_string("/proc/thread-self/children").expect("children");
+    text.split_whitespace().count()
+}
+
+/// A plan with one field of its serialised form replaced: what a broken or hostile host could hand over.
+fn altered(spec: &ContainerSpec, field: &str, value: Value) -> JailPlan {
+    let plan = JailPlan::for_container(spec).expect("plan");
+    let mut fields = serde_json::to_value(plan).expect("plan as value");
+    fields[field] = value;
+    serde_json::from_value(fields).expect("altered plan")
+}
+
+fn failure(plan: &JailPlan, case: &str) -> SetupError {
+    match Inside::start(plan, Attachment::Unlimited) {
+        Err(LaunchError::Setup(error)) => error,
+        other => panic!("{case}: expected a failed step, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_step_that_fails_is_named_and_leaves_nothing() {
+    let rootfs = empty_rootfs();
+    let spec = spec(rootfs.path().to_owned());
+    let many: Vec<u64> = vec![0x0006_0000_7fff_0000; 5000];
+    let cases = [
+        (
+            "rootfs",
+            json!(rootfs.path().join("missing")),
+            Step::WritableLayer,
+            libc::ENOENT,
+        ),
+        (
+            "devices",
+            json!(["no-such-device"]),
+            Step::HoldDevices,
+            libc::ENOENT,
+        ),
+        ("devices", json!(["shm"]), Step::HoldDevices, libc::ENODEV),
+        (
+            "proc_masks",
+            json!(["version/below"]),
+            Step::MaskProc,
+            libc::ENOTDIR,
+        ),
+        (
+            "directories",
+            json!([{ "path": "/dev/null/below", "mode": 0o755 }]),
+            Step::Directories,
+            libc::ENOTDIR,
+        ),
+        (
+            "directories",
+            json!([{ "path": "/proc/below", "mode": 0o755 }]),
+            Step::Directories,
+            libc::ENOENT,
+        ),
+        (
+            "symlinks",
+            json!([{ "path": "/work", "target": "/elsewhere" }]),
+            Step::Symlinks,
+            libc::EINVAL,
+        ),
+        (
+            "hostname",
+            json!("x".repeat(65)),
+            Step::Hostname,
+            libc::EINVAL,
+        ),
+        (
+            "working_directory",
+            json!("/nowhere"),
+            Step::WorkingDirectory,
+            libc::ENOENT,
+        ),
+        (
+            "landlock",
+            json!({ "need": "required", "grants": [{ "path": "/nowhere", "rights": ["read_file"] }] }),
+            Step::Landlock,
+            libc::ENOENT,
+        ),
+        ("seccomp", json!([]), Step::Seccomp, libc::EINVAL),
+        ("seccomp", json!([[]]), Step::Seccomp, libc::EINVAL),
+        (
+            "seccomp",
+            json!([[0xffff_0000_0000_0000_u64]]),
+            Step::Seccomp,
+            libc::EINVAL,
+        ),
+        ("seccomp", json!([many]), Step::Seccomp, libc::EINVAL),
+    ];
+    for (field, value, step, errno) in cases {
+        let plan = altered(&spec, field, value.clone());
+        let error = failure(&plan, field);
+        assert_eq!(error, SetupError { step, errno }, "{field}: {value}");
+        assert_eq!(children(), 0, "{field}: {value}");
+    }
+    assert_eq!(fs::read_dir(rootfs.path()).expect("rootfs").count(), 0);
+}
+
+#[test]
+fn a_link_in_the_image_is_not_followed() {
+    let rootfs = empty_rootfs();
+    let outside = tempfile::tempdir().expect("outside");
+    std::os::unix::fs::symlink(outside.path(), rootfs.path().join("files")).expect("link");
+    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+    let expected = SetupError {
+        step: Step::Directories,
+        errno: libc::ELOOP,
+    };
+    assert_eq!(failure(&plan, "files"), expected);
+    for name in ["proc", "dev"] {
+        let rootfs = empty_rootfs();
+        std::os::unix::fs::symlink(outside.path(), rootfs.path().join(name)).expect("link");
+        let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+        assert_eq!(failure(&plan, name).errno, libc::ELOOP, "{name}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).expect("outside").count(), 0);
+}
+
+#[test]
+fn the_count_of_children_sees_a_container() {
+    let (_rootfs, inside) = start_empty();
+    assert_eq!(children(), 1);
+    assert!(inside.end().success());
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
+    let rootfs = empty_rootfs();
+    let mut plan = spec(rootfs.path().to_owned());
+    // One may map oneself, or as root a range; never somebody else as an ordinary user, nor an id that does not exist.
+    plan.identity = Identity::Caller {
+        uid: u32::MAX,
+        gid: 0,
+    };
+    let plan = JailPlan::for_container(&plan).expect("plan");
+    match Inside::start(&plan, Attachment::Unlimited) {
+        Err(LaunchError::IdMap { file, .. }) => assert_eq!(file, "uid_map"),
+        other => panic!("expected a refused map, got {other:?}"),
+    }
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn the_machines_root_is_nobodys_root_inside() {
+    let Identity::Mapped { .. } = Identity::strongest(BASE) else {
+        skip!("only the machine's root can try");
+    };
+    let rootfs = empty_rootfs();
+    let mut plan = spec(rootfs.path().to_owned());
+    plan.identity = Identity::Caller { uid: 0, gid: 0 };
+    let plan = JailPlan::for_container(&plan).expect("plan");
+    let error = Inside::start(&plan, Attachment::Unlimited).expect_err("refused");
+    assert!(matches!(error, LaunchError::HostRoot), "{error:?}");
+    assert_eq!(children(), 0);
+}
+
+fn start(program: &OwnedFd) -> LaunchError {
+    let rootfs = empty_rootfs();
+    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+    let (_ours, theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
+    launch(program.as_fd(), &plan, Attachment::Unlimited, theirs.into()).expect_err("no container")
+}
+
+#[test]
+fn a_program_that_is_none_and_one_that_says_nothing() {
+    let text = OwnedFd::from(fs::File::open("/dev/null").expect("open"));
+    match start(&text) {
+        LaunchError::Spawn(error) => assert_eq!(error.raw_os_error(), Some(libc::EACCES)),
+        other => panic!("expected a failed start, got {other:?}"),
+    }
+    let silent = OwnedFd::from(fs::File::open("/bin/true").expect("open"));
+    match start(&silent) {
+        LaunchError::Vanished => {}
+        other => panic!("expected silence, got {other:?}"),
+    }
+    assert_eq!(children(), 0);
+}

@@ -1,0 +1,183 @@
+//! Starts the test program inside a jail and talks to it.
+
+use std::fs;
+use std::io::{Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+
+use belljar_jail::{
+    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError,
+    Symlink, launch,
+};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+pub mod words;
+
+use words::{Answer, Argument, Ask, PACKET_BYTES_MAX};
+
+/// First host id of test containers.
+pub const BASE: u32 = 900_000_000;
+
+/// Says why a test does nothing; where everything must be there (`CI=true`), fails instead.
+#[macro_export]
+macro_rules! skip {
+    ($reason:expr) => {{
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "{}",
+            $reason
+        );
+        eprintln!("SKIP: {}", $reason);
+        return;
+    }};
+}
+
+/// A memfd with the test program, sealed as the product's is.
+pub fn program() -> OwnedFd {
+    let bytes = fs::read(env!("CARGO_BIN_EXE_jail-test-guest")).expect("test program");
+    let memfd = rustix::fs::memfd_create(
+        "belljar-guest",
+        rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING,
+    )
+    .expect("memfd");
+    let mut file = fs::File::from(memfd);
+    file.write_all(&bytes).expect("write the memfd");
+    file.rewind().expect("rewind");
+    let memfd = OwnedFd::from(file);
+    rustix::fs::fcntl_add_seals(
+        &memfd,
+        rustix::fs::SealFlags::WRITE
+            | rustix::fs::SealFlags::SHRINK
+            | rustix::fs::SealFlags::GROW
+            | rustix::fs::SealFlags::SEAL,
+    )
+    .expect("seals");
+    memfd
+}
+
+/// An empty root file system that belongs to the container's root.
+pub fn empty_rootfs() -> tempfile::TempDir {
+    let place = tempfile::tempdir().expect("temporary directory");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    match Identity::strongest(BASE) {
+        Identity::Mapped { base } => {
+            chown(place.path(), Some(base), Some(base)).expect("chown");
+        }
+        Identity::Caller { .. } => {}
+    }
+    place
+}
+
+pub fn spec(rootfs: PathBuf) -> ContainerSpec {
+    let directory = |path: &str, mode| Directory {
+        path: path.into(),
+        mode,
+    };
+    ContainerSpec {
+        rootfs,
+        identity: Identity::strongest(BASE),
+        hostname: "container".to_owned(),
+        disk_bytes_max: 64 << 20,
+        inodes_max: 4096,
+        shm_bytes_max: 16 << 20,
+        directories: vec![
+            directory("/files/input", 0o755),
+            directory("/files/output", 0o755),
+            directory("/work", 0o755),
+            directory("/root", 0o700),
+            directory("/tmp", 0o1777),
+        ],
+        symlinks: vec![Symlink {
+            path: "/mnt/user-data".into(),
+            target: "/files/input".into(),
+        }],
+        working_directory: "/work".into(),
+        landlock: LandlockNeed::Required,
+    }
+}
+
+/// A running container with the test program as process 1.
+#[derive(Debug)]
+pub struct Inside {
+    pub jailed: Jailed,
+    control: OwnedFd,
+}
+
+impl Inside {
+    pub fn start(plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
+        let (control, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .expect("socket pair");
+        let program = program();
+        let jailed = launch(program.as_fd(), plan, attachment, theirs)?;
+        Ok(Self { jailed, control })
+    }
+
+    pub fn ask(&self, ask: &Ask) -> Answer {
+        self.ask_fallibly(ask).expect("an answer")
+    }
+
+    /// `None` when process 1 ended instead of answering.
+    pub fn ask_fallibly(&self, ask: &Ask) -> Option<Answer> {
+        let packet = serde_json::to_vec(ask).expect("ask");
+        send(&self.control, &packet, SendFlags::NOSIGNAL).expect("send");
+        let mut packet = vec![0; PACKET_BYTES_MAX];
+        let (_, length) =
+            recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
+        (length > 0).then(|| serde_json::from_slice(&packet[..length]).expect("answer"))
+    }
+
+    pub fn read(&self, path: &str) -> Answer {
+        self.ask(&Ask::Read {
+            path: path.to_owned(),
+        })
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        match self.read(path) {
+            Answer::Text(text) => text,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
+    pub fn list(&self, path: &str) -> Answer {
+        self.ask(&Ask::List {
+            path: path.to_owned(),
+        })
+    }
+
+    pub fn call(&self, number: i64, arguments: &[Argument]) -> Answer {
+        self.ask(&Ask::Call {
+            number,
+            arguments: arguments.to_vec(),
+        })
+    }
+
+    pub fn run(&self, argv: &[&str]) -> Answer {
+        self.ask(&Ask::Run {
+            argv: argv.iter().map(ToString::to_string).collect(),
+        })
+    }
+
+    /// Closes the control socket, which the program takes as its end, and waits for it.
+    pub fn end(self) -> std::process::ExitStatus {
+        drop(self.control);
+        self.jailed.wait().expect("wait")
+    }
+}
+
+/// A container with an empty root file system and no limits.
+pub fn start_empty() -> (tempfile::TempDir, Inside) {
+    let rootfs = empty_rootfs();
+    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+    let inside = Inside::start(&plan, Attachment::Unlimited).expect("launch");
+    (rootfs, inside)
+}

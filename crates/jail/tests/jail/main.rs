@@ -1,0 +1,9 @@
+//! Containers started for real: what they see, what they are refused, how they fail and how they end.
+
+mod failures;
+mod harness;
+mod limits;
+mod probing;
+mod programs;
+mod refusals;
+mod view;

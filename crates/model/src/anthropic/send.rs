@@ -1,0 +1,173 @@
+//! One call over HTTP: sent again only while nothing of a reply has been seen, read within its limits.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::time::Duration;
+
+use belljar_ids::RequestId;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use reqwest::Response;
+use tokio::time::{sleep, timeout};
+
+use super::Shared;
+use super::failure::Refusal;
+use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
+
+/// How often a call is sent again.
+const RETRIES_MAX: u32 = 2;
+/// The first pause; each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// The longest pause. An upstream that asks for a longer one is not asked again: the client is told how long.
+const PAUSE_MAX: Duration = Duration::from_secs(20);
+/// How much of a refusal's body is read.
+const REFUSAL_BYTES_MAX: usize = 64 * 1024;
+
+/// Sends the call until it is accepted; returns the reply, whose body has not been touched.
+pub(super) async fn send(
+    shared: &Shared,
+    body: Bytes,
+    betas: Option<&str>,
+    request_id: &RequestId,
+) -> Result<Response, UpstreamError> {
+    let mut attempt = 0;
+    loop {
+        let failure = match send_once(shared, body.clone(), betas).await {
+            Ok(response) => return Ok(response),
+            Err(failure) => failure,
+        };
+        match failure.pause(attempt, request_id) {
+            Some(pause) => {
+                tracing::info!(
+                    upstream = shared.name,
+                    attempt,
+                    ?pause,
+                    error = failure.error.operator,
+                    "asking the upstream again"
+                );
+                sleep(pause).await;
+            }
+            None => return Err(failure.error),
+        }
+        attempt += 1;
+    }
+}
+
+/// A call that came to nothing.
+struct Failure {
+    error: UpstreamError,
+    /// Asking again may help.
+    transient: bool,
+    retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// How long to wait before asking again; none when it is over.
+    fn pause(&self, attempt: u32, request_id: &RequestId) -> Option<Duration> {
+        if !self.transient || attempt >= RETRIES_MAX {
+            return None;
+        }
+        match self.retry_after {
+            Some(asked) => (asked <= PAUSE_MAX).then_some(asked),
+            None => Some(backoff(attempt, request_id)),
+        }
+    }
+}
+
+/// Twice as long each time, less up to a quarter. Request ids are random, so calls that failed together do not come back
+/// together.
+fn backoff(attempt: u32, request_id: &RequestId) -> Duration {
+    let mut hasher = DefaultHasher::new();
+    (request_id, attempt).hash(&mut hasher);
+    let full = PAUSE_MIN.saturating_mul(1 << attempt.min(8)).min(PAUSE_MAX);
+    let permille_off = u32::try_from(hasher.finish() % 251).unwrap_or(0);
+    full - full / 1000 * permille_off
+}
+
+async fn send_once(shared: &Shared, body: Bytes, betas: Option<&str>) -> Result<Response, Failure> {
+    let lasting = |error| Failure {
+        error,
+        transient: false,
+        retry_after: None,
+    };
+    let mut call = shared
+        .client
+        .post(shared.url.clone())
+        .headers(shared.headers.clone());
+    if let Some(betas) = betas {
+        call = call.header("anthropic-beta", betas);
+    }
+    // The client's own limit on connecting runs inside this one.
+    let limit = shared.timeouts.connect_max + shared.timeouts.first_byte_max;
+    let response = match timeout(limit, call.body(body).send()).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(connection_failed(shared, &error)),
+        Err(_) => {
+            let limit = shared.timeouts.first_byte_max;
+            return Err(lasting(UpstreamError::timed_out(
+                &shared.name,
+                Phase::FirstByte,
+                limit,
+            )));
+        }
+    };
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    Err(refused(shared, response).await)
+}
+
+async fn refused(shared: &Shared, response: Response) -> Failure {
+    let mut refusal = Refusal::new(response.status().as_u16(), response.headers());
+    let mut pieces = response.bytes_stream();
+    // A body that breaks off or stalls is worth no more than what came of it.
+    while let Ok(Some(Ok(piece))) = timeout(shared.timeouts.between_bytes_max, pieces.next()).await
+    {
+        let room = REFUSAL_BYTES_MAX - refusal.body.len();
+        refusal.body.extend(piece.iter().take(room));
+        if piece.len() >= room {
+            break;
+        }
+    }
+    Failure {
+        transient: refusal.is_transient(),
+        retry_after: refusal.retry_after,
+        error: refusal.into_error(&shared.name, &shared.scrub()),
+    }
+}
+
+fn connection_failed(shared: &Shared, error: &reqwest::Error) -> Failure {
+    let name = &shared.name;
+    if error.is_connect() && error.is_timeout() {
+        return Failure {
+            error: UpstreamError::timed_out(name, Phase::Connect, shared.timeouts.connect_max),
+            transient: true,
+            retry_after: None,
+        };
+    }
+    let operator = format!(
+        "upstream `{name}`: {}",
+        shared.scrub().clean(&causes(error))
+    );
+    Failure {
+        error: UpstreamError::new(UpstreamErrorKind::Unavailable, operator),
+        // Past connecting, the upstream may have begun to work, and to count.
+        transient: error.is_connect(),
+        retry_after: None,
+    }
+}
+
+/// The error and what it came from, without the address.
+pub(super) fn causes(error: &reqwest::Error) -> String {
+    let mut text = match (error.is_connect(), error.is_body() || error.is_decode()) {
+        (true, _) => "cannot connect".to_owned(),
+        (false, true) => "the reply broke off".to_owned(),
+        (false, false) => "the call failed".to_owned(),
+    };
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,155 @@
+//! What the operator says about upstreams, already read: no file and no environment here.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// One `[[upstream]]` of the configuration.
+#[derive(Clone, Debug)]
+pub struct UpstreamConfig {
+    /// The operator's name for it, for logs and errors.
+    pub name: String,
+    /// What it speaks.
+    pub kind: UpstreamKind,
+    /// Globs over the request's `model`; `*` serves every name.
+    pub models: Vec<String>,
+    /// The name sent upstream instead of the request's.
+    pub model: Option<String>,
+    /// Time limits of one sampling.
+    pub timeouts: Timeouts,
+}
+
+/// What an upstream speaks.
+#[derive(Clone, Debug)]
+pub enum UpstreamKind {
+    /// The Messages API.
+    Anthropic {
+        /// `https://host`, with or without a final `/v1`.
+        base_url: String,
+        /// Sent as `x-api-key`.
+        api_key: Secret,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The built-in model that plays scripts.
+    Scripted {
+        /// Where `*.json`, `*.yaml` and `*.yml` scripts are.
+        scripts_dir: Option<PathBuf>,
+    },
+    /// The Chat Completions API; refused in this version.
+    OpenAi,
+    /// Replies from a file; refused in this version.
+    Recorded,
+}
+
+/// Time limits of one sampling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the connection stands, TLS included.
+    pub connect_max: Duration,
+    /// From there to the first byte of the reply's body.
+    pub first_byte_max: Duration,
+    /// From one piece of the reply to the next.
+    pub between_bytes_max: Duration,
+}
+
+impl Default for Timeouts {
+    /// 10 s, 300 s, 120 s: hosted models send a `ping` every few seconds once they have begun.
+    fn default() -> Self {
+        Self {
+            connect_max: Duration::from_secs(10),
+            first_byte_max: Duration::from_secs(300),
+            between_bytes_max: Duration::from_secs(120),
+        }
+    }
+}
+
+/// A key. `Debug` prints `***`, and it cannot be serialized.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a key as it is to be sent.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// An upstream that cannot be set up. Every text names the upstream and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A kind that this version does not have.
+    #[error(
+        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic` or `scripted`"
+    )]
+    NotAvailable {
+        /// The upstream.
+        upstream: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// No two upstreams may have one name.
+    #[error("upstream `{upstream}`: another upstream has this name")]
+    DuplicateName {
+        /// The upstream.
+        upstream: String,
+    },
+    /// An upstream without a model is never asked.
+    #[error("upstream `{upstream}`: `models` is empty; say `models = [\"*\"]` to serve every name")]
+    NoModels {
+        /// The upstream.
+        upstream: String,
+    },
+    /// A glob that is none.
+    #[error("upstream `{upstream}`: `models`: {problem}")]
+    Glob {
+        /// The upstream.
+        upstream: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An address that is none.
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
+    Address {
+        /// The upstream.
+        upstream: String,
+        /// `base_url` or `proxy`.
+        key: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A key that cannot be sent in a header.
+    #[error(
+        "upstream `{upstream}`: the API key is empty or has characters that no HTTP header may hold"
+    )]
+    Key {
+        /// The upstream.
+        upstream: String,
+    },
+    /// The HTTP client cannot be made.
+    #[error("upstream `{upstream}`: no HTTP client: {problem}")]
+    Client {
+        /// The upstream.
+        upstream: String,
+        /// Why.
+        problem: String,
+    },
+    /// Scripts that cannot be read or are not scripts.
+    #[error("upstream `{upstream}`: {problem}")]
+    Scripts {
+        /// The upstream.
+        upstream: String,
+        /// The file, the field, and what is wrong with it.
+        problem: String,
+    },
+}

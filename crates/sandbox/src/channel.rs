@@ -1,0 +1,205 @@
+//! Frames over the control socket. What comes out of here has the right shape and size; nothing more is believed.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::DeathReason;
+use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
+use crate::watch::watch;
+
+/// The host's end of a container's control socket.
+pub struct Channel {
+    socket: AsyncFd<OwnedFd>,
+    buffer: Vec<u8>,
+}
+
+/// A frame with what came beside it.
+pub type Received = (FromGuest, Vec<OwnedFd>);
+
+impl Channel {
+    /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let socket = watch(ours, interest)?;
+        Ok((
+            Self {
+                socket,
+                buffer: vec![0; FRAME_BYTES_MAX + 1],
+            },
+            theirs,
+        ))
+    }
+
+    /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
+    pub async fn receive(&mut self) -> Result<Received, DeathReason> {
+        loop {
+            let mut ready = self.socket.readable().await.map_err(channel)?;
+            let buffer = &mut self.buffer;
+            match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
+                Ok(packet) => {
+                    let (length, fds) = packet.map_err(channel)??;
+                    let frame = serde_json::from_slice(&self.buffer[..length]).map_err(
+                        |_untrusted_text| DeathReason::Protocol("a frame without meaning"),
+                    )?;
+                    return Ok((frame, fds));
+                }
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
+    pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
+        let bytes =
+            serde_json::to_vec(frame).map_err(|error| DeathReason::Channel(error.to_string()))?;
+        loop {
+            let mut ready = self.socket.writable().await.map_err(channel)?;
+            match ready.try_io(|socket| write_packet(socket.get_ref(), &bytes, fds)) {
+                Ok(sent) => return sent.map_err(channel),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+fn channel(error: io::Error) -> DeathReason {
+    DeathReason::Channel(error.to_string())
+}
+
+/// The outer error is the socket's, the inner one the guest's fault.
+fn read_packet(
+    socket: &OwnedFd,
+    buffer: &mut [u8],
+) -> io::Result<Result<(usize, Vec<OwnedFd>), DeathReason>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let message = recvmsg(
+        socket,
+        &mut [IoSliceMut::new(buffer)],
+        &mut ancillary,
+        flags,
+    )?;
+    let mut fds = Vec::new();
+    for part in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = part {
+            fds.extend(rights);
+        }
+    }
+    Ok(if message.bytes == 0 {
+        Err(DeathReason::SupervisorEnded)
+    } else if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        || message.bytes > FRAME_BYTES_MAX
+        // The space for descriptors is rounded up and may hold one more.
+        || fds.len() > FRAME_FDS_MAX
+    {
+        Err(DeathReason::Protocol("a frame too large"))
+    } else {
+        Ok((message.bytes, fds))
+    })
+}
+
+fn write_packet(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    sendmsg(
+        socket,
+        &[IoSlice::new(bytes)],
+        &mut ancillary,
+        SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    fn hostile(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
+        write_packet(socket, bytes, fds).expect("the guest's end takes anything");
+    }
+
+    #[tokio::test]
+    async fn a_good_frame_comes_through_with_its_descriptor() {
+        let (mut ours, theirs) = Channel::pair().expect("socketpair");
+        hostile(&theirs, br#"{"opened":{"id":7}}"#, &[theirs.as_fd()]);
+        let (frame, fds) = ours.receive().await.expect("good");
+        assert_eq!(frame, FromGuest::Opened { id: 7 });
+        assert_eq!(fds.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_bad_frame_is_a_death_with_its_reason() {
+        let nonsense = DeathReason::Protocol("a frame without meaning");
+        let large = DeathReason::Protocol("a frame too large");
+        let cases: [(Vec<u8>, usize, DeathReason); 8] = [
+            (b"{".to_vec(), 0, nonsense.clone()),
+            (b"\xff\xfe".to_vec(), 0, nonsense.clone()),
+            (br#"{"opened":{"id":-1}}"#.to_vec(), 0, nonsense.clone()),
+            (
+                br#"{"opened":{"id":1,"more":2}}"#.to_vec(),
+                0,
+                nonsense.clone(),
+            ),
+            (b"[".repeat(60_000), 0, nonsense),
+            (vec![b' '; FRAME_BYTES_MAX + 1], 0, large.clone()),
+            (
+                br#"{"opened":{"id":7}}"#.to_vec(),
+                FRAME_FDS_MAX + 1,
+                large.clone(),
+            ),
+            (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 9, large),
+        ];
+        for (bytes, count, reason) in cases {
+            let (mut ours, theirs) = Channel::pair().expect("socketpair");
+            let fds = vec![theirs.as_fd(); count];
+            let mut space =
+                vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX + 9))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
+            sendmsg(
+                &theirs,
+                &[IoSlice::new(&bytes)],
+                &mut ancillary,
+                SendFlags::NOSIGNAL,
+            )
+            .expect("sends anything");
+            assert_eq!(
+                ours.receive().await.err(),
+                Some(reason),
+                "{} bytes",
+                bytes.len()
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_socket_is_the_end_of_the_guest() {
+        let (mut ours, theirs) = Channel::pair().expect("socketpair");
+        drop(theirs);
+        assert_eq!(
+            ours.receive().await.err(),
+            Some(DeathReason::SupervisorEnded)
+        );
+    }
+}

@@ -1,0 +1,231 @@
+//! The task that owns one container from its start to its last trace. Leases talk to it; nobody else touches the
+//! guest, so a lease can be dropped at any point and the container is still in good hands.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use belljar_ids::ContainerId;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cell::{self, Cell};
+use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
+use crate::error::{DeathReason, SandboxError};
+use crate::frame::{Failure, FromGuest, ToGuest};
+use crate::guest::Guest;
+use crate::host::SharedHost;
+use crate::outcome::CellOutcome;
+
+/// For the guest to say that a file stands, once the last byte is in its pipe.
+const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// What the registry, the leases and the keeper share of one container.
+pub struct Container {
+    pub id: ContainerId,
+    pub created_at: SystemTime,
+    last_used_at: Mutex<SystemTime>,
+    dead: OnceLock<DeathReason>,
+    /// One permit: the lease.
+    pub hold: Arc<Semaphore>,
+    /// Ends the container.
+    pub stop: CancellationToken,
+    /// Set when nothing of it is left on the host.
+    pub gone: CancellationToken,
+    pub requests: mpsc::Sender<Request>,
+}
+
+impl Container {
+    pub fn last_used_at(&self) -> SystemTime {
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn used_at(&self, now: SystemTime) {
+        *self
+            .last_used_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    pub fn death(&self) -> Option<&DeathReason> {
+        self.dead.get()
+    }
+}
+
+/// An answer of the guest, under an error that says who survived.
+pub type Answer<T> = Result<T, SandboxError>;
+
+/// What a lease may ask of a keeper.
+pub enum Request {
+    Bash {
+        cell: Cell,
+        reply: oneshot::Sender<Answer<CellOutcome>>,
+    },
+    Open {
+        path: String,
+        reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>>,
+    },
+    Write {
+        path: String,
+        size: u64,
+        source: OwnedFd,
+        /// Completes, one way or the other, when no more comes through `source`.
+        fed: oneshot::Receiver<()>,
+        reply: oneshot::Sender<Answer<Result<bool, Failure>>>,
+    },
+}
+
+/// Starts a container and the task that keeps it.
+pub async fn start(
+    host: SharedHost,
+    id: ContainerId,
+    stop: CancellationToken,
+    keepers: &tokio_util::task::TaskTracker,
+) -> Result<Arc<Container>, SandboxError> {
+    let guest = Guest::start(&host, id.as_str().to_owned(), stop.clone()).await?;
+    let (requests, inbox) = mpsc::channel(1);
+    let now = (host.config.clock)();
+    let container = Arc::new(Container {
+        id,
+        created_at: now,
+        last_used_at: Mutex::new(now),
+        dead: OnceLock::new(),
+        hold: Arc::new(Semaphore::new(1)),
+        stop,
+        gone: CancellationToken::new(),
+        requests,
+    });
+    keepers.spawn(keep(guest, host, Arc::clone(&container), inbox));
+    Ok(container)
+}
+
+async fn keep(
+    mut guest: Guest,
+    host: SharedHost,
+    container: Arc<Container>,
+    mut inbox: mpsc::Receiver<Request>,
+) {
+    // Whatever happens to this task, whoever waits for the end of the container hears of it.
+    let gone = container.gone.clone().drop_guard();
+    let reason = loop {
+        let survives = tokio::select! {
+            frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
+            request = inbox.recv() => match request {
+                None => Err(DeathReason::Removed),
+                Some(request) => serve(&mut guest, &host, &container, request).await,
+            },
+        };
+        if let Err(reason) = survives {
+            break guest.explain(reason);
+        }
+    };
+    match &reason {
+        DeathReason::Removed => tracing::debug!(container = %container.id, "container removed"),
+        reason => tracing::warn!(container = %container.id, %reason, "container died"),
+    }
+    bury(&container, reason);
+    drop(inbox);
+    if let Err(error) = tokio::task::spawn_blocking(move || drop(guest)).await {
+        tracing::error!(%error, "a container was not cleared away");
+    }
+    drop(gone);
+}
+
+/// Marks a container as dead: whoever waits for it, or asks later, hears why.
+fn bury(container: &Container, reason: DeathReason) {
+    // The first reason is the true one.
+    let _already_known = container.dead.set(reason);
+    container.hold.close();
+}
+
+/// Tells whoever asked, but not before a death is known: nobody who has heard of it gets a lease again.
+fn tell<T>(
+    container: &Container,
+    survives: Result<(), DeathReason>,
+    reply: oneshot::Sender<T>,
+    answer: T,
+) -> Result<(), DeathReason> {
+    if let Err(reason) = &survives {
+        bury(container, reason.clone());
+    }
+    if reply.send(answer).is_err() {
+        tracing::debug!(container = %container.id, "nobody waited for an answer");
+    }
+    survives
+}
+
+async fn serve(
+    guest: &mut Guest,
+    host: &SharedHost,
+    container: &Container,
+    request: Request,
+) -> Result<(), DeathReason> {
+    match request {
+        Request::Bash { cell, mut reply } => {
+            let done = cell::run(guest, host, cell, reply.closed()).await;
+            tell(container, done.survives, reply, done.answer)
+        }
+        Request::Open { path, reply } => {
+            let (survives, answer) = sorted(open(&mut guest.talk, path).await);
+            tell(container, survives, reply, answer)
+        }
+        Request::Write {
+            path,
+            size,
+            source,
+            fed,
+            reply,
+        } => {
+            let (survives, answer) = sorted(write(&mut guest.talk, path, size, source, fed).await);
+            tell(container, survives, reply, answer)
+        }
+    }
+}
+
+fn sorted<T>(answer: Result<T, DeathReason>) -> (Result<(), DeathReason>, Answer<T>) {
+    match answer {
+        Ok(answer) => (Ok(()), Ok(answer)),
+        Err(reason) => (Err(reason.clone()), Err(SandboxError::Dead(reason))),
+    }
+}
+
+async fn open(
+    talk: &mut Conversation,
+    path: String,
+) -> Result<Result<OwnedFd, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Open { id, path }, &[]).await?;
+    let (frame, mut fds) = talk.answer(ANSWER_WAIT_MAX).await?;
+    match (frame, fds.pop(), fds.is_empty()) {
+        (FromGuest::Opened { id: of }, Some(file), true) if of == id => Ok(Ok(file)),
+        (FromGuest::Failed { id: of, failure }, None, true) if of == id => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while opening a file")),
+    }
+}
+
+async fn write(
+    talk: &mut Conversation,
+    path: String,
+    size: u64,
+    source: OwnedFd,
+    fed: oneshot::Receiver<()>,
+) -> Result<Result<bool, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
+        .await?;
+    // The reading end is the guest's alone now: when it gives up, the writer hears of it.
+    drop(source);
+    let (frame, fds) = tokio::select! {
+        received = talk.frame() => received?,
+        _ = fed => talk.answer(WRITTEN_WAIT_MAX).await?,
+    };
+    match frame {
+        FromGuest::Written { id: of, existed } if of == id && fds.is_empty() => Ok(Ok(existed)),
+        FromGuest::Failed { id: of, failure } if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while writing a file")),
+    }
+}

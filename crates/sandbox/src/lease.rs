@@ -1,0 +1,168 @@
+//! An exclusive hold on a container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belljar_ids::ContainerId;
+use tokio::io::AsyncRead;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::cell::Cell;
+use crate::edit::{self, EditCommand, EditFailure, EditOutcome};
+use crate::environment::INPUT_DIRECTORY;
+use crate::error::{DeathReason, PutError, ReadError, SandboxError};
+use crate::files::{self, FileContent};
+use crate::frame::COMMAND_BYTES_MAX;
+use crate::host::SharedHost;
+use crate::keeper::{Container, Request};
+use crate::names;
+use crate::outcome::{CellOutcome, LiveChunk};
+
+/// What a cell may take, and who listens.
+#[derive(Debug, Clone)]
+pub struct CellOptions {
+    /// Wall time; cut to `cell_wall_s_max`.
+    pub wall: Duration,
+    /// Ends the cell by force.
+    pub cancel: CancellationToken,
+    /// Gets the kept bytes as they come. A slow listener slows the writer; a closed channel is no error.
+    pub live: Option<mpsc::Sender<LiveChunk>>,
+}
+
+/// An exclusive hold on a container, given back when dropped. Every method may be dropped at any await point: a
+/// running cell is killed then, a half-written file does not appear.
+pub struct Lease {
+    pub(crate) container: Arc<Container>,
+    pub(crate) host: SharedHost,
+    pub(crate) _hold: OwnedSemaphorePermit,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.container.used_at((self.host.config.clock)());
+    }
+}
+
+impl std::fmt::Debug for Lease {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lease")
+            .field("container", &self.container.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lease {
+    /// The container's id.
+    #[must_use]
+    pub fn container(&self) -> &ContainerId {
+        &self.container.id
+    }
+
+    /// Runs a command with `bash -c`, to one outcome.
+    ///
+    /// Standard input is empty. What the command leaves running lives on after a normal end, and is killed with the
+    /// rest of the container's processes when this or a later cell is killed or times out, or when it leaves a later
+    /// command less than an eighth of `processes_max`.
+    ///
+    /// # Errors
+    /// [`SandboxError`] when there is no outcome: a command no shell can be given, a shell that could not be started, a
+    /// dead container.
+    pub async fn bash(
+        &mut self,
+        command: &str,
+        options: CellOptions,
+    ) -> Result<CellOutcome, SandboxError> {
+        if command.len() > COMMAND_BYTES_MAX {
+            return Err(SandboxError::CommandTooLong {
+                bytes_max: COMMAND_BYTES_MAX,
+            });
+        }
+        if command.contains('\0') {
+            return Err(SandboxError::CommandHasNul);
+        }
+        let cell = Cell {
+            command: command.to_owned(),
+            wall: options
+                .wall
+                .min(Duration::from_secs(self.host.config.cell_wall_s_max)),
+            cancel: options.cancel,
+            live: options.live,
+        };
+        self.ask(|reply| Request::Bash { cell, reply }).await?
+    }
+
+    /// Carries out a command of the text editor.
+    ///
+    /// # Errors
+    /// The inner error is the caller's or the file's fault; the outer one is a dead container or a broken host.
+    pub async fn edit(
+        &mut self,
+        command: EditCommand,
+    ) -> Result<Result<EditOutcome, EditFailure>, SandboxError> {
+        edit::run(self, command).await
+    }
+
+    /// Puts a file into `$INPUT_DIR`, mode 0644, over one of the same name.
+    ///
+    /// # Errors
+    /// [`PutError`]; nothing of the file appears then.
+    pub async fn put_input(
+        &mut self,
+        name: &str,
+        source: impl AsyncRead + Send + Unpin,
+        size: u64,
+    ) -> Result<(), PutError> {
+        if !names::usable(name) {
+            return Err(PutError::Name(name.to_owned()));
+        }
+        self.write_file(&format!("{INPUT_DIRECTORY}/{name}"), source, size)
+            .await
+    }
+
+    /// Writes a file whole: parents are made, the file appears at once, an existing one's mode is kept. The path is
+    /// resolved inside the container, a relative one against `/work`.
+    ///
+    /// # Errors
+    /// [`PutError`]; nothing of the file appears then.
+    pub async fn write_file(
+        &mut self,
+        path: &str,
+        source: impl AsyncRead + Send + Unpin,
+        size: u64,
+    ) -> Result<(), PutError> {
+        files::put(self, path, source, size).await.map(drop)
+    }
+
+    /// Opens a regular file of at most `bytes_max` bytes. The path is resolved inside the container, a relative one
+    /// against `/work`.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_file(
+        &mut self,
+        path: &str,
+        bytes_max: u64,
+    ) -> Result<FileContent, ReadError> {
+        files::open(self, path, bytes_max).await
+    }
+
+    /// Asks the keeper and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &mut self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, SandboxError> {
+        let (reply, answer) = oneshot::channel();
+        self.container
+            .requests
+            .send(request(reply))
+            .await
+            .map_err(|_refused| self.dead())?;
+        answer.await.map_err(|_dropped| self.dead())
+    }
+
+    fn dead(&self) -> SandboxError {
+        let unknown = DeathReason::Channel("its keeper ended".to_owned());
+        SandboxError::Dead(self.container.death().cloned().unwrap_or(unknown))
+    }
+}

@@ -1,0 +1,144 @@
+//! Real containers for tests: a root filesystem, an open sandbox, shorthands.
+
+#![allow(dead_code, reason = "each test file uses its own part")]
+
+pub mod leftovers;
+pub mod ordinary;
+pub mod rootfs;
+
+use std::time::Duration;
+
+use belljar_ids::{ContainerId, SeededIds};
+use belljar_sandbox::{
+    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox,
+    SandboxConfig,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Says why a test does nothing; where everything must be there (`CI=true`), fails instead.
+#[macro_export]
+macro_rules! skip {
+    ($reason:expr) => {{
+        assert!(
+            std::env::var_os("CI").is_none_or(|value| value != "true"),
+            "{}",
+            $reason
+        );
+        eprintln!("SKIP: {}", $reason);
+        return;
+    }};
+}
+
+/// An open sandbox, or a loud return from the test.
+#[macro_export]
+macro_rules! sandbox {
+    () => {
+        $crate::sandbox!($crate::support::config())
+    };
+    ($config:expr) => {
+        match $crate::support::open($config).await {
+            Ok(sandbox) => sandbox,
+            Err(reason) => $crate::skip!(reason),
+        }
+    };
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// Small limits, so that tests reach them soon.
+pub fn config() -> SandboxConfig {
+    SandboxConfig {
+        memory_bytes_max: 256 * MIB,
+        disk_bytes_max: 64 * MIB,
+        processes_max: 64,
+        containers_max: 32,
+        limits_need: limits_need(),
+        landlock_need: LandlockNeed::Required,
+        ..SandboxConfig::default()
+    }
+}
+
+/// Limits are a must where this host can enforce them; tests of limits ask first.
+pub fn limits_need() -> LimitsNeed {
+    if limits_enforced() {
+        LimitsNeed::Required
+    } else {
+        LimitsNeed::BestEffort
+    }
+}
+
+pub fn limits_enforced() -> bool {
+    belljar_jail::cgroup::CgroupTree::detect().is_ok()
+}
+
+/// The reason is why a container cannot be started here at all, as the sandbox says it.
+pub async fn open(config: SandboxConfig) -> Result<Sandbox, String> {
+    let rootfs: Rootfs = rootfs::rootfs();
+    Sandbox::open(config, rootfs)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+pub fn id(seed: u64) -> ContainerId {
+    ContainerId::mint(&mut SeededIds::new(seed))
+}
+
+/// A new container of this sandbox, leased.
+pub async fn leased(sandbox: &Sandbox, seed: u64) -> Lease {
+    let id = id(seed);
+    sandbox
+        .create(id.clone())
+        .await
+        .expect("a container starts");
+    sandbox
+        .lease(&id, Duration::ZERO)
+        .await
+        .expect("nobody else has it")
+}
+
+pub fn options() -> CellOptions {
+    CellOptions {
+        wall: Duration::from_secs(60),
+        cancel: CancellationToken::new(),
+        live: None,
+    }
+}
+
+/// As the sandbox's client, with the streams as text.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said {
+    pub return_code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+pub fn said(output: &Output) -> Said {
+    Said {
+        return_code: output.return_code,
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs a command that must end by itself.
+pub async fn run(lease: &mut Lease, command: &str) -> Output {
+    match lease
+        .bash(command, options())
+        .await
+        .expect("the container lives")
+    {
+        CellOutcome::Ended(output) => output,
+        other => panic!("{command}: {other:?}"),
+    }
+}
+
+/// Standard output of a command that must succeed in silence.
+pub async fn stdout(lease: &mut Lease, command: &str) -> String {
+    let said = said(&run(lease, command).await);
+    assert_eq!(
+        (said.return_code, said.stderr.as_str()),
+        (0, ""),
+        "{command}"
+    );
+    said.stdout
+}

@@ -1,0 +1,42 @@
+//! What every request shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belljar_guard::Guard;
+use belljar_model::Router;
+use belljar_sandbox::Sandbox;
+use belljar_store::Store;
+use belljar_turn::ToolLimits;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::config::Serving;
+
+/// The server's organs, introduced to each other here and nowhere else.
+pub struct App {
+    /// Files, keys, the registry of containers.
+    pub store: Store,
+    /// Containers.
+    pub sandbox: Sandbox,
+    /// Models.
+    pub router: Router,
+    /// What may not run.
+    pub guard: Guard,
+    /// How credentials are checked.
+    pub access: Access,
+    /// Limits.
+    pub serving: Serving,
+    /// What the tool text tells the model about its container.
+    pub tool_limits: ToolLimits,
+    /// How long an unused container lives; told to clients as `expires_at`.
+    pub container_idle: Duration,
+    /// Cancelled when the server is asked to stop: running turns come to an end.
+    pub stopping: CancellationToken,
+    /// Running turns.
+    pub turns: TaskTracker,
+}
+
+/// Shared by all handlers.
+pub type Shared = Arc<App>;

@@ -1,0 +1,193 @@
+//! One cell of our own endpoint: run in a container that is held, reported in full.
+
+use std::time::Duration;
+
+use belljar_ids::FileId;
+use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, LiveChunk, Loss, Output, PutError, SandboxError};
+use belljar_store::WorkspaceId;
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::Shared;
+use crate::driver::calls::{append_lines, text};
+use crate::driver::place::keep;
+
+/// What a cell is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    /// A fresh Python process.
+    Python,
+    /// A fresh bash process.
+    Bash,
+}
+
+/// A cell to run.
+#[derive(Clone, Debug)]
+pub struct CellRequest {
+    /// What it is written in.
+    pub language: Language,
+    /// Its text.
+    pub source: String,
+    /// Wall time; cut to the configured limit.
+    pub wall: Duration,
+}
+
+/// How a cell ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// By itself, with any return code.
+    Ended,
+    /// By its time limit.
+    TimedOut,
+    /// By force.
+    Killed,
+    /// With its container.
+    Crashed,
+}
+
+/// Why a cell was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Its memory limit.
+    Memory,
+    /// The limit of processes.
+    Processes,
+    /// Its time limit.
+    Time,
+    /// Somebody asked.
+    Requested,
+}
+
+/// A captured file.
+#[derive(Clone, Debug, Serialize)]
+pub struct ReportedFile {
+    /// In the Files API.
+    pub file_id: FileId,
+    /// Base name.
+    pub filename: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+}
+
+/// The answer of our own endpoint; its fields are a contract that others script against.
+#[derive(Clone, Debug, Serialize)]
+pub struct CellReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Exit status; 128 + signal.
+    pub return_code: i32,
+    /// Kept standard output.
+    pub stdout: String,
+    /// Kept standard error, and a line for each thing that was lost.
+    pub stderr: String,
+    /// Bytes written to standard output.
+    pub stdout_bytes: u64,
+    /// Bytes written to standard error.
+    pub stderr_bytes: u64,
+    /// Captured files.
+    pub files: Vec<ReportedFile>,
+    /// Wall time in milliseconds.
+    pub wall_ms: u64,
+    /// Processor time in milliseconds.
+    pub cpu_ms: u64,
+    /// Highest memory of the container so far.
+    pub memory_peak_bytes: u64,
+    /// Why it was ended; null when it ended by itself.
+    pub reason: Option<Reason>,
+}
+
+/// A cell that could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum CellError {
+    /// Its source could not be put into the container.
+    #[error("the source could not be put into the container: {0}")]
+    Source(#[from] PutError),
+    /// The container or the host failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// Runs a cell.
+pub async fn run(
+    app: &Shared,
+    workspace: &WorkspaceId,
+    lease: &mut Lease,
+    request: CellRequest,
+    live: Option<mpsc::Sender<LiveChunk>>,
+) -> Result<CellReport, CellError> {
+    let command = match request.language {
+        Language::Bash => request.source,
+        Language::Python => place_python(lease, request.source).await?,
+    };
+    let options = CellOptions { wall: request.wall, cancel: CancellationToken::new(), live };
+    let outcome = lease.bash(&command, options).await?;
+    Ok(report(app, workspace, lease, outcome).await)
+}
+
+/// Puts Python source where a traceback can quote it, and gives the command that runs it.
+async fn place_python(lease: &mut Lease, source: String) -> Result<String, CellError> {
+    let id = belljar_ids::ServerToolUseId::mint(&mut crate::random::OsIds);
+    let path = format!("/tmp/{id}/cell.py");
+    let size = source.len() as u64;
+    lease.write_file(&path, std::io::Cursor::new(source.into_bytes()), size).await?;
+    Ok(format!("exec python3 {path}"))
+}
+
+async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: CellOutcome) -> CellReport {
+    let (ended, reason) = match &outcome {
+        CellOutcome::Ended(output) => (Outcome::Ended, soft_reason(output)),
+        CellOutcome::TimedOut(_) => (Outcome::TimedOut, Some(Reason::Time)),
+        CellOutcome::Killed(KillReason::Memory, _) => (Outcome::Killed, Some(Reason::Memory)),
+        CellOutcome::Killed(KillReason::Requested, _) => (Outcome::Killed, Some(Reason::Requested)),
+        CellOutcome::Crashed(_) => (Outcome::Crashed, None),
+    };
+    let mut output = outcome.into_output();
+    let mut files = Vec::with_capacity(output.files.len());
+    let mut lost = Vec::new();
+    for file in std::mem::take(&mut output.files) {
+        let (filename, size_bytes) = (file.name.clone(), file.size);
+        match keep(app, workspace, lease.container().clone(), file).await {
+            Ok(file_id) => files.push(ReportedFile { file_id, filename, size_bytes }),
+            Err(error) => {
+                tracing::error!(%error, filename, "an output file could not be stored");
+                lost.push(format!("belljar: not captured from $OUTPUT_DIR: {filename} (it could not be stored)"));
+            }
+        }
+    }
+    let mut stderr = text(&output.stderr);
+    append_lines(&mut stderr, output.notices().into_iter().chain(lost));
+    CellReport {
+        outcome: ended,
+        return_code: output.return_code,
+        stdout: text(&output.stdout),
+        stderr,
+        stdout_bytes: output.stdout_bytes,
+        stderr_bytes: output.stderr_bytes,
+        files,
+        wall_ms: millis(output.wall),
+        cpu_ms: millis(output.cpu),
+        memory_peak_bytes: output.memory_peak_bytes,
+        reason,
+    }
+}
+
+/// A limit that a command met and survived.
+fn soft_reason(output: &Output) -> Option<Reason> {
+    output.losses.iter().find_map(|loss| match loss {
+        Loss::ProcessesRefused(_) => Some(Reason::Processes),
+        Loss::KilledByMemory(_) | Loss::ProcessKilledByMemory(_) => Some(Reason::Memory),
+        Loss::TimedOut(_)
+        | Loss::Interrupted
+        | Loss::LeftoversKilled(_)
+        | Loss::ContainerDied(_)
+        | Loss::OutputNotExamined(_)
+        | Loss::OutputDirectoryGone => None,
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

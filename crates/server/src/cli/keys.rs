@@ -1,0 +1,134 @@
+//! `belljar keys`: only hashes are kept, and a key is shown once.
+
+use std::sync::Arc;
+
+use belljar_ids::{IdSource as _, KeyId};
+use belljar_store::{KeyDraft, KeyHash, KeyRing, StoreError, SystemClock, WorkspaceId};
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::access::LOCAL_WORKSPACE;
+use crate::cli::{Common, Exit};
+use crate::config::environment::Environment;
+use crate::random::OsIds;
+
+/// Options of `belljar keys`.
+#[derive(Debug, Args)]
+pub struct KeysArgs {
+    #[command(subcommand)]
+    action: Action,
+    /// Print one JSON document on stdout.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Make a key; it is shown this once.
+    Create {
+        /// The workspace it opens.
+        #[arg(long, default_value = LOCAL_WORKSPACE)]
+        workspace: String,
+        /// A note for people.
+        #[arg(long, default_value = "")]
+        label: String,
+    },
+    /// List all keys, revoked ones too.
+    List,
+    /// End a key for good.
+    Revoke {
+        /// Its id, as `list` shows it.
+        id: String,
+    },
+}
+
+/// Letters of a key's secret part.
+const KEY_ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+/// 43 letters of 62 hold 256 bits.
+const KEY_LETTERS: usize = 43;
+
+/// Runs one action.
+pub fn run(args: &KeysArgs, environment: &Environment) -> Result<(), Exit> {
+    let config = args.common.load(environment)?;
+    let mut keys = KeyRing::open(&config.data_dir, Arc::new(SystemClock)).map_err(failed)?;
+    match &args.action {
+        Action::Create { workspace, label } => create(&mut keys, workspace, label, args.json),
+        Action::List => list(&keys, args.json),
+        Action::Revoke { id } => revoke(&mut keys, id, args.json),
+    }
+}
+
+fn failed(error: StoreError) -> Exit {
+    Exit::failed(error.to_string())
+}
+
+fn create(keys: &mut KeyRing, workspace: &str, label: &str, json: bool) -> Result<(), Exit> {
+    let workspace: WorkspaceId = workspace.parse().map_err(|error| Exit::failed(format!("--workspace: {error}")))?;
+    let key = mint();
+    let draft = KeyDraft { id: KeyId::mint(&mut OsIds), workspace, label: label.to_owned(), hash: KeyHash::of(&key) };
+    let record = keys.create(draft).map_err(failed)?;
+    if json {
+        println!("{}", json!({ "id": record.id, "workspace": record.workspace.as_str(), "key": key }));
+    } else {
+        println!("{key}");
+        eprintln!("{} for workspace {}. The key is shown this once; a running server asks for keys after a restart.", record.id, record.workspace.as_str());
+    }
+    Ok(())
+}
+
+fn list(keys: &KeyRing, json: bool) -> Result<(), Exit> {
+    let records = keys.list().map_err(failed)?;
+    if json {
+        let rows = records.iter().map(|record| {
+            json!({ "id": record.id, "workspace": record.workspace.as_str(), "label": record.label,
+                    "created_at": record.created_at.to_string(), "revoked_at": record.revoked_at.map(|time| time.to_string()) })
+        });
+        println!("{}", json!({ "data": rows.collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    for record in &records {
+        let state = record.revoked_at.map_or_else(|| "active".to_owned(), |time| format!("revoked {time}"));
+        println!("{}  {}  {}  {}  {}", record.id, record.created_at, record.workspace.as_str(), state, record.label);
+    }
+    Ok(())
+}
+
+fn revoke(keys: &mut KeyRing, id: &str, json: bool) -> Result<(), Exit> {
+    let id: KeyId = id.parse().map_err(|error| Exit::failed(format!("{error}")))?;
+    if !keys.revoke(&id).map_err(failed)? {
+        return Err(Exit::failed(format!("no active key {id}")));
+    }
+    if json {
+        println!("{}", json!({ "id": id, "revoked": true }));
+    }
+    Ok(())
+}
+
+/// A new key: `bj_` and 43 letters, unbiased.
+fn mint() -> String {
+    let mut key = String::from("bj_");
+    let mut byte = [0_u8; 1];
+    while key.len() < 3 + KEY_LETTERS {
+        OsIds.fill(&mut byte);
+        // 248 is the largest multiple of 62 in a byte: above it, low letters would be likelier.
+        if byte[0] < 248 {
+            key.push(char::from(KEY_ALPHABET[usize::from(byte[0]) % KEY_ALPHABET.len()]));
+        }
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_long_and_differ() {
+        let (one, other) = (mint(), mint());
+        assert_eq!(one.len(), 46);
+        assert_ne!(one, other);
+        assert!(one.bytes().skip(3).all(|byte| KEY_ALPHABET.contains(&byte)));
+    }
+}

@@ -1,0 +1,131 @@
+//! The command line. Exit status: 0 done; 1 the thing asked for failed; 2 usage; 3 this machine cannot.
+
+pub mod doctor;
+pub mod exec;
+pub mod image;
+pub mod keys;
+pub mod serve;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::environment::Environment;
+use crate::config::keys::reference as keys_reference;
+use crate::config::{Config, ConfigError, Overrides};
+
+/// The thing asked for failed.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration is wrong.
+pub const USAGE: u8 = 2;
+/// This machine cannot.
+pub const CANNOT: u8 = 3;
+
+/// A self-hosted Messages API with the code execution tool: any model, on your machine, in a sandbox you can inspect.
+#[derive(Debug, Parser)]
+#[command(name = "belljar", version, propagate_version = true)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the Messages API.
+    Serve(Common),
+    /// Tell what this machine allows, what is refused, and why.
+    Doctor(doctor::DoctorArgs),
+    /// Build, import, list or verify the root filesystems that containers start from.
+    Image(image::ImageArgs),
+    /// Run one cell, through the running server or in this process when none runs.
+    Exec(exec::ExecArgs),
+    /// Create, list or revoke keys.
+    Keys(keys::KeysArgs),
+    /// Print every configuration key with its default and meaning, as Markdown.
+    Config,
+}
+
+/// Options that several commands share.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Address and port of the server.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where state is kept.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Common {
+    /// The configuration that these options, the environment and the file make.
+    pub fn load(&self, environment: &Environment) -> Result<Config, ConfigError> {
+        let overrides = Overrides { file: self.config.clone(), listen: self.listen, data_dir: self.data_dir.clone() };
+        Config::load(&overrides, environment)
+    }
+}
+
+/// A command that failed: what to say, and the exit status.
+#[derive(Debug)]
+pub struct Exit {
+    code: u8,
+    message: String,
+}
+
+impl Exit {
+    /// The thing asked for failed.
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self { code: FAILED, message: message.into() }
+    }
+
+    /// The command line or the configuration is wrong.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { code: USAGE, message: message.into() }
+    }
+
+    /// This machine cannot.
+    pub fn cannot(message: impl Into<String>) -> Self {
+        Self { code: CANNOT, message: message.into() }
+    }
+}
+
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// Runs the command.
+pub fn run(command_line: CommandLine) -> ExitCode {
+    let environment = Environment::snapshot();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(Exit::cannot(format!("no threads or no polling: {error}"))),
+    };
+    let outcome = match command_line.command {
+        Command::Serve(common) => runtime.block_on(serve::run(&common, &environment)).map(|()| ExitCode::SUCCESS),
+        Command::Doctor(args) => doctor::run(&args, &environment),
+        Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
+        Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
+        Command::Config => print_reference(),
+        Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
+    };
+    // Whatever still blocks a thread must not hold up the end of the process.
+    runtime.shutdown_background();
+    outcome.unwrap_or_else(report)
+}
+
+fn print_reference() -> Result<ExitCode, Exit> {
+    let written = std::io::stdout().write_all(keys_reference().as_bytes());
+    written.map(|()| ExitCode::SUCCESS).map_err(|error| Exit::failed(format!("standard output: {error}")))
+}
+
+fn report(exit: Exit) -> ExitCode {
+    eprintln!("belljar: {}", exit.message);
+    ExitCode::from(exit.code)
+}

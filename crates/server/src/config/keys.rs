@@ -1,0 +1,116 @@
+//! Every configuration key with its default and meaning: what unknown keys are compared with, and what the reference in
+//! `docs/configuration.md` is generated from.
+
+/// One key.
+pub struct Key {
+    /// The table it stands in; empty for the top level.
+    pub table: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// Its default, as it would be written.
+    pub default: &'static str,
+    /// What it means, with units.
+    pub meaning: &'static str,
+}
+
+const fn key(table: &'static str, name: &'static str, default: &'static str, meaning: &'static str) -> Key {
+    Key { table, name, default, meaning }
+}
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("", "listen", "\"127.0.0.1:8484\"", "Address and port. Beyond loopback, keys are required."),
+    key("", "data_dir", "see below", "Where files, keys and the registry of containers are kept."),
+    key("", "upstream", "the scripted model", "Models; a list of tables, the first whose `models` match wins."),
+    key("", "sandbox", "", "Limits of containers."),
+    key("", "serving", "", "Limits of requests and of the loop."),
+    key("", "guard", "", "What may not run."),
+    key("upstream", "name", "required", "A name for logs and errors."),
+    key("upstream", "kind", "required", "`anthropic` or `scripted`."),
+    key("upstream", "base_url", "\"https://api.anthropic.com\"", "Where the upstream is, without `/v1`."),
+    key("upstream", "api_key_env", "none", "Environment variable that holds the upstream's key. The key itself never stands in the file."),
+    key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
+    key("upstream", "model", "the request's", "The name sent upstream."),
+    key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
+    key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
+    key("sandbox", "cpus", "1.0", "Cores of one container."),
+    key("sandbox", "memory_bytes_max", "5368709120", "Memory of one container, in bytes."),
+    key("sandbox", "disk_bytes_max", "5368709120", "Disk of one container, in bytes; it is kept in memory and counts there too."),
+    key("sandbox", "processes_max", "256", "Processes and threads of one container."),
+    key("sandbox", "cell_wall_s_max", "90", "Wall time of one Python cell, in seconds."),
+    key("sandbox", "invocation_wall_s_max", "300", "Wall time of one bash command, in seconds."),
+    key("sandbox", "output_bytes_max", "1048576", "Bytes kept of each of stdout and stderr; the rest is counted, and said."),
+    key("sandbox", "container_idle_s_max", "3600", "Seconds without use after which a container is removed."),
+    key("sandbox", "container_life_s_max", "2592000", "Seconds after which a container is removed in any case."),
+    key("sandbox", "containers_max", "256", "Containers alive at once."),
+    key("sandbox", "limits", "\"required\"", "`best_effort` serves although this machine cannot limit memory and processes."),
+    key("serving", "samplings_max", "10", "Samplings in one turn before it ends with `pause_turn`."),
+    key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
+    key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
+    key("serving", "connections_max", "4096", "Connections served at once; more wait."),
+    key("serving", "ping_interval_s", "10", "Seconds of silence in a stream before a `ping`."),
+    key("serving", "lease_wait_s_max", "30", "Seconds a turn waits for a container that another turn is using."),
+    key("serving", "shutdown_wait_s_max", "30", "Seconds that running turns may take to end when the server is asked to stop."),
+    key("guard", "rule", "none", "Rules; a list of tables. Code that holds `text` is halted, and the model is told the `reason`."),
+    key("guard.rule", "text", "required", "What the code may not hold."),
+    key("guard.rule", "reason", "required", "Why, for the model and the log."),
+];
+
+/// The keys of one table.
+pub fn of_table(table: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.table == table)
+}
+
+/// An unknown key's nearest known neighbour.
+pub fn nearest(table: &str, unknown: &str) -> Option<&'static str> {
+    let scored = of_table(table).map(|key| (strsim::jaro_winkler(key.name, unknown), key.name));
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
+}
+
+/// The reference, as Markdown.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Configuration reference\n\nGenerated from `crates/server/src/config/keys.rs`; a test keeps it true. Unknown keys are errors.\n\
+         `data_dir` is `$XDG_DATA_HOME/belljar` where that is set, `/var/lib/belljar` for root, else `~/.local/share/belljar`.\n",
+    );
+    let tables = [("", "Top level"), ("upstream", "`[[upstream]]`"), ("sandbox", "`[sandbox]`"), ("serving", "`[serving]`"), ("guard", "`[guard]`"), ("guard.rule", "`[[guard.rule]]`")];
+    for (table, title) in tables {
+        page.push_str(&format!("\n## {title}\n| key | default | meaning |\n|---|---|---|\n"));
+        for key in of_table(table) {
+            page.push_str(&format!("| `{}` | {} | {} |\n", key.name, code(key.default), key.meaning));
+        }
+    }
+    page.push_str("\n## Environment\n| variable | meaning |\n|---|---|\n");
+    for (name, meaning) in super::environment::VARIABLES {
+        page.push_str(&format!("| `{name}` | {meaning} |\n"));
+    }
+    page
+}
+
+fn code(default: &str) -> String {
+    match default.starts_with(|first: char| first.is_ascii_digit() || first == '"' || first == '[') {
+        true => format!("`{default}`"),
+        false => default.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_in_the_tree_is_the_generated_one() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+        if std::env::var_os("BELLJAR_BLESS").is_some() {
+            std::fs::write(path, reference()).expect("docs/configuration.md can be written");
+        }
+        let kept = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(kept, reference(), "run this test with BELLJAR_BLESS=1 to write the page anew");
+    }
+
+    #[test]
+    fn the_nearest_key_is_named() {
+        assert_eq!(nearest("sandbox", "memory_max_bytes"), Some("memory_bytes_max"));
+        assert_eq!(nearest("", "listn"), Some("listen"));
+    }
+}

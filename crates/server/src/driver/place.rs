@@ -1,0 +1,157 @@
+//! Where a turn's calls run: a container, made when it is first needed, with the turn's uploads in it.
+
+use belljar_ids::{ContainerId, FileId};
+use belljar_sandbox::{Lease, LeaseError, OutputFile, PutError, SandboxError};
+use belljar_store::{Content, ContainerRecord, FileDraft, Filename, Origin, StoreError, WorkspaceId};
+use belljar_wire::container::ContainerInfo;
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt as _;
+
+use crate::app::Shared;
+use crate::clock;
+use crate::driver::{Files, Upload};
+use crate::random::OsIds;
+
+/// How long the holder of a new container waits for it: nobody else knows its id.
+const NEW_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Bytes copied at once between a container and the store.
+const COPY_CHUNK_BYTES: usize = 256 * 1024;
+
+/// A turn's container, or the way to get one.
+pub struct Place {
+    /// The server's organs.
+    pub app: Shared,
+    workspace: WorkspaceId,
+    lease: Option<Lease>,
+    waiting: Vec<Upload>,
+}
+
+/// Why there is no container to run in.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// All containers are in use.
+    #[error("all containers are in use")]
+    Full,
+    /// An upload could not be put into the container; the text is for the model.
+    #[error("{0}")]
+    Upload(String),
+    /// Ours to fix; the text is the operator's.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl Place {
+    /// The place of one turn.
+    pub fn new(app: Shared, workspace: WorkspaceId, files: Files) -> Self {
+        let Files { lease, uploads: mut waiting } = files;
+        // Taken from the end: the first upload goes in first, so that of two with one name the later one stays.
+        waiting.reverse();
+        Self { app, workspace, lease, waiting }
+    }
+
+    /// The container, made and filled now if need be.
+    pub async fn lease(&mut self) -> Result<&mut Lease, PlaceError> {
+        let mut lease = match self.lease.take() {
+            Some(lease) => lease,
+            None => self.make().await?,
+        };
+        while let Some(upload) = self.waiting.last().cloned() {
+            self.mount(&mut lease, &upload).await?;
+            self.waiting.pop();
+        }
+        Ok(self.lease.insert(lease))
+    }
+
+    /// Lets go of a container that died: the next call gets a new one.
+    pub fn forget(&mut self) {
+        self.lease = None;
+    }
+
+    /// The container as the reply names it, alive for another idle time from now.
+    pub async fn info(&mut self) -> Option<ContainerInfo> {
+        let id = self.lease.as_ref()?.container().clone();
+        let expires_at = clock::now().saturating_add(self.app.container_idle);
+        if let Err(error) = self.app.store.touch_container(&self.workspace, &id, expires_at).await {
+            tracing::error!(%error, container = %id, "the container's expiry could not be recorded");
+        }
+        Some(ContainerInfo { id, expires_at: expires_at.to_string() })
+    }
+
+    async fn make(&self) -> Result<Lease, PlaceError> {
+        let id = new_container(&self.app, &self.workspace).await?;
+        self.app.sandbox.lease(&id, NEW_LEASE_WAIT).await.map_err(|error: LeaseError| PlaceError::Broken(error.to_string()))
+    }
+
+    async fn mount(&self, lease: &mut Lease, upload: &Upload) -> Result<(), PlaceError> {
+        let opened = self.app.store.open_content(&self.workspace, &upload.id).await;
+        let opened = opened.map_err(|error| PlaceError::Broken(error.to_string()))?;
+        let Some(Content::Open { record, file }) = opened else {
+            return Err(PlaceError::Upload(format!("file {} is gone", upload.id)));
+        };
+        lease.put_input(&upload.filename, file, record.size_bytes).await.map_err(|error| match error {
+            PutError::Sandbox(error) => PlaceError::Broken(error.to_string()),
+            error => PlaceError::Upload(format!("{} could not be put into $INPUT_DIR: {error}", upload.filename)),
+        })
+    }
+
+    /// Stores a captured file; it is a file of its own from then on.
+    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
+        keep(&self.app, &self.workspace, container, output).await
+    }
+}
+
+/// A captured file that could not be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    /// The container's file could not be read.
+    #[error("reading the file: {0}")]
+    Read(#[from] std::io::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes a container and records whose it is.
+pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<ContainerId, PlaceError> {
+    let id = ContainerId::mint(&mut OsIds);
+    let status = app.sandbox.create(id.clone()).await.map_err(|error| match error {
+        SandboxError::Full { .. } => PlaceError::Full,
+        error => PlaceError::Broken(error.to_string()),
+    })?;
+    let record = ContainerRecord {
+        id: id.clone(),
+        workspace: workspace.clone(),
+        created_at: clock::timestamp(status.created_at),
+        expires_at: clock::timestamp(status.created_at).saturating_add(app.container_idle),
+    };
+    if let Err(error) = app.store.record_container(record).await {
+        app.sandbox.remove(&id).await;
+        return Err(PlaceError::Broken(error.to_string()));
+    }
+    Ok(id)
+}
+
+/// Copies a captured file into the store: at most the size it had when it was captured, whatever its container does to it now.
+pub async fn keep(app: &Shared, workspace: &WorkspaceId, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
+    let id = FileId::mint(&mut OsIds);
+    let mime_type = mime_guess::from_path(&output.name).first_or_octet_stream();
+    let draft = FileDraft {
+        id: id.clone(),
+        workspace: workspace.clone(),
+        filename: Filename::of_generated(output.name.as_bytes()),
+        mime_type: mime_type.essence_str().to_owned(),
+        origin: Origin::Generated { container },
+        created_at: clock::now(),
+        expires_at: None,
+    };
+    let mut writer = app.store.begin_file(draft).await?;
+    let mut source = tokio::fs::File::from_std(output.file).take(output.size);
+    let mut chunk = BytesMut::with_capacity(COPY_CHUNK_BYTES);
+    while source.read_buf(&mut chunk).await? > 0 {
+        writer.write(chunk.split().freeze()).await?;
+        chunk.reserve(COPY_CHUNK_BYTES);
+    }
+    writer.finish().await?;
+    Ok(id)
+}

@@ -1,0 +1,111 @@
+//! Opening the organs, in the order in which they may fail, and keeping house while they run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belljar_guard::Guard;
+use belljar_image::{FailureClass, ImageError, ImageStore, Monitor, Mounted};
+use belljar_model::Router;
+use belljar_sandbox::{Rootfs, Sandbox, SandboxError};
+use belljar_store::{Store, StoreError, StoreOptions, SystemClock};
+use belljar_turn::ToolLimits;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::Access;
+use crate::app::{App, Shared};
+use crate::cli::Exit;
+use crate::clock;
+use crate::config::Config;
+
+/// How often what has expired is looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Containers removed in one round.
+const EXPIRED_AT_ONCE: u16 = 100;
+
+/// The opened organs; dropping them lets go of the image.
+pub struct Organs {
+    /// What requests share.
+    pub app: Shared,
+    _image: Mounted,
+}
+
+/// Opens everything that serving needs; proves that a container can start.
+pub async fn open(config: &Config) -> Result<Organs, Exit> {
+    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
+    let image = mount(config).await?;
+    let mut options = StoreOptions::new(Arc::new(SystemClock));
+    options.file_bytes_max = config.serving.file_bytes_max;
+    let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
+    // Revoked keys count: a server whose last key was revoked must not open to everybody.
+    let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {
+        true => Access::Open,
+        false => Access::Keys,
+    };
+    let rootfs = Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() };
+    let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
+    let app = Arc::new(App {
+        store,
+        sandbox,
+        router,
+        guard: Guard::new(config.guard_rules.clone()),
+        access,
+        serving: config.serving,
+        tool_limits: ToolLimits {
+            cell_wall_s_max: config.serving.cell_wall.as_secs(),
+            output_bytes_max: config.sandbox.output_bytes_max,
+            memory_bytes_max: config.sandbox.memory_bytes_max,
+            disk_bytes_max: config.sandbox.disk_bytes_max,
+        },
+        container_idle: config.sandbox.container_idle,
+        stopping: CancellationToken::new(),
+        turns: TaskTracker::new(),
+    });
+    Ok(Organs { app, _image: image })
+}
+
+async fn mount(config: &Config) -> Result<Mounted, Exit> {
+    let images = ImageStore::open(&config.cache_dir).map_err(image_exit)?;
+    let image = images.resolve(&config.image).map_err(image_exit)?;
+    images.mount(&image, &Monitor::silent()).await.map_err(image_exit)
+}
+
+fn image_exit(error: ImageError) -> Exit {
+    match error.class() {
+        FailureClass::Machine => Exit::cannot(error.to_string()),
+        FailureClass::Request | FailureClass::Interrupted | FailureClass::Host => Exit::failed(error.to_string()),
+    }
+}
+
+fn store_exit(error: StoreError) -> Exit {
+    Exit::failed(error.to_string())
+}
+
+fn sandbox_exit(error: SandboxError) -> Exit {
+    Exit::cannot(format!("{error}\n  `belljar doctor` tells what this machine allows"))
+}
+
+/// Removes what has expired, for as long as the server runs.
+pub async fn sweep(app: Shared) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        for id in app.sandbox.sweep(clock::system_now()).await {
+            tracing::info!(container = %id, "container ended by age or disuse");
+        }
+        if let Err(error) = forget_expired(&app).await {
+            tracing::error!(%error, "what has expired could not be removed");
+        }
+    }
+}
+
+/// Removes containers whose time is over, and files whose content is.
+async fn forget_expired(app: &App) -> Result<(), StoreError> {
+    for record in app.store.expired_containers(EXPIRED_AT_ONCE).await? {
+        app.sandbox.remove(&record.id).await;
+        app.store.delete_container(&record.workspace, &record.id).await?;
+        tracing::info!(container = %record.id, "container expired");
+    }
+    app.store.sweep().await?;
+    Ok(())
+}

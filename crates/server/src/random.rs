@@ -1,0 +1,15 @@
+//! Identifiers from the operating system's randomness.
+
+use belljar_ids::IdSource;
+
+/// Unpredictable bytes: ids are capabilities within a workspace, so they may not be guessed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsIds;
+
+impl IdSource for OsIds {
+    /// # Panics
+    /// When the operating system has no randomness to give; nothing may be named then.
+    fn fill(&mut self, bytes: &mut [u8]) {
+        getrandom::fill(bytes).expect("the operating system provides random bytes");
+    }
+}

@@ -1,0 +1,67 @@
+//! Reading a JSON body: typed, bounded, and not for ever.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use belljar_wire::error::{ApiError, ErrorKind};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, StatusCode};
+use http_body_util::BodyExt as _;
+
+use crate::failure::Failure;
+
+/// Silence within a body after which the request is given up.
+const BODY_SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// Reads a JSON body of at most `bytes_max` bytes.
+///
+/// # Errors
+/// Another content type (400), more bytes (413, wire.md §2.8), a body that stops coming (408).
+pub async fn read_json(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
+    require_json(headers)?;
+    read(headers, body, bytes_max).await
+}
+
+/// Reads any body of at most `bytes_max` bytes.
+pub async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Result<Bytes, Failure> {
+    let announced = announced_bytes(headers);
+    if announced.is_some_and(|bytes| bytes > bytes_max as u64) {
+        return Err(too_large(bytes_max));
+    }
+    let mut collected = BytesMut::new();
+    loop {
+        let frame = tokio::time::timeout(BODY_SILENCE_MAX, body.frame()).await.map_err(|_| {
+            let error = ApiError::invalid("The request body stopped coming");
+            Failure::with_status(error, StatusCode::REQUEST_TIMEOUT)
+        })?;
+        let Some(frame) = frame else { return Ok(collected.freeze()) };
+        let frame = frame.map_err(|_| Failure::from(ApiError::invalid("The request body could not be read")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if data.len() > bytes_max - collected.len() {
+            return Err(too_large(bytes_max));
+        }
+        collected.extend_from_slice(&data);
+    }
+}
+
+/// `content-length`, when the client says it.
+pub fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    if essence.eq_ignore_ascii_case("application/json") {
+        return Ok(());
+    }
+    let found = belljar_wire::read::Brief(essence);
+    Err(ApiError::invalid(format!("content-type: expected application/json, found \"{found}\"")).into())
+}
+
+/// 413 (wire.md §19 row 40).
+pub fn too_large(bytes_max: usize) -> Failure {
+    let text = format!("Request exceeds the maximum size of {bytes_max} bytes");
+    ApiError::new(ErrorKind::RequestTooLarge, text).into()
+}

@@ -1,0 +1,224 @@
+//! Our own endpoints for containers.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use belljar_ids::{ContainerId, PageToken};
+use belljar_sandbox::{ContainerState, Lease, LeaseError, PutError, ReadError};
+use belljar_store::{ContainerRecord, PageCursor};
+use belljar_wire::error::{ApiError, ErrorKind};
+use belljar_wire::read::{Brief, Object, Path as JsonPath};
+use futures_util::TryStreamExt as _;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use serde::{Deserialize, Serialize};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use crate::access::Principal;
+use crate::app::Shared;
+use crate::driver::place::{PlaceError, new_container};
+use crate::failure::Failure;
+use crate::routes::body;
+
+const LIST_LIMIT_DEFAULT: u16 = 20;
+const LIST_LIMIT_MAX: u16 = 1000;
+/// Bytes of a body that only has options.
+const OPTIONS_BYTES_MAX: usize = 64 * 1024;
+
+/// One container, as we show it.
+#[derive(Debug, Serialize)]
+pub struct ContainerObject {
+    id: ContainerId,
+    created_at: String,
+    expires_at: String,
+    state: &'static str,
+}
+
+/// One page of containers, newest first.
+#[derive(Debug, Serialize)]
+pub struct ContainerPage {
+    data: Vec<ContainerObject>,
+    next_page: Option<String>,
+}
+
+/// Query of the list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ListQuery {
+    limit: Option<u16>,
+    page: Option<String>,
+}
+
+/// `POST /belljar/v1/containers`.
+pub async fn create(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<ContainerObject>, Failure> {
+    let bytes = body::read_json(&headers, body, OPTIONS_BYTES_MAX).await?;
+    Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
+    let id = new_container(&app, &principal.workspace).await.map_err(place_failure)?;
+    find(&app, &principal, id.as_str()).await.map(|(record, state)| Json(object(&record, state)))
+}
+
+/// `GET /belljar/v1/containers`.
+pub async fn list(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<ContainerPage>, Failure> {
+    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
+    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
+        return Err(ApiError::invalid(format!("limit: Input should be between 1 and {LIST_LIMIT_MAX}")).into());
+    }
+    let after = query.page.as_deref().map(cursor).transpose()?;
+    let page = app.store.list_containers(&principal.workspace, after, limit).await;
+    let page = page.map_err(|error| Failure::internal("containers", &error))?;
+    let alive = page.entries.iter().filter_map(|record| Some(object(record, state(&app, &record.id)?)));
+    Ok(Json(ContainerPage { data: alive.collect(), next_page: page.next.map(|cursor| cursor.to_token().to_string()) }))
+}
+
+/// `GET /belljar/v1/containers/{id}`.
+pub async fn retrieve(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<ContainerObject>, Failure> {
+    find(&app, &principal, &id).await.map(|(record, state)| Json(object(&record, state)))
+}
+
+/// `DELETE /belljar/v1/containers/{id}`.
+pub async fn delete(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let (record, _) = find(&app, &principal, &id).await?;
+    app.sandbox.remove(&record.id).await;
+    app.store.delete_container(&principal.workspace, &record.id).await.map_err(|error| Failure::internal("container", &error))?;
+    Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
+}
+
+/// `PUT /belljar/v1/containers/{id}/files/{path}`.
+pub async fn put_file(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path((id, path)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let announced = body::announced_bytes(&headers);
+    let size = announced.ok_or_else(|| Failure::from(ApiError::invalid("content-length: header is required")))?;
+    if size > app.serving.file_bytes_max {
+        return Err(body::too_large(usize::try_from(app.serving.file_bytes_max).unwrap_or(usize::MAX)));
+    }
+    let mut lease = lease(&app, &principal, &id).await?;
+    let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
+    let path = format!("/{path}");
+    lease.write_file(&path, Box::pin(source), size).await.map_err(put_failure)?;
+    Ok(Json(serde_json::json!({ "path": path, "size_bytes": size })))
+}
+
+/// `GET /belljar/v1/containers/{id}/files/{path}`.
+pub async fn get_file(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path((id, path)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let mut lease = lease(&app, &principal, &id).await?;
+    let content = lease.read_file(&format!("/{path}"), app.serving.file_bytes_max).await.map_err(read_failure)?;
+    let size = content.size();
+    let mut response = Body::from_stream(ReaderStream::new(content)).into_response();
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(size));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
+}
+
+/// A workspace's live container; what is dead, expired or another's is not found.
+pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(ContainerRecord, &'static str), Failure> {
+    let id: ContainerId = text.parse().map_err(|_| missing(text))?;
+    let record = app.store.container(&principal.workspace, &id).await;
+    let record = record.map_err(|error| Failure::internal("container", &error))?.ok_or_else(|| missing(text))?;
+    let state = state(app, &id).ok_or_else(|| missing(text))?;
+    Ok((record, state))
+}
+
+/// Holds a workspace's container.
+pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Lease, Failure> {
+    let (record, _) = find(app, principal, text).await?;
+    hold(app, &record.id, app.serving.lease_wait).await
+}
+
+/// Holds a container that is known to belong to whoever asks.
+pub async fn hold(app: &Shared, id: &ContainerId, wait: Duration) -> Result<Lease, Failure> {
+    app.sandbox.lease(id, wait).await.map_err(|error| match error {
+        LeaseError::Unknown(_) | LeaseError::Dead { .. } => missing(id.as_str()),
+        LeaseError::Busy(_) => {
+            let text = format!("Container {id} is in use by another request");
+            Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
+        }
+    })
+}
+
+/// The prefix on which clients drop an id and go on without it (wire.md §23).
+pub fn missing(id: &str) -> Failure {
+    ApiError::not_found(format!("Container not found: {}", Brief(id))).into()
+}
+
+fn state(app: &Shared, id: &ContainerId) -> Option<&'static str> {
+    match app.sandbox.status(id)?.state {
+        ContainerState::Ready => Some("ready"),
+        ContainerState::Leased => Some("leased"),
+        ContainerState::Dead => None,
+    }
+}
+
+fn object(record: &ContainerRecord, state: &'static str) -> ContainerObject {
+    ContainerObject {
+        id: record.id.clone(),
+        created_at: record.created_at.to_string(),
+        expires_at: record.expires_at.to_string(),
+        state,
+    }
+}
+
+fn cursor(text: &str) -> Result<PageCursor, ApiError> {
+    let token: Option<PageToken> = text.parse().ok();
+    let cursor = token.and_then(|token| PageCursor::from_token(&token).ok());
+    cursor.ok_or_else(|| ApiError::invalid("page: Input should be a cursor of an earlier page"))
+}
+
+/// A container that could not be made.
+pub fn place_failure(error: PlaceError) -> Failure {
+    match error {
+        PlaceError::Full => {
+            let text = "All containers are in use. Try again later, or delete some.";
+            Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
+        }
+        error @ (PlaceError::Upload(_) | PlaceError::Broken(_)) => Failure::internal("container", &error),
+    }
+}
+
+fn put_failure(error: PutError) -> Failure {
+    match error {
+        PutError::Sandbox(error) => Failure::internal("put file", &error),
+        error @ (PutError::Name(_) | PutError::Source(_) | PutError::Size { .. } | PutError::DiskFull | PutError::Refused(_)) => {
+            ApiError::invalid(format!("path: {error}")).into()
+        }
+    }
+}
+
+fn read_failure(error: ReadError) -> Failure {
+    match error {
+        ReadError::NotFound => ApiError::not_found("path: no such file").into(),
+        ReadError::Sandbox(error) => Failure::internal("get file", &error),
+        error @ (ReadError::IsDirectory | ReadError::NotRegular | ReadError::TooLarge { .. } | ReadError::Refused(_)) => {
+            ApiError::invalid(format!("path: {error}")).into()
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The Files API (wire.md §9), in both dialects of its list.
+
+pub mod query;
+pub mod upload;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use belljar_ids::FileId;
+use belljar_store::{Content, FileRecord, StoreError};
+use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
+use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, FileTag};
+use belljar_wire::read::Brief;
+use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+use serde_json::{Value, json};
+use tokio_util::io::ReaderStream;
+
+use crate::access::Principal;
+use crate::app::Shared;
+use crate::clock;
+use crate::failure::Failure;
+use query::{Dialect, FileList};
+
+/// Bytes read at once from a file that is being sent.
+const SEND_CHUNK_BYTES: usize = 128 * 1024;
+
+/// `GET /v1/files`.
+pub async fn list(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Failure> {
+    let dialect = Dialect::of(&headers);
+    let list = FileList::read(query.as_deref().unwrap_or_default(), dialect)?;
+    let page = app.store.list_files(&principal.workspace, list.query).await.map_err(store_failure)?;
+    let data: Vec<FileObject> = page.entries.iter().map(object).collect();
+    let body = match dialect {
+        Dialect::Current => {
+            let next_page = page.next.map(|cursor| cursor.to_token().to_string());
+            serde_json::to_value(FilePage { data, next_page })
+        }
+        Dialect::Old => {
+            let id = |file: Option<&FileObject>| file.map(|file| file.id.clone());
+            let (first_id, last_id) = (id(data.first()), id(data.last()));
+            let data: Vec<Value> = data.iter().map(old_object).collect();
+            Ok(json!({ "data": data, "has_more": page.has_more, "first_id": first_id, "last_id": last_id }))
+        }
+    };
+    body.map(Json).map_err(|error| Failure::internal("files", &error))
+}
+
+/// `GET /v1/files/{id}`.
+pub async fn retrieve(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Failure> {
+    let record = find(&app, &principal, &id).await?;
+    Ok(Json(in_dialect(&record, Dialect::of(&headers))))
+}
+
+/// `GET /v1/files/{id}/content`: generated files only (wire.md §9.4).
+pub async fn content(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    let record = find(&app, &principal, &id).await?;
+    if !record.downloadable() {
+        let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
+        return Err(ApiError::invalid(text).with_code(ErrorCode::FileNotDownloadable).into());
+    }
+    let expired = || Failure::from(ApiError::not_found(format!("File `{}` has expired.", record.id)).with_code(ErrorCode::FileExpired));
+    if record.expired(clock::now()) {
+        return Err(expired());
+    }
+    let opened = app.store.open_content(&principal.workspace, &record.id).await.map_err(store_failure)?;
+    let Some(Content::Open { record, file }) = opened else { return Err(expired()) };
+    let mut response = Body::from_stream(ReaderStream::with_capacity(file, SEND_CHUNK_BYTES)).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(record.size_bytes));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_str(&record.mime_type).unwrap_or(HeaderValue::from_static("application/octet-stream")));
+    if let Ok(disposition) = HeaderValue::from_str(&disposition(record.filename.as_str())) {
+        headers.insert(CONTENT_DISPOSITION, disposition);
+    }
+    // A generated page or drawing must not run as one of ours in a browser.
+    headers.insert("content-security-policy", HeaderValue::from_static("sandbox; default-src 'none'"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    Ok(response)
+}
+
+/// `DELETE /v1/files/{id}`.
+pub async fn delete(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<FileDeleted>, Failure> {
+    let parsed: FileId = id.parse().map_err(|_| missing(&id))?;
+    match app.store.delete_file(&principal.workspace, &parsed).await.map_err(store_failure)? {
+        true => Ok(Json(FileDeleted { id: parsed, tag: FileDeletedTag::FileDeleted })),
+        false => Err(missing(&id)),
+    }
+}
+
+async fn find(app: &Shared, principal: &Principal, id: &str) -> Result<FileRecord, Failure> {
+    let parsed: FileId = id.parse().map_err(|_| missing(id))?;
+    app.store.file(&principal.workspace, &parsed).await.map_err(store_failure)?.ok_or_else(|| missing(id))
+}
+
+/// 404 (wire.md §19 row 23).
+pub fn missing(id: &str) -> Failure {
+    ApiError::not_found(format!("File `{}` not found.", Brief(id))).into()
+}
+
+/// `attachment` with the name in the one form that holds any name (RFC 8187), as recorded (wire.md §23).
+fn disposition(filename: &str) -> String {
+    let mut text = String::from("attachment; filename*=utf-8''");
+    for byte in filename.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'~' => text.push(char::from(byte)),
+            byte => text.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    text
+}
+
+/// A record as the current dialect shows it.
+pub fn object(record: &FileRecord) -> FileObject {
+    FileObject {
+        id: record.id.clone(),
+        tag: FileTag::File,
+        filename: record.filename.as_str().to_owned(),
+        mime_type: record.mime_type.clone(),
+        size_bytes: record.size_bytes,
+        created_at: record.created_at.to_string(),
+        downloadable: record.downloadable(),
+        expires_at: record.expires_at.map(|time| time.to_string()),
+    }
+}
+
+/// The old dialect has no `expires_at` (wire.md §9.6).
+fn old_object(file: &FileObject) -> Value {
+    let mut value = json!(file);
+    if let Some(members) = value.as_object_mut() {
+        members.shift_remove("expires_at");
+    }
+    value
+}
+
+/// A record in the dialect that was asked for.
+pub fn in_dialect(record: &FileRecord, dialect: Dialect) -> Value {
+    let file = object(record);
+    match dialect {
+        Dialect::Current => json!(file),
+        Dialect::Old => old_object(&file),
+    }
+}
+
+/// The store's refusals as the client sees them.
+pub fn store_failure(error: StoreError) -> Failure {
+    let text = error.client_text();
+    match error {
+        StoreError::TooLarge { .. } => ApiError::new(ErrorKind::RequestTooLarge, text).into(),
+        StoreError::QuotaExceeded { .. } => ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into(),
+        StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
+        StoreError::DiskFull { .. } | StoreError::Busy => {
+            tracing::error!(%error, "the store refused");
+            ApiError::new(ErrorKind::Overloaded, text).into()
+        }
+        error @ (StoreError::IdTaken { .. }
+        | StoreError::Interrupted
+        | StoreError::Corrupt { .. }
+        | StoreError::Locked { .. }
+        | StoreError::NewerSchema { .. }
+        | StoreError::Exposed { .. }
+        | StoreError::Broken { .. }) => Failure::internal("store", &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_fits_into_the_disposition() {
+        assert_eq!(disposition("chart 1.png"), "attachment; filename*=utf-8''chart%201.png");
+        assert_eq!(disposition("é\";x"), "attachment; filename*=utf-8''%C3%A9%22%3Bx");
+    }
+}

@@ -1,0 +1,186 @@
+//! The query of `GET /v1/files` (wire.md §9.3, §9.6, §19 row 27).
+
+use belljar_ids::{FileId, PageToken};
+use belljar_store::{FileQuery, PageCursor};
+use belljar_wire::error::ApiError;
+use belljar_wire::read::Brief;
+use http::HeaderMap;
+
+/// The beta header's value that selects the old dialect.
+const OLD_DIALECT: &str = "files-api-2025-04-14";
+
+const LIMIT_DEFAULT: u16 = 20;
+const LIMIT_MAX: u16 = 1000;
+const IDS_MAX: usize = 100;
+
+/// Which of the two forms a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// `page`, `next_page`, `expires_at`.
+    Current,
+    /// `before_id`, `after_id`, `has_more`.
+    Old,
+}
+
+impl Dialect {
+    /// Reads the beta headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let values = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
+        match values.flat_map(|value| value.split(',')).any(|value| value.trim() == OLD_DIALECT) {
+            true => Self::Old,
+            false => Self::Current,
+        }
+    }
+}
+
+/// A checked query.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileList {
+    /// What to ask the store.
+    pub query: FileQuery,
+}
+
+#[derive(Default)]
+struct Raw {
+    limit: Option<String>,
+    page: Option<String>,
+    ids: Vec<String>,
+    after_id: Option<String>,
+    before_id: Option<String>,
+}
+
+impl FileList {
+    /// Reads and checks a raw query.
+    pub fn read(query: &str, dialect: Dialect) -> Result<Self, ApiError> {
+        let raw = Raw::read(query)?;
+        let limit = raw.limit()?;
+        let query = match dialect {
+            Dialect::Current => raw.current(limit)?,
+            Dialect::Old => raw.old(limit)?,
+        };
+        Ok(Self { query })
+    }
+}
+
+impl Raw {
+    fn read(query: &str) -> Result<Self, ApiError> {
+        let mut raw = Self::default();
+        let pairs: Vec<(String, String)> = axum_pairs(query)?;
+        for (name, value) in pairs {
+            match name.as_str() {
+                "limit" => raw.limit = Some(value),
+                "page" => raw.page = Some(value),
+                "ids[]" | "ids" => raw.ids.push(value),
+                "after_id" => raw.after_id = Some(value),
+                "before_id" => raw.before_id = Some(value),
+                // Old SDKs add it to every beta call; scopes are another product's (wire.md §1.4, §9.3).
+                "beta" | "scope_id" => {}
+                other => return Err(ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(other)))),
+            }
+        }
+        raw.ids.sort_unstable();
+        raw.ids.dedup();
+        Ok(raw)
+    }
+
+    fn limit(&self) -> Result<u16, ApiError> {
+        let Some(text) = &self.limit else { return Ok(LIMIT_DEFAULT) };
+        let limit: i64 = text.parse().map_err(|_| ApiError::invalid("limit: Input should be a valid integer"))?;
+        match u16::try_from(limit) {
+            Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+            Ok(0) | Err(_) if limit < 1 => Err(ApiError::invalid("limit: Input should be greater than or equal to 1")),
+            _ => Err(ApiError::invalid("limit: Input should be less than or equal to 1000")),
+        }
+    }
+
+    fn current(self, limit: u16) -> Result<FileQuery, ApiError> {
+        if self.after_id.is_some() || self.before_id.is_some() {
+            let name = if self.after_id.is_some() { "after_id" } else { "before_id" };
+            return Err(ApiError::invalid(format!("{name}: Extra inputs are not permitted; use `page`")));
+        }
+        if !self.ids.is_empty() {
+            return self.by_ids();
+        }
+        let after = self.page.as_deref().map(cursor).transpose()?;
+        Ok(FileQuery::Page { limit, after })
+    }
+
+    fn by_ids(self) -> Result<FileQuery, ApiError> {
+        if self.page.is_some() || self.limit.is_some() {
+            return Err(ApiError::invalid("ids[]: cannot be combined with `page` or `limit`"));
+        }
+        if self.ids.len() > IDS_MAX {
+            return Err(ApiError::invalid(format!("ids[]: at most {IDS_MAX} ids are allowed")));
+        }
+        // Unknown ids are dropped silently, and what is no id is unknown.
+        Ok(FileQuery::Ids(self.ids.iter().filter_map(|id| id.parse().ok()).collect()))
+    }
+
+    fn old(self, limit: u16) -> Result<FileQuery, ApiError> {
+        let id = |name: &str, text: &str| -> Result<FileId, ApiError> {
+            text.parse().map_err(|_| ApiError::invalid(format!("{name}: Input should be a file id")))
+        };
+        match (self.after_id, self.before_id) {
+            (Some(_), Some(_)) => Err(ApiError::invalid("after_id: cannot be combined with `before_id`")),
+            (Some(after), None) => Ok(FileQuery::OlderThan { id: id("after_id", &after)?, limit }),
+            (None, Some(before)) => Ok(FileQuery::NewerThan { id: id("before_id", &before)?, limit }),
+            (None, None) => Ok(FileQuery::Page { limit, after: None }),
+        }
+    }
+}
+
+fn cursor(text: &str) -> Result<PageCursor, ApiError> {
+    let token: Option<PageToken> = text.parse().ok();
+    let cursor = token.and_then(|token| PageCursor::from_token(&token).ok());
+    cursor.ok_or_else(|| ApiError::invalid("page: Input should be a cursor of an earlier page"))
+}
+
+/// Name and value pairs, percent-decoded, in order.
+fn axum_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+    let uri: http::Uri = format!("/?{query}").parse().map_err(|_| ApiError::invalid("The query is not valid"))?;
+    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
+    pairs.map(|pairs| pairs.0).map_err(|_| ApiError::invalid("The query is not valid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(query: &str, dialect: Dialect) -> String {
+        FileList::read(query, dialect).map_or_else(|error| error.message, |list| format!("accepted: {list:?}"))
+    }
+
+    #[test]
+    fn bad_queries_name_their_field() {
+        let cases = [
+            ("limit=0", "limit: Input should be greater than or equal to 1"),
+            ("limit=-5", "limit: Input should be greater than or equal to 1"),
+            ("limit=1001", "limit: Input should be less than or equal to 1000"),
+            ("limit=99999999", "limit: Input should be less than or equal to 1000"),
+            ("limit=x", "limit: Input should be a valid integer"),
+            ("after_id=file_01abc", "after_id: Extra inputs are not permitted; use `page`"),
+            ("ids[]=file_01abc&limit=3", "ids[]: cannot be combined with `page` or `limit`"),
+            ("page=nonsense", "page: Input should be a cursor of an earlier page"),
+            ("colour=red", "colour: Extra inputs are not permitted"),
+        ];
+        for (query, expected) in cases {
+            assert_eq!(error(query, Dialect::Current), expected, "{query}");
+        }
+        let ids: Vec<String> = (0..101).map(|n| format!("ids[]=file_01a{n}")).collect();
+        assert_eq!(error(&ids.join("&"), Dialect::Current), "ids[]: at most 100 ids are allowed");
+    }
+
+    #[test]
+    fn ids_count_once_and_unknown_shapes_are_dropped() {
+        let list = FileList::read("ids%5B%5D=file_01b&ids[]=file_01b&ids[]=../etc", Dialect::Current);
+        let id: FileId = "file_01b".parse().expect("an id");
+        assert_eq!(list, Ok(FileList { query: FileQuery::Ids(vec![id]) }));
+    }
+
+    #[test]
+    fn the_old_dialect_pages_by_id() {
+        let id: FileId = "file_01b".parse().expect("an id");
+        let list = FileList::read("after_id=file_01b&limit=2&beta=true", Dialect::Old);
+        assert_eq!(list, Ok(FileList { query: FileQuery::OlderThan { id, limit: 2 } }));
+    }
+}

@@ -1,0 +1,54 @@
+//! Routes: bytes in, bytes out. What a request means is decided elsewhere.
+
+pub mod body;
+pub mod cells;
+pub mod containers;
+pub mod files;
+pub mod health;
+pub mod messages;
+pub mod models;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post, put};
+use belljar_wire::error::{ApiError, ErrorKind};
+use http::{Method, StatusCode, Uri};
+
+use crate::access::{authenticate, identify};
+use crate::app::Shared;
+use crate::failure::Failure;
+
+/// Every route of the server. What the hosted API has lives under `/v1/`, what is ours under `/belljar/v1/`.
+pub fn router(app: Shared) -> Router {
+    let hosted = Router::new()
+        .route("/v1/messages", post(messages::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{id}", get(models::retrieve))
+        .route("/v1/files", post(files::upload::upload).get(files::list))
+        .route("/v1/files/{id}", get(files::retrieve).delete(files::delete))
+        .route("/v1/files/{id}/content", get(files::content));
+    let ours = Router::new()
+        .route("/belljar/v1/containers", post(containers::create).get(containers::list))
+        .route("/belljar/v1/containers/{id}", get(containers::retrieve).delete(containers::delete))
+        .route("/belljar/v1/containers/{id}/cells", post(cells::create))
+        .route("/belljar/v1/containers/{id}/files/{*path}", put(containers::put_file).get(containers::get_file));
+    let guarded = hosted.merge(ours).route_layer(from_fn_with_state(app.clone(), authenticate));
+    let open = Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz));
+    guarded
+        .merge(open)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(DefaultBodyLimit::disable())
+        .layer(from_fn(identify))
+        .with_state(app)
+}
+
+async fn unknown_path(uri: Uri) -> Failure {
+    ApiError::not_found(format!("Not found: {}", belljar_wire::read::Brief(uri.path()))).into()
+}
+
+async fn unknown_method(method: Method) -> Failure {
+    let error = ApiError::new(ErrorKind::InvalidRequest, format!("Method {method} is not allowed here"));
+    Failure::with_status(error, StatusCode::METHOD_NOT_ALLOWED)
+}

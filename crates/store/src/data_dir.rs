@@ -1,0 +1,119 @@
+//! The data directory: made, closed to others, and held by one process.
+
+use crate::StoreError;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+const DATABASE: &str = "belljar.sqlite";
+const LOCK: &str = "lock";
+const OTHERS: u32 = 0o077;
+
+/// A data directory that exists and only its owner may enter.
+#[derive(Debug, Clone)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+}
+
+/// The hold on a data directory; let go when dropped, and by the kernel when the process dies.
+#[derive(Debug)]
+pub(crate) struct DataDirLock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl DataDir {
+    /// Makes the directory if need be and closes it to others (mode 0700).
+    pub(crate) fn prepare(path: &Path) -> Result<Self, StoreError> {
+        let doing = "making the data directory";
+        let root = std::path::absolute(path).map_err(StoreError::io(doing))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&root)
+            .map_err(StoreError::io(doing))?;
+        close_to_others(&root)?;
+        if let Some(parent) = root.parent() {
+            sync_dir(parent)?;
+        }
+        Ok(Self { root })
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.root.join(DATABASE)
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Makes the names in the directory durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        sync_dir(&self.root)
+    }
+
+    /// Takes hold of the directory, or says who has it.
+    pub(crate) fn lock(&self) -> Result<DataDirLock, StoreError> {
+        let doing = "locking the data directory";
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(self.root.join(LOCK))
+            .map_err(StoreError::io(doing))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StoreError::Locked {
+                    data_dir: self.root.clone(),
+                    pid: noted_pid(&mut file),
+                });
+            }
+            Err(errno) => return Err(StoreError::broken(doing, errno)),
+        }
+        file.set_len(0).map_err(StoreError::io(doing))?;
+        file.rewind().map_err(StoreError::io(doing))?;
+        writeln!(file, "{}", std::process::id()).map_err(StoreError::io(doing))?;
+        Ok(DataDirLock(file))
+    }
+}
+
+/// The pid in a lock file. Its owner writes it just after taking the lock, so it may not be there yet.
+fn noted_pid(file: &mut File) -> Option<u32> {
+    let mut note = String::new();
+    file.take(16).read_to_string(&mut note).ok()?;
+    note.trim().parse().ok()
+}
+
+/// Takes others' permissions away, unless the directory holds strangers' things: closing `/tmp` because it
+/// was named by mistake would be worse than refusing.
+fn close_to_others(root: &Path) -> Result<(), StoreError> {
+    let doing = "closing the data directory to others";
+    let mode = std::fs::metadata(root)
+        .map_err(StoreError::io(doing))?
+        .permissions()
+        .mode();
+    if mode & OTHERS == 0 {
+        return Ok(());
+    }
+    let ours = root.join(DATABASE).exists()
+        || std::fs::read_dir(root)
+            .map_err(StoreError::io(doing))?
+            .next()
+            .is_none();
+    if !ours {
+        return Err(StoreError::Exposed {
+            data_dir: root.to_owned(),
+            mode: mode & 0o777,
+        });
+    }
+    std::fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(StoreError::io(doing))
+}
+
+/// Makes the names in a directory durable: fsync(2), "the entry in the directory containing the file".
+pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
+    File::open(path)
+        .and_then(|dir| dir.sync_all())
+        .map_err(StoreError::io("syncing a directory"))
+}

@@ -1,0 +1,169 @@
+//! What can go wrong in the store, sorted by who survives it.
+
+use belljar_ids::FileId;
+use std::path::PathBuf;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// A failure of the store. `Display` is the operator's text; [`StoreError::client_text`] is the client's.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    // The request is refused; everything else goes on.
+    /// The content is larger than a file may be.
+    #[error("the file is larger than {bytes_max} bytes")]
+    TooLarge {
+        /// The most bytes a file may have.
+        bytes_max: u64,
+    },
+    /// The workspace's files would take more than it may keep.
+    #[error("the workspace's files would exceed {bytes_max} bytes")]
+    QuotaExceeded {
+        /// The most bytes the files of one workspace may have together.
+        bytes_max: u64,
+    },
+    /// A listing was to begin beside a file that the workspace does not have.
+    #[error("no file {id} to list from")]
+    AnchorNotFound {
+        /// The file named.
+        id: FileId,
+    },
+    /// Something is already kept under this id.
+    #[error("{id} is already taken")]
+    IdTaken {
+        /// The id.
+        id: String,
+    },
+    /// The writer already failed, or a write was abandoned half way; the file is gone without a trace.
+    #[error("the file's writer was interrupted earlier")]
+    Interrupted,
+
+    // The machine is short of something; later the same call may succeed.
+    /// No space left for the content or for the database.
+    #[error("no space left in the data directory (while {doing})")]
+    DiskFull {
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// Another process held the database for too long.
+    #[error("the database is held by another process")]
+    Busy,
+
+    // What was kept is damaged; other files survive.
+    /// What is on disk is not what was written.
+    #[error("kept data is damaged: {what}")]
+    Corrupt {
+        /// What was found.
+        what: String,
+    },
+
+    // The store cannot be opened; nothing was changed.
+    /// Another process serves from this data directory.
+    #[error(
+        "{} is in use by another process ({}); stop it, or choose another data directory",
+        .data_dir.display(),
+        .pid.map_or_else(|| "its pid is not known".to_owned(), |pid| format!("pid {pid}"))
+    )]
+    Locked {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// The process, when its note could be read.
+        pid: Option<u32>,
+    },
+    /// A later Belljar wrote the database.
+    #[error(
+        "the database has schema {found}, this program knows up to {known}; use the newer program, it has not \
+         been changed"
+    )]
+    NewerSchema {
+        /// The schema in the database.
+        found: u32,
+        /// The last schema this program knows.
+        known: u32,
+    },
+    /// Others may enter the data directory, and it is not plainly ours to close.
+    #[error(
+        "{} has mode {mode:03o} and holds things that are not Belljar's; choose an empty directory, or run \
+         `chmod 700` on it",
+        .data_dir.display()
+    )]
+    Exposed {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+
+    // The store is broken.
+    /// The machine failed us; nothing is known to be lost.
+    #[error("{doing}: {source}")]
+    Broken {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        source: Source,
+    },
+}
+
+impl StoreError {
+    /// What the client may read: no paths, no processes, no causes.
+    pub fn client_text(&self) -> String {
+        match self {
+            Self::TooLarge { bytes_max } => {
+                format!("File exceeds the maximum size of {bytes_max} bytes.")
+            }
+            Self::QuotaExceeded { bytes_max } => {
+                format!("Storage quota of {bytes_max} bytes exceeded. Delete files to free space.")
+            }
+            Self::AnchorNotFound { id } => format!("File `{id}` not found."),
+            Self::IdTaken { .. }
+            | Self::Interrupted
+            | Self::Corrupt { .. }
+            | Self::Locked { .. }
+            | Self::NewerSchema { .. }
+            | Self::Exposed { .. }
+            | Self::Broken { .. } => "Internal server error".to_owned(),
+            Self::DiskFull { .. } => "The server has no space left to store files.".to_owned(),
+            Self::Busy => "The server's storage is busy. Try again.".to_owned(),
+        }
+    }
+
+    pub(crate) fn broken(doing: &'static str, source: impl Into<Source>) -> Self {
+        Self::Broken {
+            doing,
+            source: source.into(),
+        }
+    }
+
+    /// Sorts an IO failure: `ENOSPC` and `EDQUOT` are a full disk, the rest is broken.
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { doing }
+            }
+            _ => Self::broken(doing, source),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode;
+        const DOING: &str = "using the database";
+        match error {
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..) => Self::Corrupt {
+                what: error.to_string(),
+            },
+            rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
+                ErrorCode::DiskFull => Self::DiskFull { doing: DOING },
+                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy,
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt {
+                    what: error.to_string(),
+                },
+                _ => Self::broken(DOING, error),
+            },
+            _ => Self::broken(DOING, error),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The keys of a data directory, for a command beside a running server.
+
+use crate::data_dir::DataDir;
+use crate::db::{self, Connected, OldSchema};
+use crate::{Clock, KeyDraft, KeyRecord, StoreError};
+use belljar_ids::KeyId;
+use rusqlite::Connection;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The keys alone, without holding the data directory: `belljar keys` works while a server runs, and the
+/// server sees the change with its next request. Blocking; not for use inside a runtime.
+pub struct KeyRing {
+    connection: Connection,
+    clock: Arc<dyn Clock>,
+}
+
+impl KeyRing {
+    /// Opens the keys in `data_dir`, making it if need be.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when the database must be brought up to date and a server runs on it.
+    pub fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let dir = DataDir::prepare(data_dir)?;
+        // Held only while the schema may change.
+        let (held, old) = match dir.lock() {
+            Ok(lock) => (Ok(lock), OldSchema::Migrate),
+            Err(locked @ StoreError::Locked { .. }) => (Err(locked), OldSchema::Keep),
+            Err(error) => return Err(error),
+        };
+        match (db::connect(&dir.database(), old, clock.now())?, held) {
+            (Connected::Ready(connection), _) => Ok(Self { connection, clock }),
+            (Connected::Outdated, Err(locked)) => Err(locked),
+            (Connected::Outdated, Ok(_)) => Err(StoreError::broken(
+                "bringing the database up to date",
+                "it is still outdated",
+            )),
+        }
+    }
+
+    /// Keeps a new key's hash.
+    pub fn create(&mut self, draft: KeyDraft) -> Result<KeyRecord, StoreError> {
+        let change = db::begin(&mut self.connection)?;
+        let record = db::keys::insert(&change, draft, self.clock.now())?;
+        change.commit()?;
+        Ok(record)
+    }
+
+    /// All keys, oldest first, revoked ones too.
+    pub fn list(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        db::keys::list(&self.connection)
+    }
+
+    /// Ends a key for good; `false` when there is none or it has ended already.
+    pub fn revoke(&mut self, id: &KeyId) -> Result<bool, StoreError> {
+        let change = db::begin(&mut self.connection)?;
+        let revoked = db::keys::revoke(&change, id, self.clock.now())?;
+        change.commit()?;
+        Ok(revoked)
+    }
+}

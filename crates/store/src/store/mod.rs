@@ -1,0 +1,412 @@
+//! The store as its users see it.
+
+mod threads;
+
+use crate::blobs::BlobDir;
+use crate::data_dir::DataDir;
+use crate::db::{self, Connected, OldSchema};
+use crate::worker::Worker;
+use crate::writer::blocking;
+use crate::{
+    Clock, ContainerRecord, ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, FileWriter,
+    KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, Principal, StoreError, SweepReport, Timestamp,
+    WorkspaceId,
+};
+use belljar_ids::{ContainerId, FileId, KeyId};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use threads::{Found, Reader, Writer};
+
+/// The most bytes one file may have by default: the hosted service's 500 MB (wire.md §2.8).
+pub const FILE_BYTES_MAX: u64 = 500 * 1024 * 1024;
+
+/// The most bytes the files of one workspace may have together by default: 1 TB (wire.md §9.5).
+pub const WORKSPACE_BYTES_MAX: u64 = 1024 * 1024 * 1024 * 1024;
+
+/// How much of the filesystem contents leave free by default: several times the database's log.
+pub const DISK_FREE_BYTES_MIN: u64 = 16 * 1024 * 1024;
+
+/// How long the record of a file stays readable after its content expired (wire.md §9.4).
+pub const RECORD_KEPT_AFTER_EXPIRY: Duration = Duration::from_hours(30 * 24);
+
+/// How long a deleted file still serves as the place a listing goes on from.
+const PLACE_KEPT_AFTER_DELETION: Duration = Duration::from_hours(24);
+
+/// How much one step of a sweep changes, so that other changes get in between.
+const SWEEP_STEP_ROWS: u32 = 256;
+
+/// How a store is opened.
+#[derive(Clone)]
+pub struct StoreOptions {
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// The most bytes one file may have.
+    pub file_bytes_max: u64,
+    /// The most bytes the files of one workspace may have together.
+    pub workspace_bytes_max: u64,
+    /// How much of the filesystem contents leave free, for the database.
+    pub disk_free_bytes_min: u64,
+}
+
+impl StoreOptions {
+    /// The hosted service's limits.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            clock,
+            file_bytes_max: FILE_BYTES_MAX,
+            workspace_bytes_max: WORKSPACE_BYTES_MAX,
+            disk_free_bytes_min: DISK_FREE_BYTES_MIN,
+        }
+    }
+}
+
+/// A file's content, or why there is none.
+#[derive(Debug)]
+pub enum Content {
+    /// The content, opened at its beginning. It stays readable even if the file is deleted meanwhile.
+    Open {
+        /// The file.
+        record: FileRecord,
+        /// Its content.
+        file: tokio::fs::File,
+    },
+    /// The file has expired; only its record is left, for 30 days.
+    Expired {
+        /// The file.
+        record: FileRecord,
+    },
+}
+
+/// Everything that must survive, in one data directory. Clones share it; the last one dropped waits for
+/// changes under way and lets go of the directory.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) writer: Worker<Writer>,
+    reader: Worker<Reader>,
+    /// Behind the threads, because it holds the lock and is to let go of it when they have ended.
+    blobs: Arc<BlobDir>,
+    pub(crate) limits: StoreOptions,
+}
+
+impl Store {
+    /// Opens the store in `data_dir`, making it if need be, and removes what a crash left unfinished.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process has it, [`StoreError::NewerSchema`],
+    /// [`StoreError::Exposed`], [`StoreError::DiskFull`], [`StoreError::Broken`].
+    pub async fn open(data_dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let data_dir = data_dir.to_owned();
+        let inner = blocking(move || Inner::open(&data_dir, options)).await?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Begins a file. It exists for nobody until [`FileWriter::finish`] answers.
+    pub async fn begin_file(&self, draft: FileDraft) -> Result<FileWriter, StoreError> {
+        let (workspace, id) = (draft.workspace.clone(), draft.id.clone());
+        let bytes_used = self
+            .inner
+            .reader
+            .call(move |reader| {
+                if db::files::is_taken(&reader.connection, &id)? {
+                    return Err(StoreError::IdTaken { id: id.to_string() });
+                }
+                db::files::bytes_used(&reader.connection, &workspace)
+            })
+            .await?;
+        let blobs = Arc::clone(&self.inner.blobs);
+        let staged = blocking(move || blobs.stage()).await?;
+        Ok(FileWriter::new(
+            Arc::clone(&self.inner),
+            draft,
+            staged,
+            bytes_used,
+        ))
+    }
+
+    /// One file's record.
+    pub async fn file(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+    ) -> Result<Option<FileRecord>, StoreError> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.inner
+            .reader
+            .call(move |reader| db::files::find(&reader.connection, &workspace, &id))
+            .await
+    }
+
+    /// One page of the workspace's files, newest first. Expired files are listed as long as their record is
+    /// kept.
+    ///
+    /// # Errors
+    /// [`StoreError::AnchorNotFound`] for a file to list from that never was, or is long gone.
+    pub async fn list_files(
+        &self,
+        workspace: &WorkspaceId,
+        query: FileQuery,
+    ) -> Result<FilePage, StoreError> {
+        let workspace = workspace.clone();
+        self.inner
+            .reader
+            .call(move |reader| db::files::list(&reader.connection, &workspace, &query))
+            .await
+    }
+
+    /// A file and its content. Whether the client may have it ([`FileRecord::downloadable`]) is for the
+    /// caller to decide.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the content is absent or has another size than it was kept with.
+    pub async fn open_content(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+    ) -> Result<Option<Content>, StoreError> {
+        let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
+        let found = self
+            .inner
+            .reader
+            .call(move |reader| reader.open_content(&workspace, &id, now))
+            .await?;
+        Ok(found.map(|found| match found {
+            Found::Expired(record) => Content::Expired { record },
+            Found::Open(record, file) => Content::Open {
+                record,
+                file: tokio::fs::File::from_std(file),
+            },
+        }))
+    }
+
+    /// Reads a file's content and holds it against its digest. `false` when there is no content to check.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when it is not what was written.
+    pub async fn check_content(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+    ) -> Result<bool, StoreError> {
+        match self.open_content(workspace, id).await? {
+            None | Some(Content::Expired { .. }) => Ok(false),
+            Some(Content::Open { record, file }) => {
+                let file = file.into_std().await;
+                blocking(move || threads::check(&record, file)).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Deletes a file; `false` when there is none. The content goes with its last reference.
+    pub async fn delete_file(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+    ) -> Result<bool, StoreError> {
+        let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
+        self.inner
+            .writer
+            .call(move |writer| writer.delete_file(&workspace, &id, now))
+            .await
+    }
+
+    /// The bytes of the workspace's files. Identical contents count each time; expired ones do not once a
+    /// sweep released them.
+    pub async fn workspace_bytes(&self, workspace: &WorkspaceId) -> Result<u64, StoreError> {
+        let workspace = workspace.clone();
+        self.inner
+            .reader
+            .call(move |reader| db::files::bytes_used(&reader.connection, &workspace))
+            .await
+    }
+
+    /// Releases the contents of expired files, and removes records 30 days after. To be called from time to
+    /// time; expired contents are refused whether or not it was.
+    pub async fn sweep(&self) -> Result<SweepReport, StoreError> {
+        let now = self.inner.limits.clock.now();
+        let mut report = SweepReport::default();
+        loop {
+            let step = self
+                .inner
+                .writer
+                .call(move |writer| writer.sweep_step(now, SWEEP_STEP_ROWS))
+                .await?;
+            report.contents_released += step.report.contents_released;
+            report.records_removed += step.report.records_removed;
+            if step.is_last {
+                return Ok(report);
+            }
+        }
+    }
+
+    /// Keeps a new container's owner and end.
+    ///
+    /// # Errors
+    /// [`StoreError::IdTaken`].
+    pub async fn record_container(&self, record: ContainerRecord) -> Result<(), StoreError> {
+        self.inner
+            .writer
+            .call(move |writer| writer.change(|change| db::containers::insert(change, &record)))
+            .await
+    }
+
+    /// One container's record, expired or not.
+    pub async fn container(
+        &self,
+        workspace: &WorkspaceId,
+        id: &ContainerId,
+    ) -> Result<Option<ContainerRecord>, StoreError> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.inner
+            .reader
+            .call(move |reader| db::containers::find(&reader.connection, &workspace, &id))
+            .await
+    }
+
+    /// Moves a container's end; `false` when there is no such container.
+    pub async fn touch_container(
+        &self,
+        workspace: &WorkspaceId,
+        id: &ContainerId,
+        expires_at: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.inner
+            .writer
+            .call(move |writer| {
+                writer.change(|change| db::containers::touch(change, &workspace, &id, expires_at))
+            })
+            .await
+    }
+
+    /// One page of the workspace's containers, newest first.
+    pub async fn list_containers(
+        &self,
+        workspace: &WorkspaceId,
+        after: Option<PageCursor>,
+        limit: u16,
+    ) -> Result<Paged<ContainerRecord>, StoreError> {
+        let workspace = workspace.clone();
+        self.inner
+            .reader
+            .call(move |reader| db::containers::list(&reader.connection, &workspace, after, limit))
+            .await
+    }
+
+    /// Up to `limit` expired containers of all workspaces, for whoever clears them away.
+    pub async fn expired_containers(&self, limit: u16) -> Result<Vec<ContainerRecord>, StoreError> {
+        let now = self.inner.limits.clock.now();
+        self.inner
+            .reader
+            .call(move |reader| db::containers::expired(&reader.connection, now, limit))
+            .await
+    }
+
+    /// Forgets a container; `false` when there is no such container. Files it made stay.
+    pub async fn delete_container(
+        &self,
+        workspace: &WorkspaceId,
+        id: &ContainerId,
+    ) -> Result<bool, StoreError> {
+        let (workspace, id) = (workspace.clone(), id.clone());
+        self.inner
+            .writer
+            .call(move |writer| {
+                writer.change(|change| db::containers::delete(change, &workspace, &id))
+            })
+            .await
+    }
+
+    /// Keeps a new key's hash.
+    ///
+    /// # Errors
+    /// [`StoreError::IdTaken`] for an id or a hash that is kept already.
+    pub async fn create_key(&self, draft: KeyDraft) -> Result<KeyRecord, StoreError> {
+        let now = self.inner.limits.clock.now();
+        self.inner
+            .writer
+            .call(move |writer| writer.change(|change| db::keys::insert(change, draft, now)))
+            .await
+    }
+
+    /// All keys, oldest first, revoked ones too.
+    pub async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
+        self.inner
+            .reader
+            .call(|reader| db::keys::list(&reader.connection))
+            .await
+    }
+
+    /// Ends a key for good; `false` when there is none or it has ended already.
+    pub async fn revoke_key(&self, id: &KeyId) -> Result<bool, StoreError> {
+        let (id, now) = (id.clone(), self.inner.limits.clock.now());
+        self.inner
+            .writer
+            .call(move |writer| writer.change(|change| db::keys::revoke(change, &id, now)))
+            .await
+    }
+
+    /// Whom a key speaks for; `None` when it is unknown or revoked.
+    pub async fn authenticate(&self, hash: KeyHash) -> Result<Option<Principal>, StoreError> {
+        self.inner
+            .reader
+            .call(move |reader| db::keys::authenticate(&reader.connection, &hash))
+            .await
+    }
+}
+
+impl Inner {
+    fn open(data_dir: &Path, limits: StoreOptions) -> Result<Self, StoreError> {
+        let dir = DataDir::prepare(data_dir)?;
+        let lock = dir.lock()?;
+        let now = limits.clock.now();
+        let connect = || match db::connect(&dir.database(), OldSchema::Migrate, now)? {
+            Connected::Ready(connection) => Ok(connection),
+            Connected::Outdated => Err(StoreError::broken(
+                "bringing the database up to date",
+                "it is still outdated",
+            )),
+        };
+        let (writing, reading) = (connect()?, connect()?);
+        let blobs = Arc::new(BlobDir::prepare(
+            dir.blobs(),
+            limits.disk_free_bytes_min,
+            lock,
+        )?);
+        dir.sync()?;
+        let swept =
+            blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;
+        if swept.temporaries_removed + swept.orphans_removed > 0 {
+            tracing::info!(?swept, "removed what an earlier process left unfinished");
+        }
+        let known = db::files::blobs_known(&reading)?;
+        if known != swept.kept {
+            tracing::error!(
+                known,
+                found = swept.kept,
+                "contents are missing from the data directory"
+            );
+        }
+        let writer = Writer {
+            connection: writing,
+            blobs: Arc::clone(&blobs),
+        };
+        let reader = Reader {
+            connection: reading,
+            blobs: Arc::clone(&blobs),
+        };
+        Ok(Self {
+            writer: Worker::start("store-writer", writer)?,
+            reader: Worker::start("store-reader", reader)?,
+            blobs,
+            limits,
+        })
+    }
+}

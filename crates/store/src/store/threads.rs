@@ -1,0 +1,221 @@
+//! What the writer and the reader thread do with their connection and the blobs.
+
+use super::{PLACE_KEPT_AFTER_DELETION, RECORD_KEPT_AFTER_EXPIRY};
+use crate::blobs::{BlobDir, Placed};
+use crate::db::{self, files::Deleted};
+use crate::writer::Finished;
+use crate::{
+    ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp, WorkspaceId,
+};
+use belljar_ids::FileId;
+use rusqlite::{Connection, Transaction};
+use sha2::Digest as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+
+/// Owned by the writer thread: every change goes through here, one after another.
+pub(crate) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) blobs: Arc<BlobDir>,
+}
+
+/// One step of a sweep, and whether it found nothing more to do.
+pub(super) struct SweepStep {
+    pub(super) report: SweepReport,
+    pub(super) is_last: bool,
+}
+
+impl Writer {
+    /// Does `work` in one transaction.
+    pub(super) fn change<T>(
+        &mut self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let change = db::begin(&mut self.connection)?;
+        let done = work(&change)?;
+        change.commit()?;
+        Ok(done)
+    }
+
+    /// Puts a durable content in its place, then commits its row.
+    pub(crate) fn commit_file(
+        &mut self,
+        draft: FileDraft,
+        finished: Finished,
+        workspace_bytes_max: u64,
+    ) -> Result<FileRecord, StoreError> {
+        let Finished {
+            staged,
+            digest,
+            size_bytes,
+        } = finished;
+        let change = db::begin(&mut self.connection)?;
+        let used = db::files::bytes_used(&change, &draft.workspace)?;
+        if used.saturating_add(size_bytes) > workspace_bytes_max {
+            return Err(StoreError::QuotaExceeded {
+                bytes_max: workspace_bytes_max,
+            });
+        }
+        if db::files::is_taken(&change, &draft.id)? {
+            return Err(StoreError::IdTaken {
+                id: draft.id.to_string(),
+            });
+        }
+        let referenced = db::files::blob_is_known(&change, &digest)?;
+        let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
+        let committed = db::files::insert(&change, draft, digest, size_bytes)
+            .and_then(|record| change.commit().map(|()| record).map_err(StoreError::from));
+        if let (Err(error), Placed::New) = (&committed, placed) {
+            self.take_back(&digest, error);
+        }
+        committed
+    }
+
+    /// Removes a blob whose row was not committed. A commit that failed in its sync may yet turn out done
+    /// after a power cut, so then the blob stays, and the next opening decides.
+    fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
+        match error {
+            StoreError::Broken { .. } | StoreError::Corrupt { .. } => {
+                tracing::warn!(%digest, "a blob was left for the next start to judge");
+            }
+            StoreError::TooLarge { .. }
+            | StoreError::QuotaExceeded { .. }
+            | StoreError::AnchorNotFound { .. }
+            | StoreError::IdTaken { .. }
+            | StoreError::Interrupted
+            | StoreError::DiskFull { .. }
+            | StoreError::Busy
+            | StoreError::Locked { .. }
+            | StoreError::NewerSchema { .. }
+            | StoreError::Exposed { .. } => self.blobs.remove(digest),
+        }
+    }
+
+    /// Commits the deletion, then removes the blob if that was its last reference. No upload of the same
+    /// content can come in between: uploads are committed on this same thread.
+    pub(super) fn delete_file(
+        &mut self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+        now: Timestamp,
+    ) -> Result<bool, StoreError> {
+        match self.change(|change| db::files::delete(change, workspace, id, now))? {
+            Deleted::Nothing => Ok(false),
+            Deleted::File(orphan) => {
+                if let Some(digest) = orphan {
+                    self.blobs.remove(&digest);
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    pub(super) fn sweep_step(
+        &mut self,
+        now: Timestamp,
+        rows_max: u32,
+    ) -> Result<SweepStep, StoreError> {
+        let (released, orphans, removed, forgotten) = self.change(|change| {
+            let (released, orphans) = db::files::release_expired(change, now, rows_max)?;
+            let expired_by = now.saturating_sub(RECORD_KEPT_AFTER_EXPIRY);
+            let removed = db::files::remove_expired(change, expired_by, rows_max)?;
+            let deleted_by = now.saturating_sub(PLACE_KEPT_AFTER_DELETION);
+            let forgotten = db::files::forget_deleted(change, deleted_by, rows_max)?;
+            Ok((released, orphans, removed, forgotten))
+        })?;
+        for digest in &orphans {
+            self.blobs.remove(digest);
+        }
+        let rows_max = u64::from(rows_max);
+        Ok(SweepStep {
+            report: SweepReport {
+                contents_released: released,
+                records_removed: removed,
+            },
+            is_last: released < rows_max && removed < rows_max && forgotten < rows_max,
+        })
+    }
+}
+
+/// Owned by the reader thread.
+pub(crate) struct Reader {
+    pub(super) connection: Connection,
+    pub(super) blobs: Arc<BlobDir>,
+}
+
+/// What [`Reader::open_content`] found.
+pub(super) enum Found {
+    Open(FileRecord, File),
+    Expired(FileRecord),
+}
+
+impl Reader {
+    pub(super) fn open_content(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+        now: Timestamp,
+    ) -> Result<Option<Found>, StoreError> {
+        let Some(record) = db::files::find(&self.connection, workspace, id)? else {
+            return Ok(None);
+        };
+        let digest = match record.content {
+            Some(digest) if !record.expired(now) => digest,
+            _ => return Ok(Some(Found::Expired(record))),
+        };
+        let Some(file) = self.blobs.open(&digest)? else {
+            return self.gone_meanwhile(workspace, id, &digest);
+        };
+        let there = file
+            .metadata()
+            .map_err(StoreError::io("reading a blob's size"))?
+            .len();
+        if there != record.size_bytes {
+            let what = format!(
+                "blob {digest} has {there} bytes instead of {}",
+                record.size_bytes
+            );
+            return Err(StoreError::Corrupt { what });
+        }
+        Ok(Some(Found::Open(record, file)))
+    }
+
+    /// A row without its blob: rightly so, if the file was deleted or released since its row was read.
+    fn gone_meanwhile(
+        &self,
+        workspace: &WorkspaceId,
+        id: &FileId,
+        digest: &ContentDigest,
+    ) -> Result<Option<Found>, StoreError> {
+        match db::files::find(&self.connection, workspace, id)? {
+            None => Ok(None),
+            Some(record) if record.content.is_none() => Ok(Some(Found::Expired(record))),
+            Some(_) => Err(StoreError::Corrupt {
+                what: format!("blob {digest} is missing"),
+            }),
+        }
+    }
+}
+
+/// Holds a content against the digest it was kept with.
+pub(super) fn check(record: &FileRecord, mut file: File) -> Result<(), StoreError> {
+    let mut hasher = sha2::Sha256::new();
+    let mut buffer = vec![0_u8; 64 * 1024];
+    loop {
+        let count = file
+            .read(&mut buffer)
+            .map_err(StoreError::io("reading a blob"))?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+    }
+    let found = ContentDigest(hasher.finalize().into());
+    match record.content {
+        Some(kept) if kept != found => Err(StoreError::Corrupt {
+            what: format!("blob {kept} holds content with digest {found}"),
+        }),
+        _ => Ok(()),
+    }
+}

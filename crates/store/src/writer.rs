@@ -1,0 +1,124 @@
+//! Writing one file, chunk by chunk.
+
+use crate::blobs::Staged;
+use crate::store::Inner;
+use crate::{ContentDigest, FileDraft, FileRecord, StoreError};
+use bytes::Bytes;
+use sha2::Digest as _;
+use std::sync::Arc;
+
+/// A file being written. Dropping it, or a failed call, leaves no trace of it.
+///
+/// Chunks are written and hashed on tokio's blocking threads. If the future of a call is dropped before it
+/// is done, the writer is of no more use: later calls answer [`StoreError::Interrupted`].
+pub struct FileWriter {
+    store: Arc<Inner>,
+    draft: FileDraft,
+    /// `None` while a chunk is being written, and for good once that failed or was abandoned.
+    content: Option<Unfinished>,
+    /// What the workspace held when this file was begun.
+    bytes_used_before: u64,
+}
+
+pub(crate) struct Unfinished {
+    staged: Staged,
+    hasher: sha2::Sha256,
+    size_bytes: u64,
+}
+
+/// A content that is durable under its temporary name.
+pub(crate) struct Finished {
+    pub(crate) staged: Staged,
+    pub(crate) digest: ContentDigest,
+    pub(crate) size_bytes: u64,
+}
+
+impl FileWriter {
+    pub(crate) fn new(
+        store: Arc<Inner>,
+        draft: FileDraft,
+        staged: Staged,
+        bytes_used_before: u64,
+    ) -> Self {
+        let content = Unfinished {
+            staged,
+            hasher: sha2::Sha256::new(),
+            size_bytes: 0,
+        };
+        Self {
+            store,
+            draft,
+            content: Some(content),
+            bytes_used_before,
+        }
+    }
+
+    /// Appends a chunk.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] and [`StoreError::QuotaExceeded`] before anything beyond the limit is
+    /// written; [`StoreError::DiskFull`]. The temporary file is gone at once.
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let mut content = self.content.take().ok_or(StoreError::Interrupted)?;
+        content.size_bytes = content.size_bytes.saturating_add(chunk.len() as u64);
+        let limits = &self.store.limits;
+        if content.size_bytes > limits.file_bytes_max {
+            return Err(StoreError::TooLarge {
+                bytes_max: limits.file_bytes_max,
+            });
+        }
+        if self.bytes_used_before.saturating_add(content.size_bytes) > limits.workspace_bytes_max {
+            return Err(StoreError::QuotaExceeded {
+                bytes_max: limits.workspace_bytes_max,
+            });
+        }
+        let content = blocking(move || {
+            content.staged.write(&chunk)?;
+            content.hasher.update(&chunk);
+            Ok(content)
+        })
+        .await?;
+        self.content = Some(content);
+        Ok(())
+    }
+
+    /// Sets when the content goes; a client may say so after the content itself.
+    pub fn expire_at(&mut self, expires_at: Option<crate::Timestamp>) {
+        self.draft.expires_at = expires_at;
+    }
+
+    /// Makes the file durable and visible, and answers once it is both.
+    ///
+    /// If the future is dropped before it is done, the file may be there or not.
+    ///
+    /// # Errors
+    /// [`StoreError::QuotaExceeded`] when other uploads used up the quota meanwhile; [`StoreError::IdTaken`];
+    /// [`StoreError::DiskFull`].
+    pub async fn finish(mut self) -> Result<FileRecord, StoreError> {
+        let content = self.content.take().ok_or(StoreError::Interrupted)?;
+        let finished = blocking(move || {
+            content.staged.sync()?;
+            let digest = ContentDigest(content.hasher.finalize().into());
+            Ok(Finished {
+                staged: content.staged,
+                digest,
+                size_bytes: content.size_bytes,
+            })
+        })
+        .await?;
+        let (draft, bytes_max) = (self.draft, self.store.limits.workspace_bytes_max);
+        self.store
+            .writer
+            .call(move |writer| writer.commit_file(draft, finished, bytes_max))
+            .await
+    }
+}
+
+/// Does `work` on one of tokio's blocking threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| StoreError::broken("doing file work", error))?
+}

@@ -1,0 +1,12 @@
+//! The store through its public face, on a real disk.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod contents;
+mod crash;
+mod disk_full;
+mod files;
+mod fixture;
+mod listing;
+mod opening;
+mod registry;
+mod values;

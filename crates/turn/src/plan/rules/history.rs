@@ -1,0 +1,240 @@
+//! Rules about the conversation and the calls in it.
+
+use std::collections::HashSet;
+
+use belljar_wire::beta::ApiVersion;
+use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock};
+use belljar_wire::error::ApiError;
+use belljar_wire::read::Brief;
+use belljar_wire::request::Role;
+use belljar_wire::tool::SubTool;
+use serde_json::{Map, Value};
+
+use super::Draft;
+use crate::tools::offered;
+
+/// Row 38.
+pub(super) fn content_is_not_empty(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let messages = &draft.request.messages;
+    let last = messages.len().saturating_sub(1);
+    for (index, message) in messages.iter().enumerate() {
+        let optional = index == last && message.role == Role::Assistant;
+        if message.content.is_empty() && !optional {
+            return Err(ApiError::invalid(format!(
+                "messages.{index}: all messages must have non-empty content except for the optional final assistant \
+                 message"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Row 33, first half.
+pub(super) fn assistant_sends_no_documents(draft: &Draft<'_>) -> Result<(), ApiError> {
+    if draft.context.api_version < ApiVersion::V20261021 {
+        return Ok(());
+    }
+    for stretch in &draft.history.stretches {
+        for (place, block) in stretch.blocks() {
+            let document =
+                matches!(block, ContentBlock::Passive(block) if block.tag() == "document");
+            if document && stretch.role == Role::Assistant {
+                return Err(ApiError::invalid(format!(
+                    "messages.{}.content.{}: `document` blocks are not permitted in `assistant` messages",
+                    place.message, place.block
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Row 33, second half: texts of a user message, directly or inside a `search_result`.
+pub(super) fn user_cites_nothing(draft: &Draft<'_>) -> Result<(), ApiError> {
+    if draft.context.api_version < ApiVersion::V20261021 {
+        return Ok(());
+    }
+    let users = draft.history.stretches.iter();
+    for stretch in users.filter(|stretch| stretch.role == Role::User) {
+        for (place, block) in stretch.blocks() {
+            if cites(block) {
+                return Err(ApiError::invalid(format!(
+                    "messages.{}.content.{}: text blocks with non-empty `citations` are not permitted in `user` messages",
+                    place.message, place.block
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cites(block: &ContentBlock) -> bool {
+    match block {
+        ContentBlock::Text(text) => text
+            .citations
+            .as_ref()
+            .is_some_and(|citations| !citations.is_empty()),
+        ContentBlock::Passive(block) => {
+            block.tag() == "search_result" && result_cites(&block.members)
+        }
+        ContentBlock::ToolResult(result) => {
+            let blocks = result.content.as_ref().map(Content::blocks);
+            blocks.unwrap_or_default().iter().any(|block| {
+                matches!(block, ContentBlock::Passive(block)
+                    if block.tag() == "search_result" && result_cites(&block.members))
+            })
+        }
+        ContentBlock::Thinking(_)
+        | ContentBlock::RedactedThinking(_)
+        | ContentBlock::ToolUse(_)
+        | ContentBlock::ServerToolUse(_)
+        | ContentBlock::CodeExecutionToolResult(_)
+        | ContentBlock::BashCodeExecutionToolResult(_)
+        | ContentBlock::TextEditorCodeExecutionToolResult(_)
+        | ContentBlock::ContainerUpload(_) => false,
+    }
+}
+
+fn result_cites(members: &Map<String, Value>) -> bool {
+    let texts = members.get("content").and_then(Value::as_array);
+    texts.into_iter().flatten().any(|text| {
+        let citations = text.get("citations").and_then(Value::as_array);
+        citations.is_some_and(|citations| !citations.is_empty())
+    })
+}
+
+/// Row 12.
+pub(super) fn results_answer_calls(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let mut calls = HashSet::new();
+    for stretch in &draft.history.stretches {
+        if stretch.role == Role::Assistant {
+            calls = stretch.client_calls().map(|(_, id)| id).collect();
+            continue;
+        }
+        for (place, block) in stretch.blocks() {
+            let ContentBlock::ToolResult(result) = block else {
+                continue;
+            };
+            if !calls.contains(result.tool_use_id.as_str()) {
+                return Err(ApiError::invalid(format!(
+                    "messages.{}.content.{}: unexpected `tool_use_id` found in `tool_result` blocks: {}. Each \
+                     `tool_result` block must have a corresponding `tool_use` block in the previous message.",
+                    place.message,
+                    place.block,
+                    Brief(&result.tool_use_id)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Row 9.
+pub(super) fn calls_are_answered(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let stretches = &draft.history.stretches;
+    for (index, stretch) in stretches.iter().enumerate() {
+        let mut calls = stretch.client_calls().peekable();
+        if calls.peek().is_none() {
+            continue;
+        }
+        let next = stretches.get(index + 1);
+        let answered = next.map(|next| next.leading_results()).unwrap_or_default();
+        let unanswered: Vec<_> = calls.filter(|(_, id)| !answered.contains(id)).collect();
+        if let Some((message, _)) = unanswered.first() {
+            let ids: Vec<&str> = unanswered.iter().map(|(_, id)| *id).collect();
+            return Err(ApiError::invalid(format!(
+                "messages.{message}: `tool_use` ids were found without `tool_result` blocks immediately after: {}. Each \
+                 `tool_use` block must have a corresponding `tool_result` block in the next message.",
+                ids.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// An id that is used twice would have its result go to either.
+pub(super) fn server_calls_are_distinct(draft: &Draft<'_>) -> Result<(), ApiError> {
+    draft.history.repeated_call.map_or(Ok(()), |(place, id)| {
+        Err(ApiError::invalid(format!(
+            "messages.{}.content.{}: `server_tool_use` ids must be unique: {id} was used before",
+            place.message, place.block
+        )))
+    })
+}
+
+/// A result whose call was edited away; the hosted API says it in the words of row 12.
+pub(super) fn server_results_answer_calls(draft: &Draft<'_>) -> Result<(), ApiError> {
+    draft.history.stray_result.map_or(Ok(()), |(place, tag, id)| {
+        Err(ApiError::invalid(format!(
+            "messages.{}.content.{}: unexpected `tool_use_id` found in `{tag}` blocks: {id}. Each `{tag}` block must have a \
+             corresponding `server_tool_use` block before it.",
+            place.message, place.block
+        )))
+    })
+}
+
+fn without_result(call: &ServerToolUseBlock) -> String {
+    let name = Brief(&call.name);
+    format!(
+        "`{name}` tool use with id `{}` was found without a corresponding `{name}_tool_result` block",
+        call.id
+    )
+}
+
+/// Whether the request declares the tool of that call.
+fn has_its_tool(draft: &Draft<'_>, call: &ServerToolUseBlock) -> bool {
+    match (SubTool::from_name(&call.name), draft.code_execution()) {
+        // Which of them are offered is another question: a Python cell belongs to every version (wire.md §4).
+        (Some(SubTool::CodeExecution), Some(_)) => true,
+        (Some(sub_tool), Some(tool)) => offered(tool.version).contains(&sub_tool),
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// Row 10.
+pub(super) fn server_calls_are_not_spoken_over(draft: &Draft<'_>) -> Result<(), ApiError> {
+    match draft.history.spoken_over {
+        Some(call) if has_its_tool(draft, call) => Err(ApiError::invalid(without_result(call))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Row 11.
+pub(super) fn waiting_calls_have_their_tool(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let spoken_over = draft.history.spoken_over.into_iter();
+    let mut calls = spoken_over.chain(draft.history.pending.iter().copied());
+    match calls.find(|call| !has_its_tool(draft, call)) {
+        None => Ok(()),
+        Some(call) => Err(ApiError::invalid(format!(
+            "{} but no `{}` tool was provided",
+            without_result(call),
+            Brief(&call.name)
+        ))),
+    }
+}
+
+/// Row 21. Only results of client tools may stand in a message that answers code, and only text in them.
+pub(super) fn replies_to_code_are_text(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let last = draft.history.stretches.last();
+    let Some(reply) = last.filter(|stretch| stretch.role == Role::User) else {
+        return Ok(());
+    };
+    if !draft.history.code_is_waiting() {
+        return Ok(());
+    }
+    for (place, block) in reply.blocks() {
+        let ContentBlock::ToolResult(result) = block else {
+            continue;
+        };
+        let blocks = result.content.as_ref().map(Content::blocks);
+        let text = |block: &ContentBlock| matches!(block, ContentBlock::Text(_));
+        if !blocks.unwrap_or_default().iter().all(text) {
+            return Err(ApiError::invalid(format!(
+                "messages.{}.content.{}.tool_result.content: the result of a call made from code must be a string or text \
+                 blocks",
+                place.message, place.block
+            )));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! The reply as it goes out: the order of events, and nothing of what they are for.
+
+use belljar_ids::{MessageId, RequestId};
+use belljar_wire::block::ContentBlock;
+use belljar_wire::container::ContainerInfo;
+use belljar_wire::error::{ApiError, ErrorKind};
+use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use belljar_wire::message::{Message, ServerToolUsage, StopReason, Usage};
+use serde_json::Value;
+
+use crate::effect::{Effect, TurnEnd};
+
+/// Bytes of text, thinking and tool input that one reply may have. No model writes as much; an upstream gone wild might.
+pub(crate) const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// What a block costs besides its text, so that endless empty blocks come to an end, too.
+const BLOCK_BYTES: usize = 256;
+
+/// Why a reply ends, as the model or the loop said.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ending {
+    pub(crate) stop_reason: StopReason,
+    pub(crate) stop_sequence: Option<String>,
+    pub(crate) stop_details: Option<Value>,
+}
+
+impl Ending {
+    /// An ending that the loop decided.
+    pub(crate) fn because(stop_reason: StopReason) -> Self {
+        Self {
+            stop_reason,
+            stop_sequence: None,
+            stop_details: None,
+        }
+    }
+}
+
+/// A reply under way, and the effects of the current step.
+pub(crate) struct Reply {
+    pub(crate) message_id: MessageId,
+    model: String,
+    request_id: RequestId,
+    started: bool,
+    blocks_begun: usize,
+    bytes: usize,
+    server_tool_took_part: bool,
+    effects: Vec<Effect>,
+    /// Over all samplings so far.
+    pub(crate) usage: Usage,
+    /// As of the last cell.
+    pub(crate) container: Option<ContainerInfo>,
+}
+
+impl Reply {
+    pub(crate) fn new(message_id: MessageId, model: String, request_id: RequestId) -> Self {
+        Self {
+            message_id,
+            model,
+            request_id,
+            started: false,
+            blocks_begun: 0,
+            bytes: 0,
+            server_tool_took_part: false,
+            effects: Vec::new(),
+            usage: Usage::default(),
+            container: None,
+        }
+    }
+
+    /// Asks the driver for something.
+    pub(crate) fn ask(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// The effects since the last call.
+    pub(crate) fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    fn emit(&mut self, event: StreamEvent) {
+        self.effects.push(Effect::Emit(event));
+    }
+
+    /// `message_start`, unless it went out before.
+    pub(crate) fn start(&mut self, mut usage: Usage) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        // Absent here even when a server tool is going to take part (wire.md §23).
+        usage.server_tool_use = None;
+        let message = Message {
+            model: self.model.clone(),
+            id: self.message_id.clone(),
+            tag: Default::default(),
+            role: Default::default(),
+            content: Vec::new(),
+            container: None,
+            stop_reason: None,
+            stop_sequence: None,
+            stop_details: None,
+            usage,
+        };
+        self.emit(StreamEvent::MessageStart {
+            message: Box::new(message),
+        });
+    }
+
+    /// Begins a block; the first one of a reply is followed by a ping (wire.md §23), that of a tool by an empty piece of its input
+    /// (wire.md §11.2).
+    pub(crate) fn begin(&mut self, content_block: ContentBlock) -> Result<(), ApiError> {
+        self.charge(BLOCK_BYTES)?;
+        self.open(content_block);
+        Ok(())
+    }
+
+    fn open(&mut self, content_block: ContentBlock) {
+        let server_tool = matches!(
+            content_block,
+            ContentBlock::ServerToolUse(_)
+                | ContentBlock::BashCodeExecutionToolResult(_)
+                | ContentBlock::CodeExecutionToolResult(_)
+                | ContentBlock::TextEditorCodeExecutionToolResult(_)
+        );
+        self.server_tool_took_part |= server_tool;
+        let tool = matches!(
+            content_block,
+            ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_)
+        );
+        let index = self.blocks_begun;
+        self.blocks_begun += 1;
+        self.emit(StreamEvent::ContentBlockStart {
+            index,
+            content_block,
+        });
+        if index == 0 {
+            self.emit(StreamEvent::Ping);
+        }
+        if tool {
+            self.delta(Delta::InputJsonDelta {
+                partial_json: String::new(),
+            });
+        }
+    }
+
+    /// A piece of the open block.
+    pub(crate) fn delta(&mut self, delta: Delta) {
+        let index = self.blocks_begun.saturating_sub(1);
+        self.emit(StreamEvent::ContentBlockDelta { index, delta });
+    }
+
+    /// Ends the open block.
+    pub(crate) fn end(&mut self) {
+        let index = self.blocks_begun.saturating_sub(1);
+        self.emit(StreamEvent::ContentBlockStop { index });
+    }
+
+    /// A block that comes whole, as results do (wire.md §11.2).
+    pub(crate) fn whole(&mut self, content_block: ContentBlock) {
+        self.open(content_block);
+        self.end();
+    }
+
+    /// Counts what an upstream sends against [`REPLY_BYTES_MAX`].
+    pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), ApiError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > REPLY_BYTES_MAX {
+            return Err(ApiError::new(
+                ErrorKind::Api,
+                "The model's reply is longer than this server passes on",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The end of a complete reply.
+    pub(crate) fn complete(&mut self, ending: Ending) {
+        let stop_reason = ending.stop_reason;
+        let usage = DeltaUsage {
+            input_tokens: self.usage.input_tokens,
+            cache_creation_input_tokens: self.usage.cache_creation_input_tokens,
+            cache_read_input_tokens: self.usage.cache_read_input_tokens,
+            output_tokens: self.usage.output_tokens,
+            output_tokens_details: self.usage.output_tokens_details,
+            server_tool_use: self.server_tool_took_part.then(ServerToolUsage::default),
+        };
+        let delta = MessageDelta {
+            stop_reason,
+            stop_sequence: ending.stop_sequence,
+            stop_details: ending.stop_details,
+            container: self.container.clone(),
+        };
+        self.emit(StreamEvent::MessageDelta { delta, usage });
+        self.emit(StreamEvent::MessageStop);
+        self.ask(Effect::Finish(TurnEnd::Completed(stop_reason)));
+    }
+
+    /// The end of a reply that broke off (wire.md §11.8).
+    pub(crate) fn fail(&mut self, error: ApiError) {
+        if !self.started {
+            self.ask(Effect::Fail(error));
+            return;
+        }
+        self.emit(StreamEvent::Error {
+            error: error.clone(),
+            request_id: self.request_id.clone(),
+        });
+        self.ask(Effect::Finish(TurnEnd::Failed(error)));
+    }
+}

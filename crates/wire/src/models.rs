@@ -1,0 +1,70 @@
+//! The models endpoints' shapes (wire.md §17.2).
+
+use serde::Serialize;
+
+/// One model, as `GET /v1/models` lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelInfo {
+    /// Always `model`.
+    #[serde(rename = "type")]
+    pub tag: ModelTag,
+    /// The name to send as `model`.
+    pub id: String,
+    /// A name for people.
+    pub display_name: String,
+    /// RFC 3339.
+    pub created_at: String,
+    /// Always `active` here.
+    pub lifecycle: &'static str,
+    /// What the model can do through this server.
+    pub capabilities: Capabilities,
+}
+
+/// The constant `model`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ModelTag {
+    /// `model`.
+    #[default]
+    Model,
+}
+
+/// Whether one thing is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Supported {
+    /// True when it works.
+    pub supported: bool,
+}
+
+/// The capabilities that this server can tell about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Message batches.
+    pub batch: Supported,
+    /// Programmatic tool calling.
+    pub code_execution: Supported,
+    /// The server tools.
+    pub server_tools: ServerTools,
+}
+
+/// `capabilities.server_tools`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct ServerTools {
+    /// True when any server tool is offered.
+    pub supported: bool,
+    /// The code execution tool itself.
+    pub code_execution: Supported,
+}
+
+/// One page of models.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ModelPage {
+    /// The models.
+    pub data: Vec<ModelInfo>,
+    /// Whether another page follows.
+    pub has_more: bool,
+    /// Id of the first one, or null.
+    pub first_id: Option<String>,
+    /// Id of the last one, or null.
+    pub last_id: Option<String>,
+}

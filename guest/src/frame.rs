@@ -1,0 +1,150 @@
+//! The frames between host and guest. One file, compiled into both, so that there is one definition.
+//!
+//! Rules on top of the shapes:
+//! - One frame is one packet of the control socket: one JSON document of at most [`FRAME_BYTES_MAX`] bytes, with
+//!   exactly the file descriptors its shape names.
+//! - The guest speaks first: [`FromGuest::Ready`]. After that each request of the host gets exactly one answer with
+//!   the request's `id`, except [`ToGuest::Run`]: first [`FromGuest::Started`] (or [`FromGuest::Failed`], then nothing
+//!   more), later [`FromGuest::Exited`] unless a [`FromGuest::Killed`] came first.
+//! - The host believes no frame that breaks these rules: the container is dead then. The guest leaves when the
+//!   socket ends or when a frame of the host makes no sense.
+
+use serde::{Deserialize, Serialize};
+
+/// The longest frame, in bytes.
+pub const FRAME_BYTES_MAX: usize = 64 * 1024;
+
+/// The most file descriptors one frame carries.
+pub const FRAME_FDS_MAX: usize = 3;
+
+/// The longest command at all, in bytes.
+pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The version of this file; host and guest are built together, and say so.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// From the host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ToGuest {
+    /// Run a command of bash. Carries: the command's text, the writing ends of standard output and standard error.
+    Run {
+        /// Number of this request.
+        id: u64,
+        /// Name of the new directory in `/files/output`.
+        output: String,
+        /// The whole environment.
+        env: Vec<(String, String)>,
+    },
+    /// Kill every process but process 1, and wait for their ends.
+    Kill {
+        /// Number of the `Run` this is about.
+        id: u64,
+        /// As in that `Run`.
+        output: String,
+    },
+    /// Remove an output directory with all that is in it.
+    Clean {
+        /// Number of this request.
+        id: u64,
+        /// As in `Run`.
+        output: String,
+    },
+    /// Open a regular file for reading.
+    Open {
+        /// Number of this request.
+        id: u64,
+        /// Absolute.
+        path: String,
+    },
+    /// Write a file whole: parents are made, the file appears at once or not at all, its mode is kept.
+    /// Carries: the reading end of a pipe that yields the content.
+    Write {
+        /// Number of this request.
+        id: u64,
+        /// Absolute.
+        path: String,
+        /// Bytes that the pipe will yield; fewer means that the sender gave up.
+        size: u64,
+    },
+}
+
+/// From the guest.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromGuest {
+    /// The jail stands and the guest listens.
+    Ready {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+    },
+    /// The command runs.
+    Started {
+        /// Number of the request.
+        id: u64,
+    },
+    /// The command ended. Carries its output directory, unless that is gone.
+    Exited {
+        /// Number of the request.
+        id: u64,
+        /// How.
+        status: Status,
+    },
+    /// Every process is dead. Carries the command's output directory, unless that is gone.
+    Killed {
+        /// Number of the request.
+        id: u64,
+    },
+    /// The directory is gone.
+    Cleaned {
+        /// Number of the request.
+        id: u64,
+        /// False when it was so large, or changed so fast, that the guest gave up.
+        whole: bool,
+    },
+    /// Carries the opened file.
+    Opened {
+        /// Number of the request.
+        id: u64,
+    },
+    /// The file stands.
+    Written {
+        /// Number of the request.
+        id: u64,
+        /// There was one before.
+        existed: bool,
+    },
+    /// The request was not carried out.
+    Failed {
+        /// Number of the request.
+        id: u64,
+        /// Why.
+        failure: Failure,
+    },
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Status {
+    /// By itself, with this exit code.
+    Code(u8),
+    /// By this signal.
+    Signal(u8),
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Failure {
+    /// The kernel said so.
+    Errno(i32),
+    /// The path is a directory.
+    IsDirectory,
+    /// The path is neither a file nor a directory.
+    NotRegular,
+    /// The pipe ended before the announced size.
+    Incomplete,
+    /// A command is running already.
+    Busy,
+}

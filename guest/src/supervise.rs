@@ -1,0 +1,201 @@
+//! The supervisor's loop: frames in, ended children out.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::channel::Channel;
+use crate::clean;
+use crate::command;
+use crate::files;
+use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, Status, ToGuest};
+
+/// Exit codes of process 1; the host reads no more out of them than that the container is dead.
+const EXIT_NO_JAIL: u8 = 70;
+const EXIT_PROTOCOL: u8 = 71;
+
+/// Stands the jail up and serves the host until it goes away. No untrusted code runs before the seal.
+pub fn main() -> ExitCode {
+    let control = match belljar_jail::enter().and_then(belljar_jail::Entered::seal) {
+        Ok(control) => control,
+        // The step and its error number have gone to the host; nobody else listens.
+        Err(_reported) => return ExitCode::from(EXIT_NO_JAIL),
+    };
+    match serve(control) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_host_gone_or_senseless) => ExitCode::from(EXIT_PROTOCOL),
+    }
+}
+
+fn serve(control: OwnedFd) -> io::Result<()> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    mask.thread_block()?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+    let mut supervisor = Supervisor {
+        channel: Channel::new(control),
+        signals,
+        running: None,
+    };
+    supervisor.channel.send(
+        &FromGuest::Ready {
+            version: PROTOCOL_VERSION,
+        },
+        &[],
+    )?;
+    while supervisor.step()? {}
+    Ok(())
+}
+
+struct Running {
+    id: u64,
+    output: String,
+    pid: Pid,
+}
+
+struct Supervisor {
+    channel: Channel,
+    signals: SignalFd,
+    running: Option<Running>,
+}
+
+impl Supervisor {
+    /// Waits for one thing to happen and sees to it; false when the host has gone.
+    fn step(&mut self) -> io::Result<bool> {
+        let mut waits = [
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut waits, PollTimeout::NONE) {
+            Err(Errno::EINTR) => return Ok(true),
+            answer => answer?,
+        };
+        let [child, frame] = waits.map(|wait| wait.any().unwrap_or(true));
+        if child {
+            while self.signals.read_signal()?.is_some() {}
+            self.reap()?;
+        }
+        if frame {
+            let Some((request, fds)) = self.channel.receive()? else {
+                return Ok(false);
+            };
+            self.handle(request, fds)?;
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, request: ToGuest, fds: Vec<OwnedFd>) -> io::Result<()> {
+        match request {
+            ToGuest::Run { id, output, env } => self.run(id, output, &env, fds),
+            ToGuest::Kill { id, output } => self.kill_all(id, &output),
+            ToGuest::Clean { id, output } => {
+                let whole = clean::remove(&output);
+                self.channel.send(&FromGuest::Cleaned { id, whole }, &[])
+            }
+            ToGuest::Open { id, path } => match files::open(&path) {
+                Ok(file) => self
+                    .channel
+                    .send(&FromGuest::Opened { id }, &[file.as_fd()]),
+                Err(failure) => self.fail(id, failure),
+            },
+            ToGuest::Write { id, path, size } => match <[OwnedFd; 1]>::try_from(fds) {
+                Ok([source]) => match files::write(&path, source, size) {
+                    Ok(existed) => self.channel.send(&FromGuest::Written { id, existed }, &[]),
+                    Err(failure) => self.fail(id, failure),
+                },
+                Err(_) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+            },
+        }
+    }
+
+    fn fail(&self, id: u64, failure: Failure) -> io::Result<()> {
+        self.channel.send(&FromGuest::Failed { id, failure }, &[])
+    }
+
+    fn run(
+        &mut self,
+        id: u64,
+        output: String,
+        env: &[(String, String)],
+        fds: Vec<OwnedFd>,
+    ) -> io::Result<()> {
+        let Ok([text, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        };
+        if self.running.is_some() {
+            return self.fail(id, Failure::Busy);
+        }
+        match command::spawn(&output, env, text, stdout, stderr) {
+            Ok(pid) => {
+                self.running = Some(Running { id, output, pid });
+                self.channel.send(&FromGuest::Started { id }, &[])
+            }
+            Err(failure) => self.fail(id, failure),
+        }
+    }
+
+    /// Sees to every child that has ended: the command's end is told, an orphan's is nobody's business.
+    fn reap(&mut self) -> io::Result<()> {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => {
+                    // wait(2) keeps the low eight bits.
+                    self.ended(
+                        pid,
+                        Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
+                    )?;
+                }
+                Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                    self.ended(
+                        pid,
+                        Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)),
+                    )?;
+                }
+                Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {
+        let Some(running) = self.running.take_if(|running| running.pid == pid) else {
+            return Ok(());
+        };
+        let directory = command::output_directory(&running.output);
+        let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
+        self.channel.send(
+            &FromGuest::Exited {
+                id: running.id,
+                status,
+            },
+            &fds,
+        )
+    }
+
+    /// kill(2): -1 means every process of this pid namespace but process 1, in one go, which no fork can outrun.
+    fn kill_all(&mut self, id: u64, output: &str) -> io::Result<()> {
+        loop {
+            match kill(Pid::from_raw(-1), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(error) => return Err(error.into()),
+            }
+            match waitpid(None, None) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(Errno::ECHILD) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.running = None;
+        let directory = command::output_directory(output);
+        let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
+        self.channel.send(&FromGuest::Killed { id }, &fds)
+    }
+}

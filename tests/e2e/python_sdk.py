@@ -1,0 +1,340 @@
+"""The official Python SDK against a running server: python_sdk.py BASE_URL sync|async.
+
+Each case is written once. `sdk` hides only that one client returns values and the other awaitables, so that
+both are driven through their own public methods.
+"""
+
+import asyncio
+import inspect
+import io
+import sys
+
+import anthropic
+from harness.report import Report, equal, matches
+
+TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
+WEATHER = {
+    "name": "get_weather", "description": "The weather in a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+CSV = b"x,y\n1,2\n3,4\n"
+
+
+class Sdk:
+    """One client and the few places where sync and async differ in syntax."""
+
+    def __init__(self, base_url, mode):
+        self.asynchronous = mode == "async"
+        kind = anthropic.AsyncAnthropic if self.asynchronous else anthropic.Anthropic
+        self.client = kind(api_key="sk-test-local", base_url=base_url, max_retries=0)
+
+    async def do(self, value):
+        return await value if inspect.isawaitable(value) else value
+
+    async def ask(self, script, messages=None, **more):
+        return await self.do(self.client.messages.create(**request(script, messages, **more)))
+
+    async def each(self, source):
+        source = await self.do(source)
+        return [item async for item in source] if self.asynchronous else list(source)
+
+    async def inside(self, manager, body):
+        """`body(stream)` within the SDK's stream manager."""
+        if self.asynchronous:
+            async with manager as stream:
+                return await body(stream)
+        with manager as stream:
+            return await body(stream)
+
+    async def raises(self, kind, value):
+        try:
+            await self.do(value())
+        except kind as error:
+            return error
+        raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def request(script, messages=None, **more):
+    defaults = {
+        "model": "claude-opus-5-5", "max_tokens": 1024, "tools": [TOOL],
+        "messages": messages or [{"role": "user", "content": "Go on."}],
+        "extra_headers": {"belljar-script": script},
+    }
+    return {**defaults, **more}
+
+
+def kinds(message):
+    return [block.type for block in message.content]
+
+
+def results(message, kind="bash_code_execution_tool_result"):
+    return [block.content for block in message.content if block.type == kind]
+
+
+async def in_client(case, base_url, mode):
+    sdk = Sdk(base_url, mode)
+    try:
+        await case(sdk)
+    finally:
+        await sdk.do(sdk.client.close())
+
+
+async def create_without_code(sdk):
+    message = await sdk.ask("plain")
+    equal(kinds(message), ["text"])
+    equal(message.content[0].text, "Nothing to run here.")
+    equal((message.stop_reason, message.role, message.type), ("end_turn", "assistant", "message"))
+    equal((message.usage.input_tokens, message.usage.output_tokens), (11, 5))
+    equal(getattr(message, "container", None), None, "container")
+    matches(message.id, r"msg_01[1-9A-HJ-NP-Za-km-z]{22}")
+
+
+async def create_with_bash(sdk):
+    message = await sdk.ask("bash")
+    equal(kinds(message), ["text", "server_tool_use", "bash_code_execution_tool_result", "text"])
+    use, result = message.content[1], message.content[2]
+    equal((use.name, use.input), ("bash_code_execution", {"command": "printf 'a\\nb\\n'"}))
+    matches(use.id, r"srvtoolu_01[1-9A-HJ-NP-Za-km-z]{22}")
+    equal(result.tool_use_id, use.id)
+    content = result.content
+    equal((content.type, content.stdout, content.stderr, content.return_code, content.content),
+          ("bash_code_execution_result", "a\nb\n", "", 0, []))
+    matches(message.container.id, r"container_01[1-9A-HJ-NP-Za-km-z]{22}")
+    equal((message.usage.input_tokens, message.usage.output_tokens), (250, 28), "cumulative usage")
+    equal(message.usage.server_tool_use.web_search_requests, 0)
+
+
+async def nonzero_exit_is_a_result(sdk):
+    content = results(await sdk.ask("exit_three"))[0]
+    equal((content.stdout, content.stderr, content.return_code), ("out\n", "err\n", 3))
+
+
+async def stream_helper(sdk):
+    async def body(stream):
+        events = await sdk.each(stream)
+        return events, await sdk.do(stream.get_final_message())
+
+    events, message = await sdk.inside(sdk.client.messages.stream(**request("bash")), body)
+    equal(kinds(message), ["text", "server_tool_use", "bash_code_execution_tool_result", "text"])
+    equal(results(message)[0].stdout, "a\nb\n")
+    equal(message.content[1].input, {"command": "printf 'a\\nb\\n'"})
+    equal((message.usage.input_tokens, message.usage.output_tokens), (250, 28))
+    equal("".join(event.text for event in events if event.type == "text"), "Running it.It printed a and b.")
+    if anthropic.__version__.startswith("2."):
+        matches(message.container.id, r"container_01\w{22}")
+
+
+async def stream_text_only(sdk):
+    async def body(stream):
+        return "".join(await sdk.each(stream.text_stream))
+
+    equal(await sdk.inside(sdk.client.messages.stream(**request("chunked")), body), "Grüße, 世界: running it.It printed a and b.")
+
+
+async def stream_raw(sdk):
+    events = await sdk.each(sdk.client.messages.create(**request("bash"), stream=True))
+    seen = [event.type for event in events if event.type != "ping"]
+    equal((seen[0], seen[-2:]), ("message_start", ["message_delta", "message_stop"]))
+    starts = [event.content_block.type for event in events if event.type == "content_block_start"]
+    equal(starts, ["text", "server_tool_use", "bash_code_execution_tool_result", "text"])
+    indices = [event.index for event in events if event.type == "content_block_start"]
+    equal(indices, [0, 1, 2, 3])
+    matches(events[-2].delta.container.id, r"container_01\w{22}")
+
+
+async def beta_create(sdk):
+    more = request("bash", betas=["code-execution-2025-08-25"])
+    message = await sdk.do(sdk.client.beta.messages.create(**more))
+    equal(results(message)[0].stdout, "a\nb\n")
+    equal(message.container.skills, None)
+
+
+async def beta_tool_runner(sdk):
+    asked = []
+    if sdk.asynchronous:
+        @anthropic.beta_async_tool
+        async def get_weather(city: str) -> str:
+            """The weather in a city.
+
+            Args:
+                city: Its name.
+            """
+            asked.append(city)
+            return "4 degrees"
+    else:
+        @anthropic.beta_tool
+        def get_weather(city: str) -> str:
+            """The weather in a city.
+
+            Args:
+                city: Its name.
+            """
+            asked.append(city)
+            return "4 degrees"
+    more = request("server_then_client", tools=[get_weather, TOOL], max_iterations=4)
+    messages = await sdk.each(sdk.client.beta.messages.tool_runner(**more))
+    equal(asked, ["Oslo"])
+    equal(kinds(messages[0]), ["server_tool_use", "bash_code_execution_tool_result", "tool_use"])
+    equal((messages[0].stop_reason, messages[-1].stop_reason), ("tool_use", "end_turn"))
+    equal(messages[-1].content[-1].text, "Both done.")
+
+
+async def client_tool_by_hand(sdk):
+    opening = [{"role": "user", "content": "Weather?"}]
+    first = await sdk.ask("client_tool", opening, tools=[TOOL, WEATHER])
+    equal((kinds(first), first.stop_reason), (["text", "tool_use"], "tool_use"))
+    matches(first.content[1].id, r"toolu_01[1-9A-HJ-NP-Za-km-z]{22}")
+    reply = [{"type": "tool_result", "tool_use_id": first.content[1].id, "content": "4 degrees"}]
+    history = opening + [{"role": "assistant", "content": first.content}, {"role": "user", "content": reply}]
+    second = await sdk.ask("client_tool", history, tools=[TOOL, WEATHER])
+    equal((second.content[0].text, second.stop_reason), ("It is 4 degrees in Oslo.", "end_turn"))
+
+
+async def server_call_beside_client_call(sdk):
+    opening = [{"role": "user", "content": "Both."}]
+    first = await sdk.ask("mixed", opening, tools=[TOOL, WEATHER])
+    equal((kinds(first), first.stop_reason), (["server_tool_use", "tool_use"], "tool_use"))
+    reply = [{"type": "tool_result", "tool_use_id": first.content[1].id, "content": "4 degrees"}]
+    history = opening + [{"role": "assistant", "content": first.content}, {"role": "user", "content": reply}]
+    second = await sdk.ask("mixed", history, tools=[TOOL, WEATHER])
+    equal(kinds(second), ["bash_code_execution_tool_result", "text"])
+    equal((second.content[0].tool_use_id, second.content[0].content.stdout), (first.content[0].id, "deferred\n"))
+
+
+async def pause_after_ten(sdk):
+    opening = [{"role": "user", "content": "Count."}]
+    first = await sdk.ask("eleven", opening)
+    equal(first.stop_reason, "pause_turn")
+    history = opening + [{"role": "assistant", "content": first.content}]
+    second = await sdk.ask("eleven", history, container=first.container.id)
+    equal((second.stop_reason, second.content[-1].text), ("end_turn", "All eleven ran."))
+    printed = [content.stdout for content in results(first) + results(second)]
+    equal(printed, [f"{number}\n" for number in range(1, 12)])
+
+
+async def text_editor(sdk):
+    message = await sdk.ask("edit")
+    made, remade, replaced, viewed, missing = results(message, "text_editor_code_execution_tool_result")
+    equal((made.is_file_update, remade.is_file_update), (False, True))
+    equal((replaced.old_start, replaced.old_lines, replaced.new_start, replaced.new_lines), (1, 7, 1, 7))
+    equal(replaced.lines, [" import os", " ", " def f():", "-    x = 1", "+    x = 2", "     return x", " ", " print(f())"])
+    text = "import os\n\ndef f():\n    x = 2\n    return x\n\nprint(f())"
+    equal((viewed.content, viewed.file_type, viewed.num_lines, viewed.start_line, viewed.total_lines), (text, "text", 7, 1, 7))
+    equal((missing.type, missing.error_code), ("text_editor_code_execution_tool_result_error", "file_not_found"))
+    equal(results(message)[0].stdout, "2\n")
+
+
+async def calls_of_one_batch_run_in_order(sdk):
+    message = await sdk.ask("batch_order")
+    uses = [block.id for block in message.content if block.type == "server_tool_use"]
+    answered = [block.tool_use_id for block in message.content if block.type.endswith("_tool_result")]
+    equal(answered, uses)
+    equal(results(message)[0].stdout, "one")
+
+
+async def container_reused_by_string_and_object(sdk):
+    first = await sdk.ask("remember")
+    for form in (first.container.id, {"id": first.container.id}):
+        again = await sdk.ask("recall", container=form)
+        equal(results(again)[0].stdout, "forty-two\nunset\n", f"with {type(form).__name__}")
+        equal(again.container.id, first.container.id)
+    fresh = await sdk.ask("recall")
+    equal(results(fresh)[0].return_code, 0)
+    equal(results(fresh)[0].stdout, "unset\n", "a fresh container")
+
+
+async def generated_file_is_downloaded(sdk):
+    message = await sdk.ask("generate")
+    produced = results(message)[0].content
+    equal([entry.type for entry in produced], ["bash_code_execution_output"])
+    for files in (sdk.client.files, sdk.client.beta.files):
+        meta = await sdk.do(files.retrieve_metadata(produced[0].file_id))
+        equal((meta.filename, meta.mime_type, meta.size_bytes, meta.downloadable), ("table.csv", "text/csv", 8, True))
+        content = await sdk.do(files.download(produced[0].file_id))
+        equal(await sdk.do(content.read()), b"x,y\n1,2\n")
+
+
+async def files_life(sdk):
+    for files in (sdk.client.files, sdk.client.beta.files):
+        made = await sdk.do(files.upload(file=("numbers.csv", io.BytesIO(CSV), "text/csv")))
+        equal((made.type, made.filename, made.mime_type, made.size_bytes), ("file", "numbers.csv", "text/csv", len(CSV)))
+        matches(made.id, r"file_01[1-9A-HJ-NP-Za-km-z]{22}")
+        listed = await sdk.each(files.list(limit=2))
+        equal([entry.id for entry in listed].count(made.id), 1, "the listing, through all its pages")
+        error = await sdk.raises(anthropic.BadRequestError, lambda: files.download(made.id))
+        equal(error.body["error"]["details"]["error_code"], "file_not_downloadable")
+        gone = await sdk.do(files.delete(made.id))
+        equal((gone.id, gone.type), (made.id, "file_deleted"))
+        error = await sdk.raises(anthropic.NotFoundError, lambda: files.retrieve_metadata(made.id))
+        equal(error.body["error"]["message"], f"File `{made.id}` not found.")
+
+
+async def upload_reaches_the_code(sdk):
+    made = await sdk.do(sdk.client.files.upload(file=("numbers.csv", io.BytesIO(CSV), "text/csv")))
+    content = [{"type": "container_upload", "file_id": made.id}, {"type": "text", "text": "Sum x."}]
+    message = await sdk.ask("read_upload", [{"role": "user", "content": content}])
+    equal((results(message)[0].stdout, results(message)[0].stderr), (CSV.decode(), ""))
+    await sdk.do(sdk.client.files.delete(made.id))
+
+
+async def errors_have_their_classes(sdk):
+    unknown = "container_011CVexampLe1111111111111"
+    error = await sdk.raises(anthropic.NotFoundError, lambda: sdk.ask("bash", container=unknown))
+    equal(error.body["error"], {"type": "not_found_error", "message": f"Container not found: {unknown}"})
+    equal(error.body["request_id"], error.request_id, "request id in body and header")
+    error = await sdk.raises(anthropic.BadRequestError, lambda: sdk.ask("bash", tools=[TOOL, TOOL]))
+    equal(error.body["error"]["message"], "tools: Tool names must be unique.")
+    headers = {"belljar-script": "bash", "Authorization": anthropic.omit, "X-Api-Key": anthropic.omit}
+    error = await sdk.raises(anthropic.AuthenticationError, lambda: sdk.ask("bash", extra_headers=headers))
+    equal(error.body["error"]["type"], "authentication_error")
+
+
+async def upstream_failures_reach_the_client(sdk):
+    error = await sdk.raises(anthropic.APIStatusError, lambda: sdk.ask("fault_before"))
+    equal((error.status_code, error.body["error"]["type"]), (529, "overloaded_error"))
+    for script in ("fault_midstream", "fault_cut"):
+        stream = lambda script=script: sdk.each(sdk.client.messages.create(**request(script), stream=True))
+        error = await sdk.raises(anthropic.APIStatusError, stream)
+        equal(error.body["type"], "error", script)
+
+
+async def request_id_is_exposed(sdk):
+    raw = await sdk.do(sdk.client.messages.with_raw_response.create(**request("plain")))
+    header = raw.headers["request-id"]
+    matches(header, r"req_01[1-9A-HJ-NP-Za-km-z]{22}")
+    message = await sdk.do(raw.parse())
+    equal(message._request_id, header)
+
+
+async def max_tokens_is_passed_on(sdk):
+    equal((await sdk.ask("max_tokens")).stop_reason, "max_tokens")
+
+
+async def models_are_listed(sdk):
+    models = await sdk.each(sdk.client.models.list())
+    equal([model.type for model in models], ["model"] * len(models))
+    if not models:
+        raise AssertionError("no model is listed")
+    one = await sdk.do(sdk.client.models.retrieve(models[0].id))
+    equal(one.id, models[0].id)
+
+
+CASES = [
+    create_without_code, create_with_bash, nonzero_exit_is_a_result, stream_helper, stream_text_only, stream_raw,
+    beta_create, beta_tool_runner, client_tool_by_hand, server_call_beside_client_call, pause_after_ten, text_editor,
+    calls_of_one_batch_run_in_order, container_reused_by_string_and_object, generated_file_is_downloaded, files_life,
+    upload_reaches_the_code, errors_have_their_classes, upstream_failures_reach_the_client, request_id_is_exposed,
+    max_tokens_is_passed_on, models_are_listed,
+]
+
+
+def main():
+    base_url, mode = sys.argv[1:3]
+    report = Report(f"python {anthropic.__version__} {mode}")
+    for case in CASES:
+        report.check(case.__name__, lambda case=case: asyncio.run(in_client(case, base_url, mode)))
+    sys.exit(report.finish())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The end-to-end suite: one server, every official client, and plain HTTP. `run.py --belljar PATH [--only WORD]`."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+TESTS = HERE.parent
+sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(HERE))
+
+import bad_input_suite  # noqa: E402
+import keys_suite  # noqa: E402
+import stream_suite  # noqa: E402
+from harness import report, server, toolchain  # noqa: E402
+
+SUITE_S_MAX = 600
+
+
+def clients(base_url):
+    """(name, tool it needs, function that makes its command and environment)."""
+    def python(lock, mode):
+        interpreter = toolchain.python_with(HERE / "locks" / lock)
+        return [interpreter, HERE / "python_sdk.py", base_url, mode], {"PYTHONPATH": str(TESTS)}
+
+    def node():
+        modules = toolchain.node_modules(HERE / "node")
+        return ["node", HERE / "node_sdk.mjs", base_url], {"NODE_MODULES": str(modules)}
+
+    for lock in ("anthropic-2.11.0.txt", "anthropic-0.125.0.txt"):
+        for mode in ("sync", "async"):
+            yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, mode)
+    yield "node 1.11.0", "npm", node
+
+
+def run_client(total, name, needs, make):
+    """Runs one client program, shows what it prints, and adds its counts."""
+    if shutil.which(needs) is None:
+        print(f"SKIP: {name}: {needs} is not installed")
+        return total.add(name, 0, 0, 1)
+    try:
+        command, environment = make()
+        ended = subprocess.run(
+            [str(part) for part in command], env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SUITE_S_MAX,
+        )
+    except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
+        total.fail(name, error)
+        return total.add(name, 0, 0, 0)
+    counts = report.read_totals(ended.stdout)
+    lines = ended.stdout.splitlines()
+    print("\n".join(lines if counts is None else lines[:-1]).strip(), flush=True)
+    if counts is None:
+        total.fail(name, f"it ended with {ended.returncode} before it had counted its checks")
+        counts = (0, 0, 0)
+    return total.add(name, *counts)
+
+
+def run_inside(total, name, suite, running):
+    """Runs one suite of this process."""
+    inner = report.Report(name)
+    suite.run(inner, running)
+    total.add(name, inner.passed, inner.failed, inner.skipped)
+
+
+def run(arguments):
+    total = report.Report("e2e")
+    server.build_image(arguments.belljar)
+    with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
+        for name, needs, make in clients(running.base_url):
+            if arguments.only in name:
+                run_client(total, name, needs, make)
+        for name, suite in (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite)):
+            if arguments.only in name:
+                run_inside(total, name, suite, running)
+        total.check("the server is healthy after all of it", running.healthy)
+        total.check("no thread of the server panicked", running.no_panic)
+        total.check("the server ends when asked", lambda: report.equal(running.stop(), 0, "exit status"))
+        if total.failed and arguments.log:
+            shutil.copy(running.log_path, arguments.log)
+    return total
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--belljar", required=True, help="the server's binary")
+    parser.add_argument("--only", default="", help="only suites whose name contains this")
+    parser.add_argument("--log", help="where to copy the server's log when something failed")
+    arguments = parser.parse_args()
+    try:
+        total = run(arguments)
+    except RuntimeError as error:
+        total = report.Report("e2e")
+        total.fail("setting up", error)
+    report.exit_with(total)
+
+
+if __name__ == "__main__":
+    main()

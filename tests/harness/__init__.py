@@ -1,0 +1,1 @@
+"""What the suites share: a server of their own, plain HTTP, counting. Standard library only."""

@@ -1,0 +1,292 @@
+//! The stages of a run: what each one starts, and how its outcome is counted.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::counts::{self, Counts, Skip};
+use crate::process::{self, Ended};
+use crate::tidy;
+
+/// One stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Formatting.
+    Fmt,
+    /// Clippy.
+    Lint,
+    /// The architecture's rules.
+    Tidy,
+    /// Dependencies.
+    Deny,
+    /// Unit tests.
+    Unit,
+    /// Fixture tests of the wire and the turn.
+    Conformance,
+    /// The binary that the last two stages run.
+    Build,
+    /// Attacks.
+    Escape,
+    /// Official SDKs.
+    E2e,
+    /// Benchmarks, once each.
+    BenchSmoke,
+}
+
+/// A stage that ran.
+pub struct Finished {
+    /// What it came to.
+    pub counts: Counts,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Tests that compare whole exchanges with fixtures: the integration tests of these two crates.
+const CONFORMANCE: &str = "(package(belljar-wire) | package(belljar-turn)) & kind(test)";
+
+impl Stage {
+    /// What `cargo xtask ci` runs, in this order: cheap before dear.
+    pub const CI: &[Stage] = &[
+        Stage::Fmt,
+        Stage::Tidy,
+        Stage::Lint,
+        Stage::Deny,
+        Stage::Unit,
+        Stage::Conformance,
+        Stage::Build,
+        Stage::Escape,
+        Stage::E2e,
+    ];
+
+    /// The name in the table and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stage::Fmt => "fmt",
+            Stage::Lint => "lint",
+            Stage::Tidy => "tidy",
+            Stage::Deny => "deny",
+            Stage::Unit => "unit",
+            Stage::Conformance => "conformance",
+            Stage::Build => "build",
+            Stage::Escape => "escape",
+            Stage::E2e => "e2e",
+            Stage::BenchSmoke => "bench-smoke",
+        }
+    }
+}
+
+/// Runs one stage to its end. Whatever goes wrong is a failed check, never a silent one.
+pub fn run(stage: Stage, root: &Path) -> Finished {
+    let started = Instant::now();
+    let outcome = match stage {
+        Stage::Fmt => whole(cargo(root, &["fmt", "--all", "--check"])),
+        Stage::Lint => whole(cargo(
+            root,
+            &[
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--quiet",
+                "--",
+                "-D",
+                "warnings",
+            ],
+        )),
+        Stage::Tidy => tidy::run(root),
+        Stage::Deny => deny(root),
+        Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
+        Stage::Conformance => tests(
+            root,
+            CONFORMANCE,
+            &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"],
+        ),
+        Stage::Build => whole(cargo(
+            root,
+            &["build", "-p", "belljar-server", "--bin", "belljar"],
+        )),
+        Stage::Escape => runner(root, "tests/escape/run.py"),
+        Stage::E2e => runner(root, "tests/e2e/run.py"),
+        Stage::BenchSmoke => whole(cargo(
+            root,
+            &["bench", "--workspace", "--bench", "*", "--", "--test"],
+        )),
+    };
+    let counts = outcome.unwrap_or_else(|why| {
+        println!("FAILED {}: {why}", stage.name());
+        Counts::one(false)
+    });
+    Finished {
+        counts,
+        took: started.elapsed(),
+    }
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.current_dir(root).args(arguments);
+    command
+}
+
+/// A program whose exit status is its whole answer.
+fn whole(mut command: Command) -> Result<Counts, String> {
+    Ok(Counts::one(process::run(&mut command)?.success))
+}
+
+/// Rust tests, through nextest where it is installed.
+fn tests(root: &Path, filter: &str, plain: &[&str]) -> Result<Counts, String> {
+    let probe = cargo(root, &["nextest", "--version"]).output();
+    if probe.is_ok_and(|answer| answer.status.success()) {
+        return nextest(root, filter);
+    }
+    println!("cargo-nextest is not installed: running cargo test");
+    let mut command = cargo(root, &["test", "--no-fail-fast"]);
+    let ended = process::run(command.args(plain))?;
+    settle(&ended, counts::from_cargo_test(&ended.output))
+}
+
+fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
+    let arguments = [
+        "nextest",
+        "run",
+        "--workspace",
+        "--profile",
+        "ci",
+        "-E",
+        filter,
+    ];
+    let ended = process::run(&mut cargo(root, &arguments))?;
+    let junit =
+        std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
+    settle(&ended, counts::from_nextest(&ended.output, &junit))
+}
+
+/// One of our Python suites, with the binary that the build stage made.
+fn runner(root: &Path, script: &str) -> Result<Counts, String> {
+    let binary = target_dir(root).join("debug/belljar");
+    let mut command = Command::new("python3");
+    command
+        .current_dir(root)
+        .arg("-u")
+        .arg(script)
+        .arg("--belljar")
+        .arg(binary);
+    let ended = process::run(&mut command)?;
+    settle(&ended, counts::from_runner(&ended.output))
+}
+
+/// Counts and exit status must tell the same story: a runner that died after printing zeros has failed.
+fn settle(ended: &Ended, counts: Option<Counts>) -> Result<Counts, String> {
+    let counts = counts.ok_or("it ended without saying how many checks ran")?;
+    if !ended.success && counts.failed == 0 {
+        return Err("it counted no failure and yet exited with an error".to_owned());
+    }
+    if counts.passed + counts.failed + counts.skips.len() == 0 {
+        return Err("not one check ran".to_owned());
+    }
+    Ok(counts)
+}
+
+fn deny(root: &Path) -> Result<Counts, String> {
+    let Some(program) = cargo_deny() else {
+        let why = "cargo-deny is not installed (scripts/test installs it)".to_owned();
+        return Ok(Counts {
+            skips: vec![Skip::Missing(why)],
+            ..Counts::default()
+        });
+    };
+    let check = |what: &[&str]| {
+        let mut command = Command::new(&program);
+        command
+            .current_dir(root)
+            .args(["--locked", "check", "--hide-inclusion-graph"])
+            .args(what);
+        process::run(&mut command)
+    };
+    let mut counts = Counts::default();
+    for what in ["licenses", "bans", "sources"] {
+        match check(&[what])?.success {
+            true => counts.passed += 1,
+            false => counts.failed += 1,
+        }
+    }
+    let advisories = check(&["advisories"])?;
+    match (advisories.success, database_unreachable(&advisories.output)) {
+        (true, _) => counts.passed += 1,
+        (false, true) => counts.skips.push(Skip::Network(
+            "the RustSec advisory database could not be fetched; known vulnerabilities were not looked up".to_owned(),
+        )),
+        (false, false) => counts.failed += 1,
+    }
+    Ok(counts)
+}
+
+fn database_unreachable(output: &str) -> bool {
+    output.contains("failed to fetch advisory database")
+        || output.contains("failed to load advisory database")
+}
+
+fn cargo_deny() -> Option<PathBuf> {
+    let cached =
+        std::env::var_os("BELLJAR_TOOLS").map(|tools| PathBuf::from(tools).join("bin/cargo-deny"));
+    let on_path = std::env::var_os("PATH")
+        .map(|path| {
+            std::env::split_paths(&path)
+                .map(|dir| dir.join("cargo-deny"))
+                .collect::<Vec<_>>()
+        })
+        .unwrap_or_default();
+    cached
+        .into_iter()
+        .chain(on_path)
+        .find(|candidate| candidate.is_file())
+}
+
+fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(success: bool) -> Ended {
+        Ended {
+            success,
+            output: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_run_of_nothing_is_a_failure() {
+        assert!(settle(&ended(true), Some(Counts::default())).is_err());
+    }
+
+    #[test]
+    fn an_error_exit_without_a_counted_failure_is_a_failure() {
+        assert!(settle(&ended(false), Some(Counts::one(true))).is_err());
+        assert!(settle(&ended(true), None).is_err());
+    }
+
+    #[test]
+    fn counts_and_status_that_agree_are_kept() {
+        assert_eq!(
+            settle(&ended(true), Some(Counts::one(true))),
+            Ok(Counts::one(true))
+        );
+        assert_eq!(
+            settle(&ended(false), Some(Counts::one(false))),
+            Ok(Counts::one(false))
+        );
+    }
+
+    #[test]
+    fn an_unreachable_database_is_told_from_a_finding() {
+        assert!(database_unreachable(
+            "error: failed to fetch advisory database https://example"
+        ));
+        assert!(!database_unreachable(
+            "error[vulnerability]: RUSTSEC-2020-0001"
+        ));
+    }
+}
