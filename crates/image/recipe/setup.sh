@@ -60,6 +60,8 @@ echo "setup: leftovers"
 rm -rf /etc/apt /var/cache/apt /var/lib/apt /var/cache/ldconfig /var/cache/debconf /var/cache/fontconfig \
     /usr/share/man /root/.cache /root/.config
 find /var/log -type f -delete
+# Java's copy of the certificates notes when it was made; without a network nobody asks for it.
+rm -f /etc/ssl/certs/java/cacerts
 find /etc -name '*-' -type f -delete
 mkdir -p /usr/share/man/man1 /var/cache/fontconfig
 

@@ -52,13 +52,17 @@ pub enum ImageError {
     #[error("interrupted; the next run goes on from the last finished phase")]
     Interrupted,
     /// Neither an image name nor the digest of a stored image.
-    #[error("no image is called {0:?}; `belljar image list` shows what there is, `belljar image build` makes `default`")]
+    #[error(
+        "no image is called {0:?}; `belljar image list` shows what there is, `belljar image build` makes `default`"
+    )]
     UnknownImage(String),
     /// A short digest that fits more than one stored image.
     #[error("more than one stored image begins with {0:?}")]
     AmbiguousDigest(String),
     /// Not a valid image name.
-    #[error("{0:?} is not an image name: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit, not 64 hex digits")]
+    #[error(
+        "{0:?} is not an image name: 1 to 64 of a-z 0-9 . _ -, beginning with a letter or digit, not 64 hex digits"
+    )]
     BadName(String),
     /// The file's bytes are not those that its name promises.
     #[error("image {expected} is damaged: its file {} now has {found}; build or import it again", path.display())]
@@ -170,8 +174,15 @@ pub struct Requirement {
 fn missing_text(missing: &[Requirement]) -> String {
     let mut packages: Vec<&str> = missing.iter().map(|m| m.package).collect();
     packages.dedup();
-    let list: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.what, m.purpose)).collect();
-    format!("missing on this machine: {}; get it with: apt-get install --no-install-recommends {}", list.join(", "), packages.join(" "))
+    let list: Vec<String> = missing
+        .iter()
+        .map(|m| format!("{} ({})", m.what, m.purpose))
+        .collect();
+    format!(
+        "missing on this machine: {}; get it with: apt-get install --no-install-recommends {}",
+        list.join(", "),
+        packages.join(" ")
+    )
 }
 
 impl ImageError {
@@ -194,7 +205,11 @@ impl ImageError {
     }
 
     pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::Io { doing, path: path.to_owned(), source: source.into() }
+        Self::Io {
+            doing,
+            path: path.to_owned(),
+            source: source.into(),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! Makes an image's tree appear as a directory that containers can take as their lower layer.
 //!
 //! As root the file is mounted, read-only, `nosuid`, `nodev`, at `<run dir>/<digest>`, straight (Linux 6.12 and later)
-//! or through a loop device. All processes share the mount. Each user holds a shared lock on `<digest>.lock` beside
-//! it; who lets go and gets the exclusive lock was the last, and unmounts. A process that was killed lets go as well;
-//! its mount is found and used by the next.
+//! or through a loop device. All processes share the mount. Two kinds of lock (flock(2)) see to it: `lock` is held for
+//! the moment of mounting or unmounting; `<digest>.lock` is held shared by every user, and changes hands only under the
+//! first. Who lets go and can have the second alone was the last, and unmounts. A process that was killed lets go as
+//! well; its mount is found and used by the next.
 //!
 //! Without root, or where the kernel has no erofs, the tree is unpacked once into the cache.
 
@@ -32,13 +33,17 @@ pub struct Mounted {
     path: PathBuf,
     digest: Digest,
     owner_base: Option<u32>,
-    /// What is to be let go; `None` for an unpacked tree, which stays.
+    /// `None` for an unpacked tree, which stays.
     held: Option<Held>,
 }
 
+/// The locks of a mount that is in use.
 #[derive(Debug)]
 struct Held {
-    lock: File,
+    /// Of the run directory, taken only for a moment.
+    moment: File,
+    /// Of this image, shared.
+    users: File,
 }
 
 impl Mounted {
@@ -61,19 +66,32 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        let Some(held) = &self.held else { return };
-        if flock(&held.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let Some(Held { moment, users }) = &self.held else {
+            return;
+        };
+        if let Err(errno) = flock(moment, FlockOperation::LockExclusive) {
+            tracing::warn!(path = %self.path.display(), %errno, "locking; the image stays mounted");
+            return;
+        }
+        if flock(users, FlockOperation::NonBlockingLockExclusive).is_err() {
             return;
         }
         match rustix::mount::unmount(&self.path, UnmountFlags::NOFOLLOW) {
             Ok(()) | Err(rustix::io::Errno::BUSY) => {}
-            Err(errno) => tracing::warn!(path = %self.path.display(), %errno, "unmounting an image"),
+            Err(errno) => {
+                tracing::warn!(path = %self.path.display(), %errno, "unmounting an image")
+            }
         }
     }
 }
 
 /// Mounts or unpacks an image that has been checked.
-pub(crate) async fn mount(cache: &Cache, run_dir: &Path, digest: Digest, monitor: &Monitor) -> Result<Mounted, ImageError> {
+pub(crate) async fn mount(
+    cache: &Cache,
+    run_dir: &Path,
+    digest: Digest,
+    monitor: &Monitor,
+) -> Result<Mounted, ImageError> {
     if geteuid().is_root() {
         match mount_file(cache, run_dir, digest).await {
             Ok(mounted) => return Ok(mounted),
@@ -85,7 +103,12 @@ pub(crate) async fn mount(cache: &Cache, run_dir: &Path, digest: Digest, monitor
     }
     let path = unpacked(cache, digest, monitor).await?;
     let owner_base = geteuid().is_root().then_some(OWNER_BASE);
-    Ok(Mounted { path, digest, owner_base, held: None })
+    Ok(Mounted {
+        path,
+        digest,
+        owner_base,
+        held: None,
+    })
 }
 
 enum Refused {
@@ -102,40 +125,55 @@ impl From<ImageError> for Refused {
 
 async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mounted, Refused> {
     // 0755: a container's own user has to pass through.
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).doing("making", run_dir)?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(run_dir)
+        .doing("making", run_dir)?;
     let meta = fs::metadata(run_dir).doing("reading", run_dir)?;
     if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
         let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
-        return Err(ImageError::CacheNotOurs { path: run_dir.to_owned(), owner, mode }.into());
+        return Err(ImageError::CacheNotOurs {
+            path: run_dir.to_owned(),
+            owner,
+            mode,
+        }
+        .into());
     }
     let path = run_dir.join(digest.hex());
-    let lock_path = run_dir.join(format!("{}.lock", digest.hex()));
-    let lock = cache::open_lock_file(&lock_path)?;
-    loop {
-        // Shared by all users; alone only to mount. Changing the kind of lock lets go of it for an instant, in which
-        // another may mount or the last of the others unmount: hence the look under each lock.
-        lock_as(&lock, &lock_path, FlockOperation::LockShared).await?;
-        if is_mounted(&path)? {
-            let held = Some(Held { lock });
-            return Ok(Mounted { path, digest, owner_base: Some(OWNER_BASE), held });
-        }
-        lock_as(&lock, &lock_path, FlockOperation::LockExclusive).await?;
-        let mut directory = fs::DirBuilder::new();
-        directory.recursive(true).mode(0o755).create(&path).doing("making", &path)?;
-        if !is_mounted(&path)? {
-            mount_at(&cache.image(&digest), &path).await?;
-        }
+    let moment = locked(run_dir.join("lock"), FlockOperation::LockExclusive).await?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(&path)
+        .doing("making", &path)?;
+    if !is_mounted(&path)? {
+        mount_at(&cache.image(&digest), &path).await?;
     }
+    // Nobody has it alone but under the lock that we hold: this does not wait.
+    let users = locked(
+        run_dir.join(format!("{}.lock", digest.hex())),
+        FlockOperation::LockShared,
+    )
+    .await?;
+    flock(&moment, FlockOperation::Unlock).doing("unlocking", run_dir)?;
+    let held = Some(Held { moment, users });
+    Ok(Mounted {
+        path,
+        digest,
+        owner_base: Some(OWNER_BASE),
+        held,
+    })
 }
 
-async fn lock_as(lock: &File, path: &Path, operation: FlockOperation) -> Result<(), ImageError> {
-    let file = lock.try_clone().doing("opening", path)?;
-    Ok(take(file, operation).await.doing("locking", path)?)
-}
-
-async fn take(file: File, operation: FlockOperation) -> std::io::Result<()> {
-    // Held by others only while they mount.
-    tokio::task::spawn_blocking(move || flock(&file, operation)).await?.map_err(Into::into)
+/// Waits for a lock that others hold for moments only.
+async fn locked(path: PathBuf, operation: FlockOperation) -> Result<File, ImageError> {
+    let (file, place) = (cache::open_lock_file(&path)?, path.clone());
+    let taken = tokio::task::spawn_blocking(move || {
+        flock(&file, operation).doing("locking", &path)?;
+        Ok(file)
+    });
+    taken.await.doing("locking", &place)?
 }
 
 fn is_mounted(path: &Path) -> Result<bool, ImageError> {
@@ -155,11 +193,21 @@ async fn mount_at(file: &Path, path: &Path) -> Result<(), Refused> {
         Err(errno) => return Err(ImageError::io("mounting", file, errno).into()),
     }
     let (file_text, path_text) = (file.to_string_lossy(), path.to_string_lossy());
-    let line = ["mount", "-t", "erofs", "-o", "ro,nosuid,nodev,loop", &file_text, &path_text];
+    let line = [
+        "mount",
+        "-t",
+        "erofs",
+        "-o",
+        "ro,nosuid,nodev,loop",
+        &file_text,
+        &path_text,
+    ];
     if program::works(&line).await {
         return Ok(());
     }
-    Err(Refused::Impossible("neither mounting the file nor a loop device works".into()))
+    Err(Refused::Impossible(
+        "neither mounting the file nor a loop device works".into(),
+    ))
 }
 
 /// The image's tree in the cache, unpacked now if it is not there.
@@ -177,7 +225,11 @@ async fn unpacked(cache: &Cache, digest: Digest, monitor: &Monitor) -> Result<Pa
     unpack::remove_tree(&half)?;
     let log = Log::create(cache.log("extract"))?;
     let mut meter = monitor.start(Phase::Extract, None);
-    let owner = if geteuid().is_root() { "--preserve-owner" } else { "--no-preserve-owner" };
+    let owner = if geteuid().is_root() {
+        "--preserve-owner"
+    } else {
+        "--no-preserve-owner"
+    };
     Program::clean("fsck.erofs")
         .path_arg("--extract=", &half)
         .arg("--preserve-perms")
