@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    ConfigError, Router, SamplingHints, Timeouts, Upstream, UpstreamConfig, UpstreamError,
-    UpstreamErrorKind, UpstreamKind,
+    ConfigError, Router, SamplingHints, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind, UpstreamKind,
 };
 use belljar_wire::event::Delta;
 use belljar_wire::message::StopReason;
@@ -20,9 +19,7 @@ use serde_json::{Value, json};
 fn router(scripts_dir: Option<&Path>) -> Result<Router, ConfigError> {
     Router::new(vec![UpstreamConfig {
         name: "built-in".to_owned(),
-        kind: UpstreamKind::Scripted {
-            scripts_dir: scripts_dir.map(Path::to_path_buf),
-        },
+        kind: UpstreamKind::Scripted { scripts_dir: scripts_dir.map(Path::to_path_buf) },
         models: vec!["*".to_owned()],
         model: None,
         timeouts: Timeouts::default(),
@@ -59,9 +56,7 @@ fn request(conversation: &Value, sub_tools: &[SubTool]) -> SamplingRequest {
 fn hints(script: Option<&str>) -> SamplingHints {
     let mut hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(1)));
     hints.script = script.map(str::to_owned);
-    hints
-        .uploads
-        .insert("file_01a".to_owned(), "a.csv".to_owned());
+    hints.uploads.insert("file_01a".to_owned(), "a.csv".to_owned());
     hints
 }
 
@@ -90,12 +85,8 @@ fn folded(events: Vec<Result<SamplingEvent, UpstreamError>>) -> (Vec<Value>, Sto
             SamplingEvent::BlockStarted(SampledBlock::ToolUse { name, .. }) => {
                 blocks.push(json!({"name": name}));
             }
-            SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json }) => {
-                json_text.push_str(&partial_json)
-            }
-            SamplingEvent::BlockDelta(
-                Delta::TextDelta { text } | Delta::ThinkingDelta { thinking: text },
-            ) => {
+            SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json }) => json_text.push_str(&partial_json),
+            SamplingEvent::BlockDelta(Delta::TextDelta { text } | Delta::ThinkingDelta { thinking: text }) => {
                 let last = blocks.last_mut().expect("a block is open");
                 *last = json!(format!("{}{text}", last.as_str().expect("a text block")));
             }
@@ -131,11 +122,7 @@ fn called(id: &str, stdout: &str) -> Vec<Value> {
 async fn the_fixed_rule_runs_blocks_in_order_and_quotes_them() {
     let router = router(None).expect("no scripts");
     let text = "a\n```python\nprint(1)\n```\nb\n```bash\necho 2\n```\n";
-    let mut history = vec![
-        user("earlier"),
-        json!({"role": "assistant", "content": "hello"}),
-        user(text),
-    ];
+    let mut history = vec![user("earlier"), json!({"role": "assistant", "content": "hello"}), user(text)];
 
     let first = folded(events(&router, request(&json!(history), &BASH), None).await);
     let command = "python3 - <<'BELLJAR_PYTHON'\nprint(1)\nBELLJAR_PYTHON\n";
@@ -173,23 +160,15 @@ async fn the_fixed_rule_runs_blocks_in_order_and_quotes_them() {
 async fn python_goes_to_the_python_tool_where_there_is_one() {
     let router = router(None).expect("no scripts");
     let history = json!([user("```python\nprint(1)\n```")]);
-    let (blocks, _) =
-        folded(events(&router, request(&history, &[SubTool::CodeExecution]), None).await);
-    assert_eq!(
-        blocks[1],
-        json!({"name": "code_execution", "input": {"code": "print(1)\n"}})
-    );
+    let (blocks, _) = folded(events(&router, request(&history, &[SubTool::CodeExecution]), None).await);
+    assert_eq!(blocks[1], json!({"name": "code_execution", "input": {"code": "print(1)\n"}}));
 }
 
 #[tokio::test]
 async fn without_a_tool_or_anything_to_run_it_says_what_it_is() {
     let router = router(None).expect("no scripts");
     let cases = [
-        (
-            json!([user("hello")]),
-            &BASH[..],
-            "I am Belljar's built-in scripted model, not a language model",
-        ),
+        (json!([user("hello")]), &BASH[..], "I am Belljar's built-in scripted model, not a language model"),
         (
             json!([user("```bash\nls\n```")]),
             &[][..],
@@ -200,12 +179,7 @@ async fn without_a_tool_or_anything_to_run_it_says_what_it_is() {
         let (blocks, stop) = folded(events(&router, request(&history, tools), None).await);
         assert_eq!(stop, StopReason::EndTurn);
         assert_eq!(blocks.len(), 1);
-        assert!(
-            blocks[0]
-                .as_str()
-                .is_some_and(|text| text.starts_with(start)),
-            "{blocks:?}"
-        );
+        assert!(blocks[0].as_str().is_some_and(|text| text.starts_with(start)), "{blocks:?}");
     }
 }
 
@@ -213,24 +187,11 @@ async fn without_a_tool_or_anything_to_run_it_says_what_it_is() {
 async fn an_uploaded_table_is_summarized() {
     let router = router(None).expect("no scripts");
     let upload = json!({"type": "container_upload", "file_id": "file_01a"});
-    let mut history = vec![user(vec![
-        upload,
-        json!({"type": "text", "text": "What is in it?"}),
-    ])];
-    let (blocks, stop) = folded(
-        events(
-            &router,
-            request(&json!(history), &[SubTool::CodeExecution]),
-            None,
-        )
-        .await,
-    );
+    let mut history = vec![user(vec![upload, json!({"type": "text", "text": "What is in it?"})])];
+    let (blocks, stop) = folded(events(&router, request(&json!(history), &[SubTool::CodeExecution]), None).await);
     assert_eq!(stop, StopReason::ToolUse);
     let code = blocks[1]["input"]["code"].as_str().expect("code");
-    assert!(
-        code.starts_with("UPLOADS = [\"a.csv\"]\nimport csv\n"),
-        "{code}"
-    );
+    assert!(code.starts_with("UPLOADS = [\"a.csv\"]\nimport csv\n"), "{code}");
 
     history.push(json!({"role": "assistant", "content": called("a", "3 rows\n")}));
     let (blocks, stop) = folded(events(&router, request(&json!(history), &BASH), None).await);
@@ -240,51 +201,28 @@ async fn an_uploaded_table_is_summarized() {
 
 /// Runs a command as the bash sub-tool would.
 fn bash(command: &str) -> (String, Option<i32>) {
-    let output = Command::new("bash")
-        .args(["-c", command])
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash runs");
-    (
-        String::from_utf8_lossy(&output.stdout).into_owned(),
-        output.status.code(),
-    )
+    let output = Command::new("bash").args(["-c", command]).stdin(Stdio::null()).output().expect("bash runs");
+    (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
 }
 
 #[tokio::test]
 async fn any_code_survives_the_way_through_the_shell_and_back() {
     let router = router(None).expect("no scripts");
-    let python = "print('$HOME `id` \\n \"x\"')\nprint('''\nBELLJAR_PYTHON\n''')\nimport sys\nprint(sys.stdin.read() == '')";
+    let python =
+        "print('$HOME `id` \\n \"x\"')\nprint('''\nBELLJAR_PYTHON\n''')\nimport sys\nprint(sys.stdin.read() == '')";
     let history = json!([user(format!("````python\n{python}\n````"))]);
     let (blocks, _) = folded(events(&router, request(&history, &BASH), None).await);
     let command = blocks[1]["input"]["command"].as_str().expect("a command");
-    assert_eq!(
-        bash(command),
-        (
-            "$HOME `id` \n \"x\"\n\nBELLJAR_PYTHON\n\nTrue\n".to_owned(),
-            Some(0)
-        )
-    );
+    assert_eq!(bash(command), ("$HOME `id` \n \"x\"\n\nBELLJAR_PYTHON\n\nTrue\n".to_owned(), Some(0)));
 
     // And a shell block through Python, for the tool version that offers nothing else.
     let shell = "printf '%s\\n' \"\\\"é\\\\\" '''' \"$((1+1))\"\nexit 3";
     let history = json!([user(format!("```bash\n{shell}\n```"))]);
-    let (blocks, _) =
-        folded(events(&router, request(&history, &[SubTool::CodeExecution]), None).await);
-    let code = blocks[1]["input"]["code"]
-        .as_str()
-        .expect("code")
-        .to_owned();
+    let (blocks, _) = folded(events(&router, request(&history, &[SubTool::CodeExecution]), None).await);
+    let code = blocks[1]["input"]["code"].as_str().expect("code").to_owned();
     let through_python = tokio::task::spawn_blocking(move || {
-        let output = Command::new("python3")
-            .args(["-c", &code])
-            .stdin(Stdio::null())
-            .output()
-            .expect("python3 runs");
-        (
-            String::from_utf8_lossy(&output.stdout).into_owned(),
-            output.status.code(),
-        )
+        let output = Command::new("python3").args(["-c", &code]).stdin(Stdio::null()).output().expect("python3 runs");
+        (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code())
     });
     assert_eq!(through_python.await.expect("no panic"), bash(shell));
 }
@@ -317,29 +255,18 @@ async fn scripts_play_step_by_step() {
         first.last(),
         Some(Ok(SamplingEvent::Ended { usage, .. })) if usage.input_tokens == 3 && usage.output_tokens == 4
     ));
-    let expected = vec![
-        json!("thinking: hm"),
-        json!({"redacted": "xyz"}),
-        json!({"name": "look_up", "input": {"q": "é"}}),
-    ];
+    let expected =
+        vec![json!("thinking: hm"), json!({"redacted": "xyz"}), json!({"name": "look_up", "input": {"q": "é"}})];
     assert_eq!(folded(first), (expected, StopReason::ToolUse));
 
     history.push(json!({"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_a", "name": "look_up", "input": {}}]}));
-    history.push(user(vec![
-        json!({"type": "tool_result", "tool_use_id": "toolu_a", "content": "x"}),
-    ]));
+    history.push(user(vec![json!({"type": "tool_result", "tool_use_id": "toolu_a", "content": "x"})]));
     let second = folded(events(&router, request(&json!(history), &[]), Some("two")).await);
     assert_eq!(second, (vec![json!("found")], StopReason::MaxTokens));
 
     history.push(json!({"role": "assistant", "content": "found"}));
     let third = folded(events(&router, request(&json!(history), &[]), Some("two")).await);
-    assert_eq!(
-        third,
-        (
-            vec![json!("The script `two` has no step 3: it ends after 2.")],
-            StopReason::EndTurn
-        )
-    );
+    assert_eq!(third, (vec![json!("The script `two` has no step 3: it ends after 2.")], StopReason::EndTurn));
 
     // A new question begins the script again.
     history.push(user("play two"));
@@ -356,53 +283,23 @@ async fn an_unknown_script_is_the_clients_mistake() {
     };
     assert_eq!(error.kind, UpstreamErrorKind::Rejected { status: 400 });
     assert_eq!(error.client.kind.status(), 400);
-    assert_eq!(
-        error.client.message,
-        "belljar-script: there is no script named `nope`"
-    );
+    assert_eq!(error.client.message, "belljar-script: there is no script named `nope`");
 }
 
 #[tokio::test(start_paused = true)]
 async fn faults_and_pauses_come_where_the_script_says() {
-    let step = |extra: &str| {
-        format!(
-            r#"[{{"content": [{{"type": "text", "text": "abcdef"}}], "chunk_bytes": 2, {extra}}}]"#
-        )
-    };
+    let step =
+        |extra: &str| format!(r#"[{{"content": [{{"type": "text", "text": "abcdef"}}], "chunk_bytes": 2, {extra}}}]"#);
     let dir = scripts(&[
-        (
-            "busy.json",
-            &step(
-                r#""fault": {"kind": "error_before_first_byte", "status": 429, "message": "no"}"#,
-            ),
-        ),
-        (
-            "wrong.json",
-            &step(
-                r#""fault": {"kind": "error_before_first_byte", "status": 400, "message": "no"}"#,
-            ),
-        ),
-        (
-            "broken.json",
-            &step(r#""fault": {"kind": "error_mid_stream", "after_events": 3}"#),
-        ),
-        (
-            "cut.json",
-            &step(r#""fault": {"kind": "cut_connection", "after_events": 6}"#),
-        ),
-        (
-            "slow.json",
-            &step(r#""delay_ms": 5000, "chunk_delay_ms": 1000"#),
-        ),
+        ("busy.json", &step(r#""fault": {"kind": "error_before_first_byte", "status": 429, "message": "no"}"#)),
+        ("wrong.json", &step(r#""fault": {"kind": "error_before_first_byte", "status": 400, "message": "no"}"#)),
+        ("broken.json", &step(r#""fault": {"kind": "error_mid_stream", "after_events": 3}"#)),
+        ("cut.json", &step(r#""fault": {"kind": "cut_connection", "after_events": 6}"#)),
+        ("slow.json", &step(r#""delay_ms": 5000, "chunk_delay_ms": 1000"#)),
     ]);
     let router = router(Some(dir.path())).expect("the scripts are good");
     let cases = [
-        (
-            "busy",
-            0,
-            UpstreamErrorKind::RateLimited { retry_after: None },
-            429,
-        ),
+        ("busy", 0, UpstreamErrorKind::RateLimited { retry_after: None }, 429),
         ("wrong", 0, UpstreamErrorKind::Rejected { status: 400 }, 400),
         ("broken", 3, UpstreamErrorKind::Overloaded, 529),
         ("cut", 6, UpstreamErrorKind::Cut, 500),
@@ -412,11 +309,7 @@ async fn faults_and_pauses_come_where_the_script_says() {
         assert_eq!(events.len(), good + 1, "{script}");
         assert!(events[..good].iter().all(Result::is_ok), "{script}");
         let error = events[good].as_ref().expect_err("the fault");
-        assert_eq!(
-            (error.kind, error.client.kind.status()),
-            (kind, status),
-            "{script}"
-        );
+        assert_eq!((error.kind, error.client.kind.status()), (kind, status), "{script}");
     }
     let start = tokio::time::Instant::now();
     let events = events(&router, request(&json!([user("x")]), &[]), Some("slow")).await;
@@ -428,14 +321,8 @@ async fn faults_and_pauses_come_where_the_script_says() {
 fn bad_scripts_are_refused_with_file_and_field() {
     let text = r#"{"type": "text", "text": "x"}"#;
     let cases = [
-        (
-            "{",
-            "not JSON: EOF while parsing an object at line 1 column 1".to_owned(),
-        ),
-        (
-            r#"{"steps": [], "steps": []}"#,
-            "a key stands twice in one object".to_owned(),
-        ),
+        ("{", "not JSON: EOF while parsing an object at line 1 column 1".to_owned()),
+        (r#"{"steps": [], "steps": []}"#, "a key stands twice in one object".to_owned()),
         (r#"{"match": "x"}"#, "steps: Field required".to_owned()),
         (
             r#"{"match": "", "steps": []}"#,
@@ -455,11 +342,8 @@ fn bad_scripts_are_refused_with_file_and_field() {
             "0.fault.after_events: Field required".to_owned(),
         ),
         (
-            &format!(
-                r#"[{{"content": [{text}], "fault": {{"kind": "cut_connection", "after_events": 5}}}}]"#
-            ),
-            "steps.0.fault.after_events: the step has 5 events, so the fault would never come"
-                .to_owned(),
+            &format!(r#"[{{"content": [{text}], "fault": {{"kind": "cut_connection", "after_events": 5}}}}]"#),
+            "steps.0.fault.after_events: the step has 5 events, so the fault would never come".to_owned(),
         ),
     ];
     for (script, problem) in cases {
@@ -472,67 +356,5 @@ fn bad_scripts_are_refused_with_file_and_field() {
         assert_eq!(router(Some(dir.path())).err(), Some(expected), "{script}");
     }
     let dir = scripts(&[("a.json", "[]"), ("a.yml", "[]")]);
-    assert!(matches!(
-        router(Some(dir.path())),
-        Err(ConfigError::Scripts { .. })
-    ));
-}
-
-#[test]
-fn the_router_takes_the_first_match() {
-    let scripted = |name: &str, models: &[&str]| UpstreamConfig {
-        name: name.to_owned(),
-        kind: UpstreamKind::Scripted { scripts_dir: None },
-        models: models.iter().map(|model| (*model).to_owned()).collect(),
-        model: None,
-        timeouts: Timeouts::default(),
-    };
-    let router = Router::new(vec![
-        scripted("one", &["claude-*", "exact/name"]),
-        scripted("two", &["exact/name", "other"]),
-        scripted("rest", &["{a,b}?"]),
-    ])
-    .expect("good upstreams");
-    let cases = [
-        ("claude-opus-5-5", Some("one")),
-        ("exact/name", Some("one")),
-        ("other", Some("two")),
-        ("b1", Some("rest")),
-        ("c1", None),
-    ];
-    for (model, expected) in cases {
-        let route = router.route(model);
-        assert_eq!(route.as_deref().map(Upstream::name), expected, "{model}");
-    }
-    assert_eq!(router.models(), ["exact/name", "other"]);
-
-    let not_available = |kind| ConfigError::NotAvailable {
-        upstream: "x".to_owned(),
-        kind,
-    };
-    let refused = [
-        (UpstreamKind::OpenAi, not_available("openai")),
-        (UpstreamKind::Recorded, not_available("recorded")),
-    ];
-    for (kind, error) in refused {
-        let config = UpstreamConfig {
-            kind,
-            ..scripted("x", &["*"])
-        };
-        assert_eq!(Router::new(vec![config]).err(), Some(error));
-    }
-    let duplicate = Router::new(vec![scripted("x", &["a"]), scripted("x", &["b"])]);
-    assert_eq!(
-        duplicate.err(),
-        Some(ConfigError::DuplicateName {
-            upstream: "x".to_owned()
-        })
-    );
-    let empty = Router::new(vec![scripted("x", &[])]);
-    assert_eq!(
-        empty.err(),
-        Some(ConfigError::NoModels {
-            upstream: "x".to_owned()
-        })
-    );
+    assert!(matches!(router(Some(dir.path())), Err(ConfigError::Scripts { .. })));
 }

@@ -45,8 +45,7 @@ pub(super) fn fenced_code(text: &str) -> Vec<Fenced> {
     for line in text.split_inclusive('\n') {
         match open.take() {
             None => {
-                open =
-                    opening(line).map(|(fence, info)| (fence, Language::of(info), String::new()));
+                open = opening(line).map(|(fence, info)| (fence, Language::of(info), String::new()));
             }
             Some((fence, language, code)) if closes(&fence, line) => {
                 blocks.extend(language.map(|language| Fenced { language, code }));
@@ -66,32 +65,20 @@ pub(super) fn fenced_code(text: &str) -> Vec<Fenced> {
 fn opening(line: &str) -> Option<(Fence, &str)> {
     let body = line.trim_start_matches(' ');
     let indent = line.len() - body.len();
-    let mark = body
-        .chars()
-        .next()
-        .filter(|mark| matches!(mark, '`' | '~'))?;
+    let mark = body.chars().next().filter(|mark| matches!(mark, '`' | '~'))?;
     let info = body.trim_start_matches(mark);
     let length = body.len() - info.len();
     let spoiled = mark == '`' && info.contains('`');
     if indent > 3 || length < 3 || spoiled {
         return None;
     }
-    Some((
-        Fence {
-            mark,
-            length,
-            indent,
-        },
-        info.trim(),
-    ))
+    Some((Fence { mark, length, indent }, info.trim()))
 }
 
 fn closes(fence: &Fence, line: &str) -> bool {
     let body = line.trim_start_matches(' ');
     let rest = body.trim_start_matches(fence.mark);
-    line.len() - body.len() <= 3
-        && body.len() - rest.len() >= fence.length
-        && rest.trim().is_empty()
+    line.len() - body.len() <= 3 && body.len() - rest.len() >= fence.length && rest.trim().is_empty()
 }
 
 /// The line without as many leading spaces as the fence had.
@@ -120,16 +107,10 @@ mod tests {
             ("```python\nprint(1)\n```", &[(Python, "print(1)\n")]),
             ("```\nprint(1)\n```", &[]),
             ("```json\n{}\n```\n~~~sh\nls\n~~~\n", &[(Bash, "ls\n")]),
-            (
-                "a\n```py\n1\n```\nb\n```bash extra\n2\n```\n",
-                &[(Python, "1\n"), (Bash, "2\n")],
-            ),
+            ("a\n```py\n1\n```\nb\n```bash extra\n2\n```\n", &[(Python, "1\n"), (Bash, "2\n")]),
             ("````python\n```\n````\n", &[(Python, "```\n")]),
             ("```python\n~~~\n", &[(Python, "~~~\n")]),
-            (
-                "  ```python\n  if x:\n    y\n  ```\n",
-                &[(Python, "if x:\n  y\n")],
-            ),
+            ("  ```python\n  if x:\n    y\n  ```\n", &[(Python, "if x:\n  y\n")]),
             ("    ```python\n1\n", &[]),
             ("```Python\r\n1\r\n```\r\n", &[(Python, "1\r\n")]),
             ("```python\n```", &[(Python, "")]),
@@ -137,10 +118,8 @@ mod tests {
         ];
         for (text, expected) in cases {
             let found = fenced_code(text);
-            let found: Vec<(Language, &str)> = found
-                .iter()
-                .map(|block| (block.language, block.code.as_str()))
-                .collect();
+            let found: Vec<(Language, &str)> =
+                found.iter().map(|block| (block.language, block.code.as_str())).collect();
             assert_eq!(&found, expected, "{text:?}");
         }
     }

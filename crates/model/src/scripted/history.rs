@@ -25,26 +25,14 @@ impl<'a> Turn<'a> {
             Some(start) => (Some(&messages[start].content), &messages[start + 1..]),
             None => (None, messages),
         };
-        let said = since
-            .iter()
-            .filter(|message| message.role == Role::Assistant);
-        let replies: Vec<&[ContentBlock]> = said
-            .clone()
-            .map(|message| message.content.blocks())
-            .collect();
+        let said = since.iter().filter(|message| message.role == Role::Assistant);
+        let replies: Vec<&[ContentBlock]> = said.clone().map(|message| message.content.blocks()).collect();
         let plain = said.filter(|message| matches!(message.content, Content::Text(_)));
         Self {
             text: content.map(text_of).unwrap_or_default(),
             uploads: content.map(uploads_of).unwrap_or_default(),
-            samplings: plain.count()
-                + replies
-                    .iter()
-                    .map(|blocks| samplings_in(blocks))
-                    .sum::<usize>(),
-            outcomes: replies
-                .iter()
-                .flat_map(|blocks| outcomes_in(blocks))
-                .collect(),
+            samplings: plain.count() + replies.iter().map(|blocks| samplings_in(blocks)).sum::<usize>(),
+            outcomes: replies.iter().flat_map(|blocks| outcomes_in(blocks)).collect(),
         }
     }
 }
@@ -53,9 +41,7 @@ impl<'a> Turn<'a> {
 fn begins_turn(message: &InputMessage) -> bool {
     let speaks = match &message.content {
         Content::Text(_) => true,
-        Content::Blocks(blocks) => blocks
-            .iter()
-            .any(|block| !matches!(block, ContentBlock::ToolResult(_))),
+        Content::Blocks(blocks) => blocks.iter().any(|block| !matches!(block, ContentBlock::ToolResult(_))),
     };
     message.role == Role::User && speaks
 }

@@ -41,9 +41,7 @@ pub(super) fn load(dir: &Path) -> Result<BTreeMap<String, Script>, String> {
 fn read(path: &Path, is_json: bool) -> Result<Script, String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
-    file.take(SCRIPT_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| error.to_string())?;
+    file.take(SCRIPT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > SCRIPT_BYTES_MAX {
         return Err(format!("it is larger than {SCRIPT_BYTES_MAX} bytes"));
     }
@@ -63,8 +61,8 @@ fn read(path: &Path, is_json: bool) -> Result<Script, String> {
 /// A fault that would come after the last event would never come.
 fn check_faults(script: &Script) -> Result<(), String> {
     for (index, step) in script.steps.iter().enumerate() {
-        let (Some(Fault::ErrorMidStream { after_events, .. })
-        | Some(Fault::CutConnection { after_events })) = &step.fault
+        let (Some(Fault::ErrorMidStream { after_events, .. }) | Some(Fault::CutConnection { after_events })) =
+            &step.fault
         else {
             continue;
         };

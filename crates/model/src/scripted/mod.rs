@@ -31,35 +31,17 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     /// Reads and checks every script.
-    pub(crate) fn new(
-        name: String,
-        scripts_dir: Option<&Path>,
-        models: Vec<String>,
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn new(name: String, scripts_dir: Option<&Path>, models: Vec<String>) -> Result<Self, ConfigError> {
         let scripts = match scripts_dir {
             None => BTreeMap::new(),
-            Some(dir) => load::load(dir).map_err(|problem| ConfigError::Scripts {
-                upstream: name.clone(),
-                problem,
-            })?,
+            Some(dir) => load::load(dir).map_err(|problem| ConfigError::Scripts { upstream: name.clone(), problem })?,
         };
-        Ok(Self {
-            name,
-            models,
-            scripts,
-        })
+        Ok(Self { name, models, scripts })
     }
 
     /// The script that a request names, or whose `match` stands in what the user said last; in the order of their names.
-    fn choose(
-        &self,
-        named: Option<&str>,
-        text: &str,
-    ) -> Result<Option<(&str, &Script)>, UpstreamError> {
-        let mut scripts = self
-            .scripts
-            .iter()
-            .map(|(name, script)| (name.as_str(), script));
+    fn choose(&self, named: Option<&str>, text: &str) -> Result<Option<(&str, &Script)>, UpstreamError> {
+        let mut scripts = self.scripts.iter().map(|(name, script)| (name.as_str(), script));
         let Some(wanted) = named else {
             return Ok(scripts.find(|(_, script)| {
                 let matches = script.matches.as_deref();
@@ -68,23 +50,13 @@ impl Scripted {
         };
         let found = scripts.find(|(name, _)| *name == wanted);
         found.map(Some).ok_or_else(|| {
-            let text = format!(
-                "belljar-script: there is no script named `{}`",
-                Brief(wanted)
-            );
-            UpstreamError::new(
-                UpstreamErrorKind::Rejected { status: 400 },
-                format!("upstream `{}`: {text}", self.name),
-            )
-            .telling(text)
+            let text = format!("belljar-script: there is no script named `{}`", Brief(wanted));
+            UpstreamError::new(UpstreamErrorKind::Rejected { status: 400 }, format!("upstream `{}`: {text}", self.name))
+                .telling(text)
         })
     }
 
-    fn step(
-        &self,
-        request: &SamplingRequest,
-        hints: &SamplingHints,
-    ) -> Result<(Step, usize), UpstreamError> {
+    fn step(&self, request: &SamplingRequest, hints: &SamplingHints) -> Result<(Step, usize), UpstreamError> {
         let turn = Turn::of(&request.messages);
         let step = match self.choose(hints.script.as_deref(), &turn.text)? {
             None => rule::next_step(request, &turn, &hints.uploads),
@@ -99,9 +71,7 @@ impl Scripted {
 
 fn past_the_end(name: &str, script: &Script, samplings: usize) -> Step {
     let (wanted, all) = (samplings + 1, script.steps.len());
-    Step::saying(vec![StepBlock::Text(format!(
-        "The script `{name}` has no step {wanted}: it ends after {all}."
-    ))])
+    Step::saying(vec![StepBlock::Text(format!("The script `{name}` has no step {wanted}: it ends after {all}."))])
 }
 
 impl Upstream for Scripted {
@@ -115,12 +85,7 @@ impl Upstream for Scripted {
             Ok((step, samplings)) => {
                 let mut hasher = DefaultHasher::new();
                 (&hints.request_id, samplings).hash(&mut hasher);
-                play::play(
-                    self.name.clone(),
-                    step,
-                    hasher.finish(),
-                    input_bytes(&request),
-                )
+                play::play(self.name.clone(), step, hasher.finish(), input_bytes(&request))
             }
         }
     }
@@ -133,12 +98,7 @@ impl Upstream for Scripted {
 /// The size of the prompt, for the count of tokens.
 fn input_bytes(request: &SamplingRequest) -> usize {
     let size = |text: serde_json::Result<String>| text.map_or(0, |text| text.len());
-    let tools: usize = crate::lower::lower(request, &BTreeMap::new())
-        .tools
-        .iter()
-        .map(|tool| size(serde_json::to_string(tool)))
-        .sum();
-    size(serde_json::to_string(&request.messages))
-        + size(serde_json::to_string(&request.system))
-        + tools
+    let tools: usize =
+        crate::lower::lower(request, &BTreeMap::new()).tools.iter().map(|tool| size(serde_json::to_string(tool))).sum();
+    size(serde_json::to_string(&request.messages)) + size(serde_json::to_string(&request.system)) + tools
 }

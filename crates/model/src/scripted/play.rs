@@ -41,25 +41,14 @@ pub(super) fn play(upstream: String, step: Step, seed: u64, input_bytes: usize) 
 
 fn fault_after(step: &Step, count: usize, upstream: &str) -> Option<UpstreamError> {
     match &step.fault {
-        Some(Fault::ErrorMidStream {
-            after_events,
-            message,
-        }) if *after_events == count => Some(scripted_error(
-            UpstreamErrorKind::Overloaded,
-            upstream,
-            message,
-        )),
-        Some(Fault::CutConnection { after_events }) if *after_events == count => {
-            Some(UpstreamError::new(
-                UpstreamErrorKind::Cut,
-                format!("upstream `{upstream}`: the script cuts the connection here"),
-            ))
+        Some(Fault::ErrorMidStream { after_events, message }) if *after_events == count => {
+            Some(scripted_error(UpstreamErrorKind::Overloaded, upstream, message))
         }
-        Some(
-            Fault::ErrorBeforeFirstByte { .. }
-            | Fault::ErrorMidStream { .. }
-            | Fault::CutConnection { .. },
-        )
+        Some(Fault::CutConnection { after_events }) if *after_events == count => Some(UpstreamError::new(
+            UpstreamErrorKind::Cut,
+            format!("upstream `{upstream}`: the script cuts the connection here"),
+        )),
+        Some(Fault::ErrorBeforeFirstByte { .. } | Fault::ErrorMidStream { .. } | Fault::CutConnection { .. })
         | None => None,
     }
 }
@@ -78,67 +67,33 @@ fn scripted_error(kind: UpstreamErrorKind, upstream: &str, message: &str) -> Ups
 pub(super) fn events_of(step: &Step, seed: u64, input_bytes: usize) -> Vec<SamplingEvent> {
     let mut ids = SeededIds::new(seed);
     let usage = usage_of(step, input_bytes);
-    let mut events = vec![SamplingEvent::Started {
-        usage: Usage {
-            output_tokens: 1,
-            ..usage.clone()
-        },
-    }];
+    let mut events = vec![SamplingEvent::Started { usage: Usage { output_tokens: 1, ..usage.clone() } }];
     for block in &step.content {
         let (start, deltas) = block_events(block, step.chunk_bytes, &mut ids);
         events.push(SamplingEvent::BlockStarted(start));
         events.extend(deltas.into_iter().map(SamplingEvent::BlockDelta));
         events.push(SamplingEvent::BlockEnded);
     }
-    events.push(SamplingEvent::Ended {
-        stop_reason: step.stop_reason,
-        stop_sequence: None,
-        stop_details: None,
-        usage,
-    });
+    events.push(SamplingEvent::Ended { stop_reason: step.stop_reason, stop_sequence: None, stop_details: None, usage });
     events
 }
 
-fn block_events(
-    block: &StepBlock,
-    chunk_bytes: usize,
-    ids: &mut SeededIds,
-) -> (SampledBlock, Vec<Delta>) {
+fn block_events(block: &StepBlock, chunk_bytes: usize, ids: &mut SeededIds) -> (SampledBlock, Vec<Delta>) {
     match block {
         StepBlock::Text(text) => {
-            let piece = |text: &str| Delta::TextDelta {
-                text: text.to_owned(),
-            };
-            (
-                SampledBlock::Text,
-                chunks(text, chunk_bytes).map(piece).collect(),
-            )
+            let piece = |text: &str| Delta::TextDelta { text: text.to_owned() };
+            (SampledBlock::Text, chunks(text, chunk_bytes).map(piece).collect())
         }
-        StepBlock::Thinking {
-            thinking,
-            signature,
-        } => {
-            let piece = |thinking: &str| Delta::ThinkingDelta {
-                thinking: thinking.to_owned(),
-            };
+        StepBlock::Thinking { thinking, signature } => {
+            let piece = |thinking: &str| Delta::ThinkingDelta { thinking: thinking.to_owned() };
             let mut deltas: Vec<Delta> = chunks(thinking, chunk_bytes).map(piece).collect();
-            deltas.push(Delta::SignatureDelta {
-                signature: signature.clone(),
-            });
+            deltas.push(Delta::SignatureDelta { signature: signature.clone() });
             (SampledBlock::Thinking, deltas)
         }
-        StepBlock::RedactedThinking { data } => (
-            SampledBlock::RedactedThinking { data: data.clone() },
-            Vec::new(),
-        ),
+        StepBlock::RedactedThinking { data } => (SampledBlock::RedactedThinking { data: data.clone() }, Vec::new()),
         StepBlock::ToolUse { name, input } => {
-            let piece = |json: &str| Delta::InputJsonDelta {
-                partial_json: json.to_owned(),
-            };
-            let start = SampledBlock::ToolUse {
-                id: ToolUseId::mint(ids),
-                name: name.clone(),
-            };
+            let piece = |json: &str| Delta::InputJsonDelta { partial_json: json.to_owned() };
+            let start = SampledBlock::ToolUse { id: ToolUseId::mint(ids), name: name.clone() };
             let json = input.to_string();
             (start, chunks(&json, chunk_bytes).map(piece).collect())
         }
@@ -152,9 +107,7 @@ fn chunks(text: &str, bytes: usize) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let end = (bytes.max(1)..rest.len())
-            .find(|end| rest.is_char_boundary(*end))
-            .unwrap_or(rest.len());
+        let end = (bytes.max(1)..rest.len()).find(|end| rest.is_char_boundary(*end)).unwrap_or(rest.len());
         let (piece, tail) = rest.split_at(end);
         rest = tail;
         Some(piece)
@@ -167,11 +120,7 @@ fn usage_of(step: &Step, input_bytes: usize) -> Usage {
         return usage.clone();
     }
     let output_bytes: usize = step.content.iter().map(block_bytes).sum();
-    Usage {
-        input_tokens: tokens(input_bytes),
-        output_tokens: tokens(output_bytes),
-        ..Usage::default()
-    }
+    Usage { input_tokens: tokens(input_bytes), output_tokens: tokens(output_bytes), ..Usage::default() }
 }
 
 fn block_bytes(block: &StepBlock) -> usize {
@@ -184,7 +133,5 @@ fn block_bytes(block: &StepBlock) -> usize {
 }
 
 fn tokens(bytes: usize) -> u64 {
-    u64::try_from(bytes.div_ceil(TOKEN_BYTES))
-        .unwrap_or(u64::MAX)
-        .max(1)
+    u64::try_from(bytes.div_ceil(TOKEN_BYTES)).unwrap_or(u64::MAX).max(1)
 }

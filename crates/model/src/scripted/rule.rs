@@ -27,11 +27,7 @@ const NO_TOOL: &str = "I am Belljar's built-in scripted model. There is somethin
 const SUMMARY: &str = include_str!("summary.py");
 
 /// The next sampling of the turn.
-pub(super) fn next_step(
-    request: &SamplingRequest,
-    turn: &Turn<'_>,
-    uploads: &BTreeMap<String, String>,
-) -> Step {
+pub(super) fn next_step(request: &SamplingRequest, turn: &Turn<'_>, uploads: &BTreeMap<String, String>) -> Step {
     let runner = Runner::of(request);
     let blocks = fenced_code(&turn.text);
     if blocks.is_empty() && turn.uploads.is_empty() {
@@ -44,10 +40,7 @@ pub(super) fn next_step(
         return match turn.samplings {
             0 => call(
                 "I look at the uploaded data.",
-                runner.run(&Fenced {
-                    language: Language::Python,
-                    code: summary(&turn.uploads, uploads),
-                }),
+                runner.run(&Fenced { language: Language::Python, code: summary(&turn.uploads, uploads) }),
             ),
             _ => say(data_answer(&turn.outcomes)),
         };
@@ -71,13 +64,7 @@ fn say(text: impl Into<String>) -> Step {
 }
 
 fn call(intro: impl Into<String>, (sub_tool, input): (SubTool, Value)) -> Step {
-    Step::saying(vec![
-        StepBlock::Text(intro.into()),
-        StepBlock::ToolUse {
-            name: sub_tool.name().to_owned(),
-            input,
-        },
-    ])
+    Step::saying(vec![StepBlock::Text(intro.into()), StepBlock::ToolUse { name: sub_tool.name().to_owned(), input }])
 }
 
 /// How code can be run with what the request offers.
@@ -100,10 +87,7 @@ impl Runner {
                 ModelTool::Custom(_) | ModelTool::Vendor(_) => false,
             })
         };
-        match (
-            offers(SubTool::CodeExecution),
-            offers(SubTool::BashCodeExecution),
-        ) {
+        match (offers(SubTool::CodeExecution), offers(SubTool::BashCodeExecution)) {
             (true, true) => Some(Self::Both),
             (true, false) => Some(Self::Python),
             (false, true) => Some(Self::Bash),
@@ -114,20 +98,10 @@ impl Runner {
     fn run(self, block: &Fenced) -> (SubTool, Value) {
         let code = &block.code;
         match (block.language, self) {
-            (Language::Python, Self::Python | Self::Both) => {
-                (SubTool::CodeExecution, json!({"code": code}))
-            }
-            (Language::Bash, Self::Bash | Self::Both) => {
-                (SubTool::BashCodeExecution, json!({"command": code}))
-            }
-            (Language::Python, Self::Bash) => (
-                SubTool::BashCodeExecution,
-                json!({"command": python_in_bash(code)}),
-            ),
-            (Language::Bash, Self::Python) => (
-                SubTool::CodeExecution,
-                json!({"code": bash_in_python(code)}),
-            ),
+            (Language::Python, Self::Python | Self::Both) => (SubTool::CodeExecution, json!({"code": code})),
+            (Language::Bash, Self::Bash | Self::Both) => (SubTool::BashCodeExecution, json!({"command": code})),
+            (Language::Python, Self::Bash) => (SubTool::BashCodeExecution, json!({"command": python_in_bash(code)})),
+            (Language::Bash, Self::Python) => (SubTool::CodeExecution, json!({"code": bash_in_python(code)})),
         }
     }
 }
@@ -139,11 +113,7 @@ pub(super) fn python_in_bash(code: &str) -> String {
     while taken(&delimiter) {
         delimiter.push('_');
     }
-    let end = if code.is_empty() || code.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
+    let end = if code.is_empty() || code.ends_with('\n') { "" } else { "\n" };
     format!("python3 - <<'{delimiter}'\n{code}{end}{delimiter}\n")
 }
 
@@ -166,10 +136,7 @@ pub(super) fn bash_in_python(code: &str) -> String {
 
 /// The program that describes the uploads: it looks at what is there when a name is not known.
 pub(super) fn summary(file_ids: &[&str], uploads: &BTreeMap<String, String>) -> String {
-    let names: Option<Vec<&str>> = file_ids
-        .iter()
-        .map(|id| uploads.get(*id).map(String::as_str))
-        .collect();
+    let names: Option<Vec<&str>> = file_ids.iter().map(|id| uploads.get(*id).map(String::as_str)).collect();
     let names = Value::from(names.unwrap_or_default());
     format!("UPLOADS = {names}\n{SUMMARY}")
 }
@@ -198,22 +165,12 @@ fn data_answer(outcomes: &[Rendered]) -> String {
 }
 
 fn quoted(outcome: &Rendered) -> String {
-    let verb = if outcome.is_error {
-        "could not be run"
-    } else {
-        "gave"
-    };
+    let verb = if outcome.is_error { "could not be run" } else { "gave" };
     let text = outcome.text.as_str();
     if text.len() <= QUOTE_BYTES_MAX {
         return format!("{verb}:\n\n{}", fence(text));
     }
-    let end = (0..=QUOTE_BYTES_MAX)
-        .rev()
-        .find(|end| text.is_char_boundary(*end))
-        .unwrap_or(0);
+    let end = (0..=QUOTE_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     let (quote, left) = (&text[..end], text.len() - end);
-    format!(
-        "{verb}:\n\n{}\n\n({left} more bytes are not quoted.)",
-        fence(quote)
-    )
+    format!("{verb}:\n\n{}\n\n({left} more bytes are not quoted.)", fence(quote))
 }

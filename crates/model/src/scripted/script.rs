@@ -1,4 +1,24 @@
 //! Scripts: what the scripted model says, sampling by sampling, read from JSON or YAML with the path of every mistake.
+//!
+//! ```yaml
+//! match: weather                  # plays when the last user text holds this; else only by name
+//! steps:                          # one per sampling; a file may also be this list alone
+//!   - content:
+//!       - {type: thinking, thinking: "…", signature: "…"}       # signature optional
+//!       - {type: redacted_thinking, data: "…"}
+//!       - {type: text, text: "…"}
+//!       - {type: tool_use, name: bash_code_execution, input: {command: ls}}
+//!     stop_reason: tool_use       # default: tool_use after a call, else end_turn
+//!     usage: {input_tokens: 7, output_tokens: 5}
+//!     chunk_bytes: 24             # per piece; characters stay whole
+//!     delay_ms: 0                 # before the first event
+//!     chunk_delay_ms: 0           # before each piece
+//!     fault: {kind: error_before_first_byte, status: 529, message: "…"}
+//!            # or {kind: error_mid_stream, after_events: 3, message: "…"}
+//!            # or {kind: cut_connection, after_events: 3}
+//! ```
+//!
+//! The events of a step are: its start, then for each block its start, its pieces and its end, then the step's end.
 
 use std::time::Duration;
 
@@ -47,17 +67,9 @@ pub(super) enum StepBlock {
 /// What goes wrong in a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    ErrorBeforeFirstByte {
-        status: u16,
-        message: String,
-    },
-    ErrorMidStream {
-        after_events: usize,
-        message: String,
-    },
-    CutConnection {
-        after_events: usize,
-    },
+    ErrorBeforeFirstByte { status: u16, message: String },
+    ErrorMidStream { after_events: usize, message: String },
+    CutConnection { after_events: usize },
 }
 
 impl Step {
@@ -77,24 +89,15 @@ impl Step {
 
 /// A model that calls a tool waits for it; any other is done.
 fn natural_stop(content: &[StepBlock]) -> StopReason {
-    let calls = content
-        .iter()
-        .any(|block| matches!(block, StepBlock::ToolUse { .. }));
-    if calls {
-        StopReason::ToolUse
-    } else {
-        StopReason::EndTurn
-    }
+    let calls = content.iter().any(|block| matches!(block, StepBlock::ToolUse { .. }));
+    if calls { StopReason::ToolUse } else { StopReason::EndTurn }
 }
 
 impl Script {
     /// Reads a script: an object with `steps`, or the list of steps alone.
     pub(super) fn read(value: Value) -> Result<Self, ApiError> {
         if value.is_array() {
-            return Ok(Self {
-                matches: None,
-                steps: list(value, &Path::Root, read_step)?,
-            });
+            return Ok(Self { matches: None, steps: list(value, &Path::Root, read_step)? });
         }
         let mut object = Object::new(value, Path::Root)?;
         let matches = object.optional_string("match")?;
@@ -111,22 +114,14 @@ impl Script {
 
 fn read_step(value: Value, path: Path<'_>) -> Result<Step, ApiError> {
     let mut object = Object::new(value, path)?;
-    let content = list(
-        object.required("content")?,
-        &path.key("content"),
-        read_block,
-    )?;
+    let content = list(object.required("content")?, &path.key("content"), read_block)?;
     let stop_reason = match object.take("stop_reason") {
         None => natural_stop(&content),
-        Some(value) => {
-            StopReason::deserialize(&value).map_err(|error| path.key("stop_reason").error(error))?
-        }
+        Some(value) => StopReason::deserialize(&value).map_err(|error| path.key("stop_reason").error(error))?,
     };
     let usage = match object.take("usage") {
         None => None,
-        Some(value) => {
-            Some(Usage::deserialize(&value).map_err(|error| path.key("usage").error(error))?)
-        }
+        Some(value) => Some(Usage::deserialize(&value).map_err(|error| path.key("usage").error(error))?),
     };
     let chunk_bytes = match read_number(&mut object, "chunk_bytes", 1, 1 << 20)? {
         None => CHUNK_BYTES_DEFAULT,
@@ -137,20 +132,9 @@ fn read_step(value: Value, path: Path<'_>) -> Result<Step, ApiError> {
         Ok(Duration::from_millis(delay.unwrap_or(0)))
     };
     let (delay, chunk_delay) = (delay("delay_ms")?, delay("chunk_delay_ms")?);
-    let fault = object
-        .take("fault")
-        .map(|value| read_fault(value, path.key("fault")))
-        .transpose()?;
+    let fault = object.take("fault").map(|value| read_fault(value, path.key("fault"))).transpose()?;
     object.finish()?;
-    Ok(Step {
-        content,
-        stop_reason,
-        usage,
-        chunk_bytes,
-        delay,
-        chunk_delay,
-        fault,
-    })
+    Ok(Step { content, stop_reason, usage, chunk_bytes, delay, chunk_delay, fault })
 }
 
 fn read_block(value: Value, path: Path<'_>) -> Result<StepBlock, ApiError> {
@@ -159,13 +143,9 @@ fn read_block(value: Value, path: Path<'_>) -> Result<StepBlock, ApiError> {
         "text" => StepBlock::Text(object.string("text")?),
         "thinking" => StepBlock::Thinking {
             thinking: object.string("thinking")?,
-            signature: object
-                .optional_string("signature")?
-                .unwrap_or_else(|| "scripted".to_owned()),
+            signature: object.optional_string("signature")?.unwrap_or_else(|| "scripted".to_owned()),
         },
-        "redacted_thinking" => StepBlock::RedactedThinking {
-            data: object.string("data")?,
-        },
+        "redacted_thinking" => StepBlock::RedactedThinking { data: object.string("data")? },
         "tool_use" => {
             let name = string(object.required("name")?, &path.key("name"))?;
             let input = object.required("input")?;
@@ -190,24 +170,14 @@ fn read_fault(value: Value, path: Path<'_>) -> Result<Fault, ApiError> {
             let status = read_number(&mut object, "status", 400, 599)?;
             let status = status.and_then(|status| u16::try_from(status).ok());
             let status = status.ok_or_else(|| path.key("status").error("Field required"))?;
-            Fault::ErrorBeforeFirstByte {
-                status,
-                message: read_message(&mut object)?,
-            }
+            Fault::ErrorBeforeFirstByte { status, message: read_message(&mut object)? }
         }
-        "error_mid_stream" => Fault::ErrorMidStream {
-            after_events: read_after_events(&mut object)?,
-            message: read_message(&mut object)?,
-        },
-        "cut_connection" => Fault::CutConnection {
-            after_events: read_after_events(&mut object)?,
-        },
+        "error_mid_stream" => {
+            Fault::ErrorMidStream { after_events: read_after_events(&mut object)?, message: read_message(&mut object)? }
+        }
+        "cut_connection" => Fault::CutConnection { after_events: read_after_events(&mut object)? },
         other => {
-            let known = [
-                "cut_connection",
-                "error_before_first_byte",
-                "error_mid_stream",
-            ];
+            let known = ["cut_connection", "error_before_first_byte", "error_mid_stream"];
             return Err(unknown_tag(&path.key("kind"), other, &known));
         }
     };
@@ -227,20 +197,13 @@ fn read_after_events(object: &mut Object<'_>) -> Result<usize, ApiError> {
     events.ok_or_else(|| path.key("after_events").error("Field required"))
 }
 
-fn read_number(
-    object: &mut Object<'_>,
-    key: &str,
-    min: u64,
-    max: u64,
-) -> Result<Option<u64>, ApiError> {
+fn read_number(object: &mut Object<'_>, key: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
     let path = object.path();
     let Some(value) = object.take(key) else {
         return Ok(None);
     };
     match value.as_u64() {
         Some(number) if (min..=max).contains(&number) => Ok(Some(number)),
-        _ => Err(path.key(key).error(format_args!(
-            "Input should be a whole number from {min} to {max}"
-        ))),
+        _ => Err(path.key(key).error(format_args!("Input should be a whole number from {min} to {max}"))),
     }
 }
