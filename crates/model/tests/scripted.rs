@@ -358,3 +358,37 @@ fn bad_scripts_are_refused_with_file_and_field() {
     let dir = scripts(&[("a.json", "[]"), ("a.yml", "[]")]);
     assert!(matches!(router(Some(dir.path())), Err(ConfigError::Scripts { .. })));
 }
+
+#[tokio::test]
+async fn the_summary_holds_for_odd_tables() {
+    let router = router(None).expect("no scripts");
+    let upload = json!({"type": "container_upload", "file_id": "file_01a"});
+    let history = json!([user(vec![upload])]);
+    let (blocks, _) = folded(events(&router, request(&history, &[SubTool::CodeExecution]), None).await);
+    let code = blocks[1]["input"]["code"].as_str().expect("code");
+    let cases = [
+        ("", "a.csv: the file is empty\n"),
+        ("x,y\n", "a.csv: 0 rows, 2 columns: x, y\n\n"),
+        (
+            "day,n,n,\n2026-01-01,1,inf,\n2026-01-02,3\n\n2026-01-03,8,nan,5,6\n",
+            "a.csv: 3 rows, 4 columns: day, n, n (3), column 4\n\n\
+             day: count 3, distinct 3, first ['2026-01-01']\n\
+             n: count 3, min 1, mean 4, median 3, max 8, std 2.94392\n\
+             n (3): count 2, distinct 2, first ['inf']\n\
+             column 4: count 1, min 5, mean 5, median 5, max 5, std 0\n\n\
+             no chart: matplotlib is not installed here\n",
+        ),
+    ];
+    for (table, expected) in cases {
+        let dir = scripts(&[("a.csv", table)]);
+        // Without site packages, so that the outcome does not depend on what this machine has.
+        let output = Command::new("python3")
+            .args(["-I", "-S", "-c", code])
+            .env("INPUT_DIR", dir.path())
+            .env("OUTPUT_DIR", dir.path())
+            .output()
+            .expect("python3 runs");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{table:?}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{table:?}");
+    }
+}
