@@ -11,21 +11,14 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let path = std::env::args_os()
-        .nth(1)
-        .ok_or("usage: fake_upstream ANSWERS.json")?;
+    let path = std::env::args_os().nth(1).ok_or("usage: fake_upstream ANSWERS.json")?;
     let answers: Vec<support::Answer> = serde_json::from_slice(&std::fs::read(path)?)?;
     let fake = support::Fake::start(answers).await?;
     println!("{}", fake.url);
-    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink()))
-        .await??;
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
     let violations = fake.violations();
     for violation in &violations {
         eprintln!("broken rule: {violation}");
     }
-    Ok(if violations.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

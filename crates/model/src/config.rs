@@ -89,9 +89,7 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A kind that this version does not have.
-    #[error(
-        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic` or `scripted`"
-    )]
+    #[error("upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic` or `scripted`")]
     NotAvailable {
         /// The upstream.
         upstream: String,
@@ -129,9 +127,7 @@ pub enum ConfigError {
         problem: &'static str,
     },
     /// A key that cannot be sent in a header.
-    #[error(
-        "upstream `{upstream}`: the API key is empty or has characters that no HTTP header may hold"
-    )]
+    #[error("upstream `{upstream}`: the API key is empty or has characters that no HTTP header may hold")]
     Key {
         /// The upstream.
         upstream: String,

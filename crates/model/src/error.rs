@@ -83,43 +83,25 @@ impl UpstreamErrorKind {
                 ErrorKind::RateLimit,
                 "The model's upstream limits the rate of this server's requests. Please try again later.",
             ),
-            Self::Rejected { status: 413 } => (
-                ErrorKind::RequestTooLarge,
-                "The request is larger than the model's upstream takes.",
-            ),
-            Self::Rejected { .. } => (
-                ErrorKind::InvalidRequest,
-                "The model's upstream refused the request.",
-            ),
+            Self::Rejected { status: 413 } => {
+                (ErrorKind::RequestTooLarge, "The request is larger than the model's upstream takes.")
+            }
+            Self::Rejected { .. } => (ErrorKind::InvalidRequest, "The model's upstream refused the request."),
             Self::Authentication => (
                 ErrorKind::Api,
                 "The model's upstream refused this server's own credentials. Your key is not at fault; the operator of this \
                  server has to correct its configuration.",
             ),
-            Self::ModelNotFound => (
-                ErrorKind::NotFound,
-                "The model's upstream does not have this model.",
-            ),
-            Self::Unavailable => (
-                ErrorKind::Api,
-                "The model's upstream failed or cannot be reached. Please try again later.",
-            ),
-            Self::TimedOut { .. } => (
-                ErrorKind::Timeout,
-                "The model's upstream took too long to answer.",
-            ),
-            Self::Protocol => (
-                ErrorKind::Api,
-                "The model's upstream sent a reply that this server cannot read.",
-            ),
-            Self::Cut => (
-                ErrorKind::Api,
-                "The connection to the model's upstream ended before its reply was complete.",
-            ),
-            Self::TooLarge => (
-                ErrorKind::Api,
-                "The reply of the model's upstream is larger than this server takes.",
-            ),
+            Self::ModelNotFound => (ErrorKind::NotFound, "The model's upstream does not have this model."),
+            Self::Unavailable => {
+                (ErrorKind::Api, "The model's upstream failed or cannot be reached. Please try again later.")
+            }
+            Self::TimedOut { .. } => (ErrorKind::Timeout, "The model's upstream took too long to answer."),
+            Self::Protocol => (ErrorKind::Api, "The model's upstream sent a reply that this server cannot read."),
+            Self::Cut => {
+                (ErrorKind::Api, "The connection to the model's upstream ended before its reply was complete.")
+            }
+            Self::TooLarge => (ErrorKind::Api, "The reply of the model's upstream is larger than this server takes."),
         };
         ApiError::new(kind, text)
     }
@@ -129,9 +111,7 @@ impl UpstreamErrorKind {
         match status {
             401..=403 => Self::Authentication,
             404 => Self::ModelNotFound,
-            408 | 504 => Self::TimedOut {
-                phase: Phase::Upstream,
-            },
+            408 | 504 => Self::TimedOut { phase: Phase::Upstream },
             429 => Self::RateLimited { retry_after },
             529 => Self::Overloaded,
             400..=499 => Self::Rejected { status },
@@ -143,11 +123,7 @@ impl UpstreamErrorKind {
 impl UpstreamError {
     /// An error in this server's words.
     pub(crate) fn new(kind: UpstreamErrorKind, operator: impl Into<String>) -> Self {
-        Self {
-            kind,
-            client: kind.client(),
-            operator: operator.into(),
-        }
+        Self { kind, client: kind.client(), operator: operator.into() }
     }
 
     /// An error whose text the client is to read: the upstream's own words about the client's request.
@@ -160,10 +136,7 @@ impl UpstreamError {
     pub(crate) fn timed_out(upstream: &str, phase: Phase, limit: Duration) -> Self {
         Self::new(
             UpstreamErrorKind::TimedOut { phase },
-            format!(
-                "upstream `{upstream}`: timed out after {limit:?}, {}",
-                phase.what()
-            ),
+            format!("upstream `{upstream}`: timed out after {limit:?}, {}", phase.what()),
         )
     }
 }

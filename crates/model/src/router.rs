@@ -30,24 +30,16 @@ impl Router {
         let mut routes = Vec::with_capacity(configs.len());
         for config in configs {
             if !names.insert(config.name.clone()) {
-                return Err(ConfigError::DuplicateName {
-                    upstream: config.name,
-                });
+                return Err(ConfigError::DuplicateName { upstream: config.name });
             }
-            routes.push(Route {
-                globs: globs(&config)?,
-                upstream: build(config)?,
-            });
+            routes.push(Route { globs: globs(&config)?, upstream: build(config)? });
         }
         Ok(Self { routes })
     }
 
     /// The upstream for a model's name; none when no glob matches.
     pub fn route(&self, model: &str) -> Option<Arc<dyn Upstream>> {
-        self.routes
-            .iter()
-            .find(|route| route.globs.is_match(model))
-            .map(|route| Arc::clone(&route.upstream))
+        self.routes.iter().find(|route| route.globs.is_match(model)).map(|route| Arc::clone(&route.upstream))
     }
 
     /// Every name that some glob spells out, in order, once. A name that an earlier upstream's glob takes is still listed: it is
@@ -61,14 +53,10 @@ impl Router {
 
 fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
     if config.models.is_empty() {
-        return Err(ConfigError::NoModels {
-            upstream: config.name.clone(),
-        });
+        return Err(ConfigError::NoModels { upstream: config.name.clone() });
     }
-    let glob_error = |error: globset::Error| ConfigError::Glob {
-        upstream: config.name.clone(),
-        problem: error.to_string(),
-    };
+    let glob_error =
+        |error: globset::Error| ConfigError::Glob { upstream: config.name.clone(), problem: error.to_string() };
     let mut set = GlobSetBuilder::new();
     for glob in &config.models {
         set.add(Glob::new(glob).map_err(glob_error)?);
@@ -79,47 +67,21 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
 fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
     let models = literal_models(&config.models);
     match config.kind {
-        UpstreamKind::Anthropic {
-            base_url,
-            api_key,
-            proxy,
-        } => {
-            let address = crate::anthropic::Address {
-                base_url: &base_url,
-                proxy: proxy.as_deref(),
-            };
-            let upstream = Anthropic::new(
-                config.name,
-                &address,
-                &api_key,
-                config.model,
-                config.timeouts,
-                models,
-            )?;
+        UpstreamKind::Anthropic { base_url, api_key, proxy } => {
+            let address = crate::anthropic::Address { base_url: &base_url, proxy: proxy.as_deref() };
+            let upstream = Anthropic::new(config.name, &address, &api_key, config.model, config.timeouts, models)?;
             Ok(Arc::new(upstream))
         }
-        UpstreamKind::Scripted { scripts_dir } => Ok(Arc::new(Scripted::new(
-            config.name,
-            scripts_dir.as_deref(),
-            models,
-        )?)),
-        UpstreamKind::OpenAi => Err(ConfigError::NotAvailable {
-            upstream: config.name,
-            kind: "openai",
-        }),
-        UpstreamKind::Recorded => Err(ConfigError::NotAvailable {
-            upstream: config.name,
-            kind: "recorded",
-        }),
+        UpstreamKind::Scripted { scripts_dir } => {
+            Ok(Arc::new(Scripted::new(config.name, scripts_dir.as_deref(), models)?))
+        }
+        UpstreamKind::OpenAi => Err(ConfigError::NotAvailable { upstream: config.name, kind: "openai" }),
+        UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
     }
 }
 
 /// Globs that match one name only.
 fn literal_models(globs: &[String]) -> Vec<String> {
     let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '{' | '}' | '!' | '\\');
-    globs
-        .iter()
-        .filter(|glob| !glob.contains(special))
-        .cloned()
-        .collect()
+    globs.iter().filter(|glob| !glob.contains(special)).cloned().collect()
 }

@@ -40,10 +40,6 @@ pub struct SamplingHints {
 impl SamplingHints {
     /// Hints that only name the request.
     pub fn new(request_id: RequestId) -> Self {
-        Self {
-            script: None,
-            request_id,
-            uploads: BTreeMap::new(),
-        }
+        Self { script: None, request_id, uploads: BTreeMap::new() }
     }
 }

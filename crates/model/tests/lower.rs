@@ -13,9 +13,7 @@ use serde_json::{Value, json};
 
 fn read(conversation: &Value) -> Vec<InputMessage> {
     let body = json!({"model": "m", "max_tokens": 1, "messages": conversation});
-    MessagesRequest::read(body.to_string().as_bytes())
-        .expect("the conversation is legal")
-        .messages
+    MessagesRequest::read(body.to_string().as_bytes()).expect("the conversation is legal").messages
 }
 
 fn lowered(conversation: &Value) -> Value {
@@ -86,17 +84,9 @@ fn a_turn_becomes_alternating_messages() {
     ]);
     let expected = json!([
         user(vec![text("go")]),
-        assistant(vec![
-            thinking.clone(),
-            text("I run it."),
-            plain_bash("a", "ls")
-        ]),
+        assistant(vec![thinking.clone(), text("I run it."), plain_bash("a", "ls")]),
         user(vec![plain_result("a", "x\n")]),
-        assistant(vec![
-            thinking,
-            plain_bash("b", "pwd"),
-            plain_bash("c", "id")
-        ]),
+        assistant(vec![thinking, plain_bash("b", "pwd"), plain_bash("c", "id")]),
         user(vec![plain_result("b", "/\n"), plain_result("c", "root\n")]),
         assistant(vec![text("Done.")]),
         user(vec![text("thanks")]),
@@ -183,11 +173,7 @@ fn aborted_calls_say_so_and_ids_never_collide() {
     let expected = json!([
         user(vec![text("go")]),
         assistant(vec![client_call("a"), plain_bash("a_2", "ls")]),
-        user(vec![
-            plain_result("a", "found"),
-            aborted("a_2"),
-            text("go on")
-        ]),
+        user(vec![plain_result("a", "found"), aborted("a_2"), text("go on")]),
         assistant(vec![plain_bash("a_3", "pwd")]),
         user(vec![plain_result("a_3", "/\n")]),
         assistant(vec![text("Done.")]),
@@ -199,8 +185,7 @@ fn aborted_calls_say_so_and_ids_never_collide() {
 fn odds_and_ends() {
     let ephemeral = json!({"type": "ephemeral"});
     let search = json!({"type": "server_tool_use", "id": "srvtoolu_w", "name": "web_search", "input": {"query": "q"}});
-    let found =
-        json!({"type": "web_search_tool_result", "tool_use_id": "srvtoolu_w", "content": []});
+    let found = json!({"type": "web_search_tool_result", "tool_use_id": "srvtoolu_w", "content": []});
     let mut call = bash("a", "ls");
     call["cache_control"] = ephemeral.clone();
     call["extra"] = json!(1);
@@ -220,8 +205,7 @@ fn odds_and_ends() {
     plain_call["cache_control"] = ephemeral.clone();
     let mut plain = plain_result("a", "x");
     plain["cache_control"] = ephemeral.clone();
-    let mut upload =
-        text("[The user uploaded a file named \"a \\\"b\\\".csv\"; it is in $INPUT_DIR.]");
+    let mut upload = text("[The user uploaded a file named \"a \\\"b\\\".csv\"; it is in $INPUT_DIR.]");
     upload["cache_control"] = ephemeral;
     let expected = json!([
         user(vec![upload, text("[The user uploaded a file; it is in $INPUT_DIR.]"), text("go")]),
@@ -246,11 +230,7 @@ fn results_read_well() {
     let cases = [
         (bash("a\n", "", 0), "a\n", false),
         (bash("", "", 0), "[no output; return code 0]", false),
-        (
-            bash("a", "b\n", 2),
-            "a\n[stderr]\nb\n[return code 2]",
-            false,
-        ),
+        (bash("a", "b\n", 2), "a\n[stderr]\nb\n[return code 2]", false),
         (bash("", "", 137), "[return code 137]", false),
         (
             json!({"type": "encrypted_code_execution_result", "encrypted_stdout": "Eo4B", "stderr": "w", "return_code": 1,
@@ -264,31 +244,13 @@ fn results_read_well() {
             true,
         ),
         (
-            edit(
-                "tool_result_error",
-                json!({"error_code": "file_not_found", "error_message": "/tmp/x"}),
-            ),
+            edit("tool_result_error", json!({"error_code": "file_not_found", "error_message": "/tmp/x"})),
             "Error: file_not_found: there is no such file: /tmp/x",
             true,
         ),
-        (
-            edit(
-                "tool_result_error",
-                json!({"error_code": "new_code", "error_message": null}),
-            ),
-            "Error: new_code",
-            true,
-        ),
-        (
-            edit("create_result", json!({"is_file_update": false})),
-            "The file has been created.",
-            false,
-        ),
-        (
-            edit("create_result", json!({"is_file_update": true})),
-            "The file was there and has been overwritten.",
-            false,
-        ),
+        (edit("tool_result_error", json!({"error_code": "new_code", "error_message": null})), "Error: new_code", true),
+        (edit("create_result", json!({"is_file_update": false})), "The file has been created.", false),
+        (edit("create_result", json!({"is_file_update": true})), "The file was there and has been overwritten.", false),
         (
             edit(
                 "view_result",
@@ -314,10 +276,7 @@ fn results_read_well() {
             false,
         ),
         (
-            edit(
-                "view_result",
-                json!({"file_type": "image", "content": "", "num_lines": null}),
-            ),
+            edit("view_result", json!({"file_type": "image", "content": "", "num_lines": null})),
             "[a file of type image; it cannot be shown as text]",
             false,
         ),
@@ -329,11 +288,7 @@ fn results_read_well() {
             "The file has been edited.\n@@ -1,1 +1,1 @@\n-a\n+b",
             false,
         ),
-        (
-            json!({"type": "from_next_year", "x": [1]}),
-            "{\"type\":\"from_next_year\",\"x\":[1]}",
-            false,
-        ),
+        (json!({"type": "from_next_year", "x": [1]}), "{\"type\":\"from_next_year\",\"x\":[1]}", false),
         (
             json!({"type": "bash_code_execution_result", "stdout": 3}),
             "{\"type\":\"bash_code_execution_result\",\"stdout\":3}",
@@ -341,7 +296,8 @@ fn results_read_well() {
         ),
     ];
     for (content, expected, is_error) in cases {
-        let result = json!({"type": "bash_code_execution_tool_result", "tool_use_id": "srvtoolu_a", "content": content});
+        let result =
+            json!({"type": "bash_code_execution_tool_result", "tool_use_id": "srvtoolu_a", "content": content});
         let out = lowered(&json!([user("go"), assistant(vec![bash_call(), result])]));
         let mut answer = plain_result("a", expected);
         if is_error {
@@ -359,11 +315,7 @@ fn bash_call() -> Value {
 #[derive(Clone, Debug)]
 enum Said {
     /// Server calls; the second list says which get results. A pause may part them.
-    Server {
-        ids: Vec<u8>,
-        answered: Vec<bool>,
-        paused: bool,
-    },
+    Server { ids: Vec<u8>, answered: Vec<bool>, paused: bool },
     /// Server and client calls in one batch.
     Mixed { server: Vec<u8>, client: Vec<u8> },
     /// Code that calls client tools, pausing each time.
@@ -375,16 +327,8 @@ enum Said {
 fn said() -> impl Strategy<Value = Said> {
     let ids = || proptest::collection::vec(0..6_u8, 1..4);
     prop_oneof![
-        (
-            ids(),
-            proptest::collection::vec(any::<bool>(), 4),
-            any::<bool>()
-        )
-            .prop_map(|(ids, answered, paused)| Said::Server {
-                ids,
-                answered,
-                paused
-            }),
+        (ids(), proptest::collection::vec(any::<bool>(), 4), any::<bool>())
+            .prop_map(|(ids, answered, paused)| Said::Server { ids, answered, paused }),
         (ids(), ids()).prop_map(|(server, client)| Said::Mixed { server, client }),
         (0..6_u8, ids()).prop_map(|(id, calls)| Said::Code { id, calls }),
         Just(Said::Text),
@@ -406,11 +350,7 @@ fn turn(said: &[Said]) -> Vec<Value> {
         open.push(text("I say."));
         match said {
             Said::Text => {}
-            Said::Server {
-                ids,
-                answered,
-                paused,
-            } => {
+            Said::Server { ids, answered, paused } => {
                 let ids = deduplicated(ids);
                 open.extend(ids.iter().map(|id| bash(id, "x")));
                 if *paused {
@@ -453,10 +393,7 @@ fn turn(said: &[Said]) -> Vec<Value> {
 fn blocks(messages: &[Value]) -> Vec<(Value, Value)> {
     let of = |message: &Value| -> Vec<(Value, Value)> {
         let blocks = message["content"].as_array().cloned().unwrap_or_default();
-        blocks
-            .into_iter()
-            .map(|block| (message["role"].clone(), block))
-            .collect()
+        blocks.into_iter().map(|block| (message["role"].clone(), block)).collect()
     };
     messages.iter().flat_map(of).collect()
 }
@@ -467,11 +404,7 @@ fn a_history_with_calls_keeps_their_tools() {
         model: "m".to_owned(),
         max_tokens: 1,
         system: None,
-        messages: read(&json!([
-            user("go"),
-            assistant(vec![bash("a", "ls"), printed("a", "x")]),
-            user("thanks")
-        ])),
+        messages: read(&json!([user("go"), assistant(vec![bash("a", "ls"), printed("a", "x")]), user("thanks")])),
         tools: Vec::new(),
         tool_choice: None,
         stop_sequences: Vec::new(),
@@ -486,26 +419,17 @@ fn a_history_with_calls_keeps_their_tools() {
     let plain = lower(&request, &BTreeMap::new());
     let expected = json!([{"name": "bash_code_execution", "description": "Not available any more.",
         "input_schema": {"type": "object"}}]);
-    assert_eq!(
-        serde_json::to_value(&plain.tools).expect("tools serialize"),
-        expected
-    );
+    assert_eq!(serde_json::to_value(&plain.tools).expect("tools serialize"), expected);
     assert!(plain.tools_are_history);
 
     request.tools = vec![ModelTool::Vendor(VendorTool {
         tag: "bash_20250124".to_owned(),
         name: "bash".to_owned(),
-        rest: json!({"allowed_callers": ["direct"], "cache_control": {}})
-            .as_object()
-            .cloned()
-            .unwrap_or_default(),
+        rest: json!({"allowed_callers": ["direct"], "cache_control": {}}).as_object().cloned().unwrap_or_default(),
     })];
     let plain = lower(&request, &BTreeMap::new());
     let expected = json!([{"type": "bash_20250124", "name": "bash", "cache_control": {}}]);
-    assert_eq!(
-        serde_json::to_value(&plain.tools).expect("tools serialize"),
-        expected
-    );
+    assert_eq!(serde_json::to_value(&plain.tools).expect("tools serialize"), expected);
     assert!(!plain.tools_are_history);
 }
 

@@ -65,10 +65,7 @@ pub(super) fn write(
         top_p: request.top_p.as_ref(),
         top_k: request.top_k.as_ref(),
         thinking: request.thinking.as_ref(),
-        metadata: request
-            .user_id
-            .as_ref()
-            .map(|user_id| json!({"user_id": user_id})),
+        metadata: request.user_id.as_ref().map(|user_id| json!({"user_id": user_id})),
         stream: true,
         rest: &request.rest,
     })
@@ -113,10 +110,7 @@ const DATE_BYTES: usize = 11;
 /// The value of the `anthropic-beta` header; none when no beta is passed on.
 pub(super) fn betas(betas: &[String]) -> Option<String> {
     let passed = |beta: &&String| {
-        let name = beta
-            .len()
-            .checked_sub(DATE_BYTES)
-            .and_then(|end| beta.get(..end));
+        let name = beta.len().checked_sub(DATE_BYTES).and_then(|end| beta.get(..end));
         name.is_some_and(|name| BETAS_PASSED.contains(&name))
     };
     let passed: Vec<&str> = betas.iter().filter(passed).map(String::as_str).collect();
@@ -133,11 +127,7 @@ mod tests {
             (&[], None),
             (&["code-execution-2025-05-22", "files-api-2025-04-14"], None),
             (
-                &[
-                    "interleaved-thinking-2025-05-14",
-                    "skills-2025-10-02",
-                    "compact-2026-09-04",
-                ],
+                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "compact-2026-09-04"],
                 Some("interleaved-thinking-2025-05-14,compact-2026-09-04"),
             ),
             (&["effort", "é"], None),

@@ -164,10 +164,7 @@ impl Decoder {
 
     fn block_start(&mut self, start: BlockStart) -> Result<Vec<SamplingEvent>, DecodeFault> {
         self.between_blocks("content_block_start")?;
-        let BlockStart {
-            index,
-            content_block: block,
-        } = start;
+        let BlockStart { index, content_block: block } = start;
         let (kind, sampled, first) = read_block(&block)?;
         self.open = Some(Open { index, kind });
         let mut events = vec![SamplingEvent::BlockStarted(sampled)];
@@ -180,10 +177,7 @@ impl Decoder {
         let kind = match self.open {
             Some(open) if open.index == index => open.kind,
             Some(open) => {
-                return protocol(format!(
-                    "a delta for block {index} while block {} is open",
-                    open.index
-                ));
+                return protocol(format!("a delta for block {index} while block {} is open", open.index));
             }
             None => return protocol(format!("a delta for block {index}, which is not open")),
         };
@@ -209,12 +203,7 @@ impl Decoder {
 
     fn message_stop(&mut self) -> Result<Vec<SamplingEvent>, DecodeFault> {
         self.between_blocks("message_stop")?;
-        let Some(Ending {
-            stop_reason: Some(reason),
-            stop_sequence,
-            stop_details,
-        }) = self.ending.take()
-        else {
+        let Some(Ending { stop_reason: Some(reason), stop_sequence, stop_details }) = self.ending.take() else {
             return protocol("`message_stop` without a stop reason");
         };
         let stop_reason: StopReason = match StopReason::deserialize(Value::from(reason.as_str())) {
@@ -222,12 +211,7 @@ impl Decoder {
             Err(_) => return protocol(format!("unknown stop reason `{}`", Brief(&reason))),
         };
         self.ended = true;
-        Ok(vec![SamplingEvent::Ended {
-            stop_reason,
-            stop_sequence,
-            stop_details,
-            usage: self.usage()?,
-        }])
+        Ok(vec![SamplingEvent::Ended { stop_reason, stop_sequence, stop_details, usage: self.usage()? }])
     }
 
     /// Later numbers replace earlier ones: usage is cumulative (wire.md §11.2). Nulls say nothing.
@@ -254,31 +238,17 @@ fn text<'a>(members: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 }
 
 /// The block, and a first piece where the upstream put content into the start already.
-fn read_block(
-    block: &Map<String, Value>,
-) -> Result<(OpenKind, SampledBlock, Option<Delta>), DecodeFault> {
-    let first = |key: &str| {
-        text(block, key)
-            .filter(|text| !text.is_empty())
-            .map(str::to_owned)
-    };
+fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Option<Delta>), DecodeFault> {
+    let first = |key: &str| text(block, key).filter(|text| !text.is_empty()).map(str::to_owned);
     match text(block, "type").unwrap_or_default() {
-        "text" => Ok((
-            OpenKind::Text,
-            SampledBlock::Text,
-            first("text").map(|text| Delta::TextDelta { text }),
-        )),
+        "text" => Ok((OpenKind::Text, SampledBlock::Text, first("text").map(|text| Delta::TextDelta { text }))),
         "thinking" => Ok((
             OpenKind::Thinking,
             SampledBlock::Thinking,
             first("thinking").map(|thinking| Delta::ThinkingDelta { thinking }),
         )),
         "redacted_thinking" => match first("data") {
-            Some(data) => Ok((
-                OpenKind::Redacted,
-                SampledBlock::RedactedThinking { data },
-                None,
-            )),
+            Some(data) => Ok((OpenKind::Redacted, SampledBlock::RedactedThinking { data }, None)),
             None => protocol("`redacted_thinking` without data"),
         },
         "tool_use" => {
@@ -293,9 +263,7 @@ fn read_block(
                 let object = input.as_object();
                 object.is_some_and(|object| !object.is_empty())
             });
-            let first = whole.map(|input| Delta::InputJsonDelta {
-                partial_json: input.to_string(),
-            });
+            let first = whole.map(|input| Delta::InputJsonDelta { partial_json: input.to_string() });
             Ok((OpenKind::ToolUse, SampledBlock::ToolUse { id, name }, first))
         }
         // Skipping it would lose what the model said.
@@ -337,8 +305,6 @@ fn read_delta(kind: OpenKind, mut delta: Map<String, Value>) -> Result<Option<De
         "text_delta" => Delta::TextDelta { text: piece },
         "thinking_delta" => Delta::ThinkingDelta { thinking: piece },
         "signature_delta" => Delta::SignatureDelta { signature: piece },
-        _ => Delta::InputJsonDelta {
-            partial_json: piece,
-        },
+        _ => Delta::InputJsonDelta { partial_json: piece },
     }))
 }

@@ -59,13 +59,12 @@ impl Refusal {
         let told: Option<ErrorBody> = serde_json::from_slice(&self.body).ok();
         let mut kind = UpstreamErrorKind::of_status(self.status, self.retry_after);
         if kind == UpstreamErrorKind::ModelNotFound
-            && told
-                .as_ref()
-                .is_none_or(|told| told.error.tag != "not_found_error")
+            && told.as_ref().is_none_or(|told| told.error.tag != "not_found_error")
         {
             // Not the API's own voice: the address leads somewhere else.
             kind = UpstreamErrorKind::Unavailable;
         }
+        let in_its_voice = told.is_some();
         let message = match told {
             Some(told) => scrub.clean(&told.error.message),
             None => scrub.clean(&String::from_utf8_lossy(&self.body)),
@@ -73,13 +72,11 @@ impl Refusal {
         let operator = format!(
             "upstream `{upstream}`: HTTP {}{}: {message}",
             self.status,
-            self.request_id
-                .map(|id| format!(" ({id})"))
-                .unwrap_or_default(),
+            self.request_id.map(|id| format!(" ({id})")).unwrap_or_default(),
         );
         let error = UpstreamError::new(kind, operator);
         match kind {
-            UpstreamErrorKind::Rejected { status: 400 | 422 } if !message.is_empty() => {
+            UpstreamErrorKind::Rejected { status: 400 | 422 } if in_its_voice && !message.is_empty() => {
                 error.telling(message)
             }
             _ => error,
@@ -89,8 +86,7 @@ impl Refusal {
 
 /// `retry-after-ms`, else `retry-after` in seconds. Dates are not read: there is no clock here.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number =
-        |name: &str| -> Option<f64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
+    let number = |name: &str| -> Option<f64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
     let seconds = match number("retry-after-ms") {
         Some(milliseconds) => milliseconds / 1000.0,
         None => number("retry-after")?,
@@ -103,10 +99,7 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
     let (tag, message) = match fault {
         DecodeFault::Protocol(text) => {
             let text = scrub.clean(&text);
-            return UpstreamError::new(
-                UpstreamErrorKind::Protocol,
-                format!("upstream `{upstream}`: {text}"),
-            );
+            return UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{upstream}`: {text}"));
         }
         DecodeFault::Error { tag, message } => (tag, scrub.clean(&message)),
     };
@@ -115,27 +108,15 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
         "rate_limit_error" => UpstreamErrorKind::RateLimited { retry_after: None },
         "invalid_request_error" => UpstreamErrorKind::Rejected { status: 400 },
         "request_too_large" => UpstreamErrorKind::Rejected { status: 413 },
-        "authentication_error" | "permission_error" | "billing_error" => {
-            UpstreamErrorKind::Authentication
-        }
+        "authentication_error" | "permission_error" | "billing_error" => UpstreamErrorKind::Authentication,
         "not_found_error" => UpstreamErrorKind::ModelNotFound,
-        "timeout_error" => UpstreamErrorKind::TimedOut {
-            phase: Phase::Upstream,
-        },
+        "timeout_error" => UpstreamErrorKind::TimedOut { phase: Phase::Upstream },
         // `api_error`, and what later years bring.
         _ => UpstreamErrorKind::Unavailable,
     };
-    let error = UpstreamError::new(
-        kind,
-        format!(
-            "upstream `{upstream}`: error event `{}`: {message}",
-            Brief(&tag)
-        ),
-    );
+    let error = UpstreamError::new(kind, format!("upstream `{upstream}`: error event `{}`: {message}", Brief(&tag)));
     match kind {
-        UpstreamErrorKind::Rejected { status: 400 } if !message.is_empty() => {
-            error.telling(message)
-        }
+        UpstreamErrorKind::Rejected { status: 400 } if !message.is_empty() => error.telling(message),
         _ => error,
     }
 }
@@ -167,10 +148,7 @@ impl Scrub<'_> {
 mod tests {
     use super::*;
 
-    const SCRUB: Scrub<'_> = Scrub {
-        key: "sk-secret",
-        base_url: "https://up.example",
-    };
+    const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", base_url: "https://up.example" };
 
     fn refusal(status: u16, body: &str) -> UpstreamError {
         let mut refusal = Refusal::new(status, &HeaderMap::new());
@@ -180,53 +158,20 @@ mod tests {
 
     #[test]
     fn statuses_as_data() {
-        let not_found =
-            r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
+        let not_found = r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
         let invalid = r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.0: sk-secret at https://up.example"}}"#;
         let cases = [
-            (
-                400,
-                invalid,
-                UpstreamErrorKind::Rejected { status: 400 },
-                400,
-                "messages.0: *** at ***",
-            ),
-            (
-                400,
-                "<html>",
-                UpstreamErrorKind::Rejected { status: 400 },
-                400,
-                "<html>",
-            ),
+            (400, invalid, UpstreamErrorKind::Rejected { status: 400 }, 400, "messages.0: *** at ***"),
+            (400, "<html>", UpstreamErrorKind::Rejected { status: 400 }, 400, ""),
             (401, invalid, UpstreamErrorKind::Authentication, 500, ""),
             (403, invalid, UpstreamErrorKind::Authentication, 500, ""),
             (404, not_found, UpstreamErrorKind::ModelNotFound, 404, ""),
             (404, "nothing here", UpstreamErrorKind::Unavailable, 500, ""),
-            (
-                413,
-                invalid,
-                UpstreamErrorKind::Rejected { status: 413 },
-                413,
-                "",
-            ),
-            (
-                429,
-                invalid,
-                UpstreamErrorKind::RateLimited { retry_after: None },
-                429,
-                "",
-            ),
+            (413, invalid, UpstreamErrorKind::Rejected { status: 413 }, 413, ""),
+            (429, invalid, UpstreamErrorKind::RateLimited { retry_after: None }, 429, ""),
             (302, "", UpstreamErrorKind::Unavailable, 500, ""),
             (500, invalid, UpstreamErrorKind::Unavailable, 500, ""),
-            (
-                504,
-                "",
-                UpstreamErrorKind::TimedOut {
-                    phase: Phase::Upstream,
-                },
-                504,
-                "",
-            ),
+            (504, "", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }, 504, ""),
             (529, invalid, UpstreamErrorKind::Overloaded, 529, ""),
         ];
         for (status, body, kind, client_status, told) in cases {
@@ -234,11 +179,7 @@ mod tests {
             assert_eq!(error.kind, kind, "{status}");
             assert_eq!(error.client.kind.status(), client_status, "{status}");
             if told.is_empty() {
-                assert_eq!(
-                    error,
-                    UpstreamError::new(kind, error.operator.clone()),
-                    "{status}"
-                );
+                assert_eq!(error, UpstreamError::new(kind, error.operator.clone()), "{status}");
             } else {
                 assert_eq!(error.client.message, told, "{status}");
             }
@@ -262,11 +203,7 @@ mod tests {
             for (name, value) in headers {
                 map.insert(*name, http::HeaderValue::from_static(value));
             }
-            assert_eq!(
-                retry_after(&map),
-                expected.map(Duration::from_millis),
-                "{headers:?}"
-            );
+            assert_eq!(retry_after(&map), expected.map(Duration::from_millis), "{headers:?}");
         }
     }
 

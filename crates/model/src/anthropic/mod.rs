@@ -59,10 +59,7 @@ struct Shared {
 
 impl Shared {
     fn scrub(&self) -> Scrub<'_> {
-        Scrub {
-            key: self.key.expose(),
-            base_url: &self.base_url,
-        }
+        Scrub { key: self.key.expose(), base_url: &self.base_url }
     }
 }
 
@@ -81,15 +78,7 @@ impl Anthropic {
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
         Ok(Self {
-            shared: Arc::new(Shared {
-                name,
-                client,
-                url,
-                base_url,
-                key: key.clone(),
-                headers,
-                timeouts,
-            }),
+            shared: Arc::new(Shared { name, client, url, base_url, key: key.clone(), headers, timeouts }),
             model,
             models,
         })
@@ -194,10 +183,7 @@ impl<'a> Reply<'a> {
         let scrub = self.shared.scrub();
         let parsed = self.parser.push(&piece).map_err(|error| match error {
             SseError::TooLong(max) => self.too_large(max),
-            SseError::NotUtf8 => UpstreamError::new(
-                UpstreamErrorKind::Protocol,
-                format!("upstream `{name}`: {error}"),
-            ),
+            SseError::NotUtf8 => UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{name}`: {error}")),
         })?;
         let mut events = Vec::new();
         for event in &parsed {
@@ -223,29 +209,19 @@ impl<'a> Reply<'a> {
 
     fn too_large(&self, max: usize) -> UpstreamError {
         let name = &self.shared.name;
-        UpstreamError::new(
-            UpstreamErrorKind::TooLarge,
-            format!("upstream `{name}`: more than {max} bytes"),
-        )
+        UpstreamError::new(UpstreamErrorKind::TooLarge, format!("upstream `{name}`: more than {max} bytes"))
     }
 }
 
 /// `/v1/messages` below the base; a base that ends in `/v1` is taken as meant.
 fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
-    let wrong = |problem| ConfigError::Address {
-        upstream: upstream.to_owned(),
-        key: "base_url",
-        problem,
-    };
-    let url =
-        Url::parse(base_url).map_err(|_| wrong("not a URL; expected one like `https://host/`"))?;
+    let wrong = |problem| ConfigError::Address { upstream: upstream.to_owned(), key: "base_url", problem };
+    let url = Url::parse(base_url).map_err(|_| wrong("not a URL; expected one like `https://host/`"))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(wrong("not an http or https URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong(
-            "credentials do not belong in a URL; use `api_key_env`",
-        ));
+        return Err(wrong("credentials do not belong in a URL; use `api_key_env`"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong("it has a query or a fragment"));
@@ -258,27 +234,16 @@ fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
 }
 
 fn headers(upstream: &str, key: &Secret) -> Result<HeaderMap, ConfigError> {
-    let wrong = || ConfigError::Key {
-        upstream: upstream.to_owned(),
-    };
+    let wrong = || ConfigError::Key { upstream: upstream.to_owned() };
     if key.expose().is_empty() {
         return Err(wrong());
     }
     let mut key = HeaderValue::from_str(key.expose()).map_err(|_| wrong())?;
     key.set_sensitive(true);
     Ok(HeaderMap::from_iter([
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/json"),
-        ),
-        (
-            header::ACCEPT,
-            HeaderValue::from_static("text/event-stream"),
-        ),
-        (
-            header::HeaderName::from_static("anthropic-version"),
-            HeaderValue::from_static(API_VERSION),
-        ),
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (header::ACCEPT, HeaderValue::from_static("text/event-stream")),
+        (header::HeaderName::from_static("anthropic-version"), HeaderValue::from_static(API_VERSION)),
         (header::HeaderName::from_static("x-api-key"), key),
     ]))
 }
@@ -299,8 +264,7 @@ fn client(upstream: &str, proxy: Option<&str>, timeouts: Timeouts) -> Result<Cli
         })?;
         builder = builder.proxy(proxy);
     }
-    builder.build().map_err(|error| ConfigError::Client {
-        upstream: upstream.to_owned(),
-        problem: send::causes(&error),
-    })
+    builder
+        .build()
+        .map_err(|error| ConfigError::Client { upstream: upstream.to_owned(), problem: send::causes(&error) })
 }

@@ -84,15 +84,8 @@ fn backoff(attempt: u32, request_id: &RequestId) -> Duration {
 }
 
 async fn send_once(shared: &Shared, body: Bytes, betas: Option<&str>) -> Result<Response, Failure> {
-    let lasting = |error| Failure {
-        error,
-        transient: false,
-        retry_after: None,
-    };
-    let mut call = shared
-        .client
-        .post(shared.url.clone())
-        .headers(shared.headers.clone());
+    let lasting = |error| Failure { error, transient: false, retry_after: None };
+    let mut call = shared.client.post(shared.url.clone()).headers(shared.headers.clone());
     if let Some(betas) = betas {
         call = call.header("anthropic-beta", betas);
     }
@@ -103,11 +96,7 @@ async fn send_once(shared: &Shared, body: Bytes, betas: Option<&str>) -> Result<
         Ok(Err(error)) => return Err(connection_failed(shared, &error)),
         Err(_) => {
             let limit = shared.timeouts.first_byte_max;
-            return Err(lasting(UpstreamError::timed_out(
-                &shared.name,
-                Phase::FirstByte,
-                limit,
-            )));
+            return Err(lasting(UpstreamError::timed_out(&shared.name, Phase::FirstByte, limit)));
         }
     };
     if response.status().is_success() {
@@ -120,8 +109,7 @@ async fn refused(shared: &Shared, response: Response) -> Failure {
     let mut refusal = Refusal::new(response.status().as_u16(), response.headers());
     let mut pieces = response.bytes_stream();
     // A body that breaks off or stalls is worth no more than what came of it.
-    while let Ok(Some(Ok(piece))) = timeout(shared.timeouts.between_bytes_max, pieces.next()).await
-    {
+    while let Ok(Some(Ok(piece))) = timeout(shared.timeouts.between_bytes_max, pieces.next()).await {
         let room = REFUSAL_BYTES_MAX - refusal.body.len();
         refusal.body.extend(piece.iter().take(room));
         if piece.len() >= room {
@@ -144,10 +132,7 @@ fn connection_failed(shared: &Shared, error: &reqwest::Error) -> Failure {
             retry_after: None,
         };
     }
-    let operator = format!(
-        "upstream `{name}`: {}",
-        shared.scrub().clean(&causes(error))
-    );
+    let operator = format!("upstream `{name}`: {}", shared.scrub().clean(&causes(error)));
     Failure {
         error: UpstreamError::new(UpstreamErrorKind::Unavailable, operator),
         // Past connecting, the upstream may have begun to work, and to count.

@@ -122,10 +122,7 @@ mod tests {
         for chunk in chunks {
             events.extend(parser.push(chunk)?);
         }
-        Ok(events
-            .into_iter()
-            .map(|event| (event.name, event.data))
-            .collect())
+        Ok(events.into_iter().map(|event| (event.name, event.data)).collect())
     }
 
     #[test]
@@ -145,10 +142,8 @@ mod tests {
             ("data: a\n\n\n\n\ndata: b\n\n", &[("", "a"), ("", "b")]),
         ];
         for (stream, expected) in cases {
-            let expected: Vec<(String, String)> = expected
-                .iter()
-                .map(|(name, data)| ((*name).to_owned(), (*data).to_owned()))
-                .collect();
+            let expected: Vec<(String, String)> =
+                expected.iter().map(|(name, data)| ((*name).to_owned(), (*data).to_owned())).collect();
             assert_eq!(parse(&[stream.as_bytes()]), Ok(expected), "{stream:?}");
         }
     }

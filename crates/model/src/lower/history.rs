@@ -5,8 +5,7 @@ mod calls;
 use std::collections::BTreeMap;
 
 use belljar_wire::block::{
-    ContainerUploadBlock, Content, ContentBlock, PassiveBlock, ServerResultBlock, TextBlock,
-    ToolResultBlock,
+    ContainerUploadBlock, Content, ContentBlock, PassiveBlock, ServerResultBlock, TextBlock, ToolResultBlock,
 };
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::SubTool;
@@ -20,16 +19,8 @@ use super::plain::{PlainBlock, PlainContent, PlainMessage, PlainToolResult, Plai
 const NOT_RUN: &str = "[no result: this call was not run to its end]";
 
 /// Lowers a conversation. `uploads` names uploaded files by file id.
-pub fn messages(
-    messages: &[InputMessage],
-    uploads: &BTreeMap<String, String>,
-) -> Vec<PlainMessage> {
-    let mut writer = Writer {
-        calls: Calls::index(messages),
-        uploads,
-        out: Vec::new(),
-        sampling: Sampling::default(),
-    };
+pub fn messages(messages: &[InputMessage], uploads: &BTreeMap<String, String>) -> Vec<PlainMessage> {
+    let mut writer = Writer { calls: Calls::index(messages), uploads, out: Vec::new(), sampling: Sampling::default() };
     for (index, message) in messages.iter().enumerate() {
         match message.role {
             Role::Assistant => writer.assistant(index, &message.content),
@@ -174,10 +165,7 @@ impl<'a> Writer<'a> {
         self.close();
         let blocks: Vec<PlainBlock> = match content {
             Content::Text(text) => vec![text_block(text)],
-            Content::Blocks(blocks) => blocks
-                .iter()
-                .filter_map(|block| self.ordinary(Role::System, block))
-                .collect(),
+            Content::Blocks(blocks) => blocks.iter().filter_map(|block| self.ordinary(Role::System, block)).collect(),
         };
         self.push(Role::System, blocks);
     }
@@ -191,9 +179,7 @@ impl<'a> Writer<'a> {
                 rest: cache_control_of(&text.rest),
             })),
             ContentBlock::Thinking(thinking) => Some(PlainBlock::Thinking(thinking.clone())),
-            ContentBlock::RedactedThinking(thinking) => {
-                Some(PlainBlock::RedactedThinking(thinking.clone()))
-            }
+            ContentBlock::RedactedThinking(thinking) => Some(PlainBlock::RedactedThinking(thinking.clone())),
             ContentBlock::ContainerUpload(upload) => Some(self.upload(upload)),
             ContentBlock::Passive(passive) => {
                 let hidden = role == Role::Assistant && calls::made_by_code(block);
@@ -212,17 +198,12 @@ impl<'a> Writer<'a> {
     fn upload(&self, upload: &ContainerUploadBlock) -> PlainBlock {
         let text = match self.uploads.get(&upload.file_id) {
             // As a JSON string: a file's name may hold quotes and line ends.
-            Some(name) => format!(
-                "[The user uploaded a file named {}; it is in $INPUT_DIR.]",
-                Value::from(name.as_str())
-            ),
+            Some(name) => {
+                format!("[The user uploaded a file named {}; it is in $INPUT_DIR.]", Value::from(name.as_str()))
+            }
             None => "[The user uploaded a file; it is in $INPUT_DIR.]".to_owned(),
         };
-        PlainBlock::Text(TextBlock {
-            text,
-            citations: None,
-            rest: cache_control_of(&upload.rest),
-        })
+        PlainBlock::Text(TextBlock { text, citations: None, rest: cache_control_of(&upload.rest) })
     }
 
     /// Writes the sampling and the answers to its calls, in the order of the calls.
@@ -238,10 +219,7 @@ impl<'a> Writer<'a> {
         PlainBlock::ToolResult(match self.calls.answer(call) {
             Some(Answer::Client(result)) => PlainToolResult {
                 tool_use_id,
-                content: result
-                    .content
-                    .as_ref()
-                    .map(|content| self.result_content(content)),
+                content: result.content.as_ref().map(|content| self.result_content(content)),
                 is_error: result.is_error,
                 cache_control: result.rest.get("cache_control").cloned(),
             },
@@ -266,12 +244,9 @@ impl<'a> Writer<'a> {
     fn result_content(&self, content: &Content) -> PlainContent {
         match content {
             Content::Text(text) => PlainContent::Text(text.clone()),
-            Content::Blocks(blocks) => PlainContent::Blocks(
-                blocks
-                    .iter()
-                    .filter_map(|block| self.ordinary(Role::User, block))
-                    .collect(),
-            ),
+            Content::Blocks(blocks) => {
+                PlainContent::Blocks(blocks.iter().filter_map(|block| self.ordinary(Role::User, block)).collect())
+            }
         }
     }
 
@@ -283,10 +258,7 @@ impl<'a> Writer<'a> {
         }
         match self.out.last_mut() {
             Some(last) if last.role == role => last.content.extend(blocks),
-            _ => self.out.push(PlainMessage {
-                role,
-                content: blocks.collect(),
-            }),
+            _ => self.out.push(PlainMessage { role, content: blocks.collect() }),
         }
     }
 }
@@ -297,9 +269,7 @@ fn text_block(text: &str) -> PlainBlock {
 
 /// A result whose call is not in the history: upstreams refuse it as a result, the model may still need it.
 fn orphan(text: &str) -> PlainBlock {
-    PlainBlock::text(format!(
-        "[Result of a tool call that is no longer in this conversation:]\n{text}"
-    ))
+    PlainBlock::text(format!("[Result of a tool call that is no longer in this conversation:]\n{text}"))
 }
 
 fn readable(content: Option<&Content>) -> String {
@@ -330,6 +300,5 @@ fn as_it_is(block: &ContentBlock) -> PlainBlock {
 
 fn cache_control_of(rest: &Map<String, Value>) -> Map<String, Value> {
     let kept = rest.iter().filter(|(key, _)| *key == "cache_control");
-    kept.map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

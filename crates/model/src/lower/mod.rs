@@ -35,16 +35,8 @@ pub fn lower(request: &SamplingRequest, uploads: &BTreeMap<String, String>) -> P
     let messages = messages(&request.messages, uploads);
     let offered = tools::offered(&request.tools);
     if !offered.is_empty() {
-        return Plain {
-            messages,
-            tools: offered,
-            tools_are_history: false,
-        };
+        return Plain { messages, tools: offered, tools_are_history: false };
     }
     let tools = tools::called(&request.messages);
-    Plain {
-        messages,
-        tools_are_history: !tools.is_empty(),
-        tools,
-    }
+    Plain { messages, tools_are_history: !tools.is_empty(), tools }
 }

@@ -19,10 +19,7 @@ pub struct Rendered {
 
 impl Rendered {
     fn good(text: String) -> Self {
-        Self {
-            text,
-            is_error: false,
-        }
+        Self { text, is_error: false }
     }
 }
 
@@ -104,25 +101,17 @@ fn viewed(result: &Map<String, Value>) -> Option<Rendered> {
     let content = text(result, "content")?;
     let file_type = text(result, "file_type")?;
     if file_type != "text" {
-        return Some(Rendered::good(format!(
-            "[a file of type {file_type}; it cannot be shown as text]"
-        )));
+        return Some(Rendered::good(format!("[a file of type {file_type}; it cannot be shown as text]")));
     }
     let number = |key: &str| result.get(key).and_then(Value::as_u64);
-    let (lines, first, total) = (
-        number("num_lines"),
-        number("start_line"),
-        number("total_lines"),
-    );
+    let (lines, first, total) = (number("num_lines"), number("start_line"), number("total_lines"));
     if content.is_empty() && total.unwrap_or(0) == 0 {
         return Some(Rendered::good("[the file is empty]".to_owned()));
     }
     match (lines, first, total) {
         (Some(lines), Some(first), Some(total)) if lines < total => {
             let last = first.saturating_add(lines).saturating_sub(1);
-            Some(Rendered::good(format!(
-                "[lines {first} to {last} of {total}]\n{content}"
-            )))
+            Some(Rendered::good(format!("[lines {first} to {last} of {total}]\n{content}")))
         }
         _ => Some(Rendered::good(content.to_owned())),
     }
@@ -140,23 +129,12 @@ fn created(result: &Map<String, Value>) -> Option<Rendered> {
 fn replaced(result: &Map<String, Value>) -> Option<Rendered> {
     let mut out = "The file has been edited.".to_owned();
     let number = |key: &str| result.get(key).and_then(Value::as_u64);
-    if let (Some(old_start), Some(old_lines), Some(new_start), Some(new_lines)) = (
-        number("old_start"),
-        number("old_lines"),
-        number("new_start"),
-        number("new_lines"),
-    ) {
-        let _infallible = write!(
-            out,
-            "\n@@ -{old_start},{old_lines} +{new_start},{new_lines} @@"
-        );
-    }
-    for line in result
-        .get("lines")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+    if let (Some(old_start), Some(old_lines), Some(new_start), Some(new_lines)) =
+        (number("old_start"), number("old_lines"), number("new_start"), number("new_lines"))
     {
+        let _infallible = write!(out, "\n@@ -{old_start},{old_lines} +{new_start},{new_lines} @@");
+    }
+    for line in result.get("lines").and_then(Value::as_array).into_iter().flatten() {
         out.push('\n');
         out.push_str(line.as_str()?);
     }
@@ -167,44 +145,23 @@ fn replaced(result: &Map<String, Value>) -> Option<Rendered> {
 const MEANINGS: [(&str, &str); 9] = [
     ("invalid_tool_input", "the tool's input is not valid"),
     ("unavailable", "the tool is not available right now"),
-    (
-        "too_many_requests",
-        "the tool was called too often; try again later",
-    ),
-    (
-        "execution_time_exceeded",
-        "the call took too long and was ended",
-    ),
-    (
-        "output_file_too_large",
-        "an output file is larger than a file may be",
-    ),
+    ("too_many_requests", "the tool was called too often; try again later"),
+    ("execution_time_exceeded", "the call took too long and was ended"),
+    ("output_file_too_large", "an output file is larger than a file may be"),
     ("file_not_found", "there is no such file"),
-    (
-        "container_expired",
-        "the container has expired; its files are gone",
-    ),
+    ("container_expired", "the container has expired; its files are gone"),
     ("string_not_found", "`old_str` does not stand in the file"),
-    (
-        "code_execution_exceeded",
-        "the call took too long and was ended",
-    ),
+    ("code_execution_exceeded", "the call took too long and was ended"),
 ];
 
 fn failed(result: &Map<String, Value>) -> Option<Rendered> {
     let code = text(result, "error_code")?;
-    let meaning = MEANINGS
-        .iter()
-        .find(|(known, _)| *known == code)
-        .map(|(_, meaning)| *meaning);
+    let meaning = MEANINGS.iter().find(|(known, _)| *known == code).map(|(_, meaning)| *meaning);
     let message = text(result, "error_message").filter(|message| !message.is_empty());
     let mut out = format!("Error: {code}");
     for part in [meaning, message].into_iter().flatten() {
         out.push_str(": ");
         out.push_str(part);
     }
-    Some(Rendered {
-        text: out,
-        is_error: true,
-    })
+    Some(Rendered { text: out, is_error: true })
 }

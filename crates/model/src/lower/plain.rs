@@ -36,10 +36,7 @@ pub enum PlainBlock {
 impl PlainBlock {
     /// A text block.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(TextBlock {
-            text: text.into(),
-            ..TextBlock::default()
-        })
+        Self::Text(TextBlock { text: text.into(), ..TextBlock::default() })
     }
 }
 

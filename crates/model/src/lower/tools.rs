@@ -36,34 +36,21 @@ pub(super) fn called(messages: &[InputMessage]) -> Vec<PlainTool> {
 fn lowered(tool: &ModelTool) -> PlainTool {
     match tool {
         ModelTool::Custom(tool) => custom(tool),
-        ModelTool::Vendor(tool) => PlainTool::Vendor {
-            tag: tool.tag.clone(),
-            name: tool.name.clone(),
-            rest: without_callers(&tool.rest),
-        },
-        ModelTool::Server {
-            sub_tool,
-            description,
-            input_schema,
-            cache_control,
-        } => PlainTool::Schema {
+        ModelTool::Vendor(tool) => {
+            PlainTool::Vendor { tag: tool.tag.clone(), name: tool.name.clone(), rest: without_callers(&tool.rest) }
+        }
+        ModelTool::Server { sub_tool, description, input_schema, cache_control } => PlainTool::Schema {
             name: sub_tool.name().to_owned(),
             description: Some(description.clone()),
             input_schema: input_schema.clone(),
-            rest: cache_control
-                .iter()
-                .map(|value| ("cache_control".to_owned(), value.clone()))
-                .collect(),
+            rest: cache_control.iter().map(|value| ("cache_control".to_owned(), value.clone())).collect(),
         },
     }
 }
 
 fn custom(tool: &CustomTool) -> PlainTool {
     let mut rest = without_callers(&tool.rest);
-    for (key, set) in [
-        ("strict", tool.strict),
-        ("defer_loading", tool.defer_loading),
-    ] {
+    for (key, set) in [("strict", tool.strict), ("defer_loading", tool.defer_loading)] {
         if set {
             rest.insert(key.to_owned(), Value::Bool(true));
         }
@@ -79,6 +66,5 @@ fn custom(tool: &CustomTool) -> PlainTool {
 /// Who may call a tool is settled by this server; the upstream has no code of ours that could.
 fn without_callers(rest: &Map<String, Value>) -> Map<String, Value> {
     let kept = rest.iter().filter(|(key, _)| *key != "allowed_callers");
-    kept.map(|(key, value)| (key.clone(), value.clone()))
-        .collect()
+    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

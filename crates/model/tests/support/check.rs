@@ -28,36 +28,20 @@ const TOP_LEVEL: [&str; 22] = [
     "top_p",
     "diagnostics",
 ];
-const OURS: [&str; 3] = [
-    "bash_code_execution",
-    "code_execution",
-    "text_editor_code_execution",
-];
+const OURS: [&str; 3] = ["bash_code_execution", "code_execution", "text_editor_code_execution"];
 
 /// The first rule that a request breaks.
 pub fn request(body: &Value) -> Result<(), String> {
     let body = body.as_object().ok_or("the body is no object")?;
     for key in body.keys() {
-        expect(TOP_LEVEL.contains(&key.as_str()), || {
-            format!("{key}: Extra inputs are not permitted")
-        })?;
+        expect(TOP_LEVEL.contains(&key.as_str()), || format!("{key}: Extra inputs are not permitted"))?;
     }
-    expect(body.get("stream") == Some(&Value::Bool(true)), || {
-        "stream is not true".into()
-    })?;
-    expect(body.get("model").is_some_and(Value::is_string), || {
-        "model: Field required".into()
-    })?;
+    expect(body.get("stream") == Some(&Value::Bool(true)), || "stream is not true".into())?;
+    expect(body.get("model").is_some_and(Value::is_string), || "model: Field required".into())?;
     let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
-    expect(max_tokens.is_some_and(|tokens| tokens > 0), || {
-        "max_tokens: Field required".into()
-    })?;
+    expect(max_tokens.is_some_and(|tokens| tokens > 0), || "max_tokens: Field required".into())?;
     tools(body.get("tools"), body.contains_key("tool_choice"))?;
-    messages(
-        body.get("messages")
-            .and_then(Value::as_array)
-            .ok_or("messages: Field required")?,
-    )
+    messages(body.get("messages").and_then(Value::as_array).ok_or("messages: Field required")?)
 }
 
 fn expect(good: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
@@ -66,9 +50,7 @@ fn expect(good: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
 
 fn only_keys(object: &Map<String, Value>, allowed: &[&str], path: &str) -> Result<(), String> {
     for key in object.keys() {
-        expect(allowed.contains(&key.as_str()), || {
-            format!("{path}.{key}: Extra inputs are not permitted")
-        })?;
+        expect(allowed.contains(&key.as_str()), || format!("{path}.{key}: Extra inputs are not permitted"))?;
     }
     Ok(())
 }
@@ -81,24 +63,14 @@ fn tools(tools: Option<&Value>, chosen: bool) -> Result<(), String> {
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
         let path = format!("tools.{index}");
-        let name = tool["name"]
-            .as_str()
-            .ok_or(format!("{path}.name: Field required"))?;
-        expect(names.insert(name), || {
-            format!("{path}: Tool names must be unique")
-        })?;
-        expect(tool.get("allowed_callers").is_none(), || {
-            format!("{path}.allowed_callers leaks")
-        })?;
+        let name = tool["name"].as_str().ok_or(format!("{path}.name: Field required"))?;
+        expect(names.insert(name), || format!("{path}: Tool names must be unique"))?;
+        expect(tool.get("allowed_callers").is_none(), || format!("{path}.allowed_callers leaks"))?;
         match tool.get("type").and_then(Value::as_str) {
             None | Some("custom") => {
-                expect(tool["input_schema"]["type"] == "object", || {
-                    format!("{path}.input_schema: Field required")
-                })?;
+                expect(tool["input_schema"]["type"] == "object", || format!("{path}.input_schema: Field required"))?;
             }
-            Some(tag) => expect(!tag.starts_with("code_execution_"), || {
-                format!("{path}: {tag} leaks")
-            })?,
+            Some(tag) => expect(!tag.starts_with("code_execution_"), || format!("{path}: {tag} leaks"))?,
         }
     }
     Ok(())
@@ -111,35 +83,23 @@ pub fn messages(messages: &[Value]) -> Result<(), String> {
     let mut last_role = "";
     for (index, message) in messages.iter().enumerate() {
         let path = format!("messages.{index}");
-        let role = message["role"]
-            .as_str()
-            .ok_or(format!("{path}.role: Field required"))?;
-        expect(index > 0 || role == "user", || {
-            "first message must use the user role".into()
-        })?;
-        expect(role != last_role, || {
-            format!("{path}: roles must alternate")
-        })?;
+        let role = message["role"].as_str().ok_or(format!("{path}.role: Field required"))?;
+        expect(index > 0 || role == "user", || "first message must use the user role".into())?;
+        expect(role != last_role, || format!("{path}: roles must alternate"))?;
         last_role = role;
-        let content = message["content"]
-            .as_array()
-            .ok_or(format!("{path}.content: not a list"))?;
+        let content = message["content"].as_array().ok_or(format!("{path}.content: not a list"))?;
         expect(!content.is_empty(), || format!("{path}.content: empty"))?;
         answers(content, &mut due, &path)?;
         for (index, block) in content.iter().enumerate() {
             self::block(block, role, &format!("{path}.content.{index}"))?;
             if block["type"] == "tool_use" {
                 let id = block["id"].as_str().unwrap_or_default().to_owned();
-                expect(ids.insert(id.clone()), || {
-                    format!("{path}: `tool_use` ids must be unique")
-                })?;
+                expect(ids.insert(id.clone()), || format!("{path}: `tool_use` ids must be unique"))?;
                 due.push(id);
             }
         }
     }
-    expect(due.is_empty(), || {
-        format!("calls without results at the end: {due:?}")
-    })
+    expect(due.is_empty(), || format!("calls without results at the end: {due:?}"))
 }
 
 /// The first blocks answer the calls of the message before, all of them, in order; no other block is a result.
@@ -149,76 +109,40 @@ fn answers(content: &[Value], due: &mut Vec<String>, path: &str) -> Result<(), S
         .filter(|block| block["type"] == "tool_result")
         .map(|block| block["tool_use_id"].as_str().unwrap_or_default().to_owned())
         .collect();
-    expect(found == *due, || {
-        format!("{path}: results {found:?} for calls {due:?}")
-    })?;
-    let leading = content
-        .iter()
-        .take_while(|block| block["type"] == "tool_result");
-    expect(leading.count() == due.len(), || {
-        format!("{path}: results must come first")
-    })?;
+    expect(found == *due, || format!("{path}: results {found:?} for calls {due:?}"))?;
+    let leading = content.iter().take_while(|block| block["type"] == "tool_result");
+    expect(leading.count() == due.len(), || format!("{path}: results must come first"))?;
     due.clear();
     Ok(())
 }
 
 fn block(block: &Value, role: &str, path: &str) -> Result<(), String> {
     let members = block.as_object().ok_or(format!("{path}: not an object"))?;
-    let tag = block["type"]
-        .as_str()
-        .ok_or(format!("{path}.type: Field required"))?;
+    let tag = block["type"].as_str().ok_or(format!("{path}.type: Field required"))?;
     let assistant = role == "assistant";
     match (tag, assistant) {
         ("text", _) => {
-            let text = block["text"]
-                .as_str()
-                .ok_or(format!("{path}.text: Field required"))?;
-            expect(!text.is_empty(), || {
-                format!("{path}: text content blocks must be non-empty")
-            })?;
-            only_keys(
-                members,
-                &["type", "text", "citations", "cache_control"],
-                path,
-            )
+            let text = block["text"].as_str().ok_or(format!("{path}.text: Field required"))?;
+            expect(!text.is_empty(), || format!("{path}: text content blocks must be non-empty"))?;
+            only_keys(members, &["type", "text", "citations", "cache_control"], path)
         }
         ("thinking", true) => only_keys(members, &["type", "thinking", "signature"], path),
         ("redacted_thinking", true) => only_keys(members, &["type", "data"], path),
         ("tool_use", true) => {
-            let id = block["id"]
-                .as_str()
-                .ok_or(format!("{path}.id: Field required"))?;
+            let id = block["id"].as_str().ok_or(format!("{path}.id: Field required"))?;
             expect(!id.starts_with("srvtoolu_"), || format!("{path}.id leaks"))?;
-            expect(block["input"].is_object(), || {
-                format!("{path}.input: not an object")
-            })?;
-            only_keys(
-                members,
-                &["type", "id", "name", "input", "cache_control"],
-                path,
-            )
+            expect(block["input"].is_object(), || format!("{path}.input: not an object"))?;
+            only_keys(members, &["type", "id", "name", "input", "cache_control"], path)
         }
-        ("tool_result", false) => only_keys(
-            members,
-            &[
-                "type",
-                "tool_use_id",
-                "content",
-                "is_error",
-                "cache_control",
-            ],
-            path,
-        ),
+        ("tool_result", false) => {
+            only_keys(members, &["type", "tool_use_id", "content", "is_error", "cache_control"], path)
+        }
         ("image" | "document" | "search_result", false) => Ok(()),
         ("server_tool_use", true) => {
             let name = block["name"].as_str().unwrap_or_default();
             expect(!OURS.contains(&name), || format!("{path}: {name} leaks"))
         }
-        ("web_search_tool_result" | "web_fetch_tool_result" | "tool_search_tool_result", true) => {
-            Ok(())
-        }
-        _ => Err(format!(
-            "{path}: `{tag}` may not stand in a message of role {role}"
-        )),
+        ("web_search_tool_result" | "web_fetch_tool_result" | "tool_search_tool_result", true) => Ok(()),
+        _ => Err(format!("{path}: `{tag}` may not stand in a message of role {role}")),
     }
 }

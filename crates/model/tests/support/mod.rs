@@ -74,10 +74,7 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Fake {
     /// Listens on a free port of the loopback and answers in order; afterwards every reply says that there are no more.
     pub async fn start(answers: Vec<Answer>) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared {
-            answers: Mutex::new(answers.into()),
-            ..Shared::default()
-        });
+        let shared = Arc::new(Shared { answers: Mutex::new(answers.into()), ..Shared::default() });
         let app = Router::new()
             .route("/v1/messages", post(messages))
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
@@ -100,18 +97,13 @@ impl Fake {
 
     /// How many bodies are being sent.
     pub fn bodies_open(&self) -> usize {
-        self.shared
-            .bodies_open
-            .load(std::sync::atomic::Ordering::SeqCst)
+        self.shared.bodies_open.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
 
 async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
     let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
-        (
-            name.to_string(),
-            String::from_utf8_lossy(value.as_bytes()).into_owned(),
-        )
+        (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
     let headers: BTreeMap<String, String> = headers.iter().map(text).collect();
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
@@ -154,11 +146,7 @@ fn with_headers(status: u16, headers: &BTreeMap<String, String>, body: Body) -> 
     response.body(body).unwrap_or_default()
 }
 
-fn refusal(
-    status: u16,
-    error: Option<(String, String)>,
-    headers: &BTreeMap<String, String>,
-) -> Response {
+fn refusal(status: u16, error: Option<(String, String)>, headers: &BTreeMap<String, String>) -> Response {
     let (tag, message) = error.unwrap_or_else(|| ("api_error".to_owned(), "refused".to_owned()));
     let body = json!({"type": "error", "error": {"type": tag, "message": message}});
     with_headers(status, headers, Body::from(body.to_string()))
@@ -179,9 +167,7 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
         None => sse(&answer).into_bytes(),
     };
     let mut headers = answer.headers.clone();
-    headers
-        .entry("content-type".to_owned())
-        .or_insert_with(|| "text/event-stream; charset=utf-8".to_owned());
+    headers.entry("content-type".to_owned()).or_insert_with(|| "text/event-stream; charset=utf-8".to_owned());
     open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     let guard = OpenBody(open);
     let body = async_stream::stream! {
@@ -203,10 +189,7 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
 
 /// The event stream of a whole reply.
 pub fn sse(answer: &Answer) -> String {
-    let usage = answer
-        .usage
-        .clone()
-        .unwrap_or_else(|| json!({"input_tokens": 7, "output_tokens": 5}));
+    let usage = answer.usage.clone().unwrap_or_else(|| json!({"input_tokens": 7, "output_tokens": 5}));
     let mut events = vec![json!({"type": "message_start", "message": {
         "id": "msg_fake", "type": "message", "role": "assistant", "model": "fake", "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": usage["input_tokens"], "output_tokens": 1}}})];
@@ -216,15 +199,9 @@ pub fn sse(answer: &Answer) -> String {
             events.push(json!({"type": "ping"}));
         }
     }
-    let calls = answer
-        .content
-        .iter()
-        .any(|block| block["type"] == "tool_use");
+    let calls = answer.content.iter().any(|block| block["type"] == "tool_use");
     let natural = if calls { "tool_use" } else { "end_turn" };
-    let stop_reason = answer
-        .stop_reason
-        .clone()
-        .unwrap_or_else(|| natural.to_owned());
+    let stop_reason = answer.stop_reason.clone().unwrap_or_else(|| natural.to_owned());
     events.push(json!({"type": "message_delta",
         "delta": {"stop_reason": stop_reason, "stop_sequence": null}, "usage": usage}));
     events.push(json!({"type": "message_stop"}));
@@ -246,32 +223,23 @@ pub fn sse(answer: &Answer) -> String {
 
 fn block_events(index: usize, block: &Value) -> Vec<Value> {
     let (start, deltas) = match block["type"].as_str() {
-        Some("text") => (
-            json!({"type": "text", "text": ""}),
-            pieces(&block["text"], "text_delta", "text"),
-        ),
+        Some("text") => (json!({"type": "text", "text": ""}), pieces(&block["text"], "text_delta", "text")),
         Some("thinking") => {
             let mut deltas = pieces(&block["thinking"], "thinking_delta", "thinking");
             deltas.push(json!({"type": "signature_delta", "signature": block["signature"]}));
-            (
-                json!({"type": "thinking", "thinking": "", "signature": ""}),
-                deltas,
-            )
+            (json!({"type": "thinking", "thinking": "", "signature": ""}), deltas)
         }
         Some("tool_use") => {
             let input = Value::from(block["input"].to_string());
             let mut deltas = vec![json!({"type": "input_json_delta", "partial_json": ""})];
             deltas.extend(pieces(&input, "input_json_delta", "partial_json"));
-            let start =
-                json!({"type": "tool_use", "id": block["id"], "name": block["name"], "input": {}});
+            let start = json!({"type": "tool_use", "id": block["id"], "name": block["name"], "input": {}});
             (start, deltas)
         }
         _ => (block.clone(), Vec::new()),
     };
-    let mut events =
-        vec![json!({"type": "content_block_start", "index": index, "content_block": start})];
-    let delta =
-        |delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
+    let mut events = vec![json!({"type": "content_block_start", "index": index, "content_block": start})];
+    let delta = |delta: Value| json!({"type": "content_block_delta", "index": index, "delta": delta});
     events.extend(deltas.into_iter().map(delta));
     events.push(json!({"type": "content_block_stop", "index": index}));
     events

@@ -93,10 +93,7 @@ impl<'a> Calls<'a> {
         open.push(Open::Call(number));
         let lowered_id = self.fresh_id(id);
         self.by_place.insert(place, number);
-        self.calls.push(Call {
-            lowered_id,
-            answer: None,
-        });
+        self.calls.push(Call { lowered_id, answer: None });
     }
 
     /// `srvtoolu_X` becomes `toolu_X`, other ids stay; a number follows where that name is taken. Ids depend on what stands
@@ -171,9 +168,7 @@ pub(super) fn made_by_code(block: &ContentBlock) -> bool {
         ContentBlock::ServerToolUse(call) => matches!(call.caller, Some(Caller::Code(_))),
         ContentBlock::Passive(passive) => {
             let caller = passive.members.get("caller");
-            let tag = caller
-                .and_then(|caller| caller.get("type"))
-                .and_then(Value::as_str);
+            let tag = caller.and_then(|caller| caller.get("type")).and_then(Value::as_str);
             tag.is_some_and(|tag| tag.starts_with("code_execution_"))
         }
         ContentBlock::Text(_)
