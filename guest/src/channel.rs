@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
@@ -19,10 +19,7 @@ pub struct Channel {
 
 impl Channel {
     pub fn new(socket: OwnedFd) -> Self {
-        Self {
-            socket,
-            buffer: vec![0; FRAME_BYTES_MAX + 1],
-        }
+        Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }
     }
 
     /// The next frame; `None` when the host has gone.
@@ -30,14 +27,8 @@ impl Channel {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let message = rustix::io::retry_on_intr(|| {
-            recvmsg(
-                &self.socket,
-                &mut parts,
-                &mut ancillary,
-                RecvFlags::CMSG_CLOEXEC,
-            )
-        })?;
+        let message =
+            rustix::io::retry_on_intr(|| recvmsg(&self.socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
         let mut fds = Vec::new();
         for part in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = part {
@@ -47,16 +38,11 @@ impl Channel {
         if message.bytes == 0 {
             return Ok(None);
         }
-        let cut = message
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
+        let cut = message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC);
         if cut || message.bytes > FRAME_BYTES_MAX || fds.len() > FRAME_FDS_MAX {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(Some((
-            serde_json::from_slice(&self.buffer[..message.bytes])?,
-            fds,
-        )))
+        Ok(Some((serde_json::from_slice(&self.buffer[..message.bytes])?, fds)))
     }
 
     /// Sends one frame.
@@ -68,12 +54,7 @@ impl Channel {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
         rustix::io::retry_on_intr(|| {
-            sendmsg(
-                &self.socket,
-                &[IoSlice::new(&bytes)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            )
+            sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
         })?;
         Ok(())
     }

@@ -17,13 +17,7 @@ const ENTRIES_MAX: u64 = 4_000_000;
 pub fn remove(output: &str) -> bool {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match openat(CWD, OUTPUT_ROOT, flags, Mode::empty()) {
-        Ok(root) => Removal {
-            root,
-            prefix: output.to_owned(),
-            moved: 0,
-            entries: 0,
-        }
-        .run(),
+        Ok(root) => Removal { root, prefix: output.to_owned(), moved: 0, entries: 0 }.run(),
         Err(error) => error == Errno::NOENT,
     }
 }
@@ -62,10 +56,7 @@ impl Removal {
         // Code may have taken its own rights away. A link in the directory's place would only lead to what code owns.
         let _best_effort = chmodat(&self.root, name, Mode::RWXU, AtFlags::empty());
         self.empty(name);
-        matches!(
-            unlinkat(&self.root, name, AtFlags::REMOVEDIR),
-            Ok(()) | Err(Errno::NOENT)
-        )
+        matches!(unlinkat(&self.root, name, AtFlags::REMOVEDIR), Ok(()) | Err(Errno::NOENT))
     }
 
     fn empty(&mut self, name: &str) {
@@ -86,9 +77,7 @@ impl Removal {
             if self.entries >= ENTRIES_MAX {
                 return;
             }
-            if entry.file_type() != FileType::Directory
-                && unlinkat(&directory, name, AtFlags::empty()).is_ok()
-            {
+            if entry.file_type() != FileType::Directory && unlinkat(&directory, name, AtFlags::empty()).is_ok() {
                 continue;
             }
             if unlinkat(&directory, name, AtFlags::REMOVEDIR).is_ok() {
@@ -109,14 +98,8 @@ mod tests {
     use std::path::Path;
 
     fn removal(root: &Path) -> Removal {
-        let root =
-            openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
-        Removal {
-            root,
-            prefix: "tree".into(),
-            moved: 0,
-            entries: 0,
-        }
+        let root = openat(CWD, root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).expect("open");
+        Removal { root, prefix: "tree".into(), moved: 0, entries: 0 }
     }
 
     fn left(root: &Path) -> usize {
@@ -129,11 +112,7 @@ mod tests {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let mut at = openat(CWD, root.path(), flags, Mode::empty()).expect("open");
         for level in 0..2000 {
-            let name = if level == 0 {
-                "tree".to_owned()
-            } else {
-                "d".repeat(100)
-            };
+            let name = if level == 0 { "tree".to_owned() } else { "d".repeat(100) };
             rustix::fs::mkdirat(&at, &name, Mode::RWXU).expect("mkdir");
             at = openat(&at, &name, flags, Mode::empty()).expect("open");
         }

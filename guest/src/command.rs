@@ -51,9 +51,7 @@ pub fn spawn(
     stderr: OwnedFd,
 ) -> Result<Pid, Failure> {
     let mut command = Vec::new();
-    File::from(text)
-        .take(COMMAND_BYTES_MAX as u64 + 1)
-        .read_to_end(&mut command)?;
+    File::from(text).take(COMMAND_BYTES_MAX as u64 + 1).read_to_end(&mut command)?;
     if command.len() > COMMAND_BYTES_MAX {
         return Err(Failure::Errno(Errno::TOOBIG.raw_os_error()));
     }
@@ -62,16 +60,10 @@ pub fn spawn(
     let _kept_or_lost = std::fs::create_dir_all(WORKING_DIRECTORY);
     // This very program again, which then becomes the shell: what has to be set in the new process is set there.
     let mut shell = Command::new("/proc/self/exe");
-    shell
-        .env_clear()
-        .envs(env.iter().map(|(name, value)| (name, value)));
+    shell.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
     // Standard input is the supervisor's own, /dev/null since the jail was made; the path may be anything by now.
     shell.stdin(Stdio::inherit()).stdout(stdout).stderr(stderr);
-    let long = if command.len() > ARGUMENT_BYTES_MAX {
-        Some(keep(&command)?)
-    } else {
-        None
-    };
+    let long = if command.len() > ARGUMENT_BYTES_MAX { Some(keep(&command)?) } else { None };
     match &long {
         None => shell.arg(HOW_ARGUMENT).arg(OsStr::from_bytes(&command)),
         Some(file) => shell.arg(HOW_DESCRIPTOR).arg(file.as_raw_fd().to_string()),
@@ -90,12 +82,7 @@ fn keep(command: &[u8]) -> Result<File, Failure> {
 
 fn make_output_directory(output: &str) -> Result<(), Failure> {
     std::fs::create_dir_all(OUTPUT_ROOT)?;
-    let root = openat(
-        CWD,
-        OUTPUT_ROOT,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let root = openat(CWD, OUTPUT_ROOT, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     mkdirat(&root, output, Mode::from_raw_mode(0o755))?;
     Ok(())
 }
@@ -111,11 +98,7 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
     let Some(argument) = arguments.next() else {
         return ExitCode::from(EXIT_NO_SHELL);
     };
-    let script = if how == HOW_DESCRIPTOR {
-        read_script(&argument)
-    } else {
-        argument
-    };
+    let script = if how == HOW_DESCRIPTOR { read_script(&argument) } else { argument };
     // Neither can fail in a fresh child of the supervisor, and neither is a wall: the shell runs all the same.
     let _no_leader_before = rustix::process::setsid();
     let _nothing_blocked = SigSet::empty().thread_set_mask();
@@ -124,11 +107,7 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
         eprintln!("belljar: {WORKING_DIRECTORY} is gone, starting in /");
         let _always_there = std::env::set_current_dir("/");
     }
-    let error = Command::new(SHELL)
-        .arg0("bash")
-        .arg("-c")
-        .arg(script)
-        .exec();
+    let error = Command::new(SHELL).arg0("bash").arg("-c").arg(script).exec();
     eprintln!("belljar: {SHELL}: {error}");
     ExitCode::from(EXIT_NO_SHELL)
 }

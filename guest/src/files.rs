@@ -5,9 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, stat, unlinkat,
-};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fstat, openat, renameat, stat, unlinkat};
 use rustix::io::Errno;
 
 use crate::frame::Failure;
@@ -48,18 +46,11 @@ pub fn write(path: &str, source: OwnedFd, size: u64) -> Result<bool, Failure> {
         return Err(Failure::IsDirectory);
     };
     std::fs::create_dir_all(parent)?;
-    let directory = openat(
-        CWD,
-        parent,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let directory = openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let (draft, file) = create_draft(directory.as_fd())?;
-    let mode = before
-        .as_ref()
-        .map_or(NEW_FILE_MODE, |found| found.st_mode & 0o7777);
-    let written = fill(file, source, size, mode)
-        .and_then(|()| Ok(renameat(&directory, &draft, &directory, Path::new(name))?));
+    let mode = before.as_ref().map_or(NEW_FILE_MODE, |found| found.st_mode & 0o7777);
+    let written =
+        fill(file, source, size, mode).and_then(|()| Ok(renameat(&directory, &draft, &directory, Path::new(name))?));
     if written.is_err() {
         // The first error is the one that counts.
         let _nothing_to_add = unlinkat(&directory, &draft, AtFlags::empty());
@@ -123,25 +114,11 @@ mod tests {
         let root = tempfile::tempdir().expect("tempdir");
         let path = root.path().join("a/b/c.txt");
         assert_eq!(put(&path, b"one", 3), Ok(false));
-        assert_eq!(
-            std::fs::metadata(&path)
-                .expect("there")
-                .permissions()
-                .mode()
-                & 0o7777,
-            0o644
-        );
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o644);
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         assert_eq!(put(&path, b"two!", 4), Ok(true));
         assert_eq!(std::fs::read(&path).expect("there"), b"two!");
-        assert_eq!(
-            std::fs::metadata(&path)
-                .expect("there")
-                .permissions()
-                .mode()
-                & 0o7777,
-            0o755
-        );
+        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o7777, 0o755);
     }
 
     #[test]
@@ -160,36 +137,24 @@ mod tests {
         std::fs::write(root.path().join("real"), "old").expect("write");
         std::os::unix::fs::symlink("real", root.path().join("link")).expect("symlink");
         assert_eq!(put(&root.path().join("link"), b"new", 3), Ok(true));
-        assert_eq!(
-            std::fs::read(root.path().join("real")).expect("there"),
-            b"new"
-        );
+        assert_eq!(std::fs::read(root.path().join("real")).expect("there"), b"new");
     }
 
     #[test]
     fn only_regular_files_are_opened_and_replaced() {
         let root = tempfile::tempdir().expect("tempdir");
         let fifo = root.path().join("fifo");
-        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0)
-            .expect("mkfifo");
+        rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o644), 0).expect("mkfifo");
         let cases = [
             (root.path().to_path_buf(), Failure::IsDirectory),
             (fifo, Failure::NotRegular),
             (PathBuf::from("/dev/null"), Failure::NotRegular),
         ];
         for (path, failure) in cases {
-            assert_eq!(
-                open(path.to_str().expect("UTF-8")).err(),
-                Some(failure),
-                "{}",
-                path.display()
-            );
+            assert_eq!(open(path.to_str().expect("UTF-8")).err(), Some(failure), "{}", path.display());
             assert_eq!(put(&path, b"x", 1), Err(failure), "{}", path.display());
         }
         let absent = root.path().join("absent");
-        assert_eq!(
-            open(absent.to_str().expect("UTF-8")).err(),
-            Some(Errno::NOENT.into())
-        );
+        assert_eq!(open(absent.to_str().expect("UTF-8")).err(), Some(Errno::NOENT.into()));
     }
 }

@@ -39,17 +39,8 @@ fn serve(control: OwnedFd) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor {
-        channel: Channel::new(control),
-        signals,
-        running: None,
-    };
-    supervisor.channel.send(
-        &FromGuest::Ready {
-            version: PROTOCOL_VERSION,
-        },
-        &[],
-    )?;
+    let mut supervisor = Supervisor { channel: Channel::new(control), signals, running: None };
+    supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
 }
@@ -100,9 +91,7 @@ impl Supervisor {
                 self.channel.send(&FromGuest::Cleaned { id, whole }, &[])
             }
             ToGuest::Open { id, path } => match files::open(&path) {
-                Ok(file) => self
-                    .channel
-                    .send(&FromGuest::Opened { id }, &[file.as_fd()]),
+                Ok(file) => self.channel.send(&FromGuest::Opened { id }, &[file.as_fd()]),
                 Err(failure) => self.fail(id, failure),
             },
             ToGuest::Write { id, path, size } => match <[OwnedFd; 1]>::try_from(fds) {
@@ -119,13 +108,7 @@ impl Supervisor {
         self.channel.send(&FromGuest::Failed { id, failure }, &[])
     }
 
-    fn run(
-        &mut self,
-        id: u64,
-        output: String,
-        env: &[(String, String)],
-        fds: Vec<OwnedFd>,
-    ) -> io::Result<()> {
+    fn run(&mut self, id: u64, output: String, env: &[(String, String)], fds: Vec<OwnedFd>) -> io::Result<()> {
         let Ok([text, stdout, stderr]) = <[OwnedFd; 3]>::try_from(fds) else {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         };
@@ -147,16 +130,10 @@ impl Supervisor {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => {
                     // wait(2) keeps the low eight bits.
-                    self.ended(
-                        pid,
-                        Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)),
-                    )?;
+                    self.ended(pid, Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)))?;
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ended(
-                        pid,
-                        Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)),
-                    )?;
+                    self.ended(pid, Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)))?;
                 }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
                 Ok(_) | Err(Errno::EINTR) => {}
@@ -171,13 +148,7 @@ impl Supervisor {
         };
         let directory = command::output_directory(&running.output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
-        self.channel.send(
-            &FromGuest::Exited {
-                id: running.id,
-                status,
-            },
-            &fds,
-        )
+        self.channel.send(&FromGuest::Exited { id: running.id, status }, &fds)
     }
 
     /// kill(2): -1 means every process of this pid namespace but process 1, in one go, which no fork can outrun.

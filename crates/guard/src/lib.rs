@@ -57,7 +57,8 @@ mod tests {
     #[test]
     fn the_first_matching_rule_decides() {
         let rule = |text: &str, reason: &str| Rule::new(text.to_owned(), reason.to_owned());
-        let guard = Guard::new([rule("rm -rf", "no deletion"), rule("rm", "no removal")].into_iter().flatten().collect());
+        let guard =
+            Guard::new([rule("rm -rf", "no deletion"), rule("rm", "no removal")].into_iter().flatten().collect());
         let cases = [
             ("ls", Verdict::Allow),
             ("rm -rf /", Verdict::Halt { reason: "no deletion".to_owned() }),

@@ -11,8 +11,8 @@ mod mint;
 mod shape;
 
 pub use kinds::{
-    BatchId, ContainerId, FileId, KeyId, MessageId, PageToken, RequestId, ServerToolUseId, SkillId,
-    SkillVersionId, ToolUseId,
+    BatchId, ContainerId, FileId, KeyId, MessageId, PageToken, RequestId, ServerToolUseId, SkillId, SkillVersionId,
+    ToolUseId,
 };
 pub use mint::{IdSource, MINTED_SUFFIX_CHARS, SeededIds};
 pub use shape::{ParseIdError, Problem};

@@ -77,7 +77,5 @@ pub(crate) fn minted(prefix: &str, source: &mut dyn IdSource) -> String {
             }
         }
     }
-    panic!(
-        "the source of identifiers is not random: {ROUNDS_MAX} rounds without enough usable bytes"
-    );
+    panic!("the source of identifiers is not random: {ROUNDS_MAX} rounds without enough usable bytes");
 }

@@ -51,16 +51,11 @@ impl Shape {
             Some("") => Problem::Empty,
             Some(suffix) if suffix.len() > self.suffix_chars_max => Problem::TooLong,
             Some(suffix) => match suffix.bytes().position(|byte| !self.alphabet.holds(byte)) {
-                Some(at) => Problem::Character {
-                    byte_index: self.prefix.len() + at,
-                },
+                Some(at) => Problem::Character { byte_index: self.prefix.len() + at },
                 None => return Ok(()),
             },
         };
-        Err(ParseIdError {
-            shape: self,
-            problem,
-        })
+        Err(ParseIdError { shape: self, problem })
     }
 }
 

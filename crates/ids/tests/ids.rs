@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use belljar_ids::{
-    BatchId, ContainerId, FileId, IdSource, KeyId, MessageId, PageToken, Problem, RequestId,
-    SeededIds, ServerToolUseId, SkillId, SkillVersionId, ToolUseId,
+    BatchId, ContainerId, FileId, IdSource, KeyId, MessageId, PageToken, Problem, RequestId, SeededIds,
+    ServerToolUseId, SkillId, SkillVersionId, ToolUseId,
 };
 use proptest::prelude::*;
 
@@ -69,11 +69,7 @@ fn server_tool_use_ids_may_hold_underscores() {
     ];
     for (text, expected) in cases {
         let parsed = text.parse::<ServerToolUseId>();
-        assert_eq!(
-            parsed.map(|_| ()).map_err(|e| e.problem()),
-            expected,
-            "{text}"
-        );
+        assert_eq!(parsed.map(|_| ()).map_err(|e| e.problem()), expected, "{text}");
     }
 }
 
@@ -95,28 +91,16 @@ fn tool_use_ids_are_whatever_an_upstream_makes_them() {
     ];
     for (text, expected) in cases {
         let parsed = text.parse::<ToolUseId>();
-        assert_eq!(
-            parsed.map(|_| ()).map_err(|e| e.problem()),
-            expected,
-            "{text:.40}"
-        );
+        assert_eq!(parsed.map(|_| ()).map_err(|e| e.problem()), expected, "{text:.40}");
     }
-    assert_eq!(
-        ToolUseId::mint(&mut SeededIds::new(1))
-            .as_str()
-            .find("toolu_01"),
-        Some(0)
-    );
+    assert_eq!(ToolUseId::mint(&mut SeededIds::new(1)).as_str().find("toolu_01"), Some(0));
 }
 
 #[test]
 fn errors_say_what_was_expected_and_not_what_came() {
     let came = format!("file_{}", "SECRET/".repeat(1000));
     let error = came.parse::<FileId>().unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "not a file id: it is too long; expected file_[A-Za-z0-9]{1,64}"
-    );
+    assert_eq!(error.to_string(), "not a file id: it is too long; expected file_[A-Za-z0-9]{1,64}");
     let error = "file_a/b".parse::<FileId>().unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -130,12 +114,7 @@ fn json_is_the_text_and_is_checked() {
     let id: FileId = serde_json::from_str("\"file_01Example\"").unwrap();
     assert_eq!(serde_json::to_string(&id).unwrap(), "\"file_01Example\"");
     // An escape makes serde hand over an owned text instead of a borrowed one.
-    assert_eq!(
-        serde_json::from_str::<FileId>("\"file_\\u0030\\u0031\"")
-            .unwrap()
-            .as_str(),
-        "file_01"
-    );
+    assert_eq!(serde_json::from_str::<FileId>("\"file_\\u0030\\u0031\"").unwrap().as_str(), "file_01");
     let error = serde_json::from_str::<FileId>("\"file_../x\"").unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -162,11 +141,7 @@ struct Played(Vec<u8>);
 impl IdSource for Played {
     fn fill(&mut self, bytes: &mut [u8]) {
         for byte in bytes {
-            *byte = if self.0.is_empty() {
-                0
-            } else {
-                self.0.remove(0)
-            };
+            *byte = if self.0.is_empty() { 0 } else { self.0.remove(0) };
         }
     }
 }
@@ -200,10 +175,7 @@ fn every_base58_character_is_about_as_likely() {
             *counts.entry(character).or_default() += 1;
         }
     }
-    assert_eq!(
-        counts.keys().collect::<String>(),
-        "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
-    );
+    assert_eq!(counts.keys().collect::<String>(), "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz");
     // 7586 expected for each, standard deviation 86: six of them either way.
     let expected = ids * 22 / 58;
     for (character, count) in counts {
@@ -216,10 +188,7 @@ fn page_tokens_carry_a_payload() {
     let token = PageToken::carrying("00ff").unwrap();
     assert_eq!(token.as_str(), "page_00ff");
     assert_eq!(token.payload(), "00ff");
-    assert_eq!(
-        PageToken::carrying("").unwrap_err().problem(),
-        Problem::Empty
-    );
+    assert_eq!(PageToken::carrying("").unwrap_err().problem(), Problem::Empty);
 }
 
 proptest! {

@@ -45,23 +45,13 @@ pub(crate) struct CacheLock {
 impl Cache {
     /// Makes what is missing. Refuses a directory that another user could change: what lies in it gets mounted.
     pub(crate) fn open(root: &Path) -> Result<Self, ImageError> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(root)
-            .doing("making", root)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(root).doing("making", root)?;
         let meta = fs::metadata(root).doing("reading", root)?;
         let mode = meta.permissions().mode() & 0o7777;
         if meta.uid() != geteuid().as_raw() || mode & 0o022 != 0 {
-            return Err(ImageError::CacheNotOurs {
-                path: root.to_owned(),
-                owner: meta.uid(),
-                mode,
-            });
+            return Err(ImageError::CacheNotOurs { path: root.to_owned(), owner: meta.uid(), mode });
         }
-        let cache = Self {
-            root: fs::canonicalize(root).doing("resolving", root)?,
-        };
+        let cache = Self { root: fs::canonicalize(root).doing("resolving", root)? };
         for name in ["images", "names", "recipes", "build", "trees", "log"] {
             make_dir(&cache.root.join(name))?;
         }
@@ -123,13 +113,7 @@ impl Cache {
         let mut waiting = false;
         while flock(&file, FlockOperation::NonBlockingLockExclusive)
             .map(|()| false)
-            .or_else(|errno| {
-                if errno == rustix::io::Errno::WOULDBLOCK {
-                    Ok(true)
-                } else {
-                    Err(errno)
-                }
-            })
+            .or_else(|errno| if errno == rustix::io::Errno::WOULDBLOCK { Ok(true) } else { Err(errno) })
             .doing("locking", &path)?
         {
             if !waiting {
@@ -146,14 +130,8 @@ impl Cache {
         rustix::fs::futimens(
             &file,
             &rustix::fs::Timestamps {
-                last_access: rustix::fs::Timespec {
-                    tv_sec: 0,
-                    tv_nsec: rustix::fs::UTIME_NOW,
-                },
-                last_modification: rustix::fs::Timespec {
-                    tv_sec: 0,
-                    tv_nsec: rustix::fs::UTIME_NOW,
-                },
+                last_access: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
+                last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW },
             },
         )
         .doing("touching", &path)?;
@@ -171,22 +149,13 @@ impl CacheLock {
 /// Opens a file to be locked, readable and writable by this user only.
 pub(crate) fn open_lock_file(path: &Path) -> Result<File, ImageError> {
     use std::os::unix::fs::OpenOptionsExt;
-    File::options()
-        .create(true)
-        .truncate(false)
-        .read(true)
-        .write(true)
-        .mode(0o600)
-        .open(path)
-        .doing("opening", path)
+    File::options().create(true).truncate(false).read(true).write(true).mode(0o600).open(path).doing("opening", path)
 }
 
 /// Makes one directory, unless it is there.
 pub(crate) fn make_dir(path: &Path) -> Result<(), ImageError> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-            Err(ImageError::io("making", path, error))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(ImageError::io("making", path, error)),
         _ => Ok(()),
     }
 }
@@ -195,20 +164,14 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), ImageError> {
 pub(crate) fn write_whole(path: &Path, content: &[u8]) -> Result<(), ImageError> {
     let parent = path.parent().unwrap_or(Path::new("/"));
     let mut file = tempfile::NamedTempFile::new_in(parent).doing("making a file in", parent)?;
-    file.write_all(content)
-        .and_then(|()| file.as_file().sync_all())
-        .doing("writing", path)?;
-    file.persist(path)
-        .map_err(|error| error.error)
-        .doing("renaming", path)?;
+    file.write_all(content).and_then(|()| file.as_file().sync_all()).doing("writing", path)?;
+    file.persist(path).map_err(|error| error.error).doing("renaming", path)?;
     sync_dir(parent)
 }
 
 /// Makes renames in a directory survive a power cut.
 pub(crate) fn sync_dir(path: &Path) -> Result<(), ImageError> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .doing("syncing", path)
+    File::open(path).and_then(|dir| dir.sync_all()).doing("syncing", path)
 }
 
 /// Reads a small file; `None` if there is none.
@@ -219,14 +182,9 @@ pub(crate) fn read_small(path: &Path) -> Result<Option<Vec<u8>>, ImageError> {
         Err(error) => return Err(ImageError::io("opening", path, error)),
     };
     let mut content = Vec::new();
-    file.take(RECORD_BYTES_MAX + 1)
-        .read_to_end(&mut content)
-        .doing("reading", path)?;
+    file.take(RECORD_BYTES_MAX + 1).read_to_end(&mut content).doing("reading", path)?;
     if content.len() as u64 > RECORD_BYTES_MAX {
-        return Err(ImageError::BadRecord {
-            path: path.to_owned(),
-            problem: "too big".into(),
-        });
+        return Err(ImageError::BadRecord { path: path.to_owned(), problem: "too big".into() });
     }
     Ok(Some(content))
 }
@@ -238,8 +196,7 @@ pub(crate) fn read_digest(path: &Path) -> Result<Option<Digest>, ImageError> {
     };
     let text = String::from_utf8_lossy(&content);
     let digest = text.trim_end().parse();
-    digest.map(Some).map_err(|_| ImageError::BadRecord {
-        path: path.to_owned(),
-        problem: "does not hold a digest".into(),
-    })
+    digest
+        .map(Some)
+        .map_err(|_| ImageError::BadRecord { path: path.to_owned(), problem: "does not hold a digest".into() })
 }

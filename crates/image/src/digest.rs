@@ -139,14 +139,7 @@ mod tests {
     #[test]
     fn refuses_what_is_not_a_digest() {
         let upper = EMPTY.to_uppercase();
-        for text in [
-            "",
-            "sha256:",
-            &EMPTY[1..],
-            "sha512:00",
-            &upper,
-            "../../../../../../../etc/passwd",
-        ] {
+        for text in ["", "sha256:", &EMPTY[1..], "sha512:00", &upper, "../../../../../../../etc/passwd"] {
             assert_eq!(text.parse::<Digest>(), Err(NotADigest), "{text}");
         }
     }

@@ -174,10 +174,7 @@ pub struct Requirement {
 fn missing_text(missing: &[Requirement]) -> String {
     let mut packages: Vec<&str> = missing.iter().map(|m| m.package).collect();
     packages.dedup();
-    let list: Vec<String> = missing
-        .iter()
-        .map(|m| format!("{} ({})", m.what, m.purpose))
-        .collect();
+    let list: Vec<String> = missing.iter().map(|m| format!("{} ({})", m.what, m.purpose)).collect();
     format!(
         "missing on this machine: {}; get it with: apt-get install --no-install-recommends {}",
         list.join(", "),
@@ -205,11 +202,7 @@ impl ImageError {
     }
 
     pub(crate) fn io(doing: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
-        Self::Io {
-            doing,
-            path: path.to_owned(),
-            source: source.into(),
-        }
+        Self::Io { doing, path: path.to_owned(), source: source.into() }
     }
 }
 

@@ -109,23 +109,15 @@ pub struct Monitor {
 
 impl fmt::Debug for Monitor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Monitor")
-            .field("cancelled", &self.cancel.is_cancelled())
-            .finish_non_exhaustive()
+        f.debug_struct("Monitor").field("cancelled", &self.cancel.is_cancelled()).finish_non_exhaustive()
     }
 }
 
 impl Monitor {
     /// `on_event` is called from several threads and must not block. Cancelling `cancel` ends the operation with
     /// [`ImageError::Interrupted`] once its programs are gone.
-    pub fn new(
-        on_event: impl Fn(ImageEvent) + Send + Sync + 'static,
-        cancel: CancellationToken,
-    ) -> Self {
-        Self {
-            on_event: Arc::new(on_event),
-            cancel,
-        }
+    pub fn new(on_event: impl Fn(ImageEvent) + Send + Sync + 'static, cancel: CancellationToken) -> Self {
+        Self { on_event: Arc::new(on_event), cancel }
     }
 
     /// Nobody listens and nobody stops it.
@@ -143,23 +135,13 @@ impl Monitor {
 
     /// For loops in blocking code.
     pub(crate) fn go_on(&self) -> Result<(), ImageError> {
-        if self.cancel.is_cancelled() {
-            Err(ImageError::Interrupted)
-        } else {
-            Ok(())
-        }
+        if self.cancel.is_cancelled() { Err(ImageError::Interrupted) } else { Ok(()) }
     }
 
     /// Announces a phase; the returned meter announces its end.
     pub(crate) fn start(&self, phase: Phase, bytes_total: Option<u64>) -> Meter {
         self.emit(ImageEvent::Started { phase, bytes_total });
-        Meter {
-            monitor: self.clone(),
-            phase,
-            started: std::time::Instant::now(),
-            bytes: 0,
-            told: 0,
-        }
+        Meter { monitor: self.clone(), phase, started: std::time::Instant::now(), bytes: 0, told: 0 }
     }
 }
 
@@ -184,10 +166,7 @@ impl Meter {
         self.bytes = bytes;
         if bytes.saturating_sub(self.told) >= Self::STEP_BYTES {
             self.told = bytes;
-            self.monitor.emit(ImageEvent::Progressed {
-                phase: self.phase,
-                bytes,
-            });
+            self.monitor.emit(ImageEvent::Progressed { phase: self.phase, bytes });
         }
     }
 
@@ -197,10 +176,6 @@ impl Meter {
 
     pub(crate) fn finish(self) {
         let elapsed = self.started.elapsed();
-        self.monitor.emit(ImageEvent::Finished {
-            phase: self.phase,
-            bytes: self.bytes,
-            elapsed,
-        });
+        self.monitor.emit(ImageEvent::Finished { phase: self.phase, bytes: self.bytes, elapsed });
     }
 }

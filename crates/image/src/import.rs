@@ -24,11 +24,7 @@ pub struct ImportOptions {
 }
 
 /// Unpacks, packs, names.
-pub(crate) async fn import(
-    cache: &Cache,
-    options: &ImportOptions,
-    monitor: &Monitor,
-) -> Result<Made, ImageError> {
+pub(crate) async fn import(cache: &Cache, options: &ImportOptions, monitor: &Monitor) -> Result<Made, ImageError> {
     let source = Source::detect(&options.source)?;
     program::require(&[MKFS]).await?;
     let _lock = cache.lock(monitor).await?;
@@ -56,15 +52,8 @@ async fn import_at(
     let unpacked = tokio::task::spawn_blocking(move || unpack_source(&source, &to, limits, &inner));
     let (dropped, origin) = unpacked.await.doing("unpacking", &options.source)??;
     let record = pack::pack(cache, root, IMPORT_EPOCH_S, origin, log, monitor).await?;
-    cache::write_whole(
-        &cache.name(&options.name),
-        format!("{}\n", record.digest).as_bytes(),
-    )?;
-    Ok(Made {
-        record,
-        reused: false,
-        dropped,
-    })
+    cache::write_whole(&cache.name(&options.name), format!("{}\n", record.digest).as_bytes())?;
+    Ok(Made { record, reused: false, dropped })
 }
 
 /// Gives how many entries were left out.
@@ -76,16 +65,10 @@ fn unpack_source(
 ) -> Result<(u64, Origin), ImageError> {
     let mut meter = monitor.start(Phase::Unpack, None);
     let done = match source {
-        Source::Dir(path) => (
-            unpack::unpack_dir(path, root, limits, monitor, &mut meter)?,
-            Origin::Directory,
-        ),
+        Source::Dir(path) => (unpack::unpack_dir(path, root, limits, monitor, &mut meter)?, Origin::Directory),
         Source::Tar(path) => {
             let archive = unpack::digest_of(path, monitor)?;
-            (
-                unpack::unpack_tar(path, root, limits, monitor, &mut meter)?,
-                Origin::Tar { archive },
-            )
+            (unpack::unpack_tar(path, root, limits, monitor, &mut meter)?, Origin::Tar { archive })
         }
         Source::Oci(path) => {
             let (dropped, manifest) = unpack::unpack_oci(path, root, limits, monitor, &mut meter)?;

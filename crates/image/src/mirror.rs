@@ -27,18 +27,13 @@ impl Mirrors {
         };
         parts.sort();
         files.extend(parts);
-        let texts = files
-            .iter()
-            .filter_map(|path| fs::read_to_string(path).ok());
+        let texts = files.iter().filter_map(|path| fs::read_to_string(path).ok());
         Self::of_uris(texts.flat_map(|text| uris(&text)))
     }
 
     /// With one archive given by the operator; security updates come from the usual place.
     pub(crate) fn given(archive: &str) -> Self {
-        Self {
-            archive: archive.into(),
-            security: SECURITY.into(),
-        }
+        Self { archive: archive.into(), security: SECURITY.into() }
     }
 
     fn of_uris(uris: impl Iterator<Item = String>) -> Self {
@@ -80,11 +75,7 @@ fn uris(text: &str) -> Vec<String> {
         let Some(rest) = line.strip_prefix("deb ").map(str::trim_start) else {
             continue;
         };
-        let rest = if rest.starts_with('[') {
-            rest.split_once(']').map_or("", |(_, rest)| rest)
-        } else {
-            rest
-        };
+        let rest = if rest.starts_with('[') { rest.split_once(']').map_or("", |(_, rest)| rest) } else { rest };
         let words: Vec<&str> = rest.split_whitespace().collect();
         if let [uri, _suite, components @ ..] = words.as_slice()
             && components.contains(&"main")
@@ -113,52 +104,27 @@ mod tests {
 
     #[test]
     fn host_configurations() {
-        let usual = (
-            "http://deb.debian.org/debian",
-            "http://deb.debian.org/debian-security",
-        );
+        let usual = ("http://deb.debian.org/debian", "http://deb.debian.org/debian-security");
         let cases = [
             ("", usual),
-            (
-                "deb http://mirror.example/debian bookworm main\n",
-                ("http://mirror.example/debian", usual.1),
-            ),
+            ("deb http://mirror.example/debian bookworm main\n", ("http://mirror.example/debian", usual.1)),
             (
                 "deb [arch=amd64 signed-by=/x] https://m.example/debian/ bookworm main contrib\n\
                  deb https://s.example/debian-security bookworm-security main",
-                (
-                    "https://m.example/debian",
-                    "https://s.example/debian-security",
-                ),
+                ("https://m.example/debian", "https://s.example/debian-security"),
             ),
             (
                 "Types: deb\nURIs: http://a.example/debian http://b.example/debian\nSuites: trixie\nComponents: main\n",
                 ("http://a.example/debian", usual.1),
             ),
-            (
-                "# deb http://commented.example/debian x main\ndeb-src http://src.example/debian x main\n",
-                usual,
-            ),
+            ("# deb http://commented.example/debian x main\ndeb-src http://src.example/debian x main\n", usual),
             ("deb http://archive.ubuntu.com/ubuntu noble main\n", usual),
-            (
-                "deb https://third.example/linux/debian bookworm stable\n",
-                usual,
-            ),
-            (
-                "deb cdrom:[Debian]/debian bookworm main\ndeb file:/srv/debian x main\n",
-                usual,
-            ),
+            ("deb https://third.example/linux/debian bookworm stable\n", usual),
+            ("deb cdrom:[Debian]/debian bookworm main\ndeb file:/srv/debian x main\n", usual),
         ];
         for (text, (archive, security)) in cases {
             let found = Mirrors::of_uris(uris(text).into_iter());
-            assert_eq!(
-                found,
-                Mirrors {
-                    archive: archive.into(),
-                    security: security.into()
-                },
-                "{text}"
-            );
+            assert_eq!(found, Mirrors { archive: archive.into(), security: security.into() }, "{text}");
         }
     }
 }

@@ -103,12 +103,7 @@ pub(crate) async fn mount(
     }
     let path = unpacked(cache, digest, monitor).await?;
     let owner_base = geteuid().is_root().then_some(OWNER_BASE);
-    Ok(Mounted {
-        path,
-        digest,
-        owner_base,
-        held: None,
-    })
+    Ok(Mounted { path, digest, owner_base, held: None })
 }
 
 enum Refused {
@@ -125,45 +120,23 @@ impl From<ImageError> for Refused {
 
 async fn mount_file(cache: &Cache, run_dir: &Path, digest: Digest) -> Result<Mounted, Refused> {
     // 0755: a container's own user has to pass through.
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(run_dir)
-        .doing("making", run_dir)?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(run_dir).doing("making", run_dir)?;
     let meta = fs::metadata(run_dir).doing("reading", run_dir)?;
     if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
         let (owner, mode) = (meta.uid(), meta.mode() & 0o7777);
-        return Err(ImageError::CacheNotOurs {
-            path: run_dir.to_owned(),
-            owner,
-            mode,
-        }
-        .into());
+        return Err(ImageError::CacheNotOurs { path: run_dir.to_owned(), owner, mode }.into());
     }
     let path = run_dir.join(digest.hex());
     let moment = locked(run_dir.join("lock"), FlockOperation::LockExclusive).await?;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&path)
-        .doing("making", &path)?;
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).doing("making", &path)?;
     if !is_mounted(&path)? {
         mount_at(&cache.image(&digest), &path).await?;
     }
     // Nobody has it alone but under the lock that we hold: this does not wait.
-    let users = locked(
-        run_dir.join(format!("{}.lock", digest.hex())),
-        FlockOperation::LockShared,
-    )
-    .await?;
+    let users = locked(run_dir.join(format!("{}.lock", digest.hex())), FlockOperation::LockShared).await?;
     flock(&moment, FlockOperation::Unlock).doing("unlocking", run_dir)?;
     let held = Some(Held { moment, users });
-    Ok(Mounted {
-        path,
-        digest,
-        owner_base: Some(OWNER_BASE),
-        held,
-    })
+    Ok(Mounted { path, digest, owner_base: Some(OWNER_BASE), held })
 }
 
 /// Waits for a lock that others hold for moments only.
@@ -193,21 +166,11 @@ async fn mount_at(file: &Path, path: &Path) -> Result<(), Refused> {
         Err(errno) => return Err(ImageError::io("mounting", file, errno).into()),
     }
     let (file_text, path_text) = (file.to_string_lossy(), path.to_string_lossy());
-    let line = [
-        "mount",
-        "-t",
-        "erofs",
-        "-o",
-        "ro,nosuid,nodev,loop",
-        &file_text,
-        &path_text,
-    ];
+    let line = ["mount", "-t", "erofs", "-o", "ro,nosuid,nodev,loop", &file_text, &path_text];
     if program::works(&line).await {
         return Ok(());
     }
-    Err(Refused::Impossible(
-        "neither mounting the file nor a loop device works".into(),
-    ))
+    Err(Refused::Impossible("neither mounting the file nor a loop device works".into()))
 }
 
 /// The image's tree in the cache, unpacked now if it is not there.
@@ -225,11 +188,7 @@ async fn unpacked(cache: &Cache, digest: Digest, monitor: &Monitor) -> Result<Pa
     unpack::remove_tree(&half)?;
     let log = Log::create(cache.log("extract"))?;
     let mut meter = monitor.start(Phase::Extract, None);
-    let owner = if geteuid().is_root() {
-        "--preserve-owner"
-    } else {
-        "--no-preserve-owner"
-    };
+    let owner = if geteuid().is_root() { "--preserve-owner" } else { "--no-preserve-owner" };
     Program::clean("fsck.erofs")
         .path_arg("--extract=", &half)
         .arg("--preserve-perms")

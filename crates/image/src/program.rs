@@ -35,13 +35,8 @@ pub(crate) struct Log {
 impl Log {
     /// Begins the log anew.
     pub(crate) fn create(path: PathBuf) -> Result<Self, ImageError> {
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .append(true)
-            .read(true)
-            .open(&path)
-            .doing("opening", &path)?;
+        let file =
+            File::options().create(true).truncate(false).append(true).read(true).open(&path).doing("opening", &path)?;
         file.set_len(0).doing("emptying", &path)?;
         Ok(Self { path, file })
     }
@@ -83,25 +78,14 @@ impl Program {
     pub(crate) fn new(name: &str) -> Self {
         let mut command = Command::new(name);
         // Reproducibility is ours to decide: times come from the recipe.
-        command
-            .env_remove("SOURCE_DATE_EPOCH")
-            .env("LC_ALL", "C.UTF-8");
-        Self {
-            command,
-            name: name.into(),
-            stdin: Vec::new(),
-            grows: Grows::Unseen,
-        }
+        command.env_remove("SOURCE_DATE_EPOCH").env("LC_ALL", "C.UTF-8");
+        Self { command, name: name.into(), stdin: Vec::new(), grows: Grows::Unseen }
     }
 
     /// A program that sees nothing of our environment.
     pub(crate) fn clean(name: &str) -> Self {
         let mut program = Self::new(name);
-        program
-            .command
-            .env_clear()
-            .env("PATH", CLEAN_PATH)
-            .env("LC_ALL", "C.UTF-8");
+        program.command.env_clear().env("PATH", CLEAN_PATH).env("LC_ALL", "C.UTF-8");
         program
     }
 
@@ -144,63 +128,30 @@ impl Program {
     }
 
     /// Runs it to a successful end.
-    pub(crate) async fn run(
-        mut self,
-        log: &Log,
-        meter: &mut Meter,
-        monitor: &Monitor,
-    ) -> Result<(), ImageError> {
+    pub(crate) async fn run(mut self, log: &Log, meter: &mut Meter, monitor: &Monitor) -> Result<(), ImageError> {
         monitor.go_on()?;
-        let output = |file: &File| {
-            file.try_clone()
-                .map(Stdio::from)
-                .doing("sharing", &log.path)
-        };
+        let output = |file: &File| file.try_clone().map(Stdio::from).doing("sharing", &log.path);
         let log_start = log.file.metadata().doing("reading", &log.path)?.len();
         self.command
-            .stdin(if self.stdin.is_empty() {
-                Stdio::null()
-            } else {
-                Stdio::piped()
-            })
+            .stdin(if self.stdin.is_empty() { Stdio::null() } else { Stdio::piped() })
             .stdout(output(&log.file)?)
             .stderr(output(&log.file)?)
             .process_group(0)
             .kill_on_drop(true);
-        let mut child = self
-            .command
-            .spawn()
-            .doing("starting", Path::new(&self.name))?;
+        let mut child = self.command.spawn().doing("starting", Path::new(&self.name))?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin
-                .write_all(&self.stdin)
-                .await
-                .doing("writing to", Path::new(&self.name))?;
+            stdin.write_all(&self.stdin).await.doing("writing to", Path::new(&self.name))?;
         }
         let status = self.watch(&mut child, meter, monitor).await?;
         if status.success() {
             return Ok(());
         }
         let tail = log.tail(log_start).doing("reading", &log.path)?;
-        Err(ImageError::ProgramFailed {
-            program: self.name,
-            phase: meter.phase(),
-            status,
-            log: log.path.clone(),
-            tail,
-        })
+        Err(ImageError::ProgramFailed { program: self.name, phase: meter.phase(), status, log: log.path.clone(), tail })
     }
 
-    async fn watch(
-        &self,
-        child: &mut Child,
-        meter: &mut Meter,
-        monitor: &Monitor,
-    ) -> Result<ExitStatus, ImageError> {
-        let group = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw);
+    async fn watch(&self, child: &mut Child, meter: &mut Meter, monitor: &Monitor) -> Result<ExitStatus, ImageError> {
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -236,10 +187,7 @@ async fn stop(child: &mut Child, group: Option<Pid>) {
         }
     };
     signal(Signal::TERM);
-    if tokio::time::timeout(STOP_GRACE, child.wait())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(STOP_GRACE, child.wait()).await.is_err() {
         tracing::warn!("a program did not end when asked; killing its process group");
     }
     signal(Signal::KILL);
@@ -278,11 +226,7 @@ fn tree_bytes(mut pending: Vec<PathBuf>) -> u64 {
 
 /// Whether a program ends successfully; one that cannot be started does not.
 async fn succeeds(mut command: Command) -> bool {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.status().await.is_ok_and(|status| status.success())
 }
 
@@ -299,26 +243,15 @@ pub(crate) async fn works(line: &[&str]) -> bool {
 /// Whether a program of this name can be started at all, whatever it then says.
 pub(crate) async fn exists(name: &str) -> bool {
     let mut command = Command::new(name);
-    command
-        .arg("--help")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
+    command.arg("--help").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
     command.status().await.is_ok()
 }
 
 /// The programs that packing and unpacking images need.
-pub(crate) const MKFS: Requirement = Requirement {
-    what: "mkfs.erofs",
-    package: "erofs-utils",
-    purpose: "packs the root filesystem",
-};
-pub(crate) const FSCK: Requirement = Requirement {
-    what: "fsck.erofs",
-    package: "erofs-utils",
-    purpose: "unpacks an image for use without root",
-};
+pub(crate) const MKFS: Requirement =
+    Requirement { what: "mkfs.erofs", package: "erofs-utils", purpose: "packs the root filesystem" };
+pub(crate) const FSCK: Requirement =
+    Requirement { what: "fsck.erofs", package: "erofs-utils", purpose: "unpacks an image for use without root" };
 
 /// Fails with the list of those that are missing.
 pub(crate) async fn require(wanted: &[Requirement]) -> Result<(), ImageError> {
@@ -328,11 +261,7 @@ pub(crate) async fn require(wanted: &[Requirement]) -> Result<(), ImageError> {
             missing.push(*requirement);
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(ImageError::Missing(missing))
-    }
+    if missing.is_empty() { Ok(()) } else { Err(ImageError::Missing(missing)) }
 }
 
 #[cfg(test)]
@@ -350,26 +279,12 @@ mod tests {
         let log = Log::create(dir.path().join("log")).expect("a log");
         let monitor = Monitor::silent();
         let mut meter = monitor.start(Phase::Pack, None);
-        shell("echo before")
-            .run(&log, &mut meter, &monitor)
-            .await
-            .expect("succeeds");
+        shell("echo before").run(&log, &mut meter, &monitor).await.expect("succeeds");
         let program = shell("cat; echo two >&2; exit 3").stdin(b"one\n".to_vec());
-        let error = program
-            .run(&log, &mut meter, &monitor)
-            .await
-            .expect_err("fails");
-        let ImageError::ProgramFailed {
-            status, tail, log, ..
-        } = error
-        else {
-            panic!("{error:?}")
-        };
+        let error = program.run(&log, &mut meter, &monitor).await.expect_err("fails");
+        let ImageError::ProgramFailed { status, tail, log, .. } = error else { panic!("{error:?}") };
         assert_eq!((status.code(), tail.as_str()), (Some(3), "one\ntwo"));
-        assert_eq!(
-            fs::read_to_string(log).expect("reads"),
-            "before\none\ntwo\n"
-        );
+        assert_eq!(fs::read_to_string(log).expect("reads"), "before\none\ntwo\n");
     }
 
     #[tokio::test]
@@ -378,17 +293,9 @@ mod tests {
         let log = Log::create(dir.path().join("log")).expect("a log");
         let monitor = Monitor::silent();
         let mut meter = monitor.start(Phase::Pack, None);
-        let error = Program::new("no-such-program-here")
-            .run(&log, &mut meter, &monitor)
-            .await
-            .expect_err("fails");
-        let ImageError::Io { doing, source, .. } = error else {
-            panic!("{error:?}")
-        };
-        assert_eq!(
-            (doing, source.kind()),
-            ("starting", std::io::ErrorKind::NotFound)
-        );
+        let error = Program::new("no-such-program-here").run(&log, &mut meter, &monitor).await.expect_err("fails");
+        let ImageError::Io { doing, source, .. } = error else { panic!("{error:?}") };
+        assert_eq!((doing, source.kind()), ("starting", std::io::ErrorKind::NotFound));
         assert!(!exists("no-such-program-here").await);
         assert!(exists("/bin/sh").await);
     }
@@ -398,22 +305,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let log = Log::create(dir.path().join("log")).expect("a log");
         let fifo = dir.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RWXU,
-            0,
-        )
-        .expect("a FIFO");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .expect("a FIFO");
         let cancel = tokio_util::sync::CancellationToken::new();
         let monitor = Monitor::new(|_| {}, cancel.clone());
         let mut meter = monitor.start(Phase::Pack, None);
         // The grandchild ignores a polite request, and keeps the FIFO open for writing for as long as it lives.
-        let script = format!(
-            "(trap '' TERM; echo up; sleep 1000) >{} & wait",
-            fifo.display()
-        );
+        let script = format!("(trap '' TERM; echo up; sleep 1000) >{} & wait", fifo.display());
         let reader = tokio::task::spawn_blocking(move || {
             use std::io::BufRead;
             let mut lines = std::io::BufReader::new(File::open(fifo).expect("opens")).lines();

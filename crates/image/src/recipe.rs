@@ -22,13 +22,8 @@ pub(crate) const SETUP: &str = include_str!("../recipe/setup.sh");
 
 /// Digest of what the Debian phase is made from.
 pub(crate) fn debian_digest() -> Digest {
-    let parts = PartsDigest::default()
-        .part("builder", &BUILDER_VERSION.to_le_bytes())
-        .part("suite", SUITE.as_bytes());
-    parts
-        .part("debian list", DEBIAN_LIST.as_bytes())
-        .part("dpkg options", DPKG_OPTIONS.as_bytes())
-        .finish()
+    let parts = PartsDigest::default().part("builder", &BUILDER_VERSION.to_le_bytes()).part("suite", SUITE.as_bytes());
+    parts.part("debian list", DEBIAN_LIST.as_bytes()).part("dpkg options", DPKG_OPTIONS.as_bytes()).finish()
 }
 
 /// Digest of everything a build is made from, but for the state of Debian's archive on its day and the versions of
@@ -49,17 +44,12 @@ pub(crate) fn recipe_digest() -> Digest {
     for option in MKFS_OPTIONS {
         parts = parts.part("mkfs option", option.as_bytes());
     }
-    parts
-        .part("owner base", &OWNER_BASE.to_le_bytes())
-        .part("epoch", &BUILD_EPOCH_S.to_le_bytes())
-        .finish()
+    parts.part("owner base", &OWNER_BASE.to_le_bytes()).part("epoch", &BUILD_EPOCH_S.to_le_bytes()).finish()
 }
 
 /// Lines of a list of ours, without comments and blank lines.
 pub(crate) fn lines_of(list: &str) -> impl Iterator<Item = &str> {
-    list.lines()
-        .map(|line| line.split('#').next().unwrap_or_default().trim())
-        .filter(|line| !line.is_empty())
+    list.lines().map(|line| line.split('#').next().unwrap_or_default().trim()).filter(|line| !line.is_empty())
 }
 
 /// One locked wheel.
@@ -82,46 +72,23 @@ pub(crate) struct BadLock {
 pub(crate) fn parse_lock(text: &str) -> Result<BTreeMap<Digest, Pin>, BadLock> {
     let mut pins = BTreeMap::new();
     let mut names = std::collections::BTreeSet::new();
-    let mut lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
+    let mut lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     while let Some((index, line)) = lines.next() {
-        let bad = |problem| BadLock {
-            line: index + 1,
-            problem,
-        };
-        let spec = line
-            .strip_suffix(" \\")
-            .ok_or(bad("no continuation after the version"))?;
+        let bad = |problem| BadLock { line: index + 1, problem };
+        let spec = line.strip_suffix(" \\").ok_or(bad("no continuation after the version"))?;
         let (name, version) = spec.split_once("==").ok_or(bad("not name==version"))?;
-        let plain = |text: &str| {
-            text.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._-+!".contains(&b))
-                && !text.is_empty()
-        };
+        let plain =
+            |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-+!".contains(&b)) && !text.is_empty();
         if !plain(name) || !plain(version) {
             return Err(bad("a name or version with strange characters"));
         }
         let (_, hash) = lines.next().ok_or(bad("no hash"))?;
         let hash = hash.strip_prefix("    --hash=").ok_or(bad("no hash"))?;
-        let digest = hash
-            .strip_prefix("sha256:")
-            .and_then(|hex| hex.parse().ok())
-            .ok_or(bad("not one sha256 hash"))?;
+        let digest = hash.strip_prefix("sha256:").and_then(|hex| hex.parse().ok()).ok_or(bad("not one sha256 hash"))?;
         if !names.insert(name.to_ascii_lowercase()) {
             return Err(bad("the package is there twice"));
         }
-        if pins
-            .insert(
-                digest,
-                Pin {
-                    name: name.into(),
-                    version: version.into(),
-                },
-            )
-            .is_some()
-        {
+        if pins.insert(digest, Pin { name: name.into(), version: version.into() }).is_some() {
             return Err(bad("the hash is there twice"));
         }
     }
@@ -183,73 +150,26 @@ mod tests {
 
     #[test]
     fn good_lock() {
-        let text = format!(
-            "# comment\nnumpy==2.4.6 \\\n{}\n\nx-y==1!2+3 \\\n{}\n",
-            hash(A),
-            hash(B)
-        );
+        let text = format!("# comment\nnumpy==2.4.6 \\\n{}\n\nx-y==1!2+3 \\\n{}\n", hash(A), hash(B));
         let pins = parse_lock(&text).expect("good");
-        let found: Vec<(&str, &str)> = pins
-            .values()
-            .map(|p| (p.name.as_str(), p.version.as_str()))
-            .collect();
+        let found: Vec<(&str, &str)> = pins.values().map(|p| (p.name.as_str(), p.version.as_str())).collect();
         assert_eq!(found, [("numpy", "2.4.6"), ("x-y", "1!2+3")]);
     }
 
     #[test]
     fn bad_locks() {
         let cases = [
-            (
-                format!("numpy==1\n{}\n", hash(A)),
-                1,
-                "no continuation after the version",
-            ),
-            (
-                format!("numpy>=1 \\\n{}\n", hash(A)),
-                1,
-                "not name==version",
-            ),
-            (
-                format!("nu mpy==1 \\\n{}\n", hash(A)),
-                1,
-                "a name or version with strange characters",
-            ),
-            (
-                format!("numpy== \\\n{}\n", hash(A)),
-                1,
-                "a name or version with strange characters",
-            ),
-            (
-                format!("-r==x \\\nnumpy==1 \\\n{}\n", hash(A)),
-                1,
-                "no hash",
-            ),
+            (format!("numpy==1\n{}\n", hash(A)), 1, "no continuation after the version"),
+            (format!("numpy>=1 \\\n{}\n", hash(A)), 1, "not name==version"),
+            (format!("nu mpy==1 \\\n{}\n", hash(A)), 1, "a name or version with strange characters"),
+            (format!("numpy== \\\n{}\n", hash(A)), 1, "a name or version with strange characters"),
+            (format!("-r==x \\\nnumpy==1 \\\n{}\n", hash(A)), 1, "no hash"),
             ("numpy==1 \\\n".into(), 1, "no hash"),
-            (
-                "numpy==1 \\\n    --hash=sha256:00\n".into(),
-                1,
-                "not one sha256 hash",
-            ),
-            (
-                "numpy==1 \\\n    --hash=md5:00\n".into(),
-                1,
-                "not one sha256 hash",
-            ),
-            (
-                format!("numpy==1 \\\n{} \\\n{}\n", hash(A), hash(B)),
-                1,
-                "not one sha256 hash",
-            ),
-            (
-                format!("a==1 \\\n{}\nA==2 \\\n{}\n", hash(A), hash(B)),
-                3,
-                "the package is there twice",
-            ),
-            (
-                format!("a==1 \\\n{}\nb==2 \\\n{}\n", hash(A), hash(A)),
-                3,
-                "the hash is there twice",
-            ),
+            ("numpy==1 \\\n    --hash=sha256:00\n".into(), 1, "not one sha256 hash"),
+            ("numpy==1 \\\n    --hash=md5:00\n".into(), 1, "not one sha256 hash"),
+            (format!("numpy==1 \\\n{} \\\n{}\n", hash(A), hash(B)), 1, "not one sha256 hash"),
+            (format!("a==1 \\\n{}\nA==2 \\\n{}\n", hash(A), hash(B)), 3, "the package is there twice"),
+            (format!("a==1 \\\n{}\nb==2 \\\n{}\n", hash(A), hash(A)), 3, "the hash is there twice"),
         ];
         for (text, line, problem) in cases {
             assert_eq!(parse_lock(&text), Err(BadLock { line, problem }), "{text}");
@@ -263,17 +183,9 @@ mod tests {
         unique.sort_unstable();
         unique.dedup();
         assert_eq!(unique.len(), packages.len());
-        assert!(packages.iter().all(|name| {
-            name.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
-        }));
-        let reasons = DEBIAN_LIST
-            .lines()
-            .filter(|line| !line.is_empty() && !line.starts_with('#'));
-        assert!(
-            reasons.clone().all(|line| line.contains('#')),
-            "every package has its reason"
-        );
+        assert!(packages.iter().all(|name| { name.bytes().all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b)) }));
+        let reasons = DEBIAN_LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        assert!(reasons.clone().all(|line| line.contains('#')), "every package has its reason");
         assert!(lines_of(DPKG_OPTIONS).all(|line| line.starts_with("path-")));
     }
 

@@ -60,18 +60,12 @@ impl ImageRecord {
         let Some(text) = cache::read_small(&path)? else {
             return Ok(None);
         };
-        let record: Self =
-            serde_json::from_slice(&text).map_err(|error| ImageError::BadRecord {
-                path: path.clone(),
-                problem: error.to_string(),
-            })?;
+        let record: Self = serde_json::from_slice(&text)
+            .map_err(|error| ImageError::BadRecord { path: path.clone(), problem: error.to_string() })?;
         if record.digest == *digest {
             Ok(Some(record))
         } else {
-            Err(ImageError::BadRecord {
-                path,
-                problem: "is about another image".into(),
-            })
+            Err(ImageError::BadRecord { path, problem: "is about another image".into() })
         }
     }
 }

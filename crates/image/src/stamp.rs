@@ -52,15 +52,10 @@ impl Stamp {
 }
 
 /// Cheap check if there is a stamp that fits, else the full one.
-pub(crate) fn check(
-    cache: &Cache,
-    digest: &Digest,
-    monitor: &Monitor,
-) -> Result<Checked, ImageError> {
+pub(crate) fn check(cache: &Cache, digest: &Digest, monitor: &Monitor) -> Result<Checked, ImageError> {
     let path = cache.image(digest);
     let now = Stamp::of(&std::fs::metadata(&path).doing("reading", &path)?);
-    let noted = cache::read_small(&cache.stamp(digest))?
-        .and_then(|text| serde_json::from_slice::<Stamp>(&text).ok());
+    let noted = cache::read_small(&cache.stamp(digest))?.and_then(|text| serde_json::from_slice::<Stamp>(&text).ok());
     if noted == Some(now) {
         return Ok(Checked::ByStamp);
     }
@@ -68,11 +63,7 @@ pub(crate) fn check(
 }
 
 /// Hashes the whole file, and notes success.
-pub(crate) fn check_all(
-    cache: &Cache,
-    digest: &Digest,
-    monitor: &Monitor,
-) -> Result<(), ImageError> {
+pub(crate) fn check_all(cache: &Cache, digest: &Digest, monitor: &Monitor) -> Result<(), ImageError> {
     let path = cache.image(digest);
     let file = File::open(&path).doing("opening", &path)?;
     let before = Stamp::of(&file.metadata().doing("reading", &path)?);
@@ -84,11 +75,7 @@ pub(crate) fn check_all(
     meter.finish();
     let after = Stamp::of(&file.metadata().doing("reading", &path)?);
     if found != *digest || before != after {
-        return Err(ImageError::Damaged {
-            expected: *digest,
-            found,
-            path,
-        });
+        return Err(ImageError::Damaged { expected: *digest, found, path });
     }
     write(cache, digest, &after)
 }

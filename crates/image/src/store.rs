@@ -59,10 +59,7 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::CacheNotOurs`] if another user could change what is in it.
     pub fn open(cache_dir: impl AsRef<Path>) -> Result<Self, ImageError> {
-        Ok(Self {
-            cache: Cache::open(cache_dir.as_ref())?,
-            run_dir: RUN_DIR.into(),
-        })
+        Ok(Self { cache: Cache::open(cache_dir.as_ref())?, run_dir: RUN_DIR.into() })
     }
 
     /// Mounts images below `run_dir` instead of `/run/belljar/images`.
@@ -86,11 +83,7 @@ impl ImageStore {
             Some(digest) => digest,
             None => self.resolve_short(name_or_digest)?,
         };
-        if self.cache.image(&digest).is_file() {
-            Ok(ImageRef { digest })
-        } else {
-            Err(unknown())
-        }
+        if self.cache.image(&digest).is_file() { Ok(ImageRef { digest }) } else { Err(unknown()) }
     }
 
     fn resolve_short(&self, text: &str) -> Result<Digest, ImageError> {
@@ -99,9 +92,7 @@ impl ImageStore {
         found.retain(|digest| digest.hex().starts_with(digits));
         match found.as_slice() {
             [digest] if digits.len() >= SHORT_DIGEST_MIN => Ok(*digest),
-            [_, _, ..] if digits.len() >= SHORT_DIGEST_MIN => {
-                Err(ImageError::AmbiguousDigest(text.into()))
-            }
+            [_, _, ..] if digits.len() >= SHORT_DIGEST_MIN => Err(ImageError::AmbiguousDigest(text.into())),
             _ => Err(ImageError::UnknownImage(text.into())),
         }
     }
@@ -111,10 +102,7 @@ impl ImageStore {
         let mut digests = Vec::new();
         for entry in fs::read_dir(&dir).doing("reading", &dir)? {
             let name = entry.doing("reading", &dir)?.file_name();
-            if let Some(digest) = name
-                .to_str()
-                .and_then(|name| name.strip_suffix(".erofs")?.parse().ok())
-            {
+            if let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".erofs")?.parse().ok()) {
                 digests.push(digest);
             }
         }
@@ -134,12 +122,7 @@ impl ImageStore {
                 let path = self.cache.image(&digest);
                 let size_bytes = fs::metadata(&path).doing("reading", &path)?.len();
                 let record = ImageRecord::read(&self.cache, &digest)?;
-                Ok(ImageListing {
-                    digest,
-                    names: names.remove(&digest).unwrap_or_default(),
-                    size_bytes,
-                    record,
-                })
+                Ok(ImageListing { digest, names: names.remove(&digest).unwrap_or_default(), size_bytes, record })
             })
             .collect()
     }
@@ -150,11 +133,7 @@ impl ImageStore {
         for entry in fs::read_dir(&dir).doing("reading", &dir)? {
             let entry = entry.doing("reading", &dir)?;
             // Anything else is a file that is being written.
-            let Some(name) = entry
-                .file_name()
-                .to_str()
-                .and_then(|name| name.parse().ok())
-            else {
+            let Some(name) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
                 continue;
             };
             if let Some(digest) = cache::read_digest(&entry.path())? {
@@ -171,8 +150,7 @@ impl ImageStore {
     /// [`ImageError::Damaged`] if the bytes are not those of the digest.
     pub async fn verify(&self, image: &ImageRef, monitor: &Monitor) -> Result<(), ImageError> {
         let (cache, digest, inner) = (self.cache.clone(), image.digest, monitor.clone());
-        let checked =
-            tokio::task::spawn_blocking(move || stamp::check_all(&cache, &digest, &inner));
+        let checked = tokio::task::spawn_blocking(move || stamp::check_all(&cache, &digest, &inner));
         checked.await.doing("checking", self.cache.root())?
     }
 
@@ -202,11 +180,7 @@ impl ImageStore {
     /// # Errors
     /// [`ImageError::Missing`] and [`ImageError::MachineCannot`] before anything is done;
     /// [`ImageError::ProgramFailed`], [`ImageError::Interrupted`].
-    pub async fn build(
-        &self,
-        options: &BuildOptions,
-        monitor: &Monitor,
-    ) -> Result<Made, ImageError> {
+    pub async fn build(&self, options: &BuildOptions, monitor: &Monitor) -> Result<Made, ImageError> {
         build::build(&self.cache, options, monitor).await
     }
 
@@ -214,11 +188,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// [`ImageError::BadArchive`] for everything that an archive may not contain; [`ImageError::Interrupted`].
-    pub async fn import(
-        &self,
-        options: &ImportOptions,
-        monitor: &Monitor,
-    ) -> Result<Made, ImageError> {
+    pub async fn import(&self, options: &ImportOptions, monitor: &Monitor) -> Result<Made, ImageError> {
         import::import(&self.cache, options, monitor).await
     }
 }

@@ -6,22 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use belljar_image::{
-    CancellationToken, Checked, ImageError, ImageEvent, ImageName, ImageStore, ImportOptions, Made,
-    Monitor, OWNER_BASE, Origin, Phase, UnpackLimits,
+    CancellationToken, Checked, ImageError, ImageEvent, ImageName, ImageStore, ImportOptions, Made, Monitor,
+    OWNER_BASE, Origin, Phase, UnpackLimits,
 };
 
 /// The tests here pack real images. Without mkfs.erofs they say so, and where CI runs them they fail.
 fn can_pack() -> bool {
-    let found = std::process::Command::new("mkfs.erofs")
-        .arg("--help")
-        .output()
-        .is_ok();
+    let found = std::process::Command::new("mkfs.erofs").arg("--help").output().is_ok();
     if !found {
-        assert_ne!(
-            std::env::var("CI").as_deref(),
-            Ok("true"),
-            "mkfs.erofs is missing: apt-get install erofs-utils"
-        );
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "mkfs.erofs is missing: apt-get install erofs-utils");
         eprintln!("SKIP: mkfs.erofs is missing: apt-get install erofs-utils");
     }
     found
@@ -35,17 +28,11 @@ struct Home {
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
-        let store = ImageStore::open(dir.path().join("cache"))
-            .expect("opens")
-            .with_run_dir(dir.path().join("run"));
+        let store = ImageStore::open(dir.path().join("cache")).expect("opens").with_run_dir(dir.path().join("run"));
         let source = dir.path().join("source");
         fs::create_dir_all(source.join("usr/bin")).expect("makes");
         fs::write(source.join("usr/bin/tool"), "#!/bin/sh\n").expect("writes");
-        fs::set_permissions(
-            source.join("usr/bin/tool"),
-            fs::Permissions::from_mode(0o755),
-        )
-        .expect("a mode");
+        fs::set_permissions(source.join("usr/bin/tool"), fs::Permissions::from_mode(0o755)).expect("a mode");
         std::os::unix::fs::symlink("usr/bin", source.join("bin")).expect("links");
         Self { dir, store }
     }
@@ -60,11 +47,7 @@ impl Home {
 
     async fn import(&self, source: &Path, name: &str) -> Result<Made, ImageError> {
         let name = name.parse::<ImageName>().expect("a name");
-        let options = ImportOptions {
-            source: source.to_owned(),
-            name,
-            limits: UnpackLimits::default(),
-        };
+        let options = ImportOptions { source: source.to_owned(), name, limits: UnpackLimits::default() };
         self.store.import(&options, &Monitor::silent()).await
     }
 }
@@ -85,49 +68,23 @@ async fn an_imported_directory_is_listed_resolved_and_verified() {
     let listed = home.store.list().expect("lists");
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].digest, digest);
-    assert_eq!(
-        listed[0].names,
-        ["tiny".parse::<ImageName>().expect("a name")]
-    );
+    assert_eq!(listed[0].names, ["tiny".parse::<ImageName>().expect("a name")]);
     assert_eq!(listed[0].record.as_ref(), Some(&made.record));
 
     let hex = digest.hex();
-    for text in [
-        "tiny",
-        &hex,
-        &digest.to_string(),
-        &hex[..8],
-        &format!("sha256:{}", &hex[..12]),
-    ] {
+    for text in ["tiny", &hex, &digest.to_string(), &hex[..8], &format!("sha256:{}", &hex[..12])] {
         assert_eq!(home.store.resolve(text).expect(text).digest(), digest);
     }
     for text in ["default", &hex[..7], "", "../images", "ffffffffffff"] {
-        assert!(
-            matches!(home.store.resolve(text), Err(ImageError::UnknownImage(ref t)) if t == text),
-            "{text}"
-        );
+        assert!(matches!(home.store.resolve(text), Err(ImageError::UnknownImage(ref t)) if t == text), "{text}");
     }
 
     let image = home.store.resolve("tiny").expect("resolves");
-    home.store
-        .verify(&image, &Monitor::silent())
-        .await
-        .expect("is whole");
-    assert_eq!(
-        home.store
-            .check(&image, &Monitor::silent())
-            .await
-            .expect("is whole"),
-        Checked::ByStamp
-    );
+    home.store.verify(&image, &Monitor::silent()).await.expect("is whole");
+    assert_eq!(home.store.check(&image, &Monitor::silent()).await.expect("is whole"), Checked::ByStamp);
     // Half-made things are gone.
     assert_eq!(fs::read_dir(home.images()).expect("reads").count(), 3);
-    assert_eq!(
-        fs::read_dir(home.dir.path().join("cache/build"))
-            .expect("reads")
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(home.dir.path().join("cache/build")).expect("reads").count(), 0);
 }
 
 #[tokio::test]
@@ -151,14 +108,8 @@ async fn the_same_content_is_the_same_image() {
     fs::write(home.source().join("more"), "more").expect("writes");
     let three = home.import(&home.source(), "one").await.expect("imports");
     assert_ne!(three.record.digest, one.record.digest);
-    assert_eq!(
-        home.store.resolve("one").expect("resolves").digest(),
-        three.record.digest
-    );
-    assert_eq!(
-        home.store.resolve("two").expect("resolves").digest(),
-        one.record.digest
-    );
+    assert_eq!(home.store.resolve("one").expect("resolves").digest(), three.record.digest);
+    assert_eq!(home.store.resolve("two").expect("resolves").digest(), one.record.digest);
 }
 
 #[tokio::test]
@@ -169,32 +120,16 @@ async fn a_changed_image_is_never_used() {
     let home = Home::new();
     home.import(&home.source(), "tiny").await.expect("imports");
     let image = home.store.resolve("tiny").expect("resolves");
-    let file = home
-        .images()
-        .join(format!("{}.erofs", image.digest().hex()));
+    let file = home.images().join(format!("{}.erofs", image.digest().hex()));
     let silent = Monitor::silent();
 
     // Touched, but the same: the stamp no longer fits, the bytes do.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("a mode");
-    assert_eq!(
-        home.store.check(&image, &silent).await.expect("whole"),
-        Checked::ByDigest
-    );
-    assert_eq!(
-        home.store.check(&image, &silent).await.expect("whole"),
-        Checked::ByStamp
-    );
+    assert_eq!(home.store.check(&image, &silent).await.expect("whole"), Checked::ByDigest);
+    assert_eq!(home.store.check(&image, &silent).await.expect("whole"), Checked::ByStamp);
     // A stamp that makes no sense costs a full check.
-    fs::write(
-        home.images()
-            .join(format!("{}.stamp", image.digest().hex())),
-        "{",
-    )
-    .expect("writes");
-    assert_eq!(
-        home.store.check(&image, &silent).await.expect("whole"),
-        Checked::ByDigest
-    );
+    fs::write(home.images().join(format!("{}.stamp", image.digest().hex())), "{").expect("writes");
+    assert_eq!(home.store.check(&image, &silent).await.expect("whole"), Checked::ByDigest);
 
     // One byte, with size and modification time set back.
     let before = fs::metadata(&file).expect("reads");
@@ -203,42 +138,20 @@ async fn a_changed_image_is_never_used() {
     bytes[last] ^= 1;
     fs::write(&file, &bytes).expect("writes");
     let modified = before.modified().expect("a time");
-    fs::File::options()
-        .write(true)
-        .open(&file)
-        .expect("opens")
-        .set_modified(modified)
-        .expect("a time");
+    fs::File::options().write(true).open(&file).expect("opens").set_modified(modified).expect("a time");
     for result in [
         home.store.check(&image, &silent).await.map(drop),
         home.store.verify(&image, &silent).await,
         home.store.mount(&image, &silent).await.map(drop),
     ] {
-        let Err(ImageError::Damaged {
-            expected,
-            found,
-            path,
-        }) = result
-        else {
-            panic!("{result:?}")
-        };
-        assert_eq!(
-            (expected, found, path),
-            (
-                image.digest(),
-                belljar_image::Digest::of(&bytes),
-                file.clone()
-            )
-        );
+        let Err(ImageError::Damaged { expected, found, path }) = result else { panic!("{result:?}") };
+        assert_eq!((expected, found, path), (image.digest(), belljar_image::Digest::of(&bytes), file.clone()));
     }
 }
 
 fn mounts_below(dir: &Path) -> usize {
     let mounts = fs::read_to_string("/proc/self/mountinfo").expect("reads");
-    mounts
-        .lines()
-        .filter(|line| line.contains(&*dir.to_string_lossy()))
-        .count()
+    mounts.lines().filter(|line| line.contains(&*dir.to_string_lossy())).count()
 }
 
 #[tokio::test]
@@ -250,28 +163,16 @@ async fn a_mounted_image_is_shared_and_let_go() {
     home.import(&home.source(), "tiny").await.expect("imports");
     let image = home.store.resolve("tiny").expect("resolves");
     let silent = Monitor::silent();
-    let (one, two) = tokio::join!(
-        home.store.mount(&image, &silent),
-        home.store.mount(&image, &silent)
-    );
+    let (one, two) = tokio::join!(home.store.mount(&image, &silent), home.store.mount(&image, &silent));
     let (one, two) = (one.expect("mounts"), two.expect("mounts"));
     assert_eq!((one.path(), one.digest()), (two.path(), image.digest()));
-    assert_eq!(
-        fs::read_link(one.path().join("bin")).expect("reads"),
-        Path::new("usr/bin")
-    );
+    assert_eq!(fs::read_link(one.path().join("bin")).expect("reads"), Path::new("usr/bin"));
     let tool = fs::metadata(one.path().join("bin/tool")).expect("reads");
     assert_eq!(tool.permissions().mode() & 0o7777, 0o755);
     if let Some(base) = one.owner_base() {
-        assert_eq!(
-            (base, tool.uid(), tool.gid()),
-            (OWNER_BASE, OWNER_BASE, OWNER_BASE)
-        );
+        assert_eq!((base, tool.uid(), tool.gid()), (OWNER_BASE, OWNER_BASE, OWNER_BASE));
     } else {
-        assert_eq!(
-            tool.uid(),
-            fs::metadata(home.dir.path()).expect("reads").uid()
-        );
+        assert_eq!(tool.uid(), fs::metadata(home.dir.path()).expect("reads").uid());
     }
     let mounted = mounts_below(home.dir.path());
     if mounted == 0 {
@@ -308,22 +209,13 @@ async fn who_comes_second_waits_and_can_be_interrupted() {
         cancel,
     );
     let name = "tiny".parse().expect("a name");
-    let options = ImportOptions {
-        source: home.source(),
-        name,
-        limits: UnpackLimits::default(),
-    };
+    let options = ImportOptions { source: home.source(), name, limits: UnpackLimits::default() };
     let result = home.store.import(&options, &monitor).await;
     assert!(matches!(result, Err(ImageError::Interrupted)), "{result:?}");
     let path = fs::canonicalize(home.dir.path().join("cache/lock")).expect("resolves");
-    assert_eq!(
-        *events.lock().expect("not poisoned"),
-        [ImageEvent::Waiting { lock: path }]
-    );
+    assert_eq!(*events.lock().expect("not poisoned"), [ImageEvent::Waiting { lock: path }]);
     drop(lock);
-    home.import(&home.source(), "tiny")
-        .await
-        .expect("imports once the lock is free");
+    home.import(&home.source(), "tiny").await.expect("imports once the lock is free");
 }
 
 #[tokio::test]
@@ -336,34 +228,18 @@ async fn an_interrupted_import_leaves_nothing() {
     let stop = cancel.clone();
     let monitor = Monitor::new(
         move |event| {
-            if matches!(
-                event,
-                ImageEvent::Started {
-                    phase: Phase::Pack,
-                    ..
-                }
-            ) {
+            if matches!(event, ImageEvent::Started { phase: Phase::Pack, .. }) {
                 stop.cancel();
             }
         },
         cancel,
     );
     let name = "tiny".parse().expect("a name");
-    let options = ImportOptions {
-        source: home.source(),
-        name,
-        limits: UnpackLimits::default(),
-    };
+    let options = ImportOptions { source: home.source(), name, limits: UnpackLimits::default() };
     let result = home.store.import(&options, &monitor).await;
     assert!(matches!(result, Err(ImageError::Interrupted)), "{result:?}");
     for dir in ["images", "names", "build"] {
-        assert_eq!(
-            fs::read_dir(home.dir.path().join("cache").join(dir))
-                .expect("reads")
-                .count(),
-            0,
-            "{dir}"
-        );
+        assert_eq!(fs::read_dir(home.dir.path().join("cache").join(dir)).expect("reads").count(), 0, "{dir}");
     }
 }
 
@@ -372,8 +248,5 @@ fn a_cache_that_others_can_write_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
     let error = ImageStore::open(dir.path()).expect_err("refused");
-    assert!(
-        matches!(error, ImageError::CacheNotOurs { mode: 0o777, .. }),
-        "{error:?}"
-    );
+    assert!(matches!(error, ImageError::CacheNotOurs { mode: 0o777, .. }), "{error:?}");
 }

@@ -45,21 +45,13 @@ fn main() -> Result<(), Failure> {
     for round in 0..starts {
         bare_us.push(start(&program, &plan, Attachment::Unlimited)?);
         if let Ok(tree) = &tree {
-            let limits = Limits {
-                memory_bytes_max: 64 << 20,
-                cpus: 1.0,
-                processes_max: 64,
-            };
+            let limits = Limits { memory_bytes_max: 64 << 20, cpus: 1.0, processes_max: 64 };
             let cgroup = tree.create(&format!("start-{round}"), &limits)?;
             limited_us.push(start(&program, &plan, Attachment::Cgroup(&cgroup))?);
             cgroup.remove()?;
         }
     }
-    println!(
-        "{{\"starts\":{starts},\"bare_us\":{},\"in_cgroup_us\":{}}}",
-        quantiles(bare_us),
-        quantiles(limited_us)
-    );
+    println!("{{\"starts\":{starts},\"bare_us\":{},\"in_cgroup_us\":{}}}", quantiles(bare_us), quantiles(limited_us));
     Ok(())
 }
 

@@ -5,9 +5,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 
 use crate::step::SetupError;
@@ -37,29 +35,19 @@ pub(crate) enum Report {
 
 /// The two ends: the host's, the guest program's.
 pub(crate) fn pair() -> Result<(OwnedFd, OwnedFd), Errno> {
-    socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
 }
 
 /// Sends one packet whole.
 pub(crate) fn send_packet(fd: impl AsFd, packet: &[u8]) -> Result<(), Errno> {
     let sent = rustix::io::retry_on_intr(|| send(&fd, packet, SendFlags::NOSIGNAL))?;
-    if sent == packet.len() {
-        Ok(())
-    } else {
-        Err(Errno::MSGSIZE)
-    }
+    if sent == packet.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
 }
 
 /// Receives one packet of at most `bytes_max`; `None` when the other end is gone.
 pub(crate) fn receive_packet(fd: impl AsFd, bytes_max: usize) -> Result<Option<Vec<u8>>, Errno> {
     let mut packet = vec![0; bytes_max];
-    let (_, length) =
-        rustix::io::retry_on_intr(|| recv(&fd, packet.as_mut_slice(), RecvFlags::TRUNC))?;
+    let (_, length) = rustix::io::retry_on_intr(|| recv(&fd, packet.as_mut_slice(), RecvFlags::TRUNC))?;
     if length > bytes_max {
         return Err(Errno::MSGSIZE);
     }
@@ -102,16 +90,8 @@ mod tests {
     #[test]
     fn reports_survive_the_way() {
         let (host, guest) = pair().expect("socket pair");
-        let failed = Report::Failed(SetupError {
-            step: Step::Overlay,
-            errno: 22,
-        });
-        for report in [
-            Report::UserNamespace,
-            Report::ProcessOne(7),
-            Report::Sealed,
-            failed,
-        ] {
+        let failed = Report::Failed(SetupError { step: Step::Overlay, errno: 22 });
+        for report in [Report::UserNamespace, Report::ProcessOne(7), Report::Sealed, failed] {
             send_report(&guest, report).expect("send");
             assert_eq!(receive_report(&host), Ok(Some(report)));
         }

@@ -11,9 +11,7 @@ use rustix::thread::UnshareFlags;
 
 use crate::channel::{PLAN_BYTES_MAX, Report, receive_go, receive_packet, send_report};
 use crate::plan::JailPlan;
-use crate::raw::{
-    Side, clone_sibling, close_from, default_signals, exit_now, take_inherited, unshare,
-};
+use crate::raw::{Side, clone_sibling, close_from, default_signals, exit_now, take_inherited, unshare};
 use crate::step::{INSIDE, OUTSIDE, SEAL, SetupError, Step, System, apply};
 use crate::{landlock, privileges, root, seccomp};
 
@@ -58,10 +56,7 @@ const CHANNEL_FD: i32 = 0;
 const CONTROL_FD: i32 = 1;
 
 fn at(step: Step) -> impl FnOnce(Errno) -> SetupError {
-    move |errno| SetupError {
-        step,
-        errno: errno.raw_os_error(),
-    }
+    move |errno| SetupError { step, errno: errno.raw_os_error() }
 }
 
 /// Tells the host of a failure. When even that fails the host is gone or will see the channel's end: either way it
@@ -135,11 +130,7 @@ impl Kernel {
     pub(crate) fn set_up(channel: OwnedFd) -> Result<Self, SetupError> {
         let plan = read_plan(&channel).map_err(at(Step::ReadPlan));
         let plan = reported(&channel, plan)?;
-        let mut kernel = Self {
-            plan,
-            channel,
-            held: root::Held::default(),
-        };
+        let mut kernel = Self { plan, channel, held: root::Held::default() };
         umask(Mode::from_raw_mode(0o022));
         let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
         reported(&kernel.channel, done)?;
@@ -164,10 +155,7 @@ impl Kernel {
     fn become_process_one(&self) -> Result<(), Errno> {
         match clone_sibling()? {
             Side::Caller(pid) => {
-                let told = send_report(
-                    &self.channel,
-                    Report::ProcessOne(pid.as_raw_nonzero().get()),
-                );
+                let told = send_report(&self.channel, Report::ProcessOne(pid.as_raw_nonzero().get()));
                 exit_now(i32::from(told.is_err()))
             }
             // Until the host knows this process's id, it can only be reached by its process group, which it must

@@ -32,10 +32,7 @@ impl Identity {
         if uid.is_root() && has("/proc/self/uid_map") && has("/proc/self/gid_map") {
             Self::Mapped { base }
         } else {
-            Self::Caller {
-                uid: uid.as_raw(),
-                gid: rustix::process::getegid().as_raw(),
-            }
+            Self::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }
         }
     }
 }
@@ -43,9 +40,8 @@ impl Identity {
 /// Whether user 0 is the machine's root, not that of a user namespace.
 pub(crate) fn root_is_the_machines() -> bool {
     // Unreadable, it has to be taken for the worse.
-    std::fs::read_to_string("/proc/self/uid_map").map_or(true, |map| {
-        map.split_whitespace().eq(["0", "0", "4294967295"])
-    })
+    std::fs::read_to_string("/proc/self/uid_map")
+        .map_or(true, |map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
 /// Whether a map (`user_namespaces(7)`: first id inside, first id outside, count) has all ids from `base` on.
@@ -53,9 +49,7 @@ fn contains(map: &str, base: u32) -> bool {
     let (first, end) = (u64::from(base), u64::from(base) + u64::from(IDS));
     map.lines().any(|line| {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);
-        let (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let (Some(Ok(inside)), Some(Ok(_)), Some(Ok(count))) = (fields.next(), fields.next(), fields.next()) else {
             return false;
         };
         inside <= first && end <= inside + count

@@ -11,8 +11,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
-    pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
 };
 
 use crate::cgroup::{Cgroup, CgroupError};
@@ -80,16 +79,11 @@ impl Jailed {
     /// # Errors
     /// What `waitid(2)` answers.
     pub fn wait(&self) -> io::Result<ExitStatus> {
-        let mut ended = self
-            .ended
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(status) = *ended {
             return Ok(status);
         }
-        let waited = rustix::io::retry_on_intr(|| {
-            waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)
-        })?;
+        let waited = rustix::io::retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED))?;
         let status = waited.ok_or(Errno::CHILD)?;
         let raw = match (status.exit_status(), status.terminating_signal()) {
             (Some(code), _) => code << 8,
@@ -102,10 +96,7 @@ impl Jailed {
 
 impl Drop for Jailed {
     fn drop(&mut self) {
-        let ended = self
-            .ended
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ended = self.ended.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         if ended.is_none() && self.kill().is_ok() {
             let _nothing_more_to_do = self.wait();
         }
@@ -182,9 +173,7 @@ pub(crate) fn guide(
         cgroup.attach(launcher.pid)?;
     }
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    let bytes = plan
-        .to_bytes()
-        .map_err(|error| LaunchError::Channel(error.into()))?;
+    let bytes = plan.to_bytes().map_err(|error| LaunchError::Channel(error.into()))?;
     channel::send_packet(channel, &bytes).map_err(talk)?;
     match next_report(channel)? {
         Report::UserNamespace => {}
@@ -220,11 +209,7 @@ enum LauncherState {
 }
 
 impl Launcher {
-    fn spawn(
-        program: BorrowedFd<'_>,
-        channel: OwnedFd,
-        control: OwnedFd,
-    ) -> Result<Self, LaunchError> {
+    fn spawn(program: BorrowedFd<'_>, channel: OwnedFd, control: OwnedFd) -> Result<Self, LaunchError> {
         // Nothing here makes `Command` fork this large process: it uses posix_spawn(3).
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("belljar-guest")
@@ -240,16 +225,12 @@ impl Launcher {
 
     /// Takes over a child of this process that leads a process group and waits for its plan.
     pub(crate) fn leading_its_group(pid: Pid) -> Self {
-        Self {
-            pid,
-            state: LauncherState::Running,
-        }
+        Self { pid, state: LauncherState::Running }
     }
 
     /// Reaps it when process 1 is known and has been taken over.
     fn finish(mut self) -> Result<(), LaunchError> {
-        rustix::io::retry_on_intr(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED))
-            .map_err(talk)?;
+        rustix::io::retry_on_intr(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED)).map_err(talk)?;
         self.state = LauncherState::Reaped;
         Ok(())
     }
@@ -257,15 +238,9 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        if self.state == LauncherState::Running
-            && kill_process_group(self.pid, Signal::KILL).is_ok()
-        {
+        if self.state == LauncherState::Running && kill_process_group(self.pid, Signal::KILL).is_ok() {
             // Until ECHILD: the launcher, and process 1 if it had been made.
-            while rustix::io::retry_on_intr(|| {
-                waitid(WaitId::Pgid(Some(self.pid)), WaitIdOptions::EXITED)
-            })
-            .is_ok()
-            {}
+            while rustix::io::retry_on_intr(|| waitid(WaitId::Pgid(Some(self.pid)), WaitIdOptions::EXITED)).is_ok() {}
         }
     }
 }
@@ -294,9 +269,7 @@ fn write_id_maps(launcher: Pid, identity: Identity) -> Result<(), LaunchError> {
 }
 
 fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
-    channel::receive_report(channel)
-        .map_err(talk)?
-        .ok_or(LaunchError::Vanished)
+    channel::receive_report(channel).map_err(talk)?.ok_or(LaunchError::Vanished)
 }
 
 fn unexpected(report: Report) -> LaunchError {
@@ -308,9 +281,7 @@ fn unexpected(report: Report) -> LaunchError {
 
 fn talk(errno: Errno) -> LaunchError {
     match errno {
-        Errno::AGAIN => LaunchError::TimedOut {
-            wall_s_max: SETUP_WALL_S_MAX,
-        },
+        Errno::AGAIN => LaunchError::TimedOut { wall_s_max: SETUP_WALL_S_MAX },
         Errno::PIPE | Errno::CONNRESET => LaunchError::Vanished,
         errno => LaunchError::Channel(errno.into()),
     }

@@ -49,7 +49,7 @@ pub use enter::{Entered, enter};
 pub use identity::Identity;
 pub use launch::{Attachment, Jailed, LaunchError, launch};
 pub use plan::{
-    BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed,
-    LandlockPlan, PlanError, Resource, ResourceLimit, Symlink,
+    BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
+    Resource, ResourceLimit, Symlink,
 };
 pub use step::{SetupError, Step};

@@ -168,9 +168,7 @@ pub enum PlanError {
     #[error("{0} must be at least 1")]
     Zero(&'static str),
     /// The id range does not fit, or contains the host's own users.
-    #[error(
-        "host ids {0}..+65536 cannot be a container's: they must start at 65536 or above, and fit"
-    )]
+    #[error("host ids {0}..+65536 cannot be a container's: they must start at 65536 or above, and fit")]
     Identity(u32),
     /// The embedded seccomp policy does not compile for this machine.
     #[error("seccomp policy: {0}")]
@@ -267,25 +265,14 @@ impl JailPlan {
             directories: spec.directories.clone(),
             symlinks: spec.symlinks.clone(),
             working_directory: spec.working_directory.clone(),
-            resource_limits: RESOURCE_LIMITS
-                .iter()
-                .map(|&(resource, max)| ResourceLimit { resource, max })
-                .collect(),
+            resource_limits: RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max }).collect(),
             landlock: LandlockPlan {
                 need: spec.landlock,
-                grants: vec![LandlockGrant {
-                    path: PathBuf::from("/"),
-                    rights: RIGHTS.to_vec(),
-                }],
+                grants: vec![LandlockGrant { path: PathBuf::from("/"), rights: RIGHTS.to_vec() }],
             },
-            seccomp: crate::seccomp::compiled()
-                .map_err(|error| PlanError::Seccomp(error.to_string()))?
-                .to_vec(),
+            seccomp: crate::seccomp::compiled().map_err(|error| PlanError::Seccomp(error.to_string()))?.to_vec(),
         };
-        let bytes = plan
-            .to_bytes()
-            .map_err(|error| PlanError::Form(error.to_string()))?
-            .len();
+        let bytes = plan.to_bytes().map_err(|error| PlanError::Form(error.to_string()))?.len();
         if bytes > PLAN_BYTES_MAX {
             return Err(PlanError::TooLarge(bytes));
         }
@@ -317,11 +304,7 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
     }
     for link in &spec.symlinks {
         // The text may be relative or lead anywhere; it has to be a text, though.
-        if link
-            .target
-            .to_str()
-            .is_none_or(|text| text.is_empty() || text.contains('\0'))
-        {
+        if link.target.to_str().is_none_or(|text| text.is_empty() || text.contains('\0')) {
             return Err(PlanError::Path(link.target.clone()));
         }
     }
@@ -341,23 +324,17 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
     }
     match spec.identity {
         // The last id, 4294967295, means "no change" to the kernel.
-        Identity::Mapped { base } if base < IDS || base.checked_add(IDS).is_none() => {
-            Err(PlanError::Identity(base))
-        }
+        Identity::Mapped { base } if base < IDS || base.checked_add(IDS).is_none() => Err(PlanError::Identity(base)),
         Identity::Mapped { .. } | Identity::Caller { .. } => Ok(()),
     }
 }
 
 fn check_path(path: &Path) -> Result<(), PlanError> {
     let plain = path.is_absolute()
-        && path.to_str().is_some_and(|text| {
-            !text.contains('\0') && !text.split('/').any(|part| part == "." || part == "..")
-        });
-    if plain {
-        Ok(())
-    } else {
-        Err(PlanError::Path(path.to_owned()))
-    }
+        && path
+            .to_str()
+            .is_some_and(|text| !text.contains('\0') && !text.split('/').any(|part| part == "." || part == ".."));
+    if plain { Ok(()) } else { Err(PlanError::Path(path.to_owned())) }
 }
 
 #[cfg(test)]
@@ -367,21 +344,13 @@ mod tests {
     fn spec() -> ContainerSpec {
         ContainerSpec {
             rootfs: "/images/one".into(),
-            identity: Identity::Mapped {
-                base: 1_879_048_192,
-            },
+            identity: Identity::Mapped { base: 1_879_048_192 },
             hostname: "container".to_owned(),
             disk_bytes_max: 5 << 30,
             inodes_max: 1 << 20,
             shm_bytes_max: 1 << 30,
-            directories: vec![Directory {
-                path: "/tmp".into(),
-                mode: 0o1777,
-            }],
-            symlinks: vec![Symlink {
-                path: "/mnt/user-data".into(),
-                target: "/files/input".into(),
-            }],
+            directories: vec![Directory { path: "/tmp".into(), mode: 0o1777 }],
+            symlinks: vec![Symlink { path: "/mnt/user-data".into(), target: "/files/input".into() }],
             working_directory: "/work".into(),
             landlock: LandlockNeed::Required,
         }
@@ -390,10 +359,7 @@ mod tests {
     #[test]
     fn a_containers_plan() {
         let mut plan = JailPlan::for_container(&spec()).expect("plan");
-        assert_eq!(
-            JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"),
-            plan
-        );
+        assert_eq!(JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"), plan);
         assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
         // They differ between architectures.
         plan.seccomp.clear();
@@ -410,37 +376,15 @@ mod tests {
             (|s| s.working_directory = "/./w".into(), path("/./w")),
             (|s| s.directories[0].path = "tmp".into(), path("tmp")),
             (|s| s.symlinks[0].path = "/a\0b".into(), path("/a\0b")),
-            (
-                |s| s.hostname = String::new(),
-                PlanError::Hostname(String::new()),
-            ),
-            (
-                |s| s.hostname = "a b".into(),
-                PlanError::Hostname("a b".into()),
-            ),
-            (
-                |s| s.hostname = "x".repeat(65),
-                PlanError::Hostname("x".repeat(65)),
-            ),
+            (|s| s.hostname = String::new(), PlanError::Hostname(String::new())),
+            (|s| s.hostname = "a b".into(), PlanError::Hostname("a b".into())),
+            (|s| s.hostname = "x".repeat(65), PlanError::Hostname("x".repeat(65))),
             (|s| s.disk_bytes_max = 0, PlanError::Zero("disk_bytes_max")),
             (|s| s.inodes_max = 0, PlanError::Zero("inodes_max")),
             (|s| s.shm_bytes_max = 0, PlanError::Zero("shm_bytes_max")),
-            (
-                |s| s.identity = Identity::Mapped { base: 0 },
-                PlanError::Identity(0),
-            ),
-            (
-                |s| s.identity = Identity::Mapped { base: 65_535 },
-                PlanError::Identity(65_535),
-            ),
-            (
-                |s| {
-                    s.identity = Identity::Mapped {
-                        base: u32::MAX - 65_535,
-                    }
-                },
-                PlanError::Identity(u32::MAX - 65_535),
-            ),
+            (|s| s.identity = Identity::Mapped { base: 0 }, PlanError::Identity(0)),
+            (|s| s.identity = Identity::Mapped { base: 65_535 }, PlanError::Identity(65_535)),
+            (|s| s.identity = Identity::Mapped { base: u32::MAX - 65_535 }, PlanError::Identity(u32::MAX - 65_535)),
         ];
         for (change, error) in cases {
             let mut spec = spec();

@@ -2,14 +2,12 @@
 
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Gid, Resource as Kernel, Rlimit, Uid, getrlimit, set_dumpable_behavior,
-    setrlimit,
+    DumpableBehavior, Gid, Resource as Kernel, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
-    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_capabilities_secure_bits, set_no_new_privs, set_thread_groups, set_thread_res_gid,
-    set_thread_res_uid,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use crate::identity::Identity;
@@ -37,13 +35,7 @@ pub(crate) fn resource_limits(limits: &[ResourceLimit]) -> Result<(), Errno> {
         };
         let host = getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let max = Some(limit.max.min(host));
-        setrlimit(
-            resource,
-            Rlimit {
-                current: max,
-                maximum: max,
-            },
-        )?;
+        setrlimit(resource, Rlimit { current: max, maximum: max })?;
     }
     Ok(())
 }
@@ -78,14 +70,7 @@ pub(crate) fn no_new_privileges() -> Result<(), Errno> {
 
 pub(crate) fn no_capabilities() -> Result<(), Errno> {
     let none = CapabilitySet::empty();
-    set_capabilities(
-        None,
-        CapabilitySets {
-            effective: none,
-            permitted: none,
-            inheritable: none,
-        },
-    )
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
 }
 
 pub(crate) fn undumpable() -> Result<(), Errno> {

@@ -36,11 +36,7 @@ pub(crate) fn clone_sibling() -> Result<Side, Errno> {
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
     match pid {
         0 => Ok(Side::New),
-        pid if pid > 0 => i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .map(Side::Caller)
-            .ok_or(Errno::OVERFLOW),
+        pid if pid > 0 => i32::try_from(pid).ok().and_then(Pid::from_raw).map(Side::Caller).ok_or(Errno::OVERFLOW),
         _ => Err(last_errno()),
     }
 }
@@ -51,10 +47,7 @@ pub(crate) fn fork() -> Result<Side, Errno> {
     // and the one caller's copy uses nothing else that locks, and leaves by `exit_now`.
     match unsafe { libc::fork() } {
         0 => Ok(Side::New),
-        pid => Pid::from_raw(pid)
-            .filter(|_| pid > 0)
-            .map(Side::Caller)
-            .ok_or_else(last_errno),
+        pid => Pid::from_raw(pid).filter(|_| pid > 0).map(Side::Caller).ok_or_else(last_errno),
     }
 }
 
@@ -63,12 +56,7 @@ pub(crate) fn landlock_version() -> Result<u32, Errno> {
     const CREATE_RULESET_VERSION: libc::c_long = 1;
     // SAFETY: with this flag the call takes a null pointer and touches no memory.
     let version = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<u8>(),
-            0_usize,
-            CREATE_RULESET_VERSION,
-        )
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0_usize, CREATE_RULESET_VERSION)
     };
     u32::try_from(version).map_err(|_| last_errno())
 }

@@ -8,14 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2,
-    readlinkat, statat, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2, readlinkat, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
-    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount,
-    mount_change, mount_remount, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change, mount_remount,
+    move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 
@@ -28,15 +28,11 @@ pub(crate) struct Held {
     proc: Option<OwnedFd>,
 }
 
-const OWN_FILE_SYSTEM: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const OWN_FILE_SYSTEM: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 pub(crate) fn private_mounts() -> Result<(), Errno> {
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
 /// Device nodes cannot be made in a user namespace, only brought in as mounts.
@@ -54,26 +50,13 @@ pub(crate) fn hold_devices(plan: &JailPlan, held: &mut Held) -> Result<(), Errno
 /// A tmpfs over the image's own place, seen by this mount namespace alone: no other directory need exist.
 pub(crate) fn writable_layer(plan: &JailPlan) -> Result<(), Errno> {
     let image = clone_mount(&plan.rootfs)?;
-    let options = format!(
-        "mode=0700,size={},nr_inodes={}",
-        plan.disk_bytes_max, plan.inodes_max
-    );
-    mount(
-        "tmpfs",
-        &plan.rootfs,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        c_string(&options)?.as_c_str(),
-    )?;
+    let options = format!("mode=0700,size={},nr_inodes={}", plan.disk_bytes_max, plan.inodes_max);
+    mount("tmpfs", &plan.rootfs, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c_string(&options)?.as_c_str())?;
     chdir(&plan.rootfs)?;
     for name in ["image", "upper", "work", "root"] {
         mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
     }
-    let place = open(
-        "image",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let place = open("image", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     attach(&image, &place)
 }
 
@@ -93,11 +76,8 @@ pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
-    held.proc = Some(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY,
-    )?);
+    held.proc =
+        Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
     Ok(())
 }
 
@@ -138,15 +118,8 @@ pub(crate) fn dev(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
     }
     let shm = make_directory(Path::new("/dev/shm"))?;
     let size = plan.shm_bytes_max.to_string();
-    attach(
-        &tmpfs(&size, plan.inodes_max, "1777", OWN_FILE_SYSTEM)?,
-        &shm,
-    )?;
-    mount_remount(
-        "/dev",
-        MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC,
-        c"",
-    )
+    attach(&tmpfs(&size, plan.inodes_max, "1777", OWN_FILE_SYSTEM)?, &shm)?;
+    mount_remount("/dev", MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC, c"")
 }
 
 /// Files are covered by `/dev/null`, directories by one empty read-only tmpfs.
@@ -154,11 +127,7 @@ pub(crate) fn mask_proc(plan: &JailPlan) -> Result<(), Errno> {
     let mut empty: Option<std::path::PathBuf> = None;
     for name in &plan.proc_masks {
         let path = Path::new("/proc").join(name);
-        let place = match open(
-            &path,
-            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) {
+        let place = match open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(place) => place,
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
@@ -180,12 +149,8 @@ pub(crate) fn mask_proc(plan: &JailPlan) -> Result<(), Errno> {
 pub(crate) fn directories(list: &[Directory]) -> Result<(), Errno> {
     for directory in list {
         let made = make_directory(&directory.path)?;
-        let opened = rustix::fs::openat(
-            &made,
-            ".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let opened =
+            rustix::fs::openat(&made, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         fchmod(opened, Mode::from_raw_mode(directory.mode))?;
     }
     Ok(())
@@ -211,11 +176,7 @@ pub(crate) fn symlinks(list: &[Symlink]) -> Result<(), Errno> {
 
 /// Opens a directory of the new root, making what is missing of its path.
 fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    let mut at = open(
-        "/",
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let mut at = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for component in path.components() {
         let name = match component {
             Component::RootDir => continue,
@@ -243,11 +204,7 @@ fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// A detached copy of what is mounted at `path`, without what is mounted below it.
 fn clone_mount(path: &Path) -> Result<OwnedFd, Errno> {
-    open_tree(
-        CWD,
-        path,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
+    open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
 }
 
 fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {

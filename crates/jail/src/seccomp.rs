@@ -108,37 +108,22 @@ pub(crate) struct PolicyError(String);
 /// The policy as filters for this machine, in the order of installation. Compiled once.
 pub(crate) fn compiled() -> Result<&'static [BpfProgram], PolicyError> {
     static COMPILED: OnceLock<Result<Vec<BpfProgram>, PolicyError>> = OnceLock::new();
-    COMPILED
-        .get_or_init(|| compile(std::env::consts::ARCH))
-        .as_deref()
-        .map_err(Clone::clone)
+    COMPILED.get_or_init(|| compile(std::env::consts::ARCH)).as_deref().map_err(Clone::clone)
 }
 
 fn compile(architecture: &str) -> Result<Vec<BpfProgram>, PolicyError> {
-    let policy: Policy =
-        serde_json::from_str(POLICY).map_err(|error| PolicyError(error.to_string()))?;
+    let policy: Policy = serde_json::from_str(POLICY).map_err(|error| PolicyError(error.to_string()))?;
     let reasons = policy.allow.iter().map(|group| &group.reason);
-    if reasons
-        .chain(policy.refuse.iter().map(|group| &group.reason))
-        .any(String::is_empty)
-    {
+    if reasons.chain(policy.refuse.iter().map(|group| &group.reason)).any(String::is_empty) {
         return Err(PolicyError("a group has no reason".to_owned()));
     }
     let here = |wanted: &Option<String>| wanted.as_deref().is_none_or(|name| name == architecture);
     let mut by_number: BTreeMap<&str, u32> = BTreeMap::new();
     let mut by_argument: BTreeMap<Answer, Vec<Value>> = BTreeMap::new();
-    for group in policy
-        .allow
-        .iter()
-        .filter(|group| here(&group.architecture))
-    {
+    for group in policy.allow.iter().filter(|group| here(&group.architecture)) {
         by_number.extend(group.calls.iter().map(|call| (call.as_str(), RET_ALLOW)));
     }
-    for group in policy
-        .refuse
-        .iter()
-        .filter(|group| here(&group.architecture))
-    {
+    for group in policy.refuse.iter().filter(|group| here(&group.architecture)) {
         if group.when.is_empty() {
             let answer = group.answer.as_return();
             by_number.extend(group.calls.iter().map(|call| (call.as_str(), answer)));
@@ -150,11 +135,7 @@ fn compile(architecture: &str) -> Result<Vec<BpfProgram>, PolicyError> {
             }));
         }
     }
-    let mut programs = vec![by_tree(
-        &by_number,
-        policy.otherwise.as_return(),
-        architecture,
-    )?];
+    let mut programs = vec![by_tree(&by_number, policy.otherwise.as_return(), architecture)?];
     for (answer, rules) in by_argument {
         let filter = json!({
             "mismatch_action": "allow",
@@ -183,11 +164,7 @@ const JUMP_IF_AT_LEAST: u16 = 0x35;
 const JUMP_IF_EQUAL: u16 = 0x15;
 
 /// A filter that answers by the call's number.
-fn by_tree(
-    answers: &BTreeMap<&str, u32>,
-    otherwise: u32,
-    architecture: &str,
-) -> Result<BpfProgram, PolicyError> {
+fn by_tree(answers: &BTreeMap<&str, u32>, otherwise: u32, architecture: &str) -> Result<BpfProgram, PolicyError> {
     let (prologue, numbers) = numbers(answers.keys().copied(), architecture)?;
     let mut ranges = vec![(0, otherwise)];
     for (number, call) in numbers {
@@ -213,8 +190,7 @@ fn tree(ranges: &[(u32, u32)]) -> Result<Vec<sock_filter>, PolicyError> {
             let (low, high) = ranges.split_at(ranges.len() / 2);
             let middle = high.first().map_or(0, |&(first, _)| first);
             let low = tree(low)?;
-            let over = u8::try_from(low.len())
-                .map_err(|_| PolicyError("a jump in the tree is too far".to_owned()))?;
+            let over = u8::try_from(low.len()).map_err(|_| PolicyError("a jump in the tree is too far".to_owned()))?;
             let mut both = vec![instruction(JUMP_IF_AT_LEAST, over, middle)];
             both.extend(low);
             both.extend(tree(high)?);
@@ -284,10 +260,8 @@ fn rule(call: &str, reason: &str, conditions: &[Condition]) -> Value {
 }
 
 fn run_compiler(filters: &Value, architecture: &str) -> Result<BpfMap, PolicyError> {
-    let target =
-        TargetArch::try_from(architecture).map_err(|error| PolicyError(error.to_string()))?;
-    compile_from_json(filters.to_string().as_bytes(), target)
-        .map_err(|error| PolicyError(error.to_string()))
+    let target = TargetArch::try_from(architecture).map_err(|error| PolicyError(error.to_string()))?;
+    compile_from_json(filters.to_string().as_bytes(), target).map_err(|error| PolicyError(error.to_string()))
 }
 
 fn packed(program: &[sock_filter]) -> BpfProgram {
@@ -303,12 +277,7 @@ fn pack(instruction: &sock_filter) -> u64 {
 
 fn unpack(packed: u64) -> sock_filter {
     let [c0, c1, jt, jf, k0, k1, k2, k3] = packed.to_be_bytes();
-    sock_filter {
-        code: u16::from_be_bytes([c0, c1]),
-        jt,
-        jf,
-        k: u32::from_be_bytes([k0, k1, k2, k3]),
-    }
+    sock_filter { code: u16::from_be_bytes([c0, c1]), jt, jf, k: u32::from_be_bytes([k0, k1, k2, k3]) }
 }
 
 /// Installs the filters on this process and all its future children. None at all is an error, not an open door.
@@ -352,11 +321,7 @@ mod tests {
             let instruction = unpack(program.0[at]);
             at += 1;
             let mut jump = |taken: bool| {
-                at += usize::from(if taken {
-                    instruction.jt
-                } else {
-                    instruction.jf
-                });
+                at += usize::from(if taken { instruction.jt } else { instruction.jf });
             };
             match instruction.code {
                 0x20 if instruction.k == 0 => accumulator = number,
@@ -376,10 +341,7 @@ mod tests {
         let policy = policy();
         let mut expected = BTreeMap::new();
         let here = |wanted: &Option<String>| wanted.as_deref().is_none_or(|name| name == "x86_64");
-        let calls = policy
-            .allow
-            .iter()
-            .filter(|group| here(&group.architecture));
+        let calls = policy.allow.iter().filter(|group| here(&group.architecture));
         for call in calls.flat_map(|group| &group.calls) {
             expected.insert(call.as_str(), RET_ALLOW);
         }
@@ -393,11 +355,7 @@ mod tests {
         for number in (0..2000).chain([0x4000_0000, 0x4000_0001, u32::MAX - 1, u32::MAX]) {
             let call = numbers.get(&number).map(String::as_str);
             let answer = call.map_or(policy.otherwise.as_return(), |call| expected[call]);
-            assert_eq!(
-                run(&programs[0], AUDIT_ARCH_X86_64, number),
-                answer,
-                "{number} {call:?}"
-            );
+            assert_eq!(run(&programs[0], AUDIT_ARCH_X86_64, number), answer, "{number} {call:?}");
         }
         assert_eq!(numbers.len(), expected.len());
     }
@@ -416,12 +374,7 @@ mod tests {
     fn numbers_are_the_kernels() {
         let calls = ["read", "openat", "clone3", "socket"];
         let (_, numbers) = numbers(calls.into_iter(), "x86_64").expect("numbers");
-        let kernel = [
-            libc::SYS_read,
-            libc::SYS_openat,
-            libc::SYS_clone3,
-            libc::SYS_socket,
-        ];
+        let kernel = [libc::SYS_read, libc::SYS_openat, libc::SYS_clone3, libc::SYS_socket];
         for (call, number) in calls.into_iter().zip(kernel) {
             let number = u32::try_from(number).expect("number");
             assert_eq!(numbers.get(&number).map(String::as_str), Some(call));
@@ -454,17 +407,9 @@ mod tests {
 
     #[test]
     fn instructions_survive_packing() {
-        let instruction = sock_filter {
-            code: 0x1234,
-            jt: 0x56,
-            jf: 0x78,
-            k: 0x9abc_def0,
-        };
+        let instruction = sock_filter { code: 0x1234, jt: 0x56, jf: 0x78, k: 0x9abc_def0 };
         let back = unpack(pack(&instruction));
-        assert_eq!(
-            (back.code, back.jt, back.jf, back.k),
-            (0x1234, 0x56, 0x78, 0x9abc_def0)
-        );
+        assert_eq!((back.code, back.jt, back.jf, back.k), (0x1234, 0x56, 0x78, 0x9abc_def0));
     }
 
     #[test]

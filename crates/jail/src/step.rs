@@ -72,12 +72,8 @@ pub enum Step {
 }
 
 /// Done by the launched program, which is still in the host's pid namespace.
-pub(crate) const OUTSIDE: &[Step] = &[
-    Step::OwnUserNamespace,
-    Step::BecomeContainerRoot,
-    Step::OwnNamespaces,
-    Step::BecomeProcessOne,
-];
+pub(crate) const OUTSIDE: &[Step] =
+    &[Step::OwnUserNamespace, Step::BecomeContainerRoot, Step::OwnNamespaces, Step::BecomeProcessOne];
 
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
@@ -172,12 +168,8 @@ pub(crate) trait System {
 
 /// Carries out a list of steps, each only if all before it succeeded.
 pub(crate) fn apply(list: &[Step], system: &mut impl System) -> Result<(), SetupError> {
-    list.iter().try_for_each(|&step| {
-        system.perform(step).map_err(|errno| SetupError {
-            step,
-            errno: errno.raw_os_error(),
-        })
-    })
+    list.iter()
+        .try_for_each(|&step| system.perform(step).map_err(|errno| SetupError { step, errno: errno.raw_os_error() }))
 }
 
 #[cfg(test)]
@@ -192,11 +184,7 @@ mod tests {
     impl System for FailingAt {
         fn perform(&mut self, step: Step) -> Result<(), Errno> {
             self.performed.push(step);
-            if step == self.failing {
-                Err(Errno::NOMEM)
-            } else {
-                Ok(())
-            }
+            if step == self.failing { Err(Errno::NOMEM) } else { Ok(()) }
         }
     }
 
@@ -204,17 +192,8 @@ mod tests {
     fn nothing_runs_after_a_failed_step() {
         for list in [OUTSIDE, INSIDE, SEAL] {
             for (index, &failing) in list.iter().enumerate() {
-                let mut system = FailingAt {
-                    failing,
-                    performed: Vec::new(),
-                };
-                assert_eq!(
-                    apply(list, &mut system),
-                    Err(SetupError {
-                        step: failing,
-                        errno: libc::ENOMEM
-                    })
-                );
+                let mut system = FailingAt { failing, performed: Vec::new() };
+                assert_eq!(apply(list, &mut system), Err(SetupError { step: failing, errno: libc::ENOMEM }));
                 assert_eq!(system.performed, list[..=index]);
             }
         }

@@ -58,27 +58,13 @@ impl From<DeathReason> for Trouble {
 }
 
 /// Runs a cell. `gone` completes when nobody waits for the outcome any more; the cell is killed then.
-pub async fn run(
-    guest: &mut Guest,
-    host: &Host,
-    cell: Cell,
-    gone: impl Future<Output = ()>,
-) -> Done {
+pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<Output = ()>) -> Done {
     match attempt(guest, host, cell, gone).await {
-        Ok((outcome, survives)) => Done {
-            answer: Ok(outcome),
-            survives,
-        },
-        Err(Trouble::NotRun(error)) => Done {
-            answer: Err(error),
-            survives: Ok(()),
-        },
+        Ok((outcome, survives)) => Done { answer: Ok(outcome), survives },
+        Err(Trouble::NotRun(error)) => Done { answer: Err(error), survives: Ok(()) },
         Err(Trouble::Dead(reason)) => {
             let reason = guest.explain(reason);
-            Done {
-                answer: Err(SandboxError::Dead(reason.clone())),
-                survives: Err(reason),
-            }
+            Done { answer: Err(SandboxError::Dead(reason.clone())), survives: Err(reason) }
         }
     }
 }
@@ -89,13 +75,7 @@ async fn attempt(
     cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
-    let Prepared {
-        output,
-        text,
-        mut stdout,
-        mut stderr,
-        writers,
-    } = Prepared::new(host, &cell)?;
+    let Prepared { output, text, mut stdout, mut stderr, writers } = Prepared::new(host, &cell)?;
     let mut losses = Vec::from_iter(make_room(guest, host, &output).await?);
     let before = guest.stats();
     let started = Instant::now();
@@ -114,24 +94,15 @@ async fn attempt(
     let (end, mut survives) = settle(guest, end, id, &output).await?;
     let wall = started.elapsed();
     let after = guest.stats();
-    let facts = Facts {
-        wall_max: cell.wall,
-        before,
-        at_end,
-        after,
-        limits: host.limits(),
-    };
+    let facts = Facts { wall_max: cell.wall, before, at_end, after, limits: host.limits() };
     let judged = facts.judge(&end);
-    let ((stdout, stdout_bytes), (stderr, stderr_bytes)) =
-        tokio::join!(stdout.finish(), stderr.finish());
+    let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
     let mut harvest = Harvest::default();
     if let End::Exited { directory, .. } = end {
         harvest = collect(host, directory).await;
     }
     if survives.is_ok() {
-        survives = command::clean(&mut guest.talk, output)
-            .await
-            .map_err(|reason| guest.explain(reason));
+        survives = command::clean(&mut guest.talk, output).await.map_err(|reason| guest.explain(reason));
     }
     losses.extend(judged.losses);
     losses.extend(harvest.losses);
@@ -171,11 +142,7 @@ async fn settle(guest: &mut Guest, end: End, id: u64, output: &str) -> Result<(E
 }
 
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
-async fn make_room(
-    guest: &mut Guest,
-    host: &Host,
-    output: &str,
-) -> Result<Option<Loss>, DeathReason> {
+async fn make_room(guest: &mut Guest, host: &Host, output: &str) -> Result<Option<Loss>, DeathReason> {
     let processes_max = host.limits().processes_max;
     if guest.stats().processes <= processes_max - processes_max / PROCESSES_FREE_SHARE {
         return Ok(None);
@@ -197,21 +164,12 @@ struct Prepared {
 impl Prepared {
     fn new(host: &Host, cell: &Cell) -> Result<Self, SandboxError> {
         let kept_bytes_max = usize::try_from(host.config.output_bytes_max).unwrap_or(usize::MAX);
-        let drain = |stream| {
-            Drain::new(stream, kept_bytes_max, cell.live.clone())
-                .map_err(SandboxError::io("make a pipe"))
-        };
+        let drain =
+            |stream| Drain::new(stream, kept_bytes_max, cell.live.clone()).map_err(SandboxError::io("make a pipe"));
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
-        let text =
-            in_memory(&cell.command).map_err(SandboxError::io("keep a command in memory"))?;
-        Ok(Self {
-            output: random_name()?,
-            text,
-            stdout,
-            stderr,
-            writers: [out, err],
-        })
+        let text = in_memory(&cell.command).map_err(SandboxError::io("keep a command in memory"))?;
+        Ok(Self { output: random_name()?, text, stdout, stderr, writers: [out, err] })
     }
 }
 
@@ -232,10 +190,7 @@ async fn collect(host: &Host, directory: Option<OwnedFd>) -> Harvest {
         Ok(harvest) => harvest,
         Err(error) => {
             tracing::error!(%error, "a harvest did not end");
-            Harvest {
-                losses: vec![Loss::OutputDirectoryGone],
-                ..Harvest::default()
-            }
+            Harvest { losses: vec![Loss::OutputDirectoryGone], ..Harvest::default() }
         }
     }
 }

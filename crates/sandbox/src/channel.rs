@@ -5,9 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
-    sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -28,22 +27,11 @@ pub type Received = (FromGuest, Vec<OwnedFd>);
 impl Channel {
     /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let socket = watch(ours, interest)?;
-        Ok((
-            Self {
-                socket,
-                buffer: vec![0; FRAME_BYTES_MAX + 1],
-            },
-            theirs,
-        ))
+        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
     }
 
     /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
@@ -54,9 +42,8 @@ impl Channel {
             match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
                 Ok(packet) => {
                     let (length, fds) = packet.map_err(channel)??;
-                    let frame = serde_json::from_slice(&self.buffer[..length]).map_err(
-                        |_untrusted_text| DeathReason::Protocol("a frame without meaning"),
-                    )?;
+                    let frame = serde_json::from_slice(&self.buffer[..length])
+                        .map_err(|_untrusted_text| DeathReason::Protocol("a frame without meaning"))?;
                     return Ok((frame, fds));
                 }
                 Err(_would_block) => {}
@@ -66,8 +53,7 @@ impl Channel {
 
     /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
     pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
-        let bytes =
-            serde_json::to_vec(frame).map_err(|error| DeathReason::Channel(error.to_string()))?;
+        let bytes = serde_json::to_vec(frame).map_err(|error| DeathReason::Channel(error.to_string()))?;
         loop {
             let mut ready = self.socket.writable().await.map_err(channel)?;
             match ready.try_io(|socket| write_packet(socket.get_ref(), &bytes, fds)) {
@@ -83,19 +69,11 @@ fn channel(error: io::Error) -> DeathReason {
 }
 
 /// The outer error is the socket's, the inner one the guest's fault.
-fn read_packet(
-    socket: &OwnedFd,
-    buffer: &mut [u8],
-) -> io::Result<Result<(usize, Vec<OwnedFd>), DeathReason>> {
+fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize, Vec<OwnedFd>), DeathReason>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
-    let message = recvmsg(
-        socket,
-        &mut [IoSliceMut::new(buffer)],
-        &mut ancillary,
-        flags,
-    )?;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut ancillary, flags)?;
     let mut fds = Vec::new();
     for part in ancillary.drain() {
         if let RecvAncillaryMessage::ScmRights(rights) = part {
@@ -121,12 +99,7 @@ fn write_packet(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::R
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
-    sendmsg(
-        socket,
-        &[IoSlice::new(bytes)],
-        &mut ancillary,
-        SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-    )?;
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
     Ok(())
 }
 
@@ -156,40 +129,20 @@ mod tests {
             (b"{".to_vec(), 0, nonsense.clone()),
             (b"\xff\xfe".to_vec(), 0, nonsense.clone()),
             (br#"{"opened":{"id":-1}}"#.to_vec(), 0, nonsense.clone()),
-            (
-                br#"{"opened":{"id":1,"more":2}}"#.to_vec(),
-                0,
-                nonsense.clone(),
-            ),
+            (br#"{"opened":{"id":1,"more":2}}"#.to_vec(), 0, nonsense.clone()),
             (b"[".repeat(60_000), 0, nonsense),
             (vec![b' '; FRAME_BYTES_MAX + 1], 0, large.clone()),
-            (
-                br#"{"opened":{"id":7}}"#.to_vec(),
-                FRAME_FDS_MAX + 1,
-                large.clone(),
-            ),
+            (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 1, large.clone()),
             (br#"{"opened":{"id":7}}"#.to_vec(), FRAME_FDS_MAX + 9, large),
         ];
         for (bytes, count, reason) in cases {
             let (mut ours, theirs) = Channel::pair().expect("socketpair");
             let fds = vec![theirs.as_fd(); count];
-            let mut space =
-                vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX + 9))];
+            let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX + 9))];
             let mut ancillary = SendAncillaryBuffer::new(&mut space);
             assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
-            sendmsg(
-                &theirs,
-                &[IoSlice::new(&bytes)],
-                &mut ancillary,
-                SendFlags::NOSIGNAL,
-            )
-            .expect("sends anything");
-            assert_eq!(
-                ours.receive().await.err(),
-                Some(reason),
-                "{} bytes",
-                bytes.len()
-            );
+            sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).expect("sends anything");
+            assert_eq!(ours.receive().await.err(), Some(reason), "{} bytes", bytes.len());
         }
     }
 
@@ -197,9 +150,6 @@ mod tests {
     async fn the_end_of_the_socket_is_the_end_of_the_guest() {
         let (mut ours, theirs) = Channel::pair().expect("socketpair");
         drop(theirs);
-        assert_eq!(
-            ours.receive().await.err(),
-            Some(DeathReason::SupervisorEnded)
-        );
+        assert_eq!(ours.receive().await.err(), Some(DeathReason::SupervisorEnded));
     }
 }

@@ -18,10 +18,7 @@ const CLEAN_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Why the host stopped waiting for a command.
 #[derive(Debug)]
 pub enum End {
-    Exited {
-        status: Status,
-        directory: Option<OwnedFd>,
-    },
+    Exited { status: Status, directory: Option<OwnedFd> },
     TimedOut,
     Cancelled,
     NotStarted(Failure),
@@ -37,13 +34,8 @@ pub async fn ask(
 ) -> Result<u64, DeathReason> {
     let id = talk.next_id();
     let [stdout, stderr] = &writers;
-    let frame = ToGuest::Run {
-        id,
-        output: output.to_owned(),
-        env: environment::of_command(output),
-    };
-    talk.send(&frame, &[text.as_fd(), stdout.as_fd(), stderr.as_fd()])
-        .await?;
+    let frame = ToGuest::Run { id, output: output.to_owned(), env: environment::of_command(output) };
+    talk.send(&frame, &[text.as_fd(), stdout.as_fd(), stderr.as_fd()]).await?;
     Ok(id)
 }
 
@@ -83,23 +75,14 @@ pub async fn wait(
 
 /// Kills every process of the container but process 1.
 pub async fn kill(talk: &mut Conversation, id: u64, output: &str) -> Result<(), DeathReason> {
-    talk.send(
-        &ToGuest::Kill {
-            id,
-            output: output.to_owned(),
-        },
-        &[],
-    )
-    .await?;
+    talk.send(&ToGuest::Kill { id, output: output.to_owned() }, &[]).await?;
     let deadline = Instant::now() + KILL_WAIT_MAX;
     // At most what was under way when the kill was asked for: that the command runs, and how it ended.
     for _ in 0..3 {
         let left = deadline.saturating_duration_since(Instant::now());
         match talk.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
-            FromGuest::Started { id: of }
-            | FromGuest::Exited { id: of, .. }
-            | FromGuest::Failed { id: of, .. }
+            FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
                 if of == id => {}
             _ => break,
         }
@@ -154,30 +137,13 @@ mod tests {
     async fn end(frames: &[&str]) -> End {
         let (mut talk, _alive) = with(frames);
         let deadline = Instant::now() + Duration::from_secs(5);
-        wait(
-            &mut talk,
-            7,
-            deadline,
-            std::future::pending::<()>(),
-            std::future::pending(),
-        )
-        .await
+        wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::pending()).await
     }
 
     #[tokio::test]
     async fn a_guest_that_keeps_the_order_is_believed() {
-        let exited = end(&[
-            r#"{"started":{"id":7}}"#,
-            r#"{"exited":{"id":7,"status":{"code":3}}}"#,
-        ])
-        .await;
-        assert!(matches!(
-            exited,
-            End::Exited {
-                status: Status::Code(3),
-                directory: None
-            }
-        ));
+        let exited = end(&[r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"code":3}}}"#]).await;
+        assert!(matches!(exited, End::Exited { status: Status::Code(3), directory: None }));
         let failed = end(&[r#"{"failed":{"id":7,"failure":{"errno":11}}}"#]).await;
         assert!(matches!(failed, End::NotStarted(Failure::Errno(11))));
     }
@@ -198,17 +164,11 @@ mod tests {
         for frames in cases {
             let end = end(frames).await;
             let out_of_turn = DeathReason::Protocol("out of turn during a command");
-            assert!(
-                matches!(&end, End::Died(reason) if *reason == out_of_turn),
-                "{frames:?}: {end:?}"
-            );
+            assert!(matches!(&end, End::Died(reason) if *reason == out_of_turn), "{frames:?}: {end:?}");
         }
         let nonsense = end(&[started, r#"{"exited":{"id":7,"status":{"code":256}}}"#]).await;
         let meaningless = DeathReason::Protocol("a frame without meaning");
-        assert!(
-            matches!(&nonsense, End::Died(reason) if *reason == meaningless),
-            "{nonsense:?}"
-        );
+        assert!(matches!(&nonsense, End::Died(reason) if *reason == meaningless), "{nonsense:?}");
     }
 
     #[tokio::test]
@@ -231,20 +191,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_guest_is_given_up() {
         let (mut talk, _alive) = with(&[]);
-        assert_eq!(
-            kill(&mut talk, 7, "0").await,
-            Err(DeathReason::Unresponsive)
-        );
+        assert_eq!(kill(&mut talk, 7, "0").await, Err(DeathReason::Unresponsive));
         let (mut talk, _alive) = with(&[]);
-        assert_eq!(
-            clean(&mut talk, "0".to_owned()).await,
-            Err(DeathReason::Unresponsive)
-        );
+        assert_eq!(clean(&mut talk, "0".to_owned()).await, Err(DeathReason::Unresponsive));
         let silent = end(&[]).await;
-        assert!(
-            matches!(silent, End::Died(DeathReason::Unresponsive)),
-            "{silent:?}"
-        );
+        assert!(matches!(silent, End::Died(DeathReason::Unresponsive)), "{silent:?}");
     }
 
     #[tokio::test]

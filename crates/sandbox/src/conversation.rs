@@ -29,12 +29,7 @@ impl Conversation {
     /// `ended` is readable when process 1 has ended. Must be called in a runtime.
     pub fn new(channel: Channel, ended: OwnedFd, stop: CancellationToken) -> io::Result<Self> {
         let ended = watch(ended, Interest::READABLE)?;
-        Ok(Self {
-            channel,
-            ended,
-            stop,
-            requests: 0,
-        })
+        Ok(Self { channel, ended, stop, requests: 0 })
     }
 
     /// The number of the next request.
@@ -52,9 +47,7 @@ impl Conversation {
 
     /// The next frame, or why there is none: the container died, is to stop, or took longer than `wait_max`.
     pub async fn answer(&mut self, wait_max: Duration) -> Result<Received, DeathReason> {
-        tokio::time::timeout(wait_max, self.frame())
-            .await
-            .unwrap_or(Err(DeathReason::Unresponsive))
+        tokio::time::timeout(wait_max, self.frame()).await.unwrap_or(Err(DeathReason::Unresponsive))
     }
 
     /// As [`Conversation::answer`] without a limit, for where a command's own limit is watched. Cancel-safe.

@@ -12,10 +12,7 @@ pub const OUTPUT_ROOT: &str = "/files/output";
 /// The same for every command. The image's own settings (Python, matplotlib, OpenBLAS) are here too: they must hold
 /// whatever the image says.
 const FIXED: &[(&str, &str)] = &[
-    (
-        "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ),
+    ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", HOME),
     ("USER", "root"),
     ("LOGNAME", "root"),
@@ -37,10 +34,6 @@ const FIXED: &[(&str, &str)] = &[
 
 /// The whole environment of one command.
 pub fn of_command(output: &str) -> Vec<(String, String)> {
-    let fixed = FIXED
-        .iter()
-        .map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    fixed
-        .chain([("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}"))])
-        .collect()
+    let fixed = FIXED.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
+    fixed.chain([("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}"))]).collect()
 }

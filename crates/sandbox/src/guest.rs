@@ -19,40 +19,20 @@ pub struct Guest {
 
 impl Guest {
     /// Starts a container and hears its first word.
-    pub async fn start(
-        host: &SharedHost,
-        name: String,
-        stop: CancellationToken,
-    ) -> Result<Self, SandboxError> {
-        let (channel, theirs) =
-            Channel::pair().map_err(SandboxError::io("make a control socket"))?;
+    pub async fn start(host: &SharedHost, name: String, stop: CancellationToken) -> Result<Self, SandboxError> {
+        let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
         let starting = {
             let host = SharedHost::clone(host);
             tokio::task::spawn_blocking(move || host.start(&name, theirs))
         };
-        let process = starting
-            .await
-            .map_err(|error| SandboxError::Launch(error.to_string()))??;
-        let talk = process
-            .ended()
-            .and_then(|ended| Conversation::new(channel, ended, stop));
+        let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
+        let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
         let oom_kills_at_start = process.stats().oom_kills;
-        let mut guest = Self {
-            talk,
-            process,
-            oom_kills_at_start,
-        };
+        let mut guest = Self { talk, process, oom_kills_at_start };
         match guest.talk.answer(ANSWER_WAIT_MAX).await {
-            Ok((
-                FromGuest::Ready {
-                    version: PROTOCOL_VERSION,
-                },
-                fds,
-            )) if fds.is_empty() => Ok(guest),
-            Ok(_) => Err(SandboxError::Launch(
-                DeathReason::Protocol("not ready first").to_string(),
-            )),
+            Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
+            Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),
             Err(reason) => Err(SandboxError::Launch(guest.explain(reason).to_string())),
         }
     }

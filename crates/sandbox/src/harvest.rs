@@ -41,10 +41,7 @@ pub fn on_container_disk(file: BorrowedFd<'_>) -> bool {
 /// Opens the regular files at the top level. Blocks for as long as a directory of that many entries takes.
 pub fn harvest(directory: Option<OwnedFd>, limits: HarvestLimits) -> Harvest {
     let Some(directory) = directory.filter(|directory| on_container_disk(directory.as_fd())) else {
-        return Harvest {
-            losses: vec![Loss::OutputDirectoryGone],
-            ..Harvest::default()
-        };
+        return Harvest { losses: vec![Loss::OutputDirectoryGone], ..Harvest::default() };
     };
     take(&directory, limits)
 }
@@ -56,17 +53,12 @@ fn take(directory: &OwnedFd, limits: HarvestLimits) -> Harvest {
         return harvest;
     };
     if !examined_all {
-        harvest
-            .losses
-            .push(Loss::OutputNotExamined(limits.entries_max));
+        harvest.losses.push(Loss::OutputNotExamined(limits.entries_max));
     }
     for (name, listed) in entries {
         match take_one(directory, &name, listed, limits, harvest.files.len()) {
             Ok(file) => harvest.files.push(file),
-            Err(why) => harvest.skipped.push(Skipped {
-                name: shown(&name),
-                why,
-            }),
+            Err(why) => harvest.skipped.push(Skipped { name: shown(&name), why }),
         }
     }
     harvest
@@ -77,37 +69,20 @@ fn shown(name: &CStr) -> String {
     match name.to_str() {
         Ok(text) => text
             .chars()
-            .flat_map(|c| {
-                if c == '\'' || c == '"' {
-                    vec![c]
-                } else {
-                    c.escape_debug().collect()
-                }
-            })
+            .flat_map(|c| if c == '\'' || c == '"' { vec![c] } else { c.escape_debug().collect() })
             .collect(),
         Err(_) => name.to_bytes().escape_ascii().to_string(),
     }
 }
 
 fn open(directory: &OwnedFd, name: &CStr, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH
-        | ResolveFlags::NO_SYMLINKS
-        | ResolveFlags::NO_MAGICLINKS
-        | ResolveFlags::NO_XDEV;
-    openat2(
-        directory,
-        name,
-        flags | OFlags::RDONLY | OFlags::CLOEXEC,
-        Mode::empty(),
-        resolve,
-    )
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    openat2(directory, name, flags | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), resolve)
 }
 
 /// The entries, sorted by name, and whether these are all.
-fn list(
-    directory: &OwnedFd,
-    entries_max: usize,
-) -> rustix::io::Result<(Vec<(CString, FileType)>, bool)> {
+fn list(directory: &OwnedFd, entries_max: usize) -> rustix::io::Result<(Vec<(CString, FileType)>, bool)> {
     // A description of our own: the guest holds the one it sent.
     let listing = open(directory, c".", OFlags::DIRECTORY)?;
     let mut entries: Vec<(CString, FileType)> = Vec::new();
@@ -137,35 +112,23 @@ fn take_one(
     if listed != FileType::Unknown {
         regular(listed)?;
     }
-    let text = name
-        .to_str()
-        .ok()
-        .filter(|text| names::usable(text))
-        .ok_or(SkipReason::UnusableName)?;
+    let text = name.to_str().ok().filter(|text| names::usable(text)).ok_or(SkipReason::UnusableName)?;
     if taken == limits.files_max {
         return Err(SkipReason::TooMany(limits.files_max));
     }
-    let file = open(
-        directory,
-        name,
-        OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY,
-    )
-    .map_err(|error| match error {
-        Errno::LOOP => SkipReason::SymbolicLink,
-        Errno::NXIO | Errno::NODEV => SkipReason::Special,
-        _ => SkipReason::Unreadable,
-    })?;
+    let file =
+        open(directory, name, OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::NOCTTY).map_err(|error| match error {
+            Errno::LOOP => SkipReason::SymbolicLink,
+            Errno::NXIO | Errno::NODEV => SkipReason::Special,
+            _ => SkipReason::Unreadable,
+        })?;
     let found = fstat(&file).map_err(|_| SkipReason::Unreadable)?;
     regular(FileType::from_raw_mode(found.st_mode))?;
     let size = u64::try_from(found.st_size).map_err(|_| SkipReason::Unreadable)?;
     if size > limits.file_bytes_max {
         return Err(SkipReason::TooLarge(limits.file_bytes_max));
     }
-    Ok(OutputFile {
-        name: text.to_owned(),
-        size,
-        file: File::from(file),
-    })
+    Ok(OutputFile { name: text.to_owned(), size, file: File::from(file) })
 }
 
 fn regular(file_type: FileType) -> Result<(), SkipReason> {
@@ -173,11 +136,9 @@ fn regular(file_type: FileType) -> Result<(), SkipReason> {
         FileType::RegularFile => Ok(()),
         FileType::Symlink => Err(SkipReason::SymbolicLink),
         FileType::Directory => Err(SkipReason::Directory),
-        FileType::Fifo
-        | FileType::Socket
-        | FileType::CharacterDevice
-        | FileType::BlockDevice
-        | FileType::Unknown => Err(SkipReason::Special),
+        FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::Unknown => {
+            Err(SkipReason::Special)
+        }
     }
 }
 
@@ -188,17 +149,10 @@ mod tests {
     use std::io::Read;
     use std::os::unix::ffi::OsStrExt;
 
-    const LIMITS: HarvestLimits = HarvestLimits {
-        file_bytes_max: 10,
-        files_max: 2,
-        entries_max: 12,
-    };
+    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2, entries_max: 12 };
 
     fn of(directory: &tempfile::TempDir) -> Harvest {
-        take(
-            &OwnedFd::from(File::open(directory.path()).expect("open")),
-            LIMITS,
-        )
+        take(&OwnedFd::from(File::open(directory.path()).expect("open")), LIMITS)
     }
 
     fn write(directory: &tempfile::TempDir, name: &[u8], content: &str) {
@@ -218,20 +172,11 @@ mod tests {
         std::fs::create_dir(directory.path().join("sub")).expect("mkdir");
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).expect("mkfifo");
-        let _socket =
-            std::os::unix::net::UnixListener::bind(directory.path().join("socket")).expect("bind");
+        let _socket = std::os::unix::net::UnixListener::bind(directory.path().join("socket")).expect("bind");
         let harvest = of(&directory);
-        let files: Vec<_> = harvest
-            .files
-            .iter()
-            .map(|file| (file.name.as_str(), file.size))
-            .collect();
+        let files: Vec<_> = harvest.files.iter().map(|file| (file.name.as_str(), file.size)).collect();
         assert_eq!(files, [("a.txt", 0), ("b.txt", 5)]);
-        let skipped: Vec<_> = harvest
-            .skipped
-            .iter()
-            .map(|skipped| (skipped.name.as_str(), skipped.why))
-            .collect();
+        let skipped: Vec<_> = harvest.skipped.iter().map(|skipped| (skipped.name.as_str(), skipped.why)).collect();
         assert_eq!(
             skipped,
             [
@@ -255,10 +200,7 @@ mod tests {
         let mut harvest = of(&directory);
         drop(directory);
         let mut content = String::new();
-        harvest.files[0]
-            .file
-            .read_to_string(&mut content)
-            .expect("readable");
+        harvest.files[0].file.read_to_string(&mut content).expect("readable");
         assert_eq!(content, "content");
     }
 

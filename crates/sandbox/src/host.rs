@@ -34,8 +34,7 @@ impl Host {
     /// Finds out what this machine offers. Blocks.
     pub fn prepare(config: SandboxConfig, rootfs: &Rootfs) -> Result<Self, SandboxError> {
         raise_open_files();
-        let program =
-            program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
+        let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -47,30 +46,14 @@ impl Host {
             },
         };
         let plan = plan(&config, rootfs)?;
-        Ok(Self {
-            config,
-            program,
-            plan,
-            cgroups,
-        })
+        Ok(Self { config, program, plan, cgroups })
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
-    pub fn start(
-        &self,
-        name: &str,
-        control: std::os::fd::OwnedFd,
-    ) -> Result<Process, SandboxError> {
-        let cgroup = self
-            .cgroups
-            .as_ref()
-            .map(|tree| tree.create(name, &self.limits()))
-            .transpose();
-        let cgroup: Option<Cgroup> =
-            cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
-        let attachment = cgroup
-            .as_ref()
-            .map_or(Attachment::Unlimited, Attachment::Cgroup);
+    pub fn start(&self, name: &str, control: std::os::fd::OwnedFd) -> Result<Process, SandboxError> {
+        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, &self.limits())).transpose();
+        let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
+        let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let jailed = launch(self.program.as_fd(), &self.plan, attachment, control)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
@@ -87,10 +70,7 @@ impl Host {
 }
 
 fn plan(config: &SandboxConfig, rootfs: &Rootfs) -> Result<JailPlan, SandboxError> {
-    let directory = |path: &str, mode| Directory {
-        path: PathBuf::from(path),
-        mode,
-    };
+    let directory = |path: &str, mode| Directory { path: PathBuf::from(path), mode };
     let spec = ContainerSpec {
         rootfs: rootfs.path.clone(),
         identity: identity(rootfs)?,
@@ -107,10 +87,7 @@ fn plan(config: &SandboxConfig, rootfs: &Rootfs) -> Result<JailPlan, SandboxErro
             directory("/tmp", 0o1777),
             directory("/skills", 0o755),
         ],
-        symlinks: vec![Symlink {
-            path: PathBuf::from("/mnt/user-data"),
-            target: PathBuf::from(INPUT_DIRECTORY),
-        }],
+        symlinks: vec![Symlink { path: PathBuf::from("/mnt/user-data"), target: PathBuf::from(INPUT_DIRECTORY) }],
         working_directory: PathBuf::from("/"),
         landlock: config.landlock_need,
     };
@@ -122,9 +99,9 @@ fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {
     match rootfs.owner_base {
         Some(base) if uid.is_root() => Ok(Identity::Mapped { base }),
         Some(_) => Err(SandboxError::Host("only root can use a root filesystem with shifted owners".to_owned())),
-        None if uid.is_root() => {
-            Err(SandboxError::Host("root needs a root filesystem with shifted owners: its own user must not be a container's".to_owned()))
-        }
+        None if uid.is_root() => Err(SandboxError::Host(
+            "root needs a root filesystem with shifted owners: its own user must not be a container's".to_owned(),
+        )),
         None => Ok(Identity::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }),
     }
 }
@@ -134,13 +111,7 @@ fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {
 fn raise_open_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
-        && let Err(error) = setrlimit(
-            Resource::Nofile,
-            Rlimit {
-                current: maximum,
-                maximum,
-            },
-        )
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
     {
         tracing::warn!(%error, "could not raise the limit of open files");
     }
@@ -151,12 +122,8 @@ pub fn random_name() -> Result<String, SandboxError> {
     let mut bytes = [0; 8];
     let mut filled = 0;
     while filled < bytes.len() {
-        filled +=
-            rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
-                .map_err(|error| SandboxError::Io {
-                    what: "read random bytes",
-                    source: error.into(),
-                })?;
+        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+            .map_err(|error| SandboxError::Io { what: "read random bytes", source: error.into() })?;
     }
     Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }

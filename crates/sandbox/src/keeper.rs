@@ -38,17 +38,11 @@ pub struct Container {
 
 impl Container {
     pub fn last_used_at(&self) -> SystemTime {
-        *self
-            .last_used_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn used_at(&self, now: SystemTime) {
-        *self
-            .last_used_at
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = now;
+        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     pub fn death(&self) -> Option<&DeathReason> {
@@ -103,12 +97,7 @@ pub async fn start(
     Ok(container)
 }
 
-async fn keep(
-    mut guest: Guest,
-    host: SharedHost,
-    container: Arc<Container>,
-    mut inbox: mpsc::Receiver<Request>,
-) {
+async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut inbox: mpsc::Receiver<Request>) {
     // Whatever happens to this task, whoever waits for the end of the container hears of it.
     let gone = container.gone.clone().drop_guard();
     let reason = loop {
@@ -173,13 +162,7 @@ async fn serve(
             let (survives, answer) = sorted(open(&mut guest.talk, path).await);
             tell(container, survives, reply, answer)
         }
-        Request::Write {
-            path,
-            size,
-            source,
-            fed,
-            reply,
-        } => {
+        Request::Write { path, size, source, fed, reply } => {
             let (survives, answer) = sorted(write(&mut guest.talk, path, size, source, fed).await);
             tell(container, survives, reply, answer)
         }
@@ -193,10 +176,7 @@ fn sorted<T>(answer: Result<T, DeathReason>) -> (Result<(), DeathReason>, Answer
     }
 }
 
-async fn open(
-    talk: &mut Conversation,
-    path: String,
-) -> Result<Result<OwnedFd, Failure>, DeathReason> {
+async fn open(talk: &mut Conversation, path: String) -> Result<Result<OwnedFd, Failure>, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Open { id, path }, &[]).await?;
     let (frame, mut fds) = talk.answer(ANSWER_WAIT_MAX).await?;
@@ -215,8 +195,7 @@ async fn write(
     fed: oneshot::Receiver<()>,
 ) -> Result<Result<bool, Failure>, DeathReason> {
     let id = talk.next_id();
-    talk.send(&ToGuest::Write { id, path, size }, &[source.as_fd()])
-        .await?;
+    talk.send(&ToGuest::Write { id, path, size }, &[source.as_fd()]).await?;
     // The reading end is the guest's alone now: when it gives up, the writer hears of it.
     drop(source);
     let (frame, fds) = tokio::select! {

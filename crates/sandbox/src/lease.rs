@@ -46,9 +46,7 @@ impl Drop for Lease {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lease")
-            .field("container", &self.container.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Lease").field("container", &self.container.id).finish_non_exhaustive()
     }
 }
 
@@ -68,24 +66,16 @@ impl Lease {
     /// # Errors
     /// [`SandboxError`] when there is no outcome: a command no shell can be given, a shell that could not be started, a
     /// dead container.
-    pub async fn bash(
-        &mut self,
-        command: &str,
-        options: CellOptions,
-    ) -> Result<CellOutcome, SandboxError> {
+    pub async fn bash(&mut self, command: &str, options: CellOptions) -> Result<CellOutcome, SandboxError> {
         if command.len() > COMMAND_BYTES_MAX {
-            return Err(SandboxError::CommandTooLong {
-                bytes_max: COMMAND_BYTES_MAX,
-            });
+            return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
         }
         if command.contains('\0') {
             return Err(SandboxError::CommandHasNul);
         }
         let cell = Cell {
             command: command.to_owned(),
-            wall: options
-                .wall
-                .min(Duration::from_secs(self.host.config.cell_wall_s_max)),
+            wall: options.wall.min(Duration::from_secs(self.host.config.cell_wall_s_max)),
             cancel: options.cancel,
             live: options.live,
         };
@@ -96,10 +86,7 @@ impl Lease {
     ///
     /// # Errors
     /// The inner error is the caller's or the file's fault; the outer one is a dead container or a broken host.
-    pub async fn edit(
-        &mut self,
-        command: EditCommand,
-    ) -> Result<Result<EditOutcome, EditFailure>, SandboxError> {
+    pub async fn edit(&mut self, command: EditCommand) -> Result<Result<EditOutcome, EditFailure>, SandboxError> {
         edit::run(self, command).await
     }
 
@@ -116,8 +103,7 @@ impl Lease {
         if !names::usable(name) {
             return Err(PutError::Name(name.to_owned()));
         }
-        self.write_file(&format!("{INPUT_DIRECTORY}/{name}"), source, size)
-            .await
+        self.write_file(&format!("{INPUT_DIRECTORY}/{name}"), source, size).await
     }
 
     /// Writes a file whole: parents are made, the file appears at once, an existing one's mode is kept. The path is
@@ -139,11 +125,7 @@ impl Lease {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn read_file(
-        &mut self,
-        path: &str,
-        bytes_max: u64,
-    ) -> Result<FileContent, ReadError> {
+    pub async fn read_file(&mut self, path: &str, bytes_max: u64) -> Result<FileContent, ReadError> {
         files::open(self, path, bytes_max).await
     }
 
@@ -153,11 +135,7 @@ impl Lease {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, SandboxError> {
         let (reply, answer) = oneshot::channel();
-        self.container
-            .requests
-            .send(request(reply))
-            .await
-            .map_err(|_refused| self.dead())?;
+        self.container.requests.send(request(reply)).await.map_err(|_refused| self.dead())?;
         answer.await.map_err(|_dropped| self.dead())
     }
 

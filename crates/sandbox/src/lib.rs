@@ -42,7 +42,5 @@ pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
-pub use outcome::{
-    CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream,
-};
+pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};

@@ -8,9 +8,7 @@ pub fn usable(name: &str) -> bool {
         && name.len() <= 255
         && name != "."
         && name != ".."
-        && !name
-            .chars()
-            .any(|c| c <= '\u{1f}' || "<>:\"|?*\\/".contains(c))
+        && !name.chars().any(|c| c <= '\u{1f}' || "<>:\"|?*\\/".contains(c))
 }
 
 #[cfg(test)]

@@ -39,10 +39,7 @@ impl CellOutcome {
     #[must_use]
     pub fn output(&self) -> &Output {
         match self {
-            Self::Ended(output)
-            | Self::TimedOut(output)
-            | Self::Killed(_, output)
-            | Self::Crashed(output) => output,
+            Self::Ended(output) | Self::TimedOut(output) | Self::Killed(_, output) | Self::Crashed(output) => output,
         }
     }
 
@@ -50,10 +47,7 @@ impl CellOutcome {
     #[must_use]
     pub fn into_output(self) -> Output {
         match self {
-            Self::Ended(output)
-            | Self::TimedOut(output)
-            | Self::Killed(_, output)
-            | Self::Crashed(output) => output,
+            Self::Ended(output) | Self::TimedOut(output) | Self::Killed(_, output) | Self::Crashed(output) => output,
         }
     }
 }
@@ -174,16 +168,10 @@ impl std::fmt::Display for Loss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::KilledByMemory(max) => write!(f, "killed: memory limit of {max} bytes reached"),
-            Self::ProcessKilledByMemory(max) => write!(
-                f,
-                "a process was killed: memory limit of {max} bytes reached"
-            ),
+            Self::ProcessKilledByMemory(max) => write!(f, "a process was killed: memory limit of {max} bytes reached"),
             Self::ProcessesRefused(max) => write!(f, "limit of {max} processes reached"),
             Self::LeftoversKilled(max) => {
-                write!(
-                    f,
-                    "what earlier commands left running was killed: limit of {max} processes reached"
-                )
+                write!(f, "what earlier commands left running was killed: limit of {max} processes reached")
             }
             Self::TimedOut(wall) => {
                 write!(f, "killed: time limit of {} s reached", wall.as_secs_f64())
@@ -193,9 +181,7 @@ impl std::fmt::Display for Loss {
             Self::OutputNotExamined(max) => {
                 write!(f, "not captured from $OUTPUT_DIR: all after {max} entries")
             }
-            Self::OutputDirectoryGone => {
-                f.write_str("nothing captured: $OUTPUT_DIR was removed or replaced")
-            }
+            Self::OutputDirectoryGone => f.write_str("nothing captured: $OUTPUT_DIR was removed or replaced"),
         }
     }
 }
@@ -226,28 +212,20 @@ impl Output {
     #[must_use]
     pub fn notices(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        for (stream, kept, total) in [
-            ("stdout", self.stdout.len(), self.stdout_bytes),
-            ("stderr", self.stderr.len(), self.stderr_bytes),
-        ] {
+        for (stream, kept, total) in
+            [("stdout", self.stdout.len(), self.stdout_bytes), ("stderr", self.stderr.len(), self.stderr_bytes)]
+        {
             if total > kept as u64 {
-                lines.push(format!(
-                    "belljar: {stream} was cut: {kept} of {total} bytes shown"
-                ));
+                lines.push(format!("belljar: {stream} was cut: {kept} of {total} bytes shown"));
             }
         }
         lines.extend(self.losses.iter().map(|loss| format!("belljar: {loss}")));
         for skipped in self.skipped.iter().take(SKIPPED_NAMED_MAX) {
-            lines.push(format!(
-                "belljar: not captured from $OUTPUT_DIR: {} ({})",
-                skipped.name, skipped.why
-            ));
+            lines.push(format!("belljar: not captured from $OUTPUT_DIR: {} ({})", skipped.name, skipped.why));
         }
         if self.skipped.len() > SKIPPED_NAMED_MAX {
             let more = self.skipped.len() - SKIPPED_NAMED_MAX;
-            lines.push(format!(
-                "belljar: not captured from $OUTPUT_DIR: {more} more entries"
-            ));
+            lines.push(format!("belljar: not captured from $OUTPUT_DIR: {more} more entries"));
         }
         lines
     }
@@ -258,11 +236,7 @@ mod tests {
     use super::*;
 
     fn output() -> Output {
-        Output {
-            stdout: vec![b'x'; 10],
-            stdout_bytes: 10,
-            ..Output::empty()
-        }
+        Output { stdout: vec![b'x'; 10], stdout_bytes: 10, ..Output::empty() }
     }
 
     #[test]
@@ -274,14 +248,8 @@ mod tests {
     fn each_loss_is_one_line() {
         let mut lossy = output();
         lossy.stdout_bytes = 52_428_800;
-        lossy.losses = vec![
-            Loss::KilledByMemory(5_368_709_120),
-            Loss::TimedOut(Duration::from_millis(1500)),
-        ];
-        lossy.skipped = vec![Skipped {
-            name: "link.txt".into(),
-            why: SkipReason::SymbolicLink,
-        }];
+        lossy.losses = vec![Loss::KilledByMemory(5_368_709_120), Loss::TimedOut(Duration::from_millis(1500))];
+        lossy.skipped = vec![Skipped { name: "link.txt".into(), why: SkipReason::SymbolicLink }];
         assert_eq!(
             lossy.notices(),
             [
@@ -296,17 +264,9 @@ mod tests {
     #[test]
     fn a_million_skipped_entries_are_counted_not_listed() {
         let mut lossy = output();
-        lossy.skipped = (0..25)
-            .map(|n| Skipped {
-                name: format!("d{n}"),
-                why: SkipReason::Directory,
-            })
-            .collect();
+        lossy.skipped = (0..25).map(|n| Skipped { name: format!("d{n}"), why: SkipReason::Directory }).collect();
         let notices = lossy.notices();
         assert_eq!(notices.len(), SKIPPED_NAMED_MAX + 1);
-        assert_eq!(
-            notices[SKIPPED_NAMED_MAX],
-            "belljar: not captured from $OUTPUT_DIR: 5 more entries"
-        );
+        assert_eq!(notices[SKIPPED_NAMED_MAX], "belljar: not captured from $OUTPUT_DIR: 5 more entries");
     }
 }

@@ -11,15 +11,9 @@ static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/belljar-guest"))
 /// The guest program in a sealed memfd: no container can overwrite it through `/proc/<pid>/exe`, and so no other
 /// container can be reached that way (the lesson of CVE-2019-5736).
 pub fn sealed() -> io::Result<File> {
-    let mut file = File::from(memfd_create(
-        "belljar-guest",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?);
+    let mut file = File::from(memfd_create("belljar-guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(GUEST)?;
-    fcntl_add_seals(
-        &file,
-        SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
-    )?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file)
 }
 
@@ -35,13 +29,7 @@ mod tests {
         file.read_exact_at(&mut magic, 0).expect("has a head");
         assert_eq!(&magic, b"\x7fELF");
         let error = file.write_at(b"x", 0).expect_err("sealed");
-        assert_eq!(
-            error.raw_os_error(),
-            Some(rustix::io::Errno::PERM.raw_os_error())
-        );
-        assert_eq!(
-            file.set_len(0).expect_err("sealed").kind(),
-            io::ErrorKind::PermissionDenied
-        );
+        assert_eq!(error.raw_os_error(), Some(rustix::io::Errno::PERM.raw_os_error()));
+        assert_eq!(file.set_len(0).expect_err("sealed").kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -125,15 +125,9 @@ impl Sandbox {
         let host = Arc::new(host);
         prove(&host).await?;
         tracing::info!(%digest, "containers can be started");
-        let shared = Shared {
-            host,
-            registry: Mutex::default(),
-            keepers: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        };
-        Ok(Sandbox {
-            shared: Arc::new(shared),
-        })
+        let shared =
+            Shared { host, registry: Mutex::default(), keepers: TaskTracker::new(), stop: CancellationToken::new() };
+        Ok(Sandbox { shared: Arc::new(shared) })
     }
 
     /// Starts a container under `id`. Dropping the future does not undo it.
@@ -165,28 +159,18 @@ impl Sandbox {
     /// # Errors
     /// [`LeaseError`].
     pub async fn lease(&self, id: &ContainerId, wait: Duration) -> Result<Lease, LeaseError> {
-        let container = self
-            .shared
-            .find(id)
-            .ok_or_else(|| LeaseError::Unknown(id.clone()))?;
+        let container = self.shared.find(id).ok_or_else(|| LeaseError::Unknown(id.clone()))?;
         let holding = Arc::clone(&container.hold).acquire_owned();
         match tokio::time::timeout(wait, holding).await {
             Err(_elapsed) => Err(LeaseError::Busy(id.clone())),
             Ok(Err(_closed)) => match container.death() {
                 Some(DeathReason::Removed) | None => Err(LeaseError::Unknown(id.clone())),
-                Some(reason) => Err(LeaseError::Dead {
-                    id: id.clone(),
-                    reason: reason.clone(),
-                }),
+                Some(reason) => Err(LeaseError::Dead { id: id.clone(), reason: reason.clone() }),
             },
             Ok(Ok(hold)) => {
                 let host = Arc::clone(&self.shared.host);
                 container.used_at((host.config.clock)());
-                Ok(Lease {
-                    container,
-                    host,
-                    _hold: hold,
-                })
+                Ok(Lease { container, host, _hold: hold })
             }
         }
     }
@@ -200,12 +184,7 @@ impl Sandbox {
     /// All containers, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<ContainerStatus> {
-        let mut all: Vec<_> = self
-            .shared
-            .started()
-            .iter()
-            .map(|container| container.status())
-            .collect();
+        let mut all: Vec<_> = self.shared.started().iter().map(|container| container.status()).collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
     }
@@ -285,13 +264,7 @@ impl Shared {
         }
         let containers_max = self.host.config.containers_max;
         registry.forget_dead_beyond(containers_max);
-        if registry
-            .entries
-            .values()
-            .filter(|entry| entry.takes_room())
-            .count()
-            >= containers_max
-        {
+        if registry.entries.values().filter(|entry| entry.takes_room()).count() >= containers_max {
             return Err(SandboxError::Full { containers_max });
         }
         registry.entries.insert(id.clone(), Entry::Starting);
@@ -308,9 +281,7 @@ impl Shared {
         match started {
             Ok(container) => {
                 let status = container.status();
-                registry
-                    .entries
-                    .insert(id.clone(), Entry::Started(container));
+                registry.entries.insert(id.clone(), Entry::Started(container));
                 Ok(status)
             }
             Err(error) => {
@@ -366,9 +337,7 @@ impl Registry {
             .entries
             .iter()
             .filter_map(|(id, entry)| match entry {
-                Entry::Started(container) if !entry.takes_room() => {
-                    Some((container.last_used_at(), id.clone()))
-                }
+                Entry::Started(container) if !entry.takes_room() => Some((container.last_used_at(), id.clone())),
                 Entry::Started(_) | Entry::Starting => None,
             })
             .collect();
@@ -393,16 +362,12 @@ async fn prove(host: &SharedHost) -> Result<(), SandboxError> {
     let done = cell::run(&mut guest, host, cell, std::future::pending()).await;
     let cleared = tokio::task::spawn_blocking(move || drop(guest)).await;
     cleared.map_err(|error| SandboxError::Host(error.to_string()))?;
-    done.survives
-        .map_err(|reason| SandboxError::Host(reason.to_string()))?;
+    done.survives.map_err(|reason| SandboxError::Host(reason.to_string()))?;
     match done.answer? {
         CellOutcome::Ended(output) if output.return_code == 0 => Ok(()),
         other => {
             let said = String::from_utf8_lossy(&other.output().stderr).into_owned();
-            Err(SandboxError::Host(format!(
-                "the first container cannot run a shell: {}",
-                said.trim_end()
-            )))
+            Err(SandboxError::Host(format!("the first container cannot run a shell: {}", said.trim_end())))
         }
     }
 }

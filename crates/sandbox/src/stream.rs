@@ -40,19 +40,7 @@ impl Drain {
         rustix::io::ioctl_fionbio(&ours, true)?;
         let pipe = Receiver::from_owned_fd(ours)?;
         let (buffer, kept) = (vec![0; READ_BYTES], Vec::new());
-        Ok((
-            Self {
-                stream,
-                pipe,
-                buffer,
-                kept,
-                kept_bytes_max,
-                total_bytes: 0,
-                live,
-                told_bytes: 0,
-            },
-            theirs,
-        ))
+        Ok((Self { stream, pipe, buffer, kept, kept_bytes_max, total_bytes: 0, live, told_bytes: 0 }, theirs))
     }
 
     /// Reads until every writer is gone. Cancel-safe: nothing read is lost.
@@ -87,10 +75,7 @@ impl Drain {
                 }
             }
         }
-        if tokio::time::timeout(LISTENER_WAIT_MAX, self.tell())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(LISTENER_WAIT_MAX, self.tell()).await.is_err() {
             tracing::debug!("a listener did not take the end of a cell's output in time");
         }
         (self.kept, self.total_bytes)
@@ -111,10 +96,7 @@ impl Drain {
                 return;
             };
             let bytes = Bytes::copy_from_slice(&self.kept[self.told_bytes..]);
-            permit.send(LiveChunk {
-                stream: self.stream,
-                bytes,
-            });
+            permit.send(LiveChunk { stream: self.stream, bytes });
             self.told_bytes = self.kept.len();
         }
     }
@@ -130,9 +112,7 @@ mod tests {
     async fn the_first_bytes_are_kept_and_the_rest_is_counted() {
         let (mut drain, writer) = Drain::new(Stream::Stdout, 10, None).expect("pipe");
         let writing = std::thread::spawn(move || {
-            File::from(writer)
-                .write_all(&[b'x'; 300_000])
-                .expect("read to the end");
+            File::from(writer).write_all(&[b'x'; 300_000]).expect("read to the end");
         });
         drain.run().await;
         writing.join().expect("the writer ends");
@@ -145,10 +125,7 @@ mod tests {
         let mut writer = File::from(writer);
         writer.write_all(b"abc").expect("fits the pipe");
         assert_eq!(drain.finish().await, (b"abc".to_vec(), 3));
-        assert_eq!(
-            writer.write(b"d").expect_err("nobody reads").kind(),
-            io::ErrorKind::BrokenPipe
-        );
+        assert_eq!(writer.write(b"d").expect_err("nobody reads").kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[tokio::test]

@@ -43,9 +43,7 @@ impl Facts {
                 };
                 if memory_killed && return_code == RETURN_CODE_KILLED {
                     losses.push(Loss::KilledByMemory(memory_max));
-                    (return_code, |output| {
-                        CellOutcome::Killed(KillReason::Memory, output)
-                    })
+                    (return_code, |output| CellOutcome::Killed(KillReason::Memory, output))
                 } else {
                     if memory_killed {
                         losses.push(Loss::ProcessKilledByMemory(memory_max));
@@ -63,16 +61,12 @@ impl Facts {
             }
             End::Cancelled | End::Died(DeathReason::Removed) => {
                 losses.push(Loss::Interrupted);
-                (RETURN_CODE_KILLED, |output| {
-                    CellOutcome::Killed(KillReason::Requested, output)
-                })
+                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Requested, output))
             }
             End::Died(DeathReason::OutOfMemory) => {
                 losses.push(Loss::KilledByMemory(memory_max));
                 losses.push(Loss::ContainerDied(DeathReason::OutOfMemory.to_string()));
-                (RETURN_CODE_KILLED, |output| {
-                    CellOutcome::Killed(KillReason::Memory, output)
-                })
+                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Memory, output))
             }
             End::Died(reason) => {
                 losses.push(Loss::ContainerDied(reason.to_string()));
@@ -83,11 +77,7 @@ impl Facts {
                 (RETURN_CODE_KILLED, CellOutcome::Crashed)
             }
         };
-        Judged {
-            return_code,
-            outcome,
-            losses,
-        }
+        Judged { return_code, outcome, losses }
     }
 }
 
@@ -98,25 +88,11 @@ mod tests {
 
     fn judged(end: &End, oom_kills: u64, processes: u64) -> (i32, &'static str, Vec<Loss>) {
         let none = Stats::default();
-        let limits = Limits {
-            memory_bytes_max: 1000,
-            cpus: 1.0,
-            processes_max: 8,
-        };
+        let limits = Limits { memory_bytes_max: 1000, cpus: 1.0, processes_max: 8 };
         let wall_max = Duration::from_secs(90);
         let (at_end, after) = (Stats { processes, ..none }, Stats { oom_kills, ..none });
-        let Judged {
-            return_code,
-            outcome,
-            losses,
-        } = Facts {
-            wall_max,
-            before: none,
-            at_end,
-            after,
-            limits,
-        }
-        .judge(end);
+        let Judged { return_code, outcome, losses } =
+            Facts { wall_max, before: none, at_end, after, limits }.judge(end);
         let name = match outcome(Output::empty()) {
             CellOutcome::Ended(_) => "ended",
             CellOutcome::TimedOut(_) => "timed out",
@@ -129,84 +105,28 @@ mod tests {
 
     #[test]
     fn every_end_has_its_name() {
-        let exited = |status| End::Exited {
-            status,
-            directory: None,
-        };
+        let exited = |status| End::Exited { status, directory: None };
         let died = |reason: DeathReason| End::Died(reason);
         let dead = |reason: DeathReason| Loss::ContainerDied(reason.to_string());
         let timed_out = Loss::TimedOut(Duration::from_secs(90));
         let cases = [
             (exited(Status::Code(3)), 0, 1, (3, "ended", vec![])),
             (exited(Status::Signal(9)), 0, 1, (137, "ended", vec![])),
-            (
-                exited(Status::Signal(9)),
-                1,
-                1,
-                (137, "memory", vec![Loss::KilledByMemory(1000)]),
-            ),
-            (
-                exited(Status::Code(137)),
-                1,
-                1,
-                (137, "memory", vec![Loss::KilledByMemory(1000)]),
-            ),
-            (
-                exited(Status::Code(0)),
-                1,
-                1,
-                (0, "ended", vec![Loss::ProcessKilledByMemory(1000)]),
-            ),
-            (
-                End::TimedOut,
-                0,
-                7,
-                (137, "timed out", vec![timed_out.clone()]),
-            ),
-            (
-                End::TimedOut,
-                0,
-                8,
-                (137, "timed out", vec![Loss::ProcessesRefused(8), timed_out]),
-            ),
-            (
-                End::Cancelled,
-                0,
-                1,
-                (137, "requested", vec![Loss::Interrupted]),
-            ),
-            (
-                died(DeathReason::Removed),
-                0,
-                1,
-                (137, "requested", vec![Loss::Interrupted]),
-            ),
-            (
-                died(DeathReason::SupervisorEnded),
-                0,
-                1,
-                (137, "crashed", vec![dead(DeathReason::SupervisorEnded)]),
-            ),
+            (exited(Status::Signal(9)), 1, 1, (137, "memory", vec![Loss::KilledByMemory(1000)])),
+            (exited(Status::Code(137)), 1, 1, (137, "memory", vec![Loss::KilledByMemory(1000)])),
+            (exited(Status::Code(0)), 1, 1, (0, "ended", vec![Loss::ProcessKilledByMemory(1000)])),
+            (End::TimedOut, 0, 7, (137, "timed out", vec![timed_out.clone()])),
+            (End::TimedOut, 0, 8, (137, "timed out", vec![Loss::ProcessesRefused(8), timed_out])),
+            (End::Cancelled, 0, 1, (137, "requested", vec![Loss::Interrupted])),
+            (died(DeathReason::Removed), 0, 1, (137, "requested", vec![Loss::Interrupted])),
+            (died(DeathReason::SupervisorEnded), 0, 1, (137, "crashed", vec![dead(DeathReason::SupervisorEnded)])),
             (
                 died(DeathReason::OutOfMemory),
                 1,
                 1,
-                (
-                    137,
-                    "memory",
-                    vec![Loss::KilledByMemory(1000), dead(DeathReason::OutOfMemory)],
-                ),
+                (137, "memory", vec![Loss::KilledByMemory(1000), dead(DeathReason::OutOfMemory)]),
             ),
-            (
-                End::NotStarted(Failure::Busy),
-                0,
-                1,
-                (
-                    137,
-                    "crashed",
-                    vec![Loss::ContainerDied(said(Failure::Busy))],
-                ),
-            ),
+            (End::NotStarted(Failure::Busy), 0, 1, (137, "crashed", vec![Loss::ContainerDied(said(Failure::Busy))])),
         ];
         for (end, oom_kills, processes, expected) in cases {
             assert_eq!(judged(&end, oom_kills, processes), expected, "{end:?}");

@@ -20,9 +20,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("{what}, in 30 s"));
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
 }
 
 fn wall(wall: Duration) -> CellOptions {
@@ -44,49 +42,24 @@ async fn a_timeout_kills_every_descendant_and_keeps_what_was_said() {
     let mut lease = leased(&sandbox, 1).await;
     let command = "echo said; trap '' TERM INT HUP; (setsid bash -c 'sleep 71001 & disown' &) ; \
                    nohup sleep 71001 >/dev/null 2>&1 & sleep 71001";
-    let outcome = lease
-        .bash(command, wall(Duration::from_millis(500)))
-        .await
-        .expect("lives");
-    let CellOutcome::TimedOut(output) = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(
-        (said(&output).stdout.as_str(), output.return_code),
-        ("said\n", 137)
-    );
+    let outcome = lease.bash(command, wall(Duration::from_millis(500))).await.expect("lives");
+    let CellOutcome::TimedOut(output) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((said(&output).stdout.as_str(), output.return_code), ("said\n", 137));
     assert_eq!(output.losses, [Loss::TimedOut(Duration::from_millis(500))]);
-    assert_eq!(
-        output.notices(),
-        ["belljar: killed: time limit of 0.5 s reached"]
-    );
-    assert_eq!(
-        descendants("71001"),
-        0,
-        "nothing is left the moment the outcome is known"
-    );
+    assert_eq!(output.notices(), ["belljar: killed: time limit of 0.5 s reached"]);
+    assert_eq!(descendants("71001"), 0, "nothing is left the moment the outcome is known");
     usable(&mut lease).await;
     ended(lease, sandbox).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wall_time_asked_for_is_cut_to_the_limit() {
-    let sandbox = sandbox!(belljar_sandbox::SandboxConfig {
-        cell_wall_s_max: 1,
-        ..config()
-    });
+    let sandbox = sandbox!(belljar_sandbox::SandboxConfig { cell_wall_s_max: 1, ..config() });
     let mut lease = leased(&sandbox, 1).await;
     let started = Instant::now();
-    let outcome = lease
-        .bash("sleep 71002", wall(Duration::from_secs(3600)))
-        .await
-        .expect("lives");
+    let outcome = lease.bash("sleep 71002", wall(Duration::from_secs(3600))).await.expect("lives");
     assert!(matches!(outcome, CellOutcome::TimedOut(_)), "{outcome:?}");
-    assert!(
-        started.elapsed() < Duration::from_secs(15),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     ended(lease, sandbox).await;
 }
 
@@ -101,18 +74,9 @@ async fn a_cancelled_cell_is_killed_with_what_it_said() {
         heard.recv().await.expect("the command speaks first");
         canceller.cancel();
     });
-    let options = CellOptions {
-        wall: Duration::from_secs(60),
-        cancel,
-        live: Some(live),
-    };
-    let outcome = lease
-        .bash("echo started; sleep 71003", options)
-        .await
-        .expect("lives");
-    let CellOutcome::Killed(KillReason::Requested, output) = outcome else {
-        panic!("{outcome:?}")
-    };
+    let options = CellOptions { wall: Duration::from_secs(60), cancel, live: Some(live) };
+    let outcome = lease.bash("echo started; sleep 71003", options).await.expect("lives");
+    let CellOutcome::Killed(KillReason::Requested, output) = outcome else { panic!("{outcome:?}") };
     assert_eq!(said(&output).stdout, "started\n");
     assert_eq!(output.notices(), ["belljar: killed: interrupted"]);
     assert_eq!(descendants("71003"), 0);
@@ -126,20 +90,8 @@ async fn a_cell_cancelled_beforehand_ends_too() {
     let mut lease = leased(&sandbox, 1).await;
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let outcome = lease
-        .bash(
-            "sleep 71004",
-            CellOptions {
-                cancel,
-                ..options()
-            },
-        )
-        .await
-        .expect("lives");
-    assert!(
-        matches!(outcome, CellOutcome::Killed(KillReason::Requested, _)),
-        "{outcome:?}"
-    );
+    let outcome = lease.bash("sleep 71004", CellOptions { cancel, ..options() }).await.expect("lives");
+    assert!(matches!(outcome, CellOutcome::Killed(KillReason::Requested, _)), "{outcome:?}");
     usable(&mut lease).await;
     ended(lease, sandbox).await;
 }
@@ -158,10 +110,7 @@ async fn a_dropped_cell_is_killed_and_the_next_holder_finds_the_container_in_ord
     };
     dropped.await;
     drop(lease);
-    let mut next = sandbox
-        .lease(&id, Duration::ZERO)
-        .await
-        .expect("given back at once");
+    let mut next = sandbox.lease(&id, Duration::ZERO).await.expect("given back at once");
     assert_eq!(stdout(&mut next, "echo next").await, "next\n");
     assert_eq!(descendants("71005"), 0);
     ended(next, sandbox).await;
@@ -174,26 +123,11 @@ async fn a_memory_hog_is_killed_and_the_container_lives() {
     }
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
-    let outcome = lease
-        .bash("echo before; head -c 2G /dev/zero | tail", options())
-        .await
-        .expect("lives");
-    let CellOutcome::Killed(KillReason::Memory, output) = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert_eq!(
-        (said(&output).stdout.as_str(), output.return_code),
-        ("before\n", 137)
-    );
-    assert_eq!(
-        output.notices(),
-        ["belljar: killed: memory limit of 268435456 bytes reached"]
-    );
-    assert!(
-        output.memory_peak_bytes > 200 << 20,
-        "{}",
-        output.memory_peak_bytes
-    );
+    let outcome = lease.bash("echo before; head -c 2G /dev/zero | tail", options()).await.expect("lives");
+    let CellOutcome::Killed(KillReason::Memory, output) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((said(&output).stdout.as_str(), output.return_code), ("before\n", 137));
+    assert_eq!(output.notices(), ["belljar: killed: memory limit of 268435456 bytes reached"]);
+    assert!(output.memory_peak_bytes > 200 << 20, "{}", output.memory_peak_bytes);
     let survived = run(&mut lease, "head -c 2G /dev/zero | tail; echo went on").await;
     assert_eq!(said(&survived).stdout, "went on\n");
     let notice = "belljar: a process was killed: memory limit of 268435456 bytes reached";
@@ -210,10 +144,7 @@ async fn a_full_disk_is_an_error_of_the_code_not_of_the_container() {
     let stderr = "head: error writing 'standard output': No space left on device\n";
     assert_eq!((output.return_code, output.stderr.as_str()), (1, stderr));
     usable(&mut lease).await;
-    assert_eq!(
-        stdout(&mut lease, "rm /tmp/full; echo x > /tmp/x; cat /tmp/x").await,
-        "x\n"
-    );
+    assert_eq!(stdout(&mut lease, "rm /tmp/full; echo x > /tmp/x; cat /tmp/x").await, "x\n");
     ended(lease, sandbox).await;
 }
 
@@ -225,25 +156,10 @@ async fn a_fork_bomb_is_killed_soon_and_the_container_lives() {
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let started = Instant::now();
-    let outcome = lease
-        .bash("b() { b | b & wait; }; b", wall(Duration::from_secs(1)))
-        .await
-        .expect("lives");
-    let CellOutcome::TimedOut(output) = outcome else {
-        panic!("{outcome:?}")
-    };
-    assert!(
-        output
-            .losses
-            .contains(&Loss::TimedOut(Duration::from_secs(1))),
-        "{:?}",
-        output.losses
-    );
-    assert!(
-        started.elapsed() < Duration::from_secs(8),
-        "{:?}",
-        started.elapsed()
-    );
+    let outcome = lease.bash("b() { b | b & wait; }; b", wall(Duration::from_secs(1))).await.expect("lives");
+    let CellOutcome::TimedOut(output) = outcome else { panic!("{outcome:?}") };
+    assert!(output.losses.contains(&Loss::TimedOut(Duration::from_secs(1))), "{:?}", output.losses);
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     usable(&mut lease).await;
     ended(lease, sandbox).await;
 }
@@ -255,11 +171,7 @@ async fn a_bomb_left_behind_does_not_keep_the_next_command_out() {
     }
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
-    run(
-        &mut lease,
-        "for i in $(seq 60); do sleep 71006 & done >/dev/null 2>&1",
-    )
-    .await;
+    run(&mut lease, "for i in $(seq 60); do sleep 71006 & done >/dev/null 2>&1").await;
     until("all sleep", || descendants("71006") == 60).await;
     let output = run(&mut lease, "echo $(echo next)").await;
     assert_eq!(said(&output).stdout, "next\n");
@@ -276,26 +188,14 @@ async fn a_flood_is_counted_to_the_byte_and_costs_the_host_little() {
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let output = run(&mut lease, "yes | head -c 52428800; echo end >&2").await;
-    assert_eq!(
-        (output.stdout.len(), output.stdout_bytes),
-        (1_048_576, 52_428_800)
-    );
+    assert_eq!((output.stdout.len(), output.stdout_bytes), (1_048_576, 52_428_800));
     assert_eq!(said(&output).stderr, "end\n");
-    assert_eq!(
-        output.notices(),
-        ["belljar: stdout was cut: 1048576 of 52428800 bytes shown"]
-    );
+    assert_eq!(output.notices(), ["belljar: stdout was cut: 1048576 of 52428800 bytes shown"]);
     let before = own_processor_time();
-    let outcome = lease
-        .bash("yes", wall(Duration::from_secs(2)))
-        .await
-        .expect("lives");
+    let outcome = lease.bash("yes", wall(Duration::from_secs(2))).await.expect("lives");
     let spent = own_processor_time() - before;
     assert!(matches!(outcome, CellOutcome::TimedOut(_)), "{outcome:?}");
-    assert!(
-        spent < Duration::from_millis(700),
-        "{spent:?} of the host's processor for 2 s of flood"
-    );
+    assert!(spent < Duration::from_millis(700), "{spent:?} of the host's processor for 2 s of flood");
     usable(&mut lease).await;
     ended(lease, sandbox).await;
 }
@@ -304,12 +204,7 @@ async fn a_flood_is_counted_to_the_byte_and_costs_the_host_little() {
 fn own_processor_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("proc");
     let behind_name = stat.rsplit_once(')').expect("has a name").1;
-    let ticks: u64 = behind_name
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|n| n.parse::<u64>().expect("number"))
-        .sum();
+    let ticks: u64 = behind_name.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("number")).sum();
     Duration::from_millis(ticks * 10)
 }
 
@@ -317,14 +212,7 @@ fn own_processor_time() -> Duration {
 async fn code_that_kills_everything_it_can_kills_only_itself() {
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
-    assert_eq!(
-        stdout(
-            &mut lease,
-            "kill -9 1; kill -TERM 1; kill -CHLD 1; kill -STOP 1; echo alive"
-        )
-        .await,
-        "alive\n"
-    );
+    assert_eq!(stdout(&mut lease, "kill -9 1; kill -TERM 1; kill -CHLD 1; kill -STOP 1; echo alive").await, "alive\n");
     // kill(2): -1 spares the caller.
     let output = said(&run(&mut lease, "sleep 71007 & kill -9 -1; wait; echo alone").await);
     assert_eq!((output.return_code, output.stdout.as_str()), (0, "alone\n"));

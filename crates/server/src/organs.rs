@@ -42,7 +42,8 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         true => Access::Open,
         false => Access::Keys,
     };
-    let rootfs = Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() };
+    let rootfs =
+        Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() };
     let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
     let app = Arc::new(App {
         store,

@@ -41,23 +41,14 @@ pub(crate) enum Placed {
 
 impl BlobDir {
     /// Makes the directories that are missing, durably, and removes unfinished uploads.
-    pub(crate) fn prepare(
-        root: PathBuf,
-        disk_free_bytes_min: u64,
-        lock: DataDirLock,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn prepare(root: PathBuf, disk_free_bytes_min: u64, lock: DataDirLock) -> Result<Self, StoreError> {
         make_dir(&root)?;
         make_dir(&root.join("tmp"))?;
         for shard in 0..=u8::MAX {
             make_dir(&root.join(format!("{shard:02x}")))?;
         }
         sync_dir(&root)?;
-        Ok(Self {
-            root,
-            staged: AtomicU64::new(0),
-            disk_free_bytes_min,
-            lock: Arc::new(lock),
-        })
+        Ok(Self { root, staged: AtomicU64::new(0), disk_free_bytes_min, lock: Arc::new(lock) })
     }
 
     fn path(&self, digest: &ContentDigest) -> PathBuf {
@@ -106,11 +97,7 @@ impl BlobDir {
         if let Some(shard) = path.parent() {
             sync_dir(shard)?;
         }
-        Ok(if referenced {
-            Placed::Shared
-        } else {
-            Placed::New
-        })
+        Ok(if referenced { Placed::Shared } else { Placed::New })
     }
 
     /// Opens a blob for reading; `None` when there is none.
@@ -136,17 +123,13 @@ impl BlobDir {
     ) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         for entry in list(&self.root.join("tmp"))? {
-            std::fs::remove_file(&entry)
-                .map_err(StoreError::io("removing an unfinished upload"))?;
+            std::fs::remove_file(&entry).map_err(StoreError::io("removing an unfinished upload"))?;
             swept.temporaries_removed += 1;
         }
         for shard in 0..=u8::MAX {
             let shard = format!("{shard:02x}");
             for path in list(&self.root.join(&shard))? {
-                let name = path
-                    .file_name()
-                    .and_then(|name| name.to_str())
-                    .unwrap_or("");
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
                 let Some(digest) = ContentDigest::from_hex(&format!("{shard}{name}")) else {
                     tracing::warn!(path = %path.display(), "left alone: not a blob of ours");
                     continue;
@@ -154,8 +137,7 @@ impl BlobDir {
                 if is_referenced(&digest)? {
                     swept.kept += 1;
                 } else {
-                    std::fs::remove_file(&path)
-                        .map_err(StoreError::io("removing an orphaned blob"))?;
+                    std::fs::remove_file(&path).map_err(StoreError::io("removing an orphaned blob"))?;
                     swept.orphans_removed += 1;
                 }
             }
@@ -178,15 +160,12 @@ pub(crate) struct Staged {
 impl Staged {
     pub(crate) fn write(&mut self, chunk: &[u8]) -> Result<(), StoreError> {
         self.expect_room(chunk.len() as u64)?;
-        self.file
-            .write_all(chunk)
-            .map_err(StoreError::io("writing a file's content"))
+        self.file.write_all(chunk).map_err(StoreError::io("writing a file's content"))
     }
 
     fn expect_room(&self, bytes: u64) -> Result<(), StoreError> {
         let doing = "looking for room for a file's content";
-        let disk = rustix::fs::fstatvfs(&self.file)
-            .map_err(|errno| StoreError::io(doing)(errno.into()))?;
+        let disk = rustix::fs::fstatvfs(&self.file).map_err(|errno| StoreError::io(doing)(errno.into()))?;
         let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
         if free_bytes < self.disk_free_bytes_min.saturating_add(bytes) {
             return Err(StoreError::DiskFull { doing });
@@ -196,9 +175,7 @@ impl Staged {
 
     /// Makes the content durable. The name is made durable by [`BlobDir::place`].
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
-        self.file
-            .sync_all()
-            .map_err(StoreError::io("syncing a file's content"))
+        self.file.sync_all().map_err(StoreError::io("syncing a file's content"))
     }
 }
 
@@ -228,10 +205,6 @@ fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let doing = "listing blobs";
     std::fs::read_dir(dir)
         .map_err(StoreError::io(doing))?
-        .map(|entry| {
-            entry
-                .map(|entry| entry.path())
-                .map_err(StoreError::io(doing))
-        })
+        .map(|entry| entry.map(|entry| entry.path()).map_err(StoreError::io(doing)))
         .collect()
 }

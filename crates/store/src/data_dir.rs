@@ -26,11 +26,7 @@ impl DataDir {
     pub(crate) fn prepare(path: &Path) -> Result<Self, StoreError> {
         let doing = "making the data directory";
         let root = std::path::absolute(path).map_err(StoreError::io(doing))?;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&root)
-            .map_err(StoreError::io(doing))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&root).map_err(StoreError::io(doing))?;
         close_to_others(&root)?;
         if let Some(parent) = root.parent() {
             sync_dir(parent)?;
@@ -65,10 +61,7 @@ impl DataDir {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StoreError::Locked {
-                    data_dir: self.root.clone(),
-                    pid: noted_pid(&mut file),
-                });
+                return Err(StoreError::Locked { data_dir: self.root.clone(), pid: noted_pid(&mut file) });
             }
             Err(errno) => return Err(StoreError::broken(doing, errno)),
         }
@@ -90,30 +83,18 @@ fn noted_pid(file: &mut File) -> Option<u32> {
 /// was named by mistake would be worse than refusing.
 fn close_to_others(root: &Path) -> Result<(), StoreError> {
     let doing = "closing the data directory to others";
-    let mode = std::fs::metadata(root)
-        .map_err(StoreError::io(doing))?
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(root).map_err(StoreError::io(doing))?.permissions().mode();
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    let ours = root.join(DATABASE).exists()
-        || std::fs::read_dir(root)
-            .map_err(StoreError::io(doing))?
-            .next()
-            .is_none();
+    let ours = root.join(DATABASE).exists() || std::fs::read_dir(root).map_err(StoreError::io(doing))?.next().is_none();
     if !ours {
-        return Err(StoreError::Exposed {
-            data_dir: root.to_owned(),
-            mode: mode & 0o777,
-        });
+        return Err(StoreError::Exposed { data_dir: root.to_owned(), mode: mode & 0o777 });
     }
     std::fs::set_permissions(root, Permissions::from_mode(0o700)).map_err(StoreError::io(doing))
 }
 
 /// Makes the names in a directory durable: fsync(2), "the entry in the directory containing the file".
 pub(crate) fn sync_dir(path: &Path) -> Result<(), StoreError> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(StoreError::io("syncing a directory"))
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(StoreError::io("syncing a directory"))
 }

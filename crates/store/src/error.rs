@@ -128,18 +128,13 @@ impl StoreError {
     }
 
     pub(crate) fn broken(doing: &'static str, source: impl Into<Source>) -> Self {
-        Self::Broken {
-            doing,
-            source: source.into(),
-        }
+        Self::Broken { doing, source: source.into() }
     }
 
     /// Sorts an IO failure: `ENOSPC` and `EDQUOT` are a full disk, the rest is broken.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Self::DiskFull { doing }
-            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull { doing },
             _ => Self::broken(doing, source),
         }
     }
@@ -152,15 +147,11 @@ impl From<rusqlite::Error> for StoreError {
         match error {
             rusqlite::Error::FromSqlConversionFailure(..)
             | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..) => Self::Corrupt {
-                what: error.to_string(),
-            },
+            | rusqlite::Error::IntegralValueOutOfRange(..) => Self::Corrupt { what: error.to_string() },
             rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
                 ErrorCode::DiskFull => Self::DiskFull { doing: DOING },
                 ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt {
-                    what: error.to_string(),
-                },
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { what: error.to_string() },
                 _ => Self::broken(DOING, error),
             },
             _ => Self::broken(DOING, error),

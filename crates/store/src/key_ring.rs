@@ -31,10 +31,9 @@ impl KeyRing {
         match (db::connect(&dir.database(), old, clock.now())?, held) {
             (Connected::Ready(connection), _) => Ok(Self { connection, clock }),
             (Connected::Outdated, Err(locked)) => Err(locked),
-            (Connected::Outdated, Ok(_)) => Err(StoreError::broken(
-                "bringing the database up to date",
-                "it is still outdated",
-            )),
+            (Connected::Outdated, Ok(_)) => {
+                Err(StoreError::broken("bringing the database up to date", "it is still outdated"))
+            }
         }
     }
 

@@ -27,10 +27,7 @@ impl<S: Send + 'static> Worker<S> {
                 }
             })
             .map_err(StoreError::io("starting a database thread"))?;
-        Ok(Self {
-            jobs: Some(jobs),
-            thread: Some(thread),
-        })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
     /// Has `work` done on the thread. A caller that stops waiting does not stop the work.
@@ -53,11 +50,7 @@ impl<S: Send + 'static> Worker<S> {
 impl<S> Drop for Worker<S> {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if self
-            .thread
-            .take()
-            .is_some_and(|thread| thread.join().is_err())
-        {
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("a database thread had panicked");
         }
     }

@@ -34,23 +34,9 @@ pub(crate) struct Finished {
 }
 
 impl FileWriter {
-    pub(crate) fn new(
-        store: Arc<Inner>,
-        draft: FileDraft,
-        staged: Staged,
-        bytes_used_before: u64,
-    ) -> Self {
-        let content = Unfinished {
-            staged,
-            hasher: sha2::Sha256::new(),
-            size_bytes: 0,
-        };
-        Self {
-            store,
-            draft,
-            content: Some(content),
-            bytes_used_before,
-        }
+    pub(crate) fn new(store: Arc<Inner>, draft: FileDraft, staged: Staged, bytes_used_before: u64) -> Self {
+        let content = Unfinished { staged, hasher: sha2::Sha256::new(), size_bytes: 0 };
+        Self { store, draft, content: Some(content), bytes_used_before }
     }
 
     /// Appends a chunk.
@@ -63,14 +49,10 @@ impl FileWriter {
         content.size_bytes = content.size_bytes.saturating_add(chunk.len() as u64);
         let limits = &self.store.limits;
         if content.size_bytes > limits.file_bytes_max {
-            return Err(StoreError::TooLarge {
-                bytes_max: limits.file_bytes_max,
-            });
+            return Err(StoreError::TooLarge { bytes_max: limits.file_bytes_max });
         }
         if self.bytes_used_before.saturating_add(content.size_bytes) > limits.workspace_bytes_max {
-            return Err(StoreError::QuotaExceeded {
-                bytes_max: limits.workspace_bytes_max,
-            });
+            return Err(StoreError::QuotaExceeded { bytes_max: limits.workspace_bytes_max });
         }
         let content = blocking(move || {
             content.staged.write(&chunk)?;
@@ -99,18 +81,11 @@ impl FileWriter {
         let finished = blocking(move || {
             content.staged.sync()?;
             let digest = ContentDigest(content.hasher.finalize().into());
-            Ok(Finished {
-                staged: content.staged,
-                digest,
-                size_bytes: content.size_bytes,
-            })
+            Ok(Finished { staged: content.staged, digest, size_bytes: content.size_bytes })
         })
         .await?;
         let (draft, bytes_max) = (self.draft, self.store.limits.workspace_bytes_max);
-        self.store
-            .writer
-            .call(move |writer| writer.commit_file(draft, finished, bytes_max))
-            .await
+        self.store.writer.call(move |writer| writer.commit_file(draft, finished, bytes_max)).await
     }
 }
 
@@ -118,7 +93,5 @@ impl FileWriter {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|error| StoreError::broken("doing file work", error))?
+    tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::broken("doing file work", error))?
 }

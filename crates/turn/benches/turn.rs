@@ -5,9 +5,7 @@
 use std::hint::black_box;
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{
-    Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan,
-};
+use belljar_turn::{Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::event::Delta;
 use belljar_wire::message::Usage;
@@ -78,12 +76,7 @@ fn planning(c: &mut Criterion) {
 /// A turn with an open block, which takes 1000 deltas.
 fn opened(block: SampledBlock) -> Turn {
     let mut turn = started(planned(request(0)));
-    let events = [
-        SamplingEvent::Started {
-            usage: Usage::default(),
-        },
-        SamplingEvent::BlockStarted(block),
-    ];
+    let events = [SamplingEvent::Started { usage: Usage::default() }, SamplingEvent::BlockStarted(block)];
     for event in events {
         black_box(turn.step(Input::Sampled(event)));
     }
@@ -93,24 +86,15 @@ fn opened(block: SampledBlock) -> Turn {
 fn stepping(c: &mut Criterion) {
     let mut group = c.benchmark_group("step");
     group.throughput(Throughput::Elements(1000));
-    let text = Delta::TextDelta {
-        text: "twenty bytes of text".to_owned(),
-    };
-    let json = Delta::InputJsonDelta {
-        partial_json: "twenty bytes of code".to_owned(),
-    };
-    let tool = SampledBlock::ToolUse {
-        id: "toolu_1".parse().unwrap(),
-        name: "bash_code_execution".to_owned(),
-    };
+    let text = Delta::TextDelta { text: "twenty bytes of text".to_owned() };
+    let json = Delta::InputJsonDelta { partial_json: "twenty bytes of code".to_owned() };
+    let tool = SampledBlock::ToolUse { id: "toolu_1".parse().unwrap(), name: "bash_code_execution".to_owned() };
     for (name, block, delta) in [("text", SampledBlock::Text, text), ("input", tool, json)] {
         group.bench_function(format!("1000_{name}_deltas"), |b| {
             b.iter_batched(
                 || {
                     let mut turn = opened(block.clone());
-                    let head = Delta::InputJsonDelta {
-                        partial_json: "{\"command\":\"".to_owned(),
-                    };
+                    let head = Delta::InputJsonDelta { partial_json: "{\"command\":\"".to_owned() };
                     if matches!(block, SampledBlock::ToolUse { .. }) {
                         turn.step(Input::Sampled(SamplingEvent::BlockDelta(head)));
                     }

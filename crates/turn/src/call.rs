@@ -62,9 +62,7 @@ impl ServerCall {
             return Err(InvalidInput("the input is not an object".to_owned()));
         };
         match sub_tool {
-            SubTool::BashCodeExecution => Ok(Self::Bash {
-                command: string(input, "command")?,
-            }),
+            SubTool::BashCodeExecution => Ok(Self::Bash { command: string(input, "command")? }),
             SubTool::TextEditorCodeExecution => EditCall::read(input).map(Self::Edit),
             SubTool::CodeExecution => Err(InvalidInput("there is no Python cell tool".to_owned())),
         }
@@ -82,10 +80,7 @@ impl ServerCall {
 impl EditCall {
     fn read(input: &Map<String, Value>) -> Result<Self, InvalidInput> {
         match string(input, "command")?.as_str() {
-            "view" => Ok(Self::View {
-                path: string(input, "path")?,
-                view_range: view_range(input)?,
-            }),
+            "view" => Ok(Self::View { path: string(input, "path")?, view_range: view_range(input)? }),
             "create" => Ok(Self::Create {
                 path: string(input, "path")?,
                 file_text: match input.get("file_text") {
@@ -119,52 +114,37 @@ fn view_range(input: &Map<String, Value>) -> Result<Option<(i64, i64)>, InvalidI
         None | Some(Value::Null) => return Ok(None),
         Some(range) => range,
     };
-    let ends = range
-        .as_array()
-        .and_then(|ends| <&[Value; 2]>::try_from(ends.as_slice()).ok());
+    let ends = range.as_array().and_then(|ends| <&[Value; 2]>::try_from(ends.as_slice()).ok());
     match ends.map(|[first, last]| (first.as_i64(), last.as_i64())) {
         Some((Some(first), Some(last))) => Ok(Some((first, last))),
-        _ => Err(InvalidInput(
-            "`view_range` is not a pair of line numbers".to_owned(),
-        )),
+        _ => Err(InvalidInput("`view_range` is not a pair of line numbers".to_owned())),
     }
 }
 
 /// The result of a call that was not run. Only the editor's error has room for a text (wire.md §6.4).
-pub(crate) fn error_result(
-    sub_tool: SubTool,
-    error_code: ErrorCode,
-    message: &str,
-) -> ResultContent {
+pub(crate) fn error_result(sub_tool: SubTool, error_code: ErrorCode, message: &str) -> ResultContent {
     match sub_tool {
-        SubTool::BashCodeExecution => {
-            ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
-        }
-        SubTool::CodeExecution => {
-            ResultContent::CodeExecutionToolResultError(ExecutionError { error_code })
-        }
-        SubTool::TextEditorCodeExecution => {
-            ResultContent::TextEditorCodeExecutionToolResultError(EditorError {
-                error_code,
-                error_message: Some(message.to_owned()),
-            })
-        }
+        SubTool::BashCodeExecution => ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code }),
+        SubTool::CodeExecution => ResultContent::CodeExecutionToolResultError(ExecutionError { error_code }),
+        SubTool::TextEditorCodeExecution => ResultContent::TextEditorCodeExecutionToolResultError(EditorError {
+            error_code,
+            error_message: Some(message.to_owned()),
+        }),
     }
 }
 
 /// The sub-tool whose result `content` is.
 pub(crate) const fn sub_tool_of(content: &ResultContent) -> SubTool {
     match content {
-        ResultContent::BashCodeExecutionResult(_)
-        | ResultContent::BashCodeExecutionToolResultError(_) => SubTool::BashCodeExecution,
+        ResultContent::BashCodeExecutionResult(_) | ResultContent::BashCodeExecutionToolResultError(_) => {
+            SubTool::BashCodeExecution
+        }
         ResultContent::CodeExecutionResult(_) | ResultContent::CodeExecutionToolResultError(_) => {
             SubTool::CodeExecution
         }
         ResultContent::TextEditorCodeExecutionViewResult(_)
         | ResultContent::TextEditorCodeExecutionCreateResult(_)
         | ResultContent::TextEditorCodeExecutionStrReplaceResult(_)
-        | ResultContent::TextEditorCodeExecutionToolResultError(_) => {
-            SubTool::TextEditorCodeExecution
-        }
+        | ResultContent::TextEditorCodeExecutionToolResultError(_) => SubTool::TextEditorCodeExecution,
     }
 }

@@ -37,12 +37,7 @@ pub struct ToolLimits {
 impl Default for ToolLimits {
     /// The defaults of the configuration.
     fn default() -> Self {
-        Self {
-            cell_wall_s_max: 90,
-            output_bytes_max: 1 << 20,
-            memory_bytes_max: 5 << 30,
-            disk_bytes_max: 5 << 30,
-        }
+        Self { cell_wall_s_max: 90, output_bytes_max: 1 << 20, memory_bytes_max: 5 << 30, disk_bytes_max: 5 << 30 }
     }
 }
 
@@ -76,43 +71,22 @@ const PERMISSIVE: ModelTraits = ModelTraits {
 };
 
 /// Sonnet and Opus 4.6: no prefill.
-const FROM_4_6: ModelTraits = ModelTraits {
-    prefill: false,
-    ..PERMISSIVE
-};
+const FROM_4_6: ModelTraits = ModelTraits { prefill: false, ..PERMISSIVE };
 
 /// From 4.7 on: no sampling parameters either.
-const FROM_4_7: ModelTraits = ModelTraits {
-    sampling_parameters: false,
-    ..FROM_4_6
-};
+const FROM_4_7: ModelTraits = ModelTraits { sampling_parameters: false, ..FROM_4_6 };
 
 /// The fifth generation: no forced tool choice either (wire.md §13.3).
-const FROM_5: ModelTraits = ModelTraits {
-    forced_tool_choice: false,
-    ..FROM_4_7
-};
+const FROM_5: ModelTraits = ModelTraits { forced_tool_choice: false, ..FROM_4_7 };
 
 /// Hosted models that are not permissive, by the start of their names; the first match counts.
 const HOSTED: [(&str, ModelTraits); 11] = [
-    (
-        "claude-haiku-4-5",
-        ModelTraits {
-            programmatic_tool_calling: false,
-            ..PERMISSIVE
-        },
-    ),
+    ("claude-haiku-4-5", ModelTraits { programmatic_tool_calling: false, ..PERMISSIVE }),
     ("claude-opus-4-6", FROM_4_6),
     ("claude-sonnet-4-6", FROM_4_6),
     ("claude-opus-4-7", FROM_4_7),
     ("claude-opus-4-8", FROM_4_7),
-    (
-        "claude-opus-5-5",
-        ModelTraits {
-            tool_types_refused: &["computer_20251124"],
-            ..FROM_5
-        },
-    ),
+    ("claude-opus-5-5", ModelTraits { tool_types_refused: &["computer_20251124"], ..FROM_5 }),
     ("claude-opus-5", FROM_5),
     ("claude-sonnet-5", FROM_5),
     ("claude-haiku-5", FROM_5),
@@ -123,14 +97,8 @@ const HOSTED: [(&str, ModelTraits); 11] = [
 impl ModelTraits {
     /// What wire.md says of the hosted model of that name; permissive for every other.
     pub fn of(model_name: &str) -> Self {
-        let names = |prefix: &str| {
-            model_name
-                .strip_prefix(prefix)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
-        };
-        HOSTED
-            .iter()
-            .find(|(prefix, _)| names(prefix))
-            .map_or(PERMISSIVE, |(_, traits)| *traits)
+        let names =
+            |prefix: &str| model_name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
+        HOSTED.iter().find(|(prefix, _)| names(prefix)).map_or(PERMISSIVE, |(_, traits)| *traits)
     }
 }

@@ -82,13 +82,7 @@ pub(crate) struct InputText {
 impl InputText {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
-        Self {
-            passed: String::new(),
-            held: String::new(),
-            open: Vec::new(),
-            in_text: false,
-            state: State::Start,
-        }
+        Self { passed: String::new(), held: String::new(), open: Vec::new(), in_text: false, state: State::Start }
     }
 
     /// Takes the next piece; gives what may be passed on now.
@@ -218,23 +212,13 @@ impl InputText {
             Nest::Array => ']',
         });
         self.pass();
-        if self.open.is_empty() {
-            State::Whole
-        } else {
-            State::AfterValue
-        }
+        if self.open.is_empty() { State::Whole } else { State::AfterValue }
     }
 
     fn begin_key(&mut self, next: char) -> State {
         let start = self.held.len();
         match next {
-            '"' => self.hold(
-                next,
-                State::InKey {
-                    start,
-                    escaped: false,
-                },
-            ),
+            '"' => self.hold(next, State::InKey { start, escaped: false }),
             _ => State::Malformed,
         }
     }
@@ -329,13 +313,7 @@ fn plain_run(text: &str) -> usize {
 /// How long the escape at the start of `held` is going to be: 2 bytes, 6, or 12 for a pair of surrogates.
 fn escape_bytes(held: &str) -> usize {
     match held.as_bytes() {
-        [
-            _,
-            b'u',
-            b'd' | b'D',
-            b'8' | b'9' | b'a'..=b'b' | b'A'..=b'B',
-            ..,
-        ] => 12,
+        [_, b'u', b'd' | b'D', b'8' | b'9' | b'a'..=b'b' | b'A'..=b'B', ..] => 12,
         [_, b'u', ..] => 6,
         _ => 2,
     }

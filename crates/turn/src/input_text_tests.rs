@@ -8,10 +8,7 @@ use super::*;
 
 fn scan(pieces: &[&str]) -> (Vec<String>, ReadInput) {
     let mut text = InputText::new();
-    let passed = pieces
-        .iter()
-        .map(|piece| text.push(piece).to_owned())
-        .collect();
+    let passed = pieces.iter().map(|piece| text.push(piece).to_owned()).collect();
     (passed, text.finish())
 }
 
@@ -30,24 +27,11 @@ fn passes_on_string_values_as_they_come_and_holds_back_the_rest() {
     ]);
     assert_eq!(
         passed,
-        [
-            "{",
-            "\"command\": \"l",
-            "s -",
-            "\\n",
-            " ",
-            "\\ud83d\\ude00x\"",
-            ", \"n\": 12",
-            "",
-            ", \"b\": true }",
-        ]
+        ["{", "\"command\": \"l", "s -", "\\n", " ", "\\ud83d\\ude00x\"", ", \"n\": 12", "", ", \"b\": true }",]
     );
     assert_eq!(end.closing, "");
     assert_eq!(end.verdict, Verdict::Whole);
-    assert_eq!(
-        end.input,
-        json!({"command": "ls -\n \u{1f600}x", "n": 12, "b": true})
-    );
+    assert_eq!(end.input, json!({"command": "ls -\n \u{1f600}x", "n": 12, "b": true}));
 }
 
 #[test]
@@ -69,21 +53,9 @@ fn closes_what_was_passed_on() {
         ("{\"a\":\"x\\", "{\"a\":\"x\"}", Verdict::Truncated),
         ("{\"a\":\"x\\u00", "{\"a\":\"x\"}", Verdict::Truncated),
         ("{\"a\":\"x\\ud83d\\u", "{\"a\":\"x\"}", Verdict::Truncated),
-        (
-            "{\"a\":[{\"b\":[1,2,",
-            "{\"a\":[{\"b\":[1,2]}]}",
-            Verdict::Truncated,
-        ),
-        (
-            &deep_enough,
-            &format!("{deep_enough}{}}}", "]".repeat(DEPTH_MAX - 1)),
-            Verdict::Truncated,
-        ),
-        (
-            &too_deep,
-            &format!("{deep_enough}{}}}", "]".repeat(DEPTH_MAX - 1)),
-            Verdict::Malformed,
-        ),
+        ("{\"a\":[{\"b\":[1,2,", "{\"a\":[{\"b\":[1,2]}]}", Verdict::Truncated),
+        (&deep_enough, &format!("{deep_enough}{}}}", "]".repeat(DEPTH_MAX - 1)), Verdict::Truncated),
+        (&too_deep, &format!("{deep_enough}{}}}", "]".repeat(DEPTH_MAX - 1)), Verdict::Malformed),
         ("null", "{}", Verdict::Malformed),
         ("[1]", "{}", Verdict::Malformed),
         ("\"x\"", "{}", Verdict::Malformed),
@@ -99,11 +71,7 @@ fn closes_what_was_passed_on() {
         ("{\"a\" 1}", "{}", Verdict::Malformed),
         ("{\"a\":\"x\ny\"}", "{\"a\":\"x\"}", Verdict::Malformed),
         ("{\"a\":\"x\\qy\"}", "{\"a\":\"x\"}", Verdict::Malformed),
-        (
-            "{\"a\":\"x\\ud83dy-----\"}",
-            "{\"a\":\"x\"}",
-            Verdict::Malformed,
-        ),
+        ("{\"a\":\"x\\ud83dy-----\"}", "{\"a\":\"x\"}", Verdict::Malformed),
         ("{\"a\":\"x\\ude00\"}", "{\"a\":\"x\"}", Verdict::Malformed),
         ("{\"a\":\"x\\\u{e9}\"}", "{\"a\":\"x\"}", Verdict::Malformed),
         ("{\"\\q\":1}", "{}", Verdict::Malformed),

@@ -62,11 +62,7 @@ impl TurnPlan {
 /// What the client is to be told (wire.md §19).
 pub fn plan(request: MessagesRequest, context: &PlanContext<'_>) -> Result<TurnPlan, ApiError> {
     let history = History::of(&request.messages);
-    let draft = Draft {
-        request: &request,
-        context,
-        history: &history,
-    };
+    let draft = Draft { request: &request, context, history: &history };
     rules::check(&draft)?;
     let has_code_execution = draft.code_execution().map(|tool| tool.version);
     let container = request.container.as_ref();
@@ -93,48 +89,31 @@ pub fn plan(request: MessagesRequest, context: &PlanContext<'_>) -> Result<TurnP
 /// File ids of the uploads in these stretches, each once, in order.
 fn uploads(stretches: &[Stretch<'_>]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let users = stretches
-        .iter()
-        .filter(|stretch| stretch.role == Role::User);
-    let files = users
-        .flat_map(|stretch| stretch.blocks())
-        .filter_map(|(_, block)| {
-            let ContentBlock::ContainerUpload(upload) = block else {
-                return None;
-            };
-            Some(&upload.file_id)
-        });
-    files
-        .filter(|file_id| seen.insert(*file_id))
-        .cloned()
-        .collect()
+    let users = stretches.iter().filter(|stretch| stretch.role == Role::User);
+    let files = users.flat_map(|stretch| stretch.blocks()).filter_map(|(_, block)| {
+        let ContentBlock::ContainerUpload(upload) = block else {
+            return None;
+        };
+        Some(&upload.file_id)
+    });
+    files.filter(|file_id| seen.insert(*file_id)).cloned().collect()
 }
 
 /// A waiting call, read again from what the client sent back: it may have been edited. The rules have made sure that it is one of
 /// ours.
 fn deferred(call: &ServerToolUseBlock) -> Option<DeferredCall> {
     let sub_tool = SubTool::from_name(&call.name)?;
-    Some(DeferredCall {
-        id: call.id.clone(),
-        sub_tool,
-        call: ServerCall::read(sub_tool, &call.input),
-    })
+    Some(DeferredCall { id: call.id.clone(), sub_tool, call: ServerCall::read(sub_tool, &call.input) })
 }
 
-fn sampling(
-    request: MessagesRequest,
-    context: &PlanContext<'_>,
-    version: Option<ToolVersion>,
-) -> SamplingRequest {
+fn sampling(request: MessagesRequest, context: &PlanContext<'_>, version: Option<ToolVersion>) -> SamplingRequest {
     SamplingRequest {
         model: request.model,
         max_tokens: request.max_tokens,
         system: request.system,
         messages: request.messages,
         tools: lower(request.tools, &context.limits),
-        tool_choice: request
-            .tool_choice
-            .map(|choice| lower_choice(choice, version)),
+        tool_choice: request.tool_choice.map(|choice| lower_choice(choice, version)),
         stop_sequences: request.stop_sequences,
         temperature: request.temperature,
         top_p: request.top_p,

@@ -26,12 +26,9 @@ const fn tells_the_time_limit(version: ToolVersion) -> bool {
     }
 }
 
-static BASH_SCHEMA: LazyLock<Value> =
-    LazyLock::new(|| parsed(include_str!("../data/bash.schema.json")));
-static EDITOR_SCHEMA: LazyLock<Value> =
-    LazyLock::new(|| parsed(include_str!("../data/editor.schema.json")));
-static PYTHON_SCHEMA: LazyLock<Value> =
-    LazyLock::new(|| parsed(include_str!("../data/python.schema.json")));
+static BASH_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/bash.schema.json")));
+static EDITOR_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/editor.schema.json")));
+static PYTHON_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/python.schema.json")));
 
 /// One of our own data files.
 fn parsed(text: &str) -> Value {
@@ -49,11 +46,7 @@ pub(crate) fn lower(tools: Vec<Tool>, limits: &ToolLimits) -> Vec<ModelTool> {
                 allowed_callers: None,
                 ..tool
             })),
-            Tool::Vendor(VendorTool {
-                tag,
-                name,
-                mut rest,
-            }) => {
+            Tool::Vendor(VendorTool { tag, name, mut rest }) => {
                 rest.shift_remove("allowed_callers");
                 lowered.push(ModelTool::Vendor(VendorTool { tag, name, rest }));
             }
@@ -111,12 +104,8 @@ fn description(sub_tool: SubTool, version: ToolVersion, limits: &ToolLimits) -> 
 /// A number of bytes in the largest unit that divides it.
 fn bytes(count: u64) -> String {
     let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let unit = units
-        .into_iter()
-        .find(|(size, _)| count >= *size && count.is_multiple_of(*size));
-    unit.map_or(format!("{count} bytes"), |(size, name)| {
-        format!("{} {name}", count / size)
-    })
+    let unit = units.into_iter().find(|(size, _)| count >= *size && count.is_multiple_of(*size));
+    unit.map_or(format!("{count} bytes"), |(size, name)| format!("{} {name}", count / size))
 }
 
 #[cfg(test)]
@@ -125,13 +114,8 @@ mod tests {
 
     #[test]
     fn sizes_are_told_in_the_largest_unit_that_divides_them() {
-        let cases = [
-            (5 << 30, "5 GiB"),
-            (1 << 20, "1 MiB"),
-            (1536 << 10, "1536 KiB"),
-            (1000, "1000 bytes"),
-            (0, "0 bytes"),
-        ];
+        let cases =
+            [(5 << 30, "5 GiB"), (1 << 20, "1 MiB"), (1536 << 10, "1536 KiB"), (1000, "1000 bytes"), (0, "0 bytes")];
         for (count, text) in cases {
             assert_eq!(bytes(count), text);
         }
@@ -145,13 +129,8 @@ mod tests {
                 let text = description(sub_tool, version, &limits);
                 assert!(!text.contains(['{', '}']), "{text}");
                 assert!(schema(sub_tool).is_object());
-                let told = version == ToolVersion::V20260521
-                    && sub_tool != SubTool::TextEditorCodeExecution;
-                assert_eq!(
-                    text.contains("90 seconds"),
-                    told,
-                    "{sub_tool:?} {version:?}"
-                );
+                let told = version == ToolVersion::V20260521 && sub_tool != SubTool::TextEditorCodeExecution;
+                assert_eq!(text.contains("90 seconds"), told, "{sub_tool:?} {version:?}");
             }
         }
     }

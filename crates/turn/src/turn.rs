@@ -62,11 +62,7 @@ struct Batch {
 
 impl Turn {
     /// Starts a turn. `request_id` stands in an `error` event, should one be needed; `ids` names the reply and its server calls.
-    pub fn start(
-        plan: TurnPlan,
-        request_id: RequestId,
-        mut ids: Box<dyn IdSource + Send>,
-    ) -> (Self, Vec<Effect>) {
+    pub fn start(plan: TurnPlan, request_id: RequestId, mut ids: Box<dyn IdSource + Send>) -> (Self, Vec<Effect>) {
         let message_id = MessageId::mint(ids.as_mut());
         let mut template = plan.sampling;
         let messages = std::mem::take(&mut template.messages);
@@ -108,11 +104,7 @@ impl Turn {
                 // The connection broke after the sampling's last event: nothing is lost.
                 Phase::RunningCells(_) | Phase::Over => {}
             },
-            Input::CellEnded {
-                id,
-                result,
-                container,
-            } => self.cell_ended(id, result, container),
+            Input::CellEnded { id, result, container } => self.cell_ended(id, result, container),
             Input::ClientGone => {
                 self.cancel();
                 self.reply.ask(Effect::Finish(TurnEnd::Abandoned));
@@ -150,16 +142,10 @@ impl Turn {
     }
 
     fn sampling_ended(&mut self, sampled: Sampled) {
-        let Sampled {
-            ending,
-            usage,
-            calls,
-        } = sampled;
+        let Sampled { ending, usage, calls } = sampled;
         self.reply.usage.add(&usage);
         match ending.stop_reason {
-            StopReason::EndTurn | StopReason::ToolUse | StopReason::PauseTurn => {
-                self.model_paused(ending, calls)
-            }
+            StopReason::EndTurn | StopReason::ToolUse | StopReason::PauseTurn => self.model_paused(ending, calls),
             StopReason::MaxTokens
             | StopReason::StopSequence
             | StopReason::Refusal
@@ -172,14 +158,8 @@ impl Turn {
     fn cut_off(&mut self, ending: Ending, server: Vec<DeferredCall>) {
         for DeferredCall { id, sub_tool, call } in server {
             let result = match call {
-                Ok(_) => error_result(
-                    sub_tool,
-                    ErrorCode::Unavailable,
-                    "not run: the reply was cut off",
-                ),
-                Err(invalid) => {
-                    error_result(sub_tool, ErrorCode::InvalidToolInput, &invalid.to_string())
-                }
+                Ok(_) => error_result(sub_tool, ErrorCode::Unavailable, "not run: the reply was cut off"),
+                Err(invalid) => error_result(sub_tool, ErrorCode::InvalidToolInput, &invalid.to_string()),
             };
             self.answer(id, sub_tool, result);
         }
@@ -188,11 +168,7 @@ impl Turn {
 
     /// The model stopped of its own accord. What it called decides how it goes on, whatever it said about its reason.
     fn model_paused(&mut self, ending: Ending, calls: Calls) {
-        let Calls {
-            server,
-            client,
-            nobody,
-        } = calls;
+        let Calls { server, client, nobody } = calls;
         if !client.is_empty() {
             return self.hand_over(server, &client);
         }
@@ -220,24 +196,18 @@ impl Turn {
     /// Client tools were called: the reply ends. Server calls wait until the client's results are there (wire.md §13.2), except for
     /// those that can never run: their input on the wire is not what the model wrote, so they are answered now.
     fn hand_over(&mut self, server: Vec<DeferredCall>, client: &[(String, Verdict)]) {
-        let spoilt = client
-            .iter()
-            .find(|(_, verdict)| *verdict != Verdict::Whole);
+        let spoilt = client.iter().find(|(_, verdict)| *verdict != Verdict::Whole);
         if let Some((name, _)) = spoilt {
             // Its closed prefix must not be taken for a call that the model made.
             self.phase = Phase::Over;
             return self.reply.fail(ApiError::new(
                 ErrorKind::Api,
-                format!(
-                    "The model called `{}` with an input that is not a JSON object",
-                    Brief(name)
-                ),
+                format!("The model called `{}` with an input that is not a JSON object", Brief(name)),
             ));
         }
         for DeferredCall { id, sub_tool, call } in server {
             if let Err(invalid) = call {
-                let result =
-                    error_result(sub_tool, ErrorCode::InvalidToolInput, &invalid.to_string());
+                let result = error_result(sub_tool, ErrorCode::InvalidToolInput, &invalid.to_string());
                 self.answer(id, sub_tool, result);
             }
         }
@@ -255,12 +225,7 @@ impl Turn {
                 }
                 Ok(_) if self.pausing => {}
                 Ok(call) => {
-                    self.phase = Phase::RunningCells(Batch {
-                        running: id.clone(),
-                        sub_tool,
-                        waiting,
-                        nobody,
-                    });
+                    self.phase = Phase::RunningCells(Batch { running: id.clone(), sub_tool, waiting, nobody });
                     return self.reply.ask(Effect::RunCell { id, call });
                 }
             }
@@ -276,12 +241,7 @@ impl Turn {
         self.sample();
     }
 
-    fn cell_ended(
-        &mut self,
-        id: ServerToolUseId,
-        result: ResultContent,
-        container: Option<ContainerInfo>,
-    ) {
+    fn cell_ended(&mut self, id: ServerToolUseId, result: ResultContent, container: Option<ContainerInfo>) {
         let batch = match &mut self.phase {
             Phase::RunningCells(batch) if batch.running == id => batch,
             Phase::Sampling(_) | Phase::RunningCells(_) | Phase::Over => {
@@ -303,17 +263,11 @@ impl Turn {
 
     /// A whole result block, for the client and for the model.
     fn answer(&mut self, id: ServerToolUseId, sub_tool: SubTool, result: ResultContent) {
-        let block = ServerResultBlock {
-            tool_use_id: id,
-            content: ResultBody::Made(result),
-            rest: Map::new(),
-        };
+        let block = ServerResultBlock { tool_use_id: id, content: ResultBody::Made(result), rest: Map::new() };
         let block = match sub_tool {
             SubTool::CodeExecution => ContentBlock::CodeExecutionToolResult(block),
             SubTool::BashCodeExecution => ContentBlock::BashCodeExecutionToolResult(block),
-            SubTool::TextEditorCodeExecution => {
-                ContentBlock::TextEditorCodeExecutionToolResult(block)
-            }
+            SubTool::TextEditorCodeExecution => ContentBlock::TextEditorCodeExecutionToolResult(block),
         };
         self.transcript.said(block.clone());
         self.reply.whole(block);
@@ -321,17 +275,12 @@ impl Turn {
 
     /// Asks the model, if there are tokens left to ask for.
     fn sample(&mut self) {
-        let tokens_left = self
-            .tokens_max
-            .saturating_sub(self.reply.usage.output_tokens);
+        let tokens_left = self.tokens_max.saturating_sub(self.reply.usage.output_tokens);
         if tokens_left == 0 || !self.fit_thinking(tokens_left) {
             return self.complete(Ending::because(StopReason::MaxTokens));
         }
         self.template.max_tokens = tokens_left;
-        let request = SamplingRequest {
-            messages: self.transcript.messages().to_vec(),
-            ..self.template.clone()
-        };
+        let request = SamplingRequest { messages: self.transcript.messages().to_vec(), ..self.template.clone() };
         self.phase = Phase::Sampling(Sampling::default());
         self.reply.ask(Effect::Sample(Box::new(request)));
     }
@@ -357,9 +306,7 @@ impl Turn {
     fn relax_tool_choice(&mut self) {
         if let Some(choice) = &mut self.template.tool_choice {
             choice.mode = match std::mem::replace(&mut choice.mode, ToolChoiceMode::Auto) {
-                ToolChoiceMode::Any | ToolChoiceMode::Tool(_) | ToolChoiceMode::Auto => {
-                    ToolChoiceMode::Auto
-                }
+                ToolChoiceMode::Any | ToolChoiceMode::Tool(_) | ToolChoiceMode::Auto => ToolChoiceMode::Auto,
                 ToolChoiceMode::None => ToolChoiceMode::None,
             };
         }
@@ -393,14 +340,7 @@ fn broken(what: &str) -> ApiError {
 fn no_such_tool(name: &str, tools: &[ModelTool]) -> String {
     let known: Vec<&str> = tools.iter().map(ModelTool::name).collect();
     if known.is_empty() {
-        return format!(
-            "There is no tool named `{}`. There are no tools.",
-            Brief(name)
-        );
+        return format!("There is no tool named `{}`. There are no tools.", Brief(name));
     }
-    format!(
-        "There is no tool named `{}`. The tools are: {}.",
-        Brief(name),
-        known.join(", ")
-    )
+    format!("There is no tool named `{}`. The tools are: {}.", Brief(name), known.join(", "))
 }

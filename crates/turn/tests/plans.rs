@@ -2,9 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{
-    Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan,
-};
+use belljar_turn::{Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::error::ApiError;
 use belljar_wire::request::MessagesRequest;
@@ -52,9 +50,7 @@ fn code(version: &str) -> Value {
 }
 
 fn user(files: &[&str]) -> Value {
-    let uploads = files
-        .iter()
-        .map(|file| json!({ "type": "container_upload", "file_id": file }));
+    let uploads = files.iter().map(|file| json!({ "type": "container_upload", "file_id": file }));
     let text = json!({ "type": "text", "text": "x" });
     json!({ "role": "user", "content": uploads.chain([text]).collect::<Vec<_>>() })
 }
@@ -68,33 +64,13 @@ fn uploads_are_those_of_this_turn_or_all_of_them_for_a_fresh_container() {
         { "type": "tool_result", "tool_use_id": "toolu_1" },
         { "type": "container_upload", "file_id": "file_C" }] });
     let cases = [
-        (
-            json!([user(&["file_A", "file_B", "file_A"])]),
-            vec!["file_A", "file_B"],
-            vec!["file_A", "file_B"],
-        ),
-        (
-            json!([user(&["file_A"]), finished, user(&["file_B"])]),
-            vec!["file_B"],
-            vec!["file_A", "file_B"],
-        ),
-        (
-            json!([user(&["file_A"]), finished, user(&[])]),
-            vec![],
-            vec!["file_A"],
-        ),
+        (json!([user(&["file_A", "file_B", "file_A"])]), vec!["file_A", "file_B"], vec!["file_A", "file_B"]),
+        (json!([user(&["file_A"]), finished, user(&["file_B"])]), vec!["file_B"], vec!["file_A", "file_B"]),
+        (json!([user(&["file_A"]), finished, user(&[])]), vec![], vec!["file_A"]),
         // A client tool's exchange does not end the turn.
-        (
-            json!([user(&["file_A"]), calls, results]),
-            vec!["file_A", "file_C"],
-            vec!["file_A", "file_C"],
-        ),
+        (json!([user(&["file_A"]), calls, results]), vec!["file_A", "file_C"], vec!["file_A", "file_C"]),
         // Nor does a reply that is being gone on from.
-        (
-            json!([user(&["file_A"]), finished]),
-            vec!["file_A"],
-            vec!["file_A"],
-        ),
+        (json!([user(&["file_A"]), finished]), vec!["file_A"], vec!["file_A"]),
     ];
     for (messages, named, fresh) in cases {
         let mut members = json!({
@@ -137,15 +113,7 @@ fn the_model_sees_sub_tools_in_place_of_the_tool() {
         "context_management": { "edits": [] },
     })));
     let names: Vec<&str> = request.tools.iter().map(ModelTool::name).collect();
-    assert_eq!(
-        names,
-        [
-            "a",
-            "bash_code_execution",
-            "text_editor_code_execution",
-            "bash"
-        ]
-    );
+    assert_eq!(names, ["a", "bash_code_execution", "text_editor_code_execution", "bash"]);
     // The upstream must not start a sandbox of its own.
     let ModelTool::Custom(custom) = &request.tools[0] else {
         panic!("{:?}", request.tools[0]);
@@ -167,10 +135,7 @@ fn the_model_sees_sub_tools_in_place_of_the_tool() {
     assert_eq!(breakpoints, [None, Some(&json!({ "type": "ephemeral" }))]);
     // What is the upstream's business goes through.
     assert_eq!(request.betas, ["compact-2026-01-12"]);
-    assert_eq!(
-        request.rest.get("context_management"),
-        Some(&json!({ "edits": [] }))
-    );
+    assert_eq!(request.rest.get("context_management"), Some(&json!({ "edits": [] })));
 }
 
 /// The time limit is told by the newest version alone (wire.md §4).
@@ -179,19 +144,11 @@ fn tool_texts_differ_by_the_time_limit_only() {
     let text = |version: &str| {
         let request = first_sampling(planned(json!({ "tools": [code(version)] })));
         request.tools.iter().find_map(|tool| match tool {
-            ModelTool::Server {
-                sub_tool: SubTool::BashCodeExecution,
-                description,
-                ..
-            } => Some(description.clone()),
+            ModelTool::Server { sub_tool: SubTool::BashCodeExecution, description, .. } => Some(description.clone()),
             ModelTool::Server { .. } | ModelTool::Custom(_) | ModelTool::Vendor(_) => None,
         })
     };
-    let (old, middle, new) = (
-        text("20250825").unwrap(),
-        text("20260120").unwrap(),
-        text("20260521").unwrap(),
-    );
+    let (old, middle, new) = (text("20250825").unwrap(), text("20260120").unwrap(), text("20260521").unwrap());
     assert_eq!(old, middle);
     let added = new.strip_prefix(&old).unwrap();
     assert_eq!(
@@ -216,16 +173,8 @@ fn traits_go_by_the_whole_model_name() {
     ];
     for (name, prefill, sampling_parameters, forced_tool_choice) in cases {
         let traits = ModelTraits::of(name);
-        let told = (
-            traits.prefill,
-            traits.sampling_parameters,
-            traits.forced_tool_choice,
-        );
-        assert_eq!(
-            told,
-            (prefill, sampling_parameters, forced_tool_choice),
-            "{name}"
-        );
+        let told = (traits.prefill, traits.sampling_parameters, traits.forced_tool_choice);
+        assert_eq!(told, (prefill, sampling_parameters, forced_tool_choice), "{name}");
     }
 }
 
@@ -235,23 +184,14 @@ fn long_chains_of_references_are_followed_to_their_end() {
     let refs = 20_000;
     for (last, circular) in [(refs + 1, false), (refs / 2, true)] {
         let target = |n: usize| if n == refs { last } else { n + 1 };
-        let chain: serde_json::Map<String, Value> = (0..=refs)
-            .map(|n| {
-                (
-                    n.to_string(),
-                    json!({ "$ref": format!("#/$defs/{}", target(n)) }),
-                )
-            })
-            .collect();
+        let chain: serde_json::Map<String, Value> =
+            (0..=refs).map(|n| (n.to_string(), json!({ "$ref": format!("#/$defs/{}", target(n)) }))).collect();
         let schema = json!({ "$ref": "#/$defs/0", "$defs": chain });
         let callers = ["direct", "code_execution_20260120"];
         let tool = json!({ "name": "t", "input_schema": schema, "allowed_callers": callers });
         let error = try_plan(json!({ "tools": [tool] })).err();
         let text = "tools.0.custom.input_schema: Circular $ref detected; tools that can be called from code cannot have \
                     recursive schemas";
-        assert_eq!(
-            error.map(|error| error.message),
-            circular.then(|| text.to_owned())
-        );
+        assert_eq!(error.map(|error| error.message), circular.then(|| text.to_owned()));
     }
 }

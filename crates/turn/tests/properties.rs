@@ -4,9 +4,7 @@
 use std::collections::HashMap;
 
 use belljar_ids::{RequestId, SeededIds, ServerToolUseId};
-use belljar_turn::{
-    Effect, Input, ModelTraits, PlanContext, ServerCall, ToolLimits, Turn, TurnEnd, plan,
-};
+use belljar_turn::{Effect, Input, ModelTraits, PlanContext, ServerCall, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ContentBlock;
 use belljar_wire::error::{ApiError, ErrorKind};
@@ -19,13 +17,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const NAMES: [&str; 5] = [
-    "bash_code_execution",
-    "text_editor_code_execution",
-    "get_time",
-    "code_execution",
-    "made_up",
-];
+const NAMES: [&str; 5] = ["bash_code_execution", "text_editor_code_execution", "get_time", "code_execution", "made_up"];
 
 const INPUTS: [&str; 8] = [
     r#"{"command":"ls"}"#,
@@ -44,11 +36,7 @@ enum Block {
     Text(String),
     Thinking(String),
     Redacted,
-    Call {
-        name: usize,
-        input: usize,
-        pieces: usize,
-    },
+    Call { name: usize, input: usize, pieces: usize },
 }
 
 /// One thing that happens.
@@ -96,24 +84,16 @@ fn bash() -> ResultContent {
 }
 
 fn created() -> ResultContent {
-    ResultContent::TextEditorCodeExecutionCreateResult(CreateResult {
-        is_file_update: false,
-    })
+    ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update: false })
 }
 
 fn stray() -> impl Strategy<Value = SamplingEvent> {
     prop_oneof![
-        Just(SamplingEvent::Started {
-            usage: Usage::default()
-        }),
+        Just(SamplingEvent::Started { usage: Usage::default() }),
         Just(SamplingEvent::BlockEnded),
         Just(SamplingEvent::BlockStarted(SampledBlock::Text)),
-        Just(SamplingEvent::BlockDelta(Delta::TextDelta {
-            text: "x".to_owned()
-        })),
-        Just(SamplingEvent::BlockDelta(Delta::InputJsonDelta {
-            partial_json: "{".to_owned()
-        })),
+        Just(SamplingEvent::BlockDelta(Delta::TextDelta { text: "x".to_owned() })),
+        Just(SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json: "{".to_owned() })),
     ]
 }
 
@@ -215,60 +195,34 @@ impl World {
                 ServerCall::Bash { .. } => bash(),
                 ServerCall::Edit(_) => created(),
             };
-            self.step(Input::CellEnded {
-                id,
-                result,
-                container: None,
-            });
+            self.step(Input::CellEnded { id, result, container: None });
         }
         if self.sampling && !self.started {
             self.started = true;
-            self.sampled(SamplingEvent::Started {
-                usage: Usage::default(),
-            });
+            self.sampled(SamplingEvent::Started { usage: Usage::default() });
         }
     }
 
     fn block(&mut self, block: &Block) {
         self.make_way();
         let (start, deltas) = match block {
-            Block::Text(text) => (
-                SampledBlock::Text,
-                vec![Delta::TextDelta { text: text.clone() }],
-            ),
+            Block::Text(text) => (SampledBlock::Text, vec![Delta::TextDelta { text: text.clone() }]),
             Block::Thinking(text) => (
                 SampledBlock::Thinking,
                 vec![
-                    Delta::ThinkingDelta {
-                        thinking: text.clone(),
-                    },
-                    Delta::SignatureDelta {
-                        signature: "s".to_owned(),
-                    },
+                    Delta::ThinkingDelta { thinking: text.clone() },
+                    Delta::SignatureDelta { signature: "s".to_owned() },
                 ],
             ),
-            Block::Redacted => (
-                SampledBlock::RedactedThinking {
-                    data: "d".to_owned(),
-                },
-                Vec::new(),
-            ),
-            Block::Call {
-                name,
-                input,
-                pieces,
-            } => {
+            Block::Redacted => (SampledBlock::RedactedThinking { data: "d".to_owned() }, Vec::new()),
+            Block::Call { name, input, pieces } => {
                 self.calls += 1;
                 let id = format!("toolu_{}", self.calls).parse().unwrap();
-                let start = SampledBlock::ToolUse {
-                    id,
-                    name: NAMES[*name].to_owned(),
-                };
+                let start = SampledBlock::ToolUse { id, name: NAMES[*name].to_owned() };
                 let bytes = INPUTS[*input].as_bytes();
                 let deltas = bytes.chunks(bytes.len().div_ceil(*pieces).max(1));
-                let deltas = deltas.map(|piece| Delta::InputJsonDelta {
-                    partial_json: String::from_utf8(piece.to_vec()).unwrap(),
-                });
+                let deltas = deltas
+                    .map(|piece| Delta::InputJsonDelta { partial_json: String::from_utf8(piece.to_vec()).unwrap() });
                 (start, deltas.collect())
             }
         };
@@ -287,10 +241,7 @@ impl World {
                 stop_reason,
                 stop_sequence: None,
                 stop_details: None,
-                usage: Usage {
-                    output_tokens: 7,
-                    ..Usage::default()
-                },
+                usage: Usage { output_tokens: 7, ..Usage::default() },
             });
         }
     }
@@ -402,14 +353,8 @@ fn continuation(mut messages: Vec<Value>, message: &Message) -> Option<Vec<Value
         StopReason::PauseTurn
             if matches!(
                 message.content.last(),
-                Some(
-                    ContentBlock::Text(_)
-                        | ContentBlock::Thinking(_)
-                        | ContentBlock::RedactedThinking(_)
-                )
-            ) && answers(&message.content)
-                .iter()
-                .all(|(_, results)| *results == 1) =>
+                Some(ContentBlock::Text(_) | ContentBlock::Thinking(_) | ContentBlock::RedactedThinking(_))
+            ) && answers(&message.content).iter().all(|(_, results)| *results == 1) =>
         {
             return None;
         }

@@ -41,10 +41,7 @@ fn each_rule_speaks_its_text() {
         let expected = case["error"].as_str().map(str::to_owned);
         let said = verdict(case);
         if said != expected {
-            wrong.push(format!(
-                "row {}, {}:\n  expected {expected:?}\n  said     {said:?}",
-                case["row"], case["why"]
-            ));
+            wrong.push(format!("row {}, {}:\n  expected {expected:?}\n  said     {said:?}", case["row"], case["why"]));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -55,13 +52,7 @@ fn each_rule_speaks_its_text() {
 fn each_row_has_a_case_that_breaks_it() {
     let cases: Vec<Value> = serde_json::from_str(include_str!("data/rules.json")).unwrap();
     let source = include_str!("../src/plan/rules.rs");
-    let table = source
-        .split("RULES: ")
-        .nth(1)
-        .unwrap()
-        .split("];")
-        .next()
-        .unwrap();
+    let table = source.split("RULES: ").nth(1).unwrap().split("];").next().unwrap();
     let rows: Vec<&str> = table.split('"').skip(1).step_by(2).collect();
     assert_eq!(rows.len(), 31);
     for row in rows {

@@ -14,10 +14,7 @@ use script::Script;
 #[test]
 fn every_scenario_goes_as_written() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut paths: Vec<_> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() >= 20, "scenarios are missing: {paths:?}");
     let rewrite = std::env::var("SCENARIOS").is_ok_and(|value| value == "rewrite");
@@ -27,12 +24,7 @@ fn every_scenario_goes_as_written() {
         if rewrite {
             std::fs::write(&path, played).unwrap();
         } else {
-            assert!(
-                written == played,
-                "{}:\n{}",
-                path.display(),
-                first_difference(&written, &played)
-            );
+            assert!(written == played, "{}:\n{}", path.display(), first_difference(&written, &played));
         }
     }
 }
@@ -45,8 +37,5 @@ fn first_difference(written: &str, played: &str) -> String {
             return format!("line {}\nwritten {line}\nplayed  {now}", number + 1);
         }
     }
-    format!(
-        "written (nothing)\nplayed  {}",
-        played.next().unwrap_or("(nothing)")
-    )
+    format!("written (nothing)\nplayed  {}", played.next().unwrap_or("(nothing)"))
 }

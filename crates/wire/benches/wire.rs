@@ -27,11 +27,7 @@ fn history(bytes: usize) -> Vec<u8> {
             {"type": "text", "text": "The sum is 42.", "citations": null}
         ]}),
     ];
-    let turns = bytes
-        / turn
-            .iter()
-            .map(|message| message.to_string().len())
-            .sum::<usize>();
+    let turns = bytes / turn.iter().map(|message| message.to_string().len()).sum::<usize>();
     let messages: Vec<_> = (0..turns).flat_map(|_| turn.clone()).collect();
     let body = json!({"model": "any", "max_tokens": 4096, "messages": messages,
                       "tools": [{"type": "code_execution_20250825", "name": "code_execution"}]});
@@ -44,19 +40,14 @@ fn read(criterion: &mut Criterion) {
         let body = history(megabytes << 20);
         group.throughput(Throughput::Bytes(body.len() as u64));
         group.bench_function(format!("{megabytes}_mb_of_history"), |bencher| {
-            bencher.iter_with_large_drop(|| {
-                MessagesRequest::read(black_box(&body)).expect("the body is valid")
-            });
+            bencher.iter_with_large_drop(|| MessagesRequest::read(black_box(&body)).expect("the body is valid"));
         });
     }
 }
 
 fn text_delta() -> StreamEvent {
     let text = "and the revenue of the ".to_owned();
-    StreamEvent::ContentBlockDelta {
-        index: 0,
-        delta: Delta::TextDelta { text },
-    }
+    StreamEvent::ContentBlockDelta { index: 0, delta: Delta::TextDelta { text } }
 }
 
 fn write(criterion: &mut Criterion) {
@@ -84,27 +75,15 @@ fn reply(deltas: usize) -> Vec<StreamEvent> {
         stop_details: None,
         usage: Usage::default(),
     };
-    let delta = MessageDelta {
-        stop_reason: StopReason::EndTurn,
-        stop_sequence: None,
-        stop_details: None,
-        container: None,
-    };
+    let delta =
+        MessageDelta { stop_reason: StopReason::EndTurn, stop_sequence: None, stop_details: None, container: None };
     let mut events = vec![
-        StreamEvent::MessageStart {
-            message: Box::new(message),
-        },
-        StreamEvent::ContentBlockStart {
-            index: 0,
-            content_block: ContentBlock::text(""),
-        },
+        StreamEvent::MessageStart { message: Box::new(message) },
+        StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") },
     ];
     events.extend((0..deltas).map(|_| text_delta()));
     events.push(StreamEvent::ContentBlockStop { index: 0 });
-    events.push(StreamEvent::MessageDelta {
-        delta,
-        usage: DeltaUsage::default(),
-    });
+    events.push(StreamEvent::MessageDelta { delta, usage: DeltaUsage::default() });
     events.push(StreamEvent::MessageStop);
     events
 }

@@ -22,10 +22,9 @@ impl ApiVersion {
             Some("2023-06-01") => Ok(Self::V20230601),
             Some("2026-10-21") => Ok(Self::V20261021),
             None => Err(ApiError::invalid("anthropic-version: header is required")),
-            Some(other) => Err(ApiError::invalid(format!(
-                "anthropic-version: \"{}\" is not a valid version",
-                Brief(other)
-            ))),
+            Some(other) => {
+                Err(ApiError::invalid(format!("anthropic-version: \"{}\" is not a valid version", Brief(other))))
+            }
         }
     }
 }
@@ -43,19 +42,10 @@ impl Betas {
     /// A value that does not end in a date (wire.md §19 row 2). Well-formed unknown values are
     /// accepted, because the SDKs add new ones faster than a self-hosted server is upgraded.
     pub fn read<'a>(headers: impl IntoIterator<Item = &'a str>) -> Result<Self, ApiError> {
-        let values = headers
-            .into_iter()
-            .flat_map(|header| header.split(','))
-            .map(str::trim);
-        let values: Vec<String> = values
-            .filter(|value| !value.is_empty())
-            .map(str::to_owned)
-            .collect();
-        let unexpected: Vec<String> = values
-            .iter()
-            .filter(|value| !is_dated(value))
-            .map(|value| format!("`{}`", Brief(value)))
-            .collect();
+        let values = headers.into_iter().flat_map(|header| header.split(',')).map(str::trim);
+        let values: Vec<String> = values.filter(|value| !value.is_empty()).map(str::to_owned).collect();
+        let unexpected: Vec<String> =
+            values.iter().filter(|value| !is_dated(value)).map(|value| format!("`{}`", Brief(value))).collect();
         if unexpected.is_empty() {
             return Ok(Self { values });
         }
@@ -79,8 +69,7 @@ impl Betas {
 
 /// `name-20YY-MM-DD`, the form of nearly every beta value, or `name-20YYMMDD`, as in Claude Code's `claude-code-20250219`.
 fn is_dated(value: &str) -> bool {
-    let name = strip_date(value.as_bytes(), b"-20dd-dd-dd")
-        .or_else(|| strip_date(value.as_bytes(), b"-20dddddd"));
+    let name = strip_date(value.as_bytes(), b"-20dd-dd-dd").or_else(|| strip_date(value.as_bytes(), b"-20dddddd"));
     let legal = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     value.len() <= 128 && name.is_some_and(|name| !name.is_empty() && name.iter().all(legal))
 }

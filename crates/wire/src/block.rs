@@ -169,10 +169,7 @@ pub struct PassiveBlock {
 impl PassiveBlock {
     /// Its `type`.
     pub fn tag(&self) -> &str {
-        self.members
-            .get("type")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.members.get("type").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
@@ -207,10 +204,7 @@ impl Content {
     pub fn read(value: Value, path: Path<'_>, place: Place) -> Result<Self, ApiError> {
         match value {
             Value::String(text) => Ok(Self::Text(text)),
-            value => list(value, &path, |item, path| {
-                ContentBlock::read(item, path, place)
-            })
-            .map(Self::Blocks),
+            value => list(value, &path, |item, path| ContentBlock::read(item, path, place)).map(Self::Blocks),
         }
     }
 }
@@ -250,10 +244,7 @@ impl Place {
         match self {
             Self::System => (&["text"], &[]),
             Self::ToolResult => (&["text"], &PASSIVE_IN_TOOL_RESULT),
-            Self::User => (
-                &["container_upload", "text", "tool_result"],
-                &PASSIVE_IN_USER,
-            ),
+            Self::User => (&["container_upload", "text", "tool_result"], &PASSIVE_IN_USER),
             Self::Assistant => (
                 &[
                     "bash_code_execution_tool_result",
@@ -302,10 +293,7 @@ impl Place {
 impl ContentBlock {
     /// A text block.
     pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(TextBlock {
-            text: text.into(),
-            ..TextBlock::default()
-        })
+        Self::Text(TextBlock { text: text.into(), ..TextBlock::default() })
     }
 
     /// Reads one block.
@@ -325,12 +313,8 @@ impl ContentBlock {
             "server_tool_use" => read_server_tool_use(object),
             "tool_result" => read_tool_result(object),
             "container_upload" => read_container_upload(object, place),
-            "code_execution_tool_result" => {
-                read_server_result(object).map(Self::CodeExecutionToolResult)
-            }
-            "bash_code_execution_tool_result" => {
-                read_server_result(object).map(Self::BashCodeExecutionToolResult)
-            }
+            "code_execution_tool_result" => read_server_result(object).map(Self::CodeExecutionToolResult),
+            "bash_code_execution_tool_result" => read_server_result(object).map(Self::BashCodeExecutionToolResult),
             "text_editor_code_execution_tool_result" => {
                 read_server_result(object).map(Self::TextEditorCodeExecutionToolResult)
             }
@@ -343,78 +327,51 @@ fn read_text(mut object: Object<'_>, place: Place) -> Result<ContentBlock, ApiEr
     let text = object.string("text")?;
     let path = object.path();
     let citations = object.take_unless_null("citations");
-    let citations = citations
-        .map(|value| list(value, &path.key("citations"), |citation, _| Ok(citation)))
-        .transpose()?;
+    let citations =
+        citations.map(|value| list(value, &path.key("citations"), |citation, _| Ok(citation))).transpose()?;
     let rest = place.rest(object, &["cache_control", "citations"])?;
-    Ok(ContentBlock::Text(TextBlock {
-        text,
-        citations,
-        rest,
-    }))
+    Ok(ContentBlock::Text(TextBlock { text, citations, rest }))
 }
 
 fn read_thinking(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
     let thinking = object.string("thinking")?;
     let signature = object.string("signature")?;
-    Ok(ContentBlock::Thinking(ThinkingBlock {
-        thinking,
-        signature,
-        rest: object.rest(),
-    }))
+    Ok(ContentBlock::Thinking(ThinkingBlock { thinking, signature, rest: object.rest() }))
 }
 
 fn read_redacted(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
     let data = object.string("data")?;
-    Ok(ContentBlock::RedactedThinking(RedactedThinkingBlock {
-        data,
-        rest: object.rest(),
-    }))
+    Ok(ContentBlock::RedactedThinking(RedactedThinkingBlock { data, rest: object.rest() }))
 }
 
 fn read_input(object: &mut Object<'_>) -> Result<Value, ApiError> {
     let input = object.required("input")?;
     if !input.is_object() {
-        return Err(object
-            .path()
-            .key("input")
-            .error("Input should be an object"));
+        return Err(object.path().key("input").error("Input should be an object"));
     }
     Ok(input)
 }
 
 fn read_caller(object: &mut Object<'_>) -> Result<Option<Caller>, ApiError> {
     let path = object.path();
-    object
-        .take_unless_null("caller")
-        .map(|value| Caller::read(value, path.key("caller")))
-        .transpose()
+    object.take_unless_null("caller").map(|value| Caller::read(value, path.key("caller"))).transpose()
 }
 
 fn read_tool_use(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
-    let id = object.string("id")?.parse().map_err(|_| {
-        object
-            .path()
-            .key("id")
-            .error("String should match pattern '^[a-zA-Z0-9_-]+$'")
-    })?;
+    let id = object
+        .string("id")?
+        .parse()
+        .map_err(|_| object.path().key("id").error("String should match pattern '^[a-zA-Z0-9_-]+$'"))?;
     let name = object.string("name")?;
     let input = read_input(&mut object)?;
     let caller = read_caller(&mut object)?;
-    Ok(ContentBlock::ToolUse(ToolUseBlock {
-        id,
-        name,
-        input,
-        caller,
-        rest: object.rest(),
-    }))
+    Ok(ContentBlock::ToolUse(ToolUseBlock { id, name, input, caller, rest: object.rest() }))
 }
 
 /// `srvtoolu_…` under `key`.
 fn read_server_id(object: &mut Object<'_>, key: &str) -> Result<ServerToolUseId, ApiError> {
     let text = object.string(key)?;
-    text.parse()
-        .map_err(|_| object.path().key(key).error(SERVER_TOOL_USE_ID_PATTERN))
+    text.parse().map_err(|_| object.path().key(key).error(SERVER_TOOL_USE_ID_PATTERN))
 }
 
 fn read_server_tool_use(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
@@ -422,55 +379,32 @@ fn read_server_tool_use(mut object: Object<'_>) -> Result<ContentBlock, ApiError
     let name = object.string("name")?;
     let input = read_input(&mut object)?;
     let caller = read_caller(&mut object)?;
-    Ok(ContentBlock::ServerToolUse(ServerToolUseBlock {
-        id,
-        name,
-        input,
-        caller,
-        rest: object.rest(),
-    }))
+    Ok(ContentBlock::ServerToolUse(ServerToolUseBlock { id, name, input, caller, rest: object.rest() }))
 }
 
 fn read_tool_result(mut object: Object<'_>) -> Result<ContentBlock, ApiError> {
     let tool_use_id = object.string("tool_use_id")?;
     let path = object.path();
     let content = object.take("content");
-    let content = content
-        .map(|value| Content::read(value, path.key("content"), Place::ToolResult))
-        .transpose()?;
+    let content = content.map(|value| Content::read(value, path.key("content"), Place::ToolResult)).transpose()?;
     let is_error = object.optional_bool("is_error")?;
     let rest = Place::User.rest(object, &["cache_control"])?;
-    Ok(ContentBlock::ToolResult(ToolResultBlock {
-        tool_use_id,
-        content,
-        is_error,
-        rest,
-    }))
+    Ok(ContentBlock::ToolResult(ToolResultBlock { tool_use_id, content, is_error, rest }))
 }
 
 fn read_container_upload(mut object: Object<'_>, place: Place) -> Result<ContentBlock, ApiError> {
     let file_id = object.string("file_id")?;
     let rest = place.rest(object, &["cache_control"])?;
-    Ok(ContentBlock::ContainerUpload(ContainerUploadBlock {
-        file_id,
-        rest,
-    }))
+    Ok(ContentBlock::ContainerUpload(ContainerUploadBlock { file_id, rest }))
 }
 
 fn read_server_result(mut object: Object<'_>) -> Result<ServerResultBlock, ApiError> {
     let tool_use_id = read_server_id(&mut object, "tool_use_id")?;
     let content = object.required("content")?;
     if !content.is_object() {
-        return Err(object
-            .path()
-            .key("content")
-            .error("Input should be an object"));
+        return Err(object.path().key("content").error("Input should be an object"));
     }
-    Ok(ServerResultBlock {
-        tool_use_id,
-        content: ResultBody::Replayed(content),
-        rest: object.rest(),
-    })
+    Ok(ServerResultBlock { tool_use_id, content: ResultBody::Replayed(content), rest: object.rest() })
 }
 
 fn read_passive(mut object: Object<'_>, tag: &str, place: Place) -> Result<ContentBlock, ApiError> {
@@ -484,9 +418,7 @@ fn read_passive(mut object: Object<'_>, tag: &str, place: Place) -> Result<Conte
         _ => &[],
     };
     if let (Some(first), false) = (known.first(), place == Place::Assistant) {
-        let value = object
-            .take(first)
-            .ok_or_else(|| object.path().key(first).error("Field required"))?;
+        let value = object.take(first).ok_or_else(|| object.path().key(first).error("Field required"))?;
         members.insert((*first).to_owned(), value);
     }
     members.extend(place.rest(object, known)?);

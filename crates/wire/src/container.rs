@@ -31,16 +31,11 @@ impl ContainerParam {
     /// Reads any of the five forms of wire.md §7.1 but `null`.
     pub fn read(value: Value, path: Path<'_>) -> Result<Self, ApiError> {
         match value {
-            Value::String(id) => Ok(Self {
-                id: Some(id),
-                skills: Vec::new(),
-            }),
+            Value::String(id) => Ok(Self { id: Some(id), skills: Vec::new() }),
             Value::Object(_) => {
                 let mut object = Object::new(value, path)?;
                 let id = object.optional_string("id")?;
-                let skills = object
-                    .optional_list("skills", SkillParam::read)?
-                    .unwrap_or_default();
+                let skills = object.optional_list("skills", SkillParam::read)?.unwrap_or_default();
                 object.finish()?;
                 Ok(Self { id, skills })
             }

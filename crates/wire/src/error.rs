@@ -99,11 +99,7 @@ pub struct ApiError {
 impl ApiError {
     /// An error without details.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            details: None,
-        }
+        Self { kind, message: message.into(), details: None }
     }
 
     /// A 400 `invalid_request_error`.
@@ -144,10 +140,6 @@ enum ErrorTag {
 impl ErrorBody {
     /// Wraps an error for the wire.
     pub fn new(error: ApiError, request_id: RequestId) -> Self {
-        Self {
-            tag: ErrorTag::Error,
-            error,
-            request_id,
-        }
+        Self { tag: ErrorTag::Error, error, request_id }
     }
 }

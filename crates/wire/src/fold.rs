@@ -76,10 +76,7 @@ impl Fold {
                 self.message = Some(message);
                 Ok(())
             }
-            StreamEvent::ContentBlockStart {
-                index,
-                content_block,
-            } => self.start(index, content_block),
+            StreamEvent::ContentBlockStart { index, content_block } => self.start(index, content_block),
             StreamEvent::ContentBlockDelta { index, delta } => self.delta(index, delta),
             StreamEvent::ContentBlockStop { index } => self.stop(index),
             StreamEvent::MessageDelta { delta, usage } => self.end(delta, usage),
@@ -114,18 +111,11 @@ impl Fold {
         if let Some(cut_off) = self.cut_off {
             return Err(FoldError::InputNotJson(cut_off));
         }
-        self.open = Some(OpenBlock {
-            block,
-            input_json: String::new(),
-        });
+        self.open = Some(OpenBlock { block, input_json: String::new() });
         Ok(())
     }
 
-    fn open_block(
-        &mut self,
-        index: usize,
-        name: &'static str,
-    ) -> Result<&mut OpenBlock, FoldError> {
+    fn open_block(&mut self, index: usize, name: &'static str) -> Result<&mut OpenBlock, FoldError> {
         let expected = self.message.as_ref().map(|message| message.content.len());
         match &mut self.open {
             Some(open) if expected == Some(index) => Ok(open),
@@ -140,16 +130,9 @@ impl Fold {
             (ContentBlock::Text(block), Delta::CitationsDelta { citation }) => {
                 block.citations.get_or_insert_default().push(citation);
             }
-            (ContentBlock::Thinking(block), Delta::ThinkingDelta { thinking }) => {
-                block.thinking.push_str(&thinking)
-            }
-            (ContentBlock::Thinking(block), Delta::SignatureDelta { signature }) => {
-                block.signature = signature
-            }
-            (
-                ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_),
-                Delta::InputJsonDelta { partial_json },
-            ) => {
+            (ContentBlock::Thinking(block), Delta::ThinkingDelta { thinking }) => block.thinking.push_str(&thinking),
+            (ContentBlock::Thinking(block), Delta::SignatureDelta { signature }) => block.signature = signature,
+            (ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_), Delta::InputJsonDelta { partial_json }) => {
                 open.input_json.push_str(&partial_json);
             }
             _ => return Err(FoldError::WrongDelta(index)),

@@ -141,29 +141,18 @@ impl Usage {
     /// Adds what another sampling of the same turn took; labels of the later one win. `server_tool_use` is not added: it
     /// tells of this server's tools, not of an upstream's.
     pub fn add(&mut self, other: &Usage) {
-        let Self {
-            input_tokens,
-            cache_creation_input_tokens,
-            cache_read_input_tokens,
-            output_tokens,
-            ..
-        } = other;
+        let Self { input_tokens, cache_creation_input_tokens, cache_read_input_tokens, output_tokens, .. } = other;
         self.input_tokens = self.input_tokens.saturating_add(*input_tokens);
-        self.cache_creation_input_tokens = self
-            .cache_creation_input_tokens
-            .saturating_add(*cache_creation_input_tokens);
-        self.cache_read_input_tokens = self
-            .cache_read_input_tokens
-            .saturating_add(*cache_read_input_tokens);
+        self.cache_creation_input_tokens =
+            self.cache_creation_input_tokens.saturating_add(*cache_creation_input_tokens);
+        self.cache_read_input_tokens = self.cache_read_input_tokens.saturating_add(*cache_read_input_tokens);
         self.output_tokens = self.output_tokens.saturating_add(*output_tokens);
         if let Some(added) = other.cache_creation {
             let sum = self.cache_creation.get_or_insert_default();
-            sum.ephemeral_5m_input_tokens = sum
-                .ephemeral_5m_input_tokens
-                .saturating_add(added.ephemeral_5m_input_tokens);
-            sum.ephemeral_1h_input_tokens = sum
-                .ephemeral_1h_input_tokens
-                .saturating_add(added.ephemeral_1h_input_tokens);
+            sum.ephemeral_5m_input_tokens =
+                sum.ephemeral_5m_input_tokens.saturating_add(added.ephemeral_5m_input_tokens);
+            sum.ephemeral_1h_input_tokens =
+                sum.ephemeral_1h_input_tokens.saturating_add(added.ephemeral_1h_input_tokens);
         }
         if let Some(added) = other.output_tokens_details {
             let sum = self.output_tokens_details.get_or_insert_default();

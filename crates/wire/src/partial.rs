@@ -43,18 +43,12 @@ fn closed(text: &str) -> String {
     while let Some((start, first)) = rest.next() {
         let end = match first {
             '{' | '[' => {
-                frames.push(Frame {
-                    closer: if first == '{' { '}' } else { ']' },
-                    wants_value: first == '[',
-                });
+                frames.push(Frame { closer: if first == '{' { '}' } else { ']' }, wants_value: first == '[' });
                 whole_bytes = start + 1;
                 continue;
             }
             ':' => {
-                frames
-                    .last_mut()
-                    .into_iter()
-                    .for_each(|frame| frame.wants_value = true);
+                frames.last_mut().into_iter().for_each(|frame| frame.wants_value = true);
                 continue;
             }
             ',' | ' ' | '\t' | '\n' | '\r' => continue,
@@ -64,10 +58,7 @@ fn closed(text: &str) -> String {
             }
             '"' => string_end(&mut rest),
             _ => {
-                while rest
-                    .next_if(|(_, c)| !matches!(c, ',' | '}' | ']' | ' ' | '\t' | '\n' | '\r'))
-                    .is_some()
-                {}
+                while rest.next_if(|(_, c)| !matches!(c, ',' | '}' | ']' | ' ' | '\t' | '\n' | '\r')).is_some() {}
                 rest.peek().map(|(end, _)| *end)
             }
         };
@@ -120,37 +111,19 @@ mod tests {
             (r#"{"a":1 ,"b":tru"#, json!({"a": 1})),
             (r#"{"a":"x\"#, json!({})),
             (r#"{"a":"x\"}"#, json!({})),
-            (
-                r#"{"a":"x","b":{"c":[1,{"d":null},"e"#,
-                json!({"a": "x", "b": {"c": [1, {"d": null}]}}),
-            ),
+            (r#"{"a":"x","b":{"c":[1,{"d":null},"e"#, json!({"a": "x", "b": {"c": [1, {"d": null}]}})),
             (r#"{"a":[[],{}"#, json!({"a": [[], {}]})),
             (r#"{"a":"\ud83d"#, json!({})),
             (r#"{"é":"ü","b":-"#, json!({"é": "ü"})),
         ];
         for (text, expected) in cases {
-            assert_eq!(
-                Input::read(text),
-                Some(Input::CutOff(object(expected))),
-                "{text}"
-            );
+            assert_eq!(Input::read(text), Some(Input::CutOff(object(expected))), "{text}");
         }
     }
 
     #[test]
     fn what_begins_no_object_is_no_input() {
-        for text in [
-            "[",
-            "[1]",
-            "1",
-            "null",
-            "{]",
-            "{\"a\" 1",
-            "{\"a\":1}}",
-            "{\"a\":01",
-            "x",
-            "{\"a\":\"\n",
-        ] {
+        for text in ["[", "[1]", "1", "null", "{]", "{\"a\" 1", "{\"a\":1}}", "{\"a\":01", "x", "{\"a\":\"\n"] {
             assert_eq!(Input::read(text), None, "{text}");
         }
     }

@@ -42,11 +42,7 @@ impl<'a> Path<'a> {
 impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dot = |parent: &Path<'_>| {
-            if matches!(parent, Path::Root) {
-                ""
-            } else {
-                "."
-            }
+            if matches!(parent, Path::Root) { "" } else { "." }
         };
         match self {
             Path::Root => Ok(()),
@@ -83,9 +79,8 @@ pub const JSON_VALUES_MAX: usize = 1_000_000;
 pub fn parse(body: &[u8]) -> Result<Value, ApiError> {
     let values_left = Cell::new(JSON_VALUES_MAX);
     let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Unambiguous(&values_left)
-        .deserialize(&mut deserializer)
-        .and_then(|value| deserializer.end().map(|()| value));
+    let value =
+        Unambiguous(&values_left).deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map_err(|error| match error.classify() {
         // Nothing here deserializes into a type, so the only data errors are the two that `Unambiguous` raises itself.
         Category::Data => ApiError::invalid(format!("The request body is refused: {error}")),
@@ -117,17 +112,12 @@ impl<'a> Object<'a> {
 
     /// The same object, named by a longer path (the tag of a union).
     pub fn at<'b>(self, path: Path<'b>) -> Object<'b> {
-        Object {
-            members: self.members,
-            path,
-        }
+        Object { members: self.members, path }
     }
 
     /// Takes a member; an explicit `null` counts as absent.
     pub fn take(&mut self, key: &str) -> Option<Value> {
-        self.members
-            .shift_remove(key)
-            .filter(|value| !value.is_null())
+        self.members.shift_remove(key).filter(|value| !value.is_null())
     }
 
     /// Takes a member unless it is `null`, which stays for [`Object::rest`] to keep: a replay says what was sent.
@@ -145,9 +135,7 @@ impl<'a> Object<'a> {
 
     /// Takes a member that must be there.
     pub fn required(&mut self, key: &str) -> Result<Value, ApiError> {
-        self.members
-            .shift_remove(key)
-            .ok_or_else(|| self.path.key(key).error("Field required"))
+        self.members.shift_remove(key).ok_or_else(|| self.path.key(key).error("Field required"))
     }
 
     /// A required string.
@@ -158,19 +146,13 @@ impl<'a> Object<'a> {
 
     /// An optional string.
     pub fn optional_string(&mut self, key: &str) -> Result<Option<String>, ApiError> {
-        self.take(key)
-            .map(|value| string(value, &self.path.key(key)))
-            .transpose()
+        self.take(key).map(|value| string(value, &self.path.key(key))).transpose()
     }
 
     /// An optional boolean.
     pub fn optional_bool(&mut self, key: &str) -> Result<Option<bool>, ApiError> {
         self.take(key)
-            .map(|value| {
-                value
-                    .as_bool()
-                    .ok_or_else(|| self.path.key(key).error("Input should be a valid boolean"))
-            })
+            .map(|value| value.as_bool().ok_or_else(|| self.path.key(key).error("Input should be a valid boolean")))
             .transpose()
     }
 
@@ -190,9 +172,7 @@ impl<'a> Object<'a> {
         key: &str,
         read: impl Fn(Value, Path<'_>) -> Result<T, ApiError>,
     ) -> Result<Option<Vec<T>>, ApiError> {
-        self.take(key)
-            .map(|value| list(value, &self.path.key(key), read))
-            .transpose()
+        self.take(key).map(|value| list(value, &self.path.key(key), read)).transpose()
     }
 
     /// Ends reading: what is left has no place here (wire.md §19 row 4).
@@ -224,11 +204,9 @@ pub fn list<T>(
     read: impl Fn(Value, Path<'_>) -> Result<T, ApiError>,
 ) -> Result<Vec<T>, ApiError> {
     match value {
-        Value::Array(items) => items
-            .into_iter()
-            .enumerate()
-            .map(|(index, item)| read(item, path.index(index)))
-            .collect(),
+        Value::Array(items) => {
+            items.into_iter().enumerate().map(|(index, item)| read(item, path.index(index))).collect()
+        }
         _ => Err(path.error("Input should be a valid list")),
     }
 }
@@ -252,9 +230,7 @@ impl<'de> DeserializeSeed<'de> for Unambiguous<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         let Some(left) = self.0.get().checked_sub(1) else {
-            return Err(serde::de::Error::custom(format_args!(
-                "it has more than {JSON_VALUES_MAX} values"
-            )));
+            return Err(serde::de::Error::custom(format_args!("it has more than {JSON_VALUES_MAX} values")));
         };
         self.0.set(left);
         deserializer.deserialize_any(self)
@@ -308,10 +284,7 @@ impl<'de> Visitor<'de> for Unambiguous<'_> {
         let mut members = Map::new();
         while let Some(key) = map.next_key::<String>()? {
             if members.contains_key(&key) {
-                return Err(serde::de::Error::custom(format_args!(
-                    "duplicate key `{}`",
-                    Brief(&key)
-                )));
+                return Err(serde::de::Error::custom(format_args!("duplicate key `{}`", Brief(&key))));
             }
             let value = map.next_value_seed(self)?;
             members.insert(key, value);

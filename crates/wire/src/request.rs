@@ -99,23 +99,18 @@ impl MessagesRequest {
     /// What the client is to be told: 400 with the field's path, in the hosted API's voice. `thread` is refused before
     /// anything else is looked at, with the code that makes the SDKs resend without it (wire.md §16).
     pub fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let mut object = Object::new(read::parse(body)?, Path::Root).map_err(|_| {
-            ApiError::invalid("The request body is not valid JSON: expected an object")
-        })?;
+        let mut object = Object::new(read::parse(body)?, Path::Root)
+            .map_err(|_| ApiError::invalid("The request body is not valid JSON: expected an object"))?;
         if object.take("thread").is_some() {
-            return Err(ApiError::invalid(
-                "thread: message threads are not supported by this server",
-            )
-            .with_code(ErrorCode::ThreadUnsupportedRequest));
+            return Err(ApiError::invalid("thread: message threads are not supported by this server")
+                .with_code(ErrorCode::ThreadUnsupportedRequest));
         }
         let request = Self {
             model: read_model(&mut object)?,
             max_tokens: read_max_tokens(&mut object)?,
             messages: read_messages(&mut object)?,
             system: read_system(&mut object)?,
-            tools: object
-                .optional_list("tools", Tool::read)?
-                .unwrap_or_default(),
+            tools: object.optional_list("tools", Tool::read)?.unwrap_or_default(),
             tool_choice: read_member(&mut object, "tool_choice", ToolChoice::read)?,
             container: read_member(&mut object, "container", ContainerParam::read)?,
             stream: object.optional_bool("stream")?.unwrap_or(false),
@@ -138,19 +133,13 @@ fn read_member<T>(
     read: impl Fn(Value, Path<'_>) -> Result<T, ApiError>,
 ) -> Result<Option<T>, ApiError> {
     let path = object.path();
-    object
-        .take(key)
-        .map(|value| read(value, path.key(key)))
-        .transpose()
+    object.take(key).map(|value| read(value, path.key(key))).transpose()
 }
 
 fn read_model(object: &mut Object<'_>) -> Result<String, ApiError> {
     let model = object.string("model")?;
     if model.is_empty() || model.len() > 256 {
-        return Err(object
-            .path()
-            .key("model")
-            .error("String should have between 1 and 256 characters"));
+        return Err(object.path().key("model").error("String should have between 1 and 256 characters"));
     }
     Ok(model)
 }
@@ -160,9 +149,7 @@ fn read_max_tokens(object: &mut Object<'_>) -> Result<u64, ApiError> {
     let path = object.path();
     let path = path.key("max_tokens");
     match (value.as_u64(), value.as_i64()) {
-        (Some(0), _) | (None, Some(_)) => {
-            Err(path.error("Input should be greater than or equal to 1"))
-        }
+        (Some(0), _) | (None, Some(_)) => Err(path.error("Input should be greater than or equal to 1")),
         (Some(tokens), _) => Ok(tokens),
         (None, None) => Err(path.error("Input should be a valid integer")),
     }
@@ -183,17 +170,13 @@ fn read_messages(object: &mut Object<'_>) -> Result<Vec<InputMessage>, ApiError>
 }
 
 fn read_system(object: &mut Object<'_>) -> Result<Option<System>, ApiError> {
-    read_member(object, "system", |value, path| {
-        Content::read(value, path, Place::System)
-    })
-    .map(|content| content.map(|content| System { content }))
+    read_member(object, "system", |value, path| Content::read(value, path, Place::System))
+        .map(|content| content.map(|content| System { content }))
 }
 
 fn read_stop_sequences(object: &mut Object<'_>) -> Result<Vec<String>, ApiError> {
     let read = |value, path: Path<'_>| read::string(value, &path);
-    Ok(object
-        .optional_list("stop_sequences", read)?
-        .unwrap_or_default())
+    Ok(object.optional_list("stop_sequences", read)?.unwrap_or_default())
 }
 
 fn read_user_id(object: &mut Object<'_>) -> Result<Option<String>, ApiError> {
@@ -207,9 +190,7 @@ fn read_user_id(object: &mut Object<'_>) -> Result<Option<String>, ApiError> {
 }
 
 fn read_rest(object: &mut Object<'_>) -> Map<String, Value> {
-    let taken = UPSTREAM_FIELDS
-        .iter()
-        .filter_map(|key| Some(((*key).to_owned(), object.take(key)?)));
+    let taken = UPSTREAM_FIELDS.iter().filter_map(|key| Some(((*key).to_owned(), object.take(key)?)));
     taken.collect()
 }
 
@@ -221,9 +202,7 @@ impl InputMessage {
             "assistant" => (Role::Assistant, Place::Assistant),
             "system" => (Role::System, Place::System),
             _ => {
-                return Err(path
-                    .key("role")
-                    .error("Input should be 'user', 'assistant' or 'system'"));
+                return Err(path.key("role").error("Input should be 'user', 'assistant' or 'system'"));
             }
         };
         let content = Content::read(object.required("content")?, path.key("content"), place)?;

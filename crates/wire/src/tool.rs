@@ -31,10 +31,7 @@ impl ToolVersion {
 
     /// The version whose `type` is `tag`.
     pub fn from_tag(tag: &str) -> Option<Self> {
-        Self::ALL
-            .iter()
-            .find(|(_, known)| *known == tag)
-            .map(|(version, _)| *version)
+        Self::ALL.iter().find(|(_, known)| *known == tag).map(|(version, _)| *version)
     }
 
     /// The `type` of the tool.
@@ -62,11 +59,7 @@ pub enum SubTool {
 
 impl SubTool {
     /// Every sub-tool.
-    pub const ALL: [Self; 3] = [
-        Self::CodeExecution,
-        Self::BashCodeExecution,
-        Self::TextEditorCodeExecution,
-    ];
+    pub const ALL: [Self; 3] = [Self::CodeExecution, Self::BashCodeExecution, Self::TextEditorCodeExecution];
 
     /// The name on the wire.
     pub const fn name(self) -> &'static str {
@@ -79,9 +72,7 @@ impl SubTool {
 
     /// The sub-tool of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|sub_tool| sub_tool.name() == name)
+        Self::ALL.into_iter().find(|sub_tool| sub_tool.name() == name)
     }
 }
 
@@ -123,31 +114,22 @@ impl Caller {
             return Ok(Self::Direct(DirectCaller {}));
         }
         if !is_code_execution(&tag) {
-            let expected: Vec<&str> = std::iter::once("direct")
-                .chain(ToolVersion::ALL.map(|(_, tag)| tag))
-                .collect();
+            let expected: Vec<&str> = std::iter::once("direct").chain(ToolVersion::ALL.map(|(_, tag)| tag)).collect();
             return Err(unknown_tag(&path, &tag, &expected));
         }
         let tool_id = object.string("tool_id")?;
-        let tool_id = tool_id
-            .parse()
-            .map_err(|_| path.key("tool_id").error(SERVER_TOOL_USE_ID_PATTERN))?;
-        Ok(Self::Code(CodeCaller {
-            version: tag,
-            tool_id,
-        }))
+        let tool_id = tool_id.parse().map_err(|_| path.key("tool_id").error(SERVER_TOOL_USE_ID_PATTERN))?;
+        Ok(Self::Code(CodeCaller { version: tag, tool_id }))
     }
 }
 
 /// What is said of an id that names no server tool's call (wire.md §5).
-pub(crate) const SERVER_TOOL_USE_ID_PATTERN: &str =
-    "String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'";
+pub(crate) const SERVER_TOOL_USE_ID_PATTERN: &str = "String should match pattern '^srvtoolu_[a-zA-Z0-9_]+$'";
 
 /// `code_execution_20YYMMDD`, whether we know that version or not.
 fn is_code_execution(tag: &str) -> bool {
-    tag.strip_prefix("code_execution_20").is_some_and(|date| {
-        date.len() == "YYMMDD".len() && date.bytes().all(|byte| byte.is_ascii_digit())
-    })
+    tag.strip_prefix("code_execution_20")
+        .is_some_and(|date| date.len() == "YYMMDD".len() && date.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// One entry of `tools`.
@@ -176,12 +158,9 @@ impl Tool {
         let mut object = Object::new(value, path)?;
         let tag = object.optional_string("type")?;
         match tag.as_deref() {
-            None | Some("custom") => {
-                CustomTool::read(object.at(path.key("custom")), tag).map(Self::Custom)
-            }
+            None | Some("custom") => CustomTool::read(object.at(path.key("custom")), tag).map(Self::Custom),
             Some(tag) => match ToolVersion::from_tag(tag) {
-                Some(version) => CodeExecutionTool::read(object.at(path.key(tag)), version)
-                    .map(Self::CodeExecution),
+                Some(version) => CodeExecutionTool::read(object.at(path.key(tag)), version).map(Self::CodeExecution),
                 None if VENDOR_CLIENT_TOOLS.contains(&tag) => {
                     VendorTool::read(object.at(path.key(tag)), tag.to_owned()).map(Self::Vendor)
                 }
@@ -207,11 +186,7 @@ const VENDOR_CLIENT_TOOLS: [&str; 10] = [
 
 fn expected_tags() -> Vec<&'static str> {
     let ours = ToolVersion::ALL.iter().map(|(_, tag)| *tag);
-    let mut tags: Vec<&str> = VENDOR_CLIENT_TOOLS
-        .into_iter()
-        .chain(ours)
-        .chain(["custom"])
-        .collect();
+    let mut tags: Vec<&str> = VENDOR_CLIENT_TOOLS.into_iter().chain(ours).chain(["custom"]).collect();
     tags.sort_unstable();
     tags
 }
@@ -235,10 +210,7 @@ impl CodeExecutionTool {
     fn read(mut object: Object<'_>, version: ToolVersion) -> Result<Self, ApiError> {
         let name = object.string("name")?;
         if name != "code_execution" {
-            return Err(object
-                .path()
-                .key("name")
-                .error("Input should be 'code_execution'"));
+            return Err(object.path().key("name").error("Input should be 'code_execution'"));
         }
         let tool = Self {
             version,
@@ -301,9 +273,7 @@ fn read_name(object: &mut Object<'_>) -> Result<String, ApiError> {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if name.is_empty() || name.len() > 128 || !name.bytes().all(legal) {
         let path = object.path();
-        return Err(path
-            .key("name")
-            .error("String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"));
+        return Err(path.key("name").error("String should match pattern '^[a-zA-Z0-9_-]{1,128}$'"));
     }
     Ok(name)
 }
@@ -326,10 +296,7 @@ impl CustomTool {
             allowed_callers: object.optional_list("allowed_callers", AllowedCaller::read)?,
             strict: object.optional_bool("strict")?.unwrap_or(false),
             defer_loading: object.optional_bool("defer_loading")?.unwrap_or(false),
-            rest: tag
-                .map(|tag| ("type".to_owned(), Value::String(tag)))
-                .into_iter()
-                .collect(),
+            rest: tag.map(|tag| ("type".to_owned(), Value::String(tag))).into_iter().collect(),
         };
         for key in CUSTOM_TOOL_REST {
             if let Some(value) = object.take(key) {
@@ -342,17 +309,13 @@ impl CustomTool {
 
     /// Whether the model may call it directly.
     pub fn direct(&self) -> bool {
-        self.allowed_callers
-            .as_ref()
-            .is_none_or(|callers| callers.contains(&AllowedCaller::Direct))
+        self.allowed_callers.as_ref().is_none_or(|callers| callers.contains(&AllowedCaller::Direct))
     }
 
     /// Whether code may call it.
     pub fn from_code(&self) -> bool {
         let callers = self.allowed_callers.iter().flatten();
-        callers
-            .into_iter()
-            .any(|caller| matches!(caller, AllowedCaller::Code(_)))
+        callers.into_iter().any(|caller| matches!(caller, AllowedCaller::Code(_)))
     }
 }
 
@@ -370,11 +333,7 @@ pub struct VendorTool {
 impl VendorTool {
     fn read(mut object: Object<'_>, tag: String) -> Result<Self, ApiError> {
         let name = read_name(&mut object)?;
-        Ok(Self {
-            tag,
-            name,
-            rest: object.rest(),
-        })
+        Ok(Self { tag, name, rest: object.rest() })
     }
 }
 
@@ -416,13 +375,8 @@ impl ToolChoice {
             "tool" => ToolChoiceMode::Tool(object.string("name")?),
             other => return Err(unknown_tag(&path, other, &["auto", "any", "tool", "none"])),
         };
-        let disable_parallel_tool_use = object
-            .optional_bool("disable_parallel_tool_use")?
-            .unwrap_or(false);
+        let disable_parallel_tool_use = object.optional_bool("disable_parallel_tool_use")?.unwrap_or(false);
         object.finish()?;
-        Ok(Self {
-            mode,
-            disable_parallel_tool_use,
-        })
+        Ok(Self { mode, disable_parallel_tool_use })
     }
 }

@@ -19,20 +19,14 @@ fn writing_a_delta_allocates_nothing_while_there_is_room() {
     let text = "Größe \"42\"\n\u{1}".repeat(20);
     let events = [
         delta(Delta::TextDelta { text: text.clone() }),
-        delta(Delta::InputJsonDelta {
-            partial_json: text.clone(),
-        }),
+        delta(Delta::InputJsonDelta { partial_json: text.clone() }),
         delta(Delta::ThinkingDelta { thinking: text }),
         StreamEvent::ContentBlockStop { index: 3 },
         StreamEvent::Ping,
     ];
     let mut out = BytesMut::with_capacity(64 * 1024);
     let info = measure(|| events.iter().for_each(|event| encode(event, &mut out)));
-    assert!(
-        out.len() > 1_000,
-        "the events were written: {} bytes",
-        out.len()
-    );
+    assert!(out.len() > 1_000, "the events were written: {} bytes", out.len());
     assert_eq!(info.count_total, 0, "{info:?}");
     let no_room = measure(|| encode(&StreamEvent::Ping, &mut BytesMut::new()));
     assert_ne!(no_room.count_total, 0, "the counter does not count");
@@ -53,22 +47,11 @@ fn folding_deltas_allocates_only_for_the_text_to_grow() {
         usage: Usage::default(),
     };
     let mut fold = Fold::default();
-    let start = StreamEvent::ContentBlockStart {
-        index: 0,
-        content_block: ContentBlock::text(""),
-    };
-    fold.push(StreamEvent::MessageStart {
-        message: Box::new(head),
-    })
-    .expect("the head folds");
+    let start = StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") };
+    fold.push(StreamEvent::MessageStart { message: Box::new(head) }).expect("the head folds");
     fold.push(start).expect("the block begins");
     let deltas: Vec<StreamEvent> = (0..10_000)
-        .map(|_| StreamEvent::ContentBlockDelta {
-            index: 0,
-            delta: Delta::TextDelta {
-                text: "0123456789".to_owned(),
-            },
-        })
+        .map(|_| StreamEvent::ContentBlockDelta { index: 0, delta: Delta::TextDelta { text: "0123456789".to_owned() } })
         .collect();
     let info = measure(|| {
         for event in deltas {
@@ -83,22 +66,12 @@ fn folding_deltas_allocates_only_for_the_text_to_grow() {
 #[test]
 fn a_value_takes_bounded_memory_whatever_it_is() {
     const VALUE_BYTES_MAX: u64 = 400;
-    for (piece, values_in_it) in [
-        ("0", 1),
-        ("\"\"", 1),
-        ("[]", 1),
-        ("{}", 1),
-        ("[0]", 2),
-        ("{\"\":0}", 2),
-    ] {
+    for (piece, values_in_it) in [("0", 1), ("\"\"", 1), ("[]", 1), ("{}", 1), ("[0]", 2), ("{\"\":0}", 2)] {
         // Behind a power of two, where a growing list holds most room that it does not need.
         let pieces: usize = 16_385;
         let body = format!("[{piece}{}]", format!(",{piece}").repeat(pieces - 1));
         let info = measure(|| drop(parse(body.as_bytes()).expect("the body is JSON")));
         let value_bytes = info.bytes_max / (pieces as u64 * values_in_it);
-        assert!(
-            value_bytes <= VALUE_BYTES_MAX,
-            "{piece}: {value_bytes} bytes"
-        );
+        assert!(value_bytes <= VALUE_BYTES_MAX, "{piece}: {value_bytes} bytes");
     }
 }

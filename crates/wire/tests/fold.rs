@@ -17,10 +17,7 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
     if !matches!(events.last(), Some(StreamEvent::MessageStop)) {
         return Some(false);
     }
-    let events: Vec<&StreamEvent> = events
-        .iter()
-        .filter(|event| !matches!(event, StreamEvent::Ping))
-        .collect();
+    let events: Vec<&StreamEvent> = events.iter().filter(|event| !matches!(event, StreamEvent::Ping)).collect();
     let [
         StreamEvent::MessageStart { message },
         blocks @ ..,
@@ -34,10 +31,7 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
     let chunks = blocks.chunk_by(|_, next| !matches!(next, StreamEvent::ContentBlockStart { .. }));
     for (expected, chunk) in chunks.enumerate() {
         let [
-            StreamEvent::ContentBlockStart {
-                index: first,
-                content_block,
-            },
+            StreamEvent::ContentBlockStart { index: first, content_block },
             deltas @ ..,
             StreamEvent::ContentBlockStop { index: last },
         ] = chunk
@@ -61,25 +55,17 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
                 }
                 Delta::InputJsonDelta { partial_json } => {
                     input.push_str(partial_json);
-                    matches!(
-                        content_block,
-                        ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_)
-                    )
+                    matches!(content_block, ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_))
                 }
             };
             if *index != expected || !fits {
                 return Some(false);
             }
         }
-        inputs_decide |=
-            !input.is_empty() && serde_json::from_str::<Map<String, Value>>(&input).is_err();
+        inputs_decide |= !input.is_empty() && serde_json::from_str::<Map<String, Value>>(&input).is_err();
     }
     let is_head = message.content.is_empty() && message.stop_reason.is_none();
-    if inputs_decide && is_head {
-        None
-    } else {
-        Some(is_head)
-    }
+    if inputs_decide && is_head { None } else { Some(is_head) }
 }
 
 /// Folding never panics, and takes exactly what is a reply.
@@ -146,52 +132,23 @@ fn head() -> StreamEvent {
 
 fn tool_use(index: usize) -> StreamEvent {
     let id = ToolUseId::mint(&mut SeededIds::new(2));
-    let block = ToolUseBlock {
-        id,
-        name: "a".to_owned(),
-        input: json!({}),
-        caller: None,
-        rest: Map::new(),
-    };
-    StreamEvent::ContentBlockStart {
-        index,
-        content_block: ContentBlock::ToolUse(block),
-    }
+    let block = ToolUseBlock { id, name: "a".to_owned(), input: json!({}), caller: None, rest: Map::new() };
+    StreamEvent::ContentBlockStart { index, content_block: ContentBlock::ToolUse(block) }
 }
 
 fn input(index: usize, partial_json: &str) -> StreamEvent {
-    StreamEvent::ContentBlockDelta {
-        index,
-        delta: Delta::InputJsonDelta {
-            partial_json: partial_json.to_owned(),
-        },
-    }
+    StreamEvent::ContentBlockDelta { index, delta: Delta::InputJsonDelta { partial_json: partial_json.to_owned() } }
 }
 
 fn end(stop_reason: StopReason) -> StreamEvent {
-    let delta = MessageDelta {
-        stop_reason,
-        stop_sequence: None,
-        stop_details: None,
-        container: None,
-    };
-    StreamEvent::MessageDelta {
-        delta,
-        usage: DeltaUsage::default(),
-    }
+    let delta = MessageDelta { stop_reason, stop_sequence: None, stop_details: None, container: None };
+    StreamEvent::MessageDelta { delta, usage: DeltaUsage::default() }
 }
 
 /// The first input of a reply whose only block has this input text, and ends like that.
 fn folded_input(text: &str, stop_reason: StopReason) -> Result<Value, FoldError> {
     let stop = StreamEvent::ContentBlockStop { index: 0 };
-    let events = [
-        head(),
-        tool_use(0),
-        input(0, text),
-        stop,
-        end(stop_reason),
-        StreamEvent::MessageStop,
-    ];
+    let events = [head(), tool_use(0), input(0, text), stop, end(stop_reason), StreamEvent::MessageStop];
     match fold(events)?.content.as_slice() {
         [ContentBlock::ToolUse(block)] => Ok(block.input.clone()),
         other => panic!("not the block that was told: {other:?}"),
@@ -201,19 +158,12 @@ fn folded_input(text: &str, stop_reason: StopReason) -> Result<Value, FoldError>
 #[test]
 fn an_input_may_be_cut_off_only_where_the_reply_was() {
     let cut = r#"{"sql":"SELECT 1","limit":1"#;
-    for reason in [
-        StopReason::MaxTokens,
-        StopReason::StopSequence,
-        StopReason::Refusal,
-        StopReason::ModelContextWindowExceeded,
-    ] {
+    for reason in
+        [StopReason::MaxTokens, StopReason::StopSequence, StopReason::Refusal, StopReason::ModelContextWindowExceeded]
+    {
         assert_eq!(folded_input(cut, reason), Ok(json!({"sql": "SELECT 1"})));
     }
-    for reason in [
-        StopReason::EndTurn,
-        StopReason::ToolUse,
-        StopReason::PauseTurn,
-    ] {
+    for reason in [StopReason::EndTurn, StopReason::ToolUse, StopReason::PauseTurn] {
         assert_eq!(folded_input(cut, reason), Err(FoldError::InputNotJson(0)));
         assert_eq!(folded_input("{}", reason), Ok(json!({})));
     }
@@ -222,11 +172,7 @@ fn an_input_may_be_cut_off_only_where_the_reply_was() {
 #[test]
 fn an_input_is_an_object() {
     for text in ["[]", "1", "null", "\"a\"", "{}{}", "{]", "garbage", "[{"] {
-        assert_eq!(
-            folded_input(text, StopReason::MaxTokens),
-            Err(FoldError::InputNotJson(0)),
-            "{text}"
-        );
+        assert_eq!(folded_input(text, StopReason::MaxTokens), Err(FoldError::InputNotJson(0)), "{text}");
     }
 }
 
@@ -236,39 +182,25 @@ fn the_last_signature_counts() {
     let block = ContentBlock::Thinking(ThinkingBlock::default());
     let signature = |signature: &str| StreamEvent::ContentBlockDelta {
         index: 0,
-        delta: Delta::SignatureDelta {
-            signature: signature.to_owned(),
-        },
+        delta: Delta::SignatureDelta { signature: signature.to_owned() },
     };
     let folded = fold([
         head(),
-        StreamEvent::ContentBlockStart {
-            index: 0,
-            content_block: block,
-        },
+        StreamEvent::ContentBlockStart { index: 0, content_block: block },
         signature("first"),
         signature("last"),
         StreamEvent::ContentBlockStop { index: 0 },
         end(StopReason::EndTurn),
         StreamEvent::MessageStop,
     ]);
-    let expected = ThinkingBlock {
-        signature: "last".to_owned(),
-        ..ThinkingBlock::default()
-    };
-    assert_eq!(
-        folded.map(|message| message.content),
-        Ok(vec![ContentBlock::Thinking(expected)])
-    );
+    let expected = ThinkingBlock { signature: "last".to_owned(), ..ThinkingBlock::default() };
+    assert_eq!(folded.map(|message| message.content), Ok(vec![ContentBlock::Thinking(expected)]));
 }
 
 #[test]
 fn nothing_follows_an_input_that_was_cut_off() {
     let stop = StreamEvent::ContentBlockStop { index: 0 };
-    assert_eq!(
-        fold([head(), tool_use(0), input(0, "{"), stop, tool_use(1)]),
-        Err(FoldError::InputNotJson(0))
-    );
+    assert_eq!(fold([head(), tool_use(0), input(0, "{"), stop, tool_use(1)]), Err(FoldError::InputNotJson(0)));
 }
 
 /// Each sequence fails with its own fault.
@@ -280,10 +212,7 @@ fn check_faults(cases: Vec<(Vec<StreamEvent>, FoldError)>) {
 }
 
 fn text_start() -> StreamEvent {
-    StreamEvent::ContentBlockStart {
-        index: 0,
-        content_block: ContentBlock::text(""),
-    }
+    StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") }
 }
 
 fn stop() -> StreamEvent {
@@ -297,10 +226,7 @@ fn end_turn() -> StreamEvent {
 #[test]
 fn faults_of_the_frame_are_told_apart() {
     let error = ApiError::invalid("no");
-    let failed = StreamEvent::Error {
-        error: error.clone(),
-        request_id: RequestId::mint(&mut SeededIds::new(3)),
-    };
+    let failed = StreamEvent::Error { error: error.clone(), request_id: RequestId::mint(&mut SeededIds::new(3)) };
     let out_of_place = FoldError::OutOfPlace;
     check_faults(vec![
         (vec![], FoldError::Incomplete),
@@ -308,29 +234,12 @@ fn faults_of_the_frame_are_told_apart() {
         (vec![head(), end_turn()], FoldError::Incomplete),
         (vec![head(), text_start(), stop()], FoldError::Incomplete),
         (vec![StreamEvent::MessageStop], out_of_place("message_stop")),
-        (
-            vec![head(), StreamEvent::MessageStop],
-            out_of_place("message_stop"),
-        ),
+        (vec![head(), StreamEvent::MessageStop], out_of_place("message_stop")),
         (vec![end_turn()], out_of_place("message_delta")),
-        (
-            vec![head(), text_start(), end_turn()],
-            out_of_place("message_delta"),
-        ),
-        (
-            vec![head(), end_turn(), end_turn()],
-            out_of_place("message_delta"),
-        ),
+        (vec![head(), text_start(), end_turn()], out_of_place("message_delta")),
+        (vec![head(), end_turn(), end_turn()], out_of_place("message_delta")),
         (vec![head(), head()], out_of_place("message_start")),
-        (
-            vec![
-                head(),
-                end_turn(),
-                StreamEvent::MessageStop,
-                StreamEvent::Ping,
-            ],
-            out_of_place("ping"),
-        ),
+        (vec![head(), end_turn(), StreamEvent::MessageStop, StreamEvent::Ping], out_of_place("ping")),
         (vec![head(), failed], FoldError::Failed(error)),
     ]);
 }
@@ -340,30 +249,12 @@ fn faults_of_blocks_are_told_apart() {
     let out_of_place = FoldError::OutOfPlace;
     check_faults(vec![
         (vec![text_start()], out_of_place("content_block_start")),
-        (
-            vec![head(), text_start(), text_start()],
-            out_of_place("content_block_start"),
-        ),
-        (
-            vec![head(), tool_use(1)],
-            out_of_place("content_block_start"),
-        ),
-        (
-            vec![head(), end_turn(), text_start()],
-            out_of_place("content_block_start"),
-        ),
-        (
-            vec![head(), input(0, "{}")],
-            out_of_place("content_block_delta"),
-        ),
-        (
-            vec![head(), tool_use(0), input(1, "{}")],
-            out_of_place("content_block_delta"),
-        ),
-        (
-            vec![head(), text_start(), input(0, "{}")],
-            FoldError::WrongDelta(0),
-        ),
+        (vec![head(), text_start(), text_start()], out_of_place("content_block_start")),
+        (vec![head(), tool_use(1)], out_of_place("content_block_start")),
+        (vec![head(), end_turn(), text_start()], out_of_place("content_block_start")),
+        (vec![head(), input(0, "{}")], out_of_place("content_block_delta")),
+        (vec![head(), tool_use(0), input(1, "{}")], out_of_place("content_block_delta")),
+        (vec![head(), text_start(), input(0, "{}")], FoldError::WrongDelta(0)),
         (vec![head(), stop()], out_of_place("content_block_stop")),
     ]);
 }

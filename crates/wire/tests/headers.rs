@@ -5,37 +5,16 @@ use belljar_wire::error::ApiError;
 
 #[test]
 fn versions() {
-    assert_eq!(
-        ApiVersion::read(Some("2023-01-01")),
-        Ok(ApiVersion::V20230101)
-    );
-    assert_eq!(
-        ApiVersion::read(Some("2023-06-01")),
-        Ok(ApiVersion::V20230601)
-    );
-    assert_eq!(
-        ApiVersion::read(Some("2026-10-21")),
-        Ok(ApiVersion::V20261021)
-    );
-    assert_eq!(
-        ApiVersion::read(None),
-        Err(ApiError::invalid("anthropic-version: header is required"))
-    );
+    assert_eq!(ApiVersion::read(Some("2023-01-01")), Ok(ApiVersion::V20230101));
+    assert_eq!(ApiVersion::read(Some("2023-06-01")), Ok(ApiVersion::V20230601));
+    assert_eq!(ApiVersion::read(Some("2026-10-21")), Ok(ApiVersion::V20261021));
+    assert_eq!(ApiVersion::read(None), Err(ApiError::invalid("anthropic-version: header is required")));
     for unknown in ["", "2026-10-22", "latest", " 2023-06-01"] {
         let message = format!("anthropic-version: \"{unknown}\" is not a valid version");
-        assert_eq!(
-            ApiVersion::read(Some(unknown)),
-            Err(ApiError::invalid(message))
-        );
+        assert_eq!(ApiVersion::read(Some(unknown)), Err(ApiError::invalid(message)));
     }
-    let long = format!(
-        "anthropic-version: \"{}…\" is not a valid version",
-        "x".repeat(128)
-    );
-    assert_eq!(
-        ApiVersion::read(Some(&"x".repeat(9_000))),
-        Err(ApiError::invalid(long))
-    );
+    let long = format!("anthropic-version: \"{}…\" is not a valid version", "x".repeat(128));
+    assert_eq!(ApiVersion::read(Some(&"x".repeat(9_000))), Err(ApiError::invalid(long)));
 }
 
 #[test]
@@ -75,11 +54,7 @@ fn other_betas_are_named() {
             "Unexpected value(s) {named} for the `anthropic-beta` header. Please consult our documentation at \
              platform.claude.com/docs or try again without the header."
         );
-        assert_eq!(
-            Betas::read([header]),
-            Err(ApiError::invalid(message)),
-            "{header}"
-        );
+        assert_eq!(Betas::read([header]), Err(ApiError::invalid(message)), "{header}");
     };
     refused("foo", "`foo`");
     refused("files-api-2025-04-14,foo,bar", "`foo`, `bar`");

@@ -14,9 +14,7 @@ fn with_input(value: &str) -> String {
 }
 
 fn message(result: Result<MessagesRequest, ApiError>) -> String {
-    result
-        .map(|_| "accepted".to_owned())
-        .unwrap_or_else(|error| error.message)
+    result.map(|_| "accepted".to_owned()).unwrap_or_else(|error| error.message)
 }
 
 #[test]
@@ -57,9 +55,7 @@ fn more_values_than_the_limit_are_refused() {
     let column = text.rfind("0]").expect("the last zero is there");
     assert_eq!(
         message(MessagesRequest::read(text.as_bytes())),
-        format!(
-            "The request body is refused: it has more than 1000000 values at line 1 column {column}"
-        )
+        format!("The request body is refused: it has more than 1000000 values at line 1 column {column}")
     );
 }
 
@@ -68,10 +64,7 @@ fn rewritten(input: &str) -> String {
     let request = MessagesRequest::read(with_input(input).as_bytes()).expect("the body is valid");
     let written = serde_json::to_string(&request.messages).expect("messages serialize");
     let from = written.find(r#""input":"#).expect("the input is written") + r#""input":"#.len();
-    written[from..]
-        .strip_suffix("}]}]")
-        .expect("the input stands last")
-        .to_owned()
+    written[from..].strip_suffix("}]}]").expect("the input stands last").to_owned()
 }
 
 #[test]
@@ -89,21 +82,14 @@ fn numbers_replay_to_the_last_digit() {
         "0.00003568962416462689",
     ] {
         let input = format!(r#"{{"n":{number}}}"#);
-        assert_eq!(
-            rewritten(&input),
-            input.replace("e308", "e+308"),
-            "{number}"
-        );
+        assert_eq!(rewritten(&input), input.replace("e308", "e+308"), "{number}");
     }
 }
 
 /// Integers beyond 64 bits become doubles, as they do in JavaScript; pinned here so that a change is noticed.
 #[test]
 fn integers_beyond_64_bits_become_doubles() {
-    assert_eq!(
-        rewritten(r#"{"n":18446744073709551616}"#),
-        r#"{"n":1.8446744073709552e+19}"#
-    );
+    assert_eq!(rewritten(r#"{"n":18446744073709551616}"#), r#"{"n":1.8446744073709552e+19}"#);
 }
 
 proptest! {
@@ -185,10 +171,7 @@ fn anything() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         ".{0,6}".prop_map(Value::from),
-        prop::sample::select(vec![
-            "text", "tool_use", "direct", "user", "custom", "image"
-        ])
-        .prop_map(Value::from),
+        prop::sample::select(vec!["text", "tool_use", "direct", "user", "custom", "image"]).prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 12, 4, |inner| {
         let key = prop_oneof![
@@ -215,10 +198,7 @@ fn check(body: &[u8]) -> Result<(), TestCaseError> {
 
 #[test]
 fn the_body_to_mutate_is_valid() {
-    assert_eq!(
-        message(MessagesRequest::read(full().to_string().as_bytes())),
-        "accepted"
-    );
+    assert_eq!(message(MessagesRequest::read(full().to_string().as_bytes())), "accepted");
 }
 
 proptest! {

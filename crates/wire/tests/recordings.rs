@@ -52,31 +52,19 @@ struct Tally {
 }
 
 /// Reads one exchange's request, and its reply as a replay.
-fn check(
-    name: &str,
-    index: usize,
-    exchange: &Exchange,
-    exceptions: &[Exception],
-    tally: &mut Tally,
-) {
+fn check(name: &str, index: usize, exchange: &Exchange, exceptions: &[Exception], tally: &mut Tally) {
     let messages = exchange.request.path.split('?').next() == Some("/v1/messages");
     if exchange.request.method != "POST" || !messages || exchange.response.status != 200 {
         return;
     }
     tally.requests += 1;
     let read = MessagesRequest::read(exchange.request.body.to_string().as_bytes());
-    let expected = exceptions
-        .iter()
-        .find(|exception| exception.recording == name && exception.exchange == index);
+    let expected = exceptions.iter().find(|exception| exception.recording == name && exception.exchange == index);
     match (read, expected) {
         (Ok(_), None) => {}
         (Err(error), Some(exception)) if error.message == exception.error => tally.met += 1,
-        (Ok(_), Some(_)) => tally.faults.push(format!(
-            "{name} {index}: accepted, though it is listed as refused"
-        )),
-        (Err(error), _) => tally
-            .faults
-            .push(format!("{name} {index}: {}", error.message)),
+        (Ok(_), Some(_)) => tally.faults.push(format!("{name} {index}: accepted, though it is listed as refused")),
+        (Err(error), _) => tally.faults.push(format!("{name} {index}: {}", error.message)),
     }
     let content = content(&exchange.response.body);
     tally.blocks += content.as_array().map_or(0, Vec::len);
@@ -86,14 +74,10 @@ fn check(
         Ok(request) => {
             let written = serde_json::to_value(&request.messages).expect("messages serialize");
             if written != sent {
-                tally
-                    .faults
-                    .push(format!("{name} {index}: replayed as {written}"));
+                tally.faults.push(format!("{name} {index}: replayed as {written}"));
             }
         }
-        Err(error) => tally
-            .faults
-            .push(format!("{name} {index}, reply: {}", error.message)),
+        Err(error) => tally.faults.push(format!("{name} {index}, reply: {}", error.message)),
     }
 }
 
@@ -110,12 +94,7 @@ fn content(body: &Value) -> Value {
             data => data.clone(),
         };
         match data["type"].as_str() {
-            Some("message_start") => {
-                blocks = data["message"]["content"]
-                    .as_array()
-                    .cloned()
-                    .unwrap_or_default()
-            }
+            Some("message_start") => blocks = data["message"]["content"].as_array().cloned().unwrap_or_default(),
             Some("content_block_start") => {
                 blocks.push(data["content_block"].clone());
                 inputs.resize(blocks.len(), String::new());
@@ -134,11 +113,7 @@ fn content(body: &Value) -> Value {
             _ => {}
         }
     }
-    for (block, input) in blocks
-        .iter_mut()
-        .zip(&inputs)
-        .filter(|(_, input)| !input.is_empty())
-    {
+    for (block, input) in blocks.iter_mut().zip(&inputs).filter(|(_, input)| !input.is_empty()) {
         block["input"] = serde_json::from_str(input).expect("a recorded input is JSON");
     }
     blocks.into()
@@ -147,41 +122,26 @@ fn content(body: &Value) -> Value {
 #[test]
 fn recordings_read_and_replay() {
     let Some(folder) = std::env::var_os("BELLJAR_RECORDINGS") else {
-        eprintln!(
-            "SKIP recordings_read_and_replay: BELLJAR_RECORDINGS names no folder of recordings"
-        );
+        eprintln!("SKIP recordings_read_and_replay: BELLJAR_RECORDINGS names no folder of recordings");
         return;
     };
-    let exceptions: Vec<Exception> = serde_json::from_str(include_str!("recordings.json"))
-        .expect("the list of exceptions reads");
+    let exceptions: Vec<Exception> =
+        serde_json::from_str(include_str!("recordings.json")).expect("the list of exceptions reads");
     let mut tally = Tally::default();
     for file in std::fs::read_dir(Path::new(&folder)).expect("the folder of recordings lists") {
         let path = file.expect("the folder of recordings lists").path();
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&path).expect("a recording reads");
-        let exchanges: Vec<Exchange> =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let exchanges: Vec<Exchange> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
         for (index, exchange) in exchanges.iter().enumerate() {
             check(&name, index, exchange, &exceptions, &mut tally);
         }
     }
-    let Tally {
-        requests,
-        blocks,
-        met,
-        faults,
-    } = tally;
+    let Tally { requests, blocks, met, faults } = tally;
     eprintln!("{requests} recorded requests, {met} refused as listed, {blocks} recorded blocks");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    assert!(
-        requests > 0 && blocks > 0,
-        "no recorded messages in the folder"
-    );
+    assert!(requests > 0 && blocks > 0, "no recorded messages in the folder");
 }

@@ -10,9 +10,7 @@ fn anything() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<u64>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<f64>()
-            .prop_filter("finite", |n| n.is_finite())
-            .prop_map(Value::from),
+        any::<f64>().prop_filter("finite", |n| n.is_finite()).prop_map(Value::from),
         any::<String>().prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 24, 4, |inner| {
@@ -47,14 +45,10 @@ fn known() -> impl Strategy<Value = Value> {
     let caller = prop_oneof![
         Just(Value::Null),
         Just(json!({"type": "direct"})),
-        "[A-Za-z0-9_]{1,24}".prop_map(
-            |id| json!({"type": "code_execution_20260120", "tool_id": format!("srvtoolu_{id}")})
-        ),
+        "[A-Za-z0-9_]{1,24}"
+            .prop_map(|id| json!({"type": "code_execution_20260120", "tool_id": format!("srvtoolu_{id}")})),
     ];
-    let citations = prop_oneof![
-        Just(Value::Null),
-        prop::collection::vec(anything(), 0..3).prop_map(Value::from)
-    ];
+    let citations = prop_oneof![Just(Value::Null), prop::collection::vec(anything(), 0..3).prop_map(Value::from)];
     let id = "[A-Za-z0-9_]{1,24}";
     prop_oneof![
         any::<String>().prop_map(|text| json!({"type": "text", "text": text})),
@@ -77,28 +71,18 @@ fn block() -> impl Strategy<Value = Value> {
     // Keys that some block knows, of any type, are not extra: they would be read, and perhaps rightly refused.
     let extra_key = prop_oneof![
         any::<String>(),
-        prop::sample::select(vec![
-            "cache_control",
-            "abort_reason",
-            "$serde_json::private::Number"
-        ])
-        .prop_map(str::to_owned),
+        prop::sample::select(vec!["cache_control", "abort_reason", "$serde_json::private::Number"])
+            .prop_map(str::to_owned),
     ]
-    .prop_filter("known", |key| {
-        !["citations", "caller"].contains(&key.as_str())
-    });
-    (
-        known(),
-        prop::collection::hash_map(extra_key, anything(), 0..4),
-    )
-        .prop_map(|(known, extra)| {
-            let Value::Object(known) = known else {
-                panic!("a block is an object");
-            };
-            let mut members: Map<String, Value> = extra.into_iter().collect();
-            members.extend(known);
-            Value::Object(members)
-        })
+    .prop_filter("known", |key| !["citations", "caller"].contains(&key.as_str()));
+    (known(), prop::collection::hash_map(extra_key, anything(), 0..4)).prop_map(|(known, extra)| {
+        let Value::Object(known) = known else {
+            panic!("a block is an object");
+        };
+        let mut members: Map<String, Value> = extra.into_iter().collect();
+        members.extend(known);
+        Value::Object(members)
+    })
 }
 
 proptest! {

@@ -66,18 +66,11 @@ impl Case {
     }
 
     fn expected(&self) -> Option<ApiError> {
-        assert_ne!(
-            self.accepted,
-            self.error.is_some(),
-            "{}: one expectation",
-            self.name
-        );
+        assert_ne!(self.accepted, self.error.is_some(), "{}: one expectation", self.name);
         let error = ApiError::invalid(self.error.as_ref()?);
         Some(match self.code.as_str() {
             None => error,
-            Some("thread_unsupported_request") => {
-                error.with_code(ErrorCode::ThreadUnsupportedRequest)
-            }
+            Some("thread_unsupported_request") => error.with_code(ErrorCode::ThreadUnsupportedRequest),
             Some(other) => panic!("{}: no such code: {other}", self.name),
         })
     }
@@ -120,23 +113,13 @@ fn requests_read_as_their_cases_say() {
     for file in files {
         let path = file.expect("the folder lists").path();
         let text = std::fs::read_to_string(&path).expect("a file of cases reads");
-        let list: Vec<Case> = serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let stem = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let list: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         for case in &list {
             cases += 1;
             faults.extend(check(case).map(|fault| format!("{stem}: {}\n   {fault}", case.name)));
         }
     }
-    assert!(
-        faults.is_empty(),
-        "{} of {cases} cases:\n{}",
-        faults.len(),
-        faults.join("\n")
-    );
+    assert!(faults.is_empty(), "{} of {cases} cases:\n{}", faults.len(), faults.join("\n"));
     assert!(cases > 200, "cases went missing: {cases}");
 }

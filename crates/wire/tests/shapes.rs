@@ -1,23 +1,18 @@
 //! The exact JSON of what goes out: key order (wire.md §23), and which fields are absent and which null.
 
-use belljar_ids::{
-    ContainerId, FileId, MessageId, RequestId, SeededIds, ServerToolUseId, ToolUseId,
-};
-use belljar_wire::block::{
-    ContentBlock, ResultBody, ServerResultBlock, ServerToolUseBlock, ToolUseBlock,
-};
+use belljar_ids::{ContainerId, FileId, MessageId, RequestId, SeededIds, ServerToolUseId, ToolUseId};
+use belljar_wire::block::{ContentBlock, ResultBody, ServerResultBlock, ServerToolUseBlock, ToolUseBlock};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorBody, ErrorCode, ErrorKind};
 use belljar_wire::event::{DeltaUsage, MessageDelta, StreamEvent};
 use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, FileTag};
 use belljar_wire::message::{
-    AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage,
-    StopReason, Usage,
+    AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage, StopReason, Usage,
 };
 use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::result::{
-    self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError,
-    ExecutionError, FileType, ResultContent, StrReplaceResult, ViewResult,
+    self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ExecutionError, FileType,
+    ResultContent, StrReplaceResult, ViewResult,
 };
 use belljar_wire::tool::{Caller, CodeCaller, DirectCaller};
 use insta::assert_snapshot;
@@ -52,22 +47,14 @@ fn message() -> Message {
 }
 
 fn container() -> ContainerInfo {
-    let id: ContainerId = "container_01Example"
-        .parse()
-        .expect("the id is well-formed");
-    ContainerInfo {
-        id,
-        expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
-    }
+    let id: ContainerId = "container_01Example".parse().expect("the id is well-formed");
+    ContainerInfo { id, expires_at: "2026-11-20T18:54:08.960841Z".to_owned() }
 }
 
 #[test]
 fn errors() {
     let id: RequestId = "req_01Example".parse().expect("the id is well-formed");
-    let plain = ErrorBody::new(
-        ApiError::invalid("container: Input should be a valid string"),
-        id.clone(),
-    );
+    let plain = ErrorBody::new(ApiError::invalid("container: Input should be a valid string"), id.clone());
     assert_snapshot!(text(&plain), @r#"{"type":"error","error":{"type":"invalid_request_error","message":"container: Input should be a valid string"},"request_id":"req_01Example"}"#);
     let coded = ApiError::invalid("no").with_code(ErrorCode::ThreadUnsupportedRequest);
     assert_snapshot!(text(&ErrorBody::new(coded.clone(), id.clone())), @r#"{"type":"error","error":{"type":"invalid_request_error","message":"no","details":{"error_code":"thread_unsupported_request"}},"request_id":"req_01Example"}"#);
@@ -89,10 +76,7 @@ fn error_kinds_and_their_statuses() {
         ErrorKind::Timeout,
         ErrorKind::Overloaded,
     ];
-    let table: Vec<String> = kinds
-        .iter()
-        .map(|kind| format!("{} {}", kind.status(), text(kind)))
-        .collect();
+    let table: Vec<String> = kinds.iter().map(|kind| format!("{} {}", kind.status(), text(kind))).collect();
     assert_snapshot!(table.join("\n"), @r#"
 400 "invalid_request_error"
 401 "authentication_error"
@@ -142,10 +126,7 @@ fn full_usage() -> Usage {
         input_tokens: 4727,
         cache_creation_input_tokens: 1,
         cache_read_input_tokens: 2,
-        cache_creation: Some(CacheCreation {
-            ephemeral_5m_input_tokens: 3,
-            ephemeral_1h_input_tokens: 4,
-        }),
+        cache_creation: Some(CacheCreation { ephemeral_5m_input_tokens: 3, ephemeral_1h_input_tokens: 4 }),
         output_tokens: 278,
         output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 5 }),
         service_tier: Some("standard".to_owned()),
@@ -159,41 +140,24 @@ fn usage() {
     assert_snapshot!(text(&full_usage()), @r#"{"input_tokens":4727,"cache_creation_input_tokens":1,"cache_read_input_tokens":2,"cache_creation":{"ephemeral_5m_input_tokens":3,"ephemeral_1h_input_tokens":4},"output_tokens":278,"output_tokens_details":{"thinking_tokens":5},"service_tier":"standard","inference_geo":"global","server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}"#);
     let read: Usage = serde_json::from_str(&text(&full_usage())).expect("usage reads back");
     assert_eq!(read, full_usage());
-    let sparse = r#"{"output_tokens":2,"input_tokens":1,"cache_creation_input_tokens":null,"cache_creation":null,"new":{}}"#;
+    let sparse =
+        r#"{"output_tokens":2,"input_tokens":1,"cache_creation_input_tokens":null,"cache_creation":null,"new":{}}"#;
     let sparse: Usage = serde_json::from_str(sparse).expect("an upstream's usage reads");
-    assert_eq!(
-        sparse,
-        Usage {
-            input_tokens: 1,
-            output_tokens: 2,
-            ..Usage::default()
-        }
-    );
+    assert_eq!(sparse, Usage { input_tokens: 1, output_tokens: 2, ..Usage::default() });
 }
 
 #[test]
 fn usage_adds_up() {
-    let mut sum = Usage {
-        input_tokens: u64::MAX,
-        ..Usage::default()
-    };
+    let mut sum = Usage { input_tokens: u64::MAX, ..Usage::default() };
     sum.add(&full_usage());
-    sum.add(&Usage {
-        service_tier: Some("batch".to_owned()),
-        ..full_usage()
-    });
+    sum.add(&Usage { service_tier: Some("batch".to_owned()), ..full_usage() });
     let expected = Usage {
         input_tokens: u64::MAX,
         cache_creation_input_tokens: 2,
         cache_read_input_tokens: 4,
-        cache_creation: Some(CacheCreation {
-            ephemeral_5m_input_tokens: 6,
-            ephemeral_1h_input_tokens: 8,
-        }),
+        cache_creation: Some(CacheCreation { ephemeral_5m_input_tokens: 6, ephemeral_1h_input_tokens: 8 }),
         output_tokens: 556,
-        output_tokens_details: Some(OutputTokensDetails {
-            thinking_tokens: 10,
-        }),
+        output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 10 }),
         service_tier: Some("batch".to_owned()),
         inference_geo: Some("global".to_owned()),
         server_tool_use: None,
@@ -203,35 +167,19 @@ fn usage_adds_up() {
 
 #[test]
 fn events() {
-    let delta = MessageDelta {
-        stop_reason: StopReason::EndTurn,
-        stop_sequence: None,
-        stop_details: None,
-        container: None,
-    };
-    let bare = StreamEvent::MessageDelta {
-        delta: delta.clone(),
-        usage: DeltaUsage::default(),
-    };
+    let delta =
+        MessageDelta { stop_reason: StopReason::EndTurn, stop_sequence: None, stop_details: None, container: None };
+    let bare = StreamEvent::MessageDelta { delta: delta.clone(), usage: DeltaUsage::default() };
     assert_snapshot!(text(&bare), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}"#);
     let usage = DeltaUsage {
         output_tokens_details: Some(OutputTokensDetails::default()),
         server_tool_use: Some(ServerToolUsage::default()),
         ..DeltaUsage::default()
     };
-    let full = StreamEvent::MessageDelta {
-        delta: MessageDelta {
-            container: Some(container()),
-            ..delta
-        },
-        usage,
-    };
+    let full = StreamEvent::MessageDelta { delta: MessageDelta { container: Some(container()), ..delta }, usage };
     assert_snapshot!(text(&full), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null,"container":{"id":"container_01Example","expires_at":"2026-11-20T18:54:08.960841Z"}},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0,"output_tokens_details":{"thinking_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}}"#);
     assert_snapshot!(text(&StreamEvent::MessageStart { message: Box::new(message()) }), @r#"{"type":"message_start","message":{"model":"any","id":"msg_01iEsYwtWiVm3i3K53j4DD7d","type":"message","role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}}"#);
-    let start = StreamEvent::ContentBlockStart {
-        index: 0,
-        content_block: ContentBlock::text(""),
-    };
+    let start = StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") };
     assert_snapshot!(text(&[start, StreamEvent::ContentBlockStop { index: 0 }, StreamEvent::MessageStop, StreamEvent::Ping]), @r#"[{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}},{"type":"content_block_stop","index":0},{"type":"message_stop"},{"type":"ping"}]"#);
 }
 
@@ -246,17 +194,8 @@ fn tool_calls() {
     };
     assert_snapshot!(text(&ContentBlock::ServerToolUse(direct)), @r#"{"type":"server_tool_use","id":"srvtoolu_01Code","name":"code_execution","input":{"code":"1"},"caller":{"type":"direct"}}"#);
     let id: ToolUseId = "toolu_01A".parse().expect("the id is well-formed");
-    let from_code = Caller::Code(CodeCaller {
-        version: "code_execution_20260120".to_owned(),
-        tool_id: server_id(),
-    });
-    let block = ToolUseBlock {
-        id,
-        name: "a".to_owned(),
-        input: json!({}),
-        caller: Some(from_code),
-        rest: Map::new(),
-    };
+    let from_code = Caller::Code(CodeCaller { version: "code_execution_20260120".to_owned(), tool_id: server_id() });
+    let block = ToolUseBlock { id, name: "a".to_owned(), input: json!({}), caller: Some(from_code), rest: Map::new() };
     assert_snapshot!(text(&ContentBlock::ToolUse(block.clone())), @r#"{"type":"tool_use","id":"toolu_01A","name":"a","input":{},"caller":{"type":"code_execution_20260120","tool_id":"srvtoolu_01Code"}}"#);
     assert_snapshot!(text(&ContentBlock::ToolUse(ToolUseBlock { caller: None, ..block })), @r#"{"type":"tool_use","id":"toolu_01A","name":"a","input":{}}"#);
 }
@@ -272,30 +211,16 @@ fn made(content: ResultContent) -> String {
 #[test]
 fn results_of_code_and_bash() {
     let (stdout, stderr) = ("3.14\n".to_owned(), String::new());
-    let bash = BashResult {
-        stdout: stdout.clone(),
-        stderr: stderr.clone(),
-        return_code: 0,
-        content: Vec::new(),
-    };
+    let bash = BashResult { stdout: stdout.clone(), stderr: stderr.clone(), return_code: 0, content: Vec::new() };
     assert_snapshot!(made(ResultContent::BashCodeExecutionResult(bash.clone())), @r#"{"type":"bash_code_execution_result","stdout":"3.14\n","stderr":"","return_code":0,"content":[]}"#);
-    let with_file = BashResult {
-        content: vec![BashOutput { file_id: file_id() }],
-        return_code: 137,
-        ..bash
-    };
+    let with_file = BashResult { content: vec![BashOutput { file_id: file_id() }], return_code: 137, ..bash };
     let block = ContentBlock::BashCodeExecutionToolResult(ServerResultBlock {
         tool_use_id: server_id(),
         content: ResultBody::Made(ResultContent::BashCodeExecutionResult(with_file)),
         rest: Map::new(),
     });
     assert_snapshot!(text(&block), @r#"{"type":"bash_code_execution_tool_result","tool_use_id":"srvtoolu_01Code","content":{"type":"bash_code_execution_result","stdout":"3.14\n","stderr":"","return_code":137,"content":[{"type":"bash_code_execution_output","file_id":"file_01Example"}]}}"#);
-    let code = CodeResult {
-        stdout,
-        stderr,
-        return_code: 1,
-        content: vec![CodeOutput { file_id: file_id() }],
-    };
+    let code = CodeResult { stdout, stderr, return_code: 1, content: vec![CodeOutput { file_id: file_id() }] };
     assert_snapshot!(made(ResultContent::CodeExecutionResult(code)), @r#"{"type":"code_execution_result","stdout":"3.14\n","stderr":"","return_code":1,"content":[{"type":"code_execution_output","file_id":"file_01Example"}]}"#);
     let codes = [
         result::ErrorCode::InvalidToolInput,
@@ -306,9 +231,7 @@ fn results_of_code_and_bash() {
         result::ErrorCode::FileNotFound,
     ];
     assert_snapshot!(text(&codes), @r#"["invalid_tool_input","unavailable","too_many_requests","execution_time_exceeded","output_file_too_large","file_not_found"]"#);
-    let error = ExecutionError {
-        error_code: result::ErrorCode::Unavailable,
-    };
+    let error = ExecutionError { error_code: result::ErrorCode::Unavailable };
     assert_snapshot!(made(ResultContent::BashCodeExecutionToolResultError(error.clone())), @r#"{"type":"bash_code_execution_tool_result_error","error_code":"unavailable"}"#);
     assert_snapshot!(made(ResultContent::CodeExecutionToolResultError(error)), @r#"{"type":"code_execution_tool_result_error","error_code":"unavailable"}"#);
 }
@@ -323,9 +246,7 @@ fn results_of_the_text_editor() {
         total_lines: None,
     };
     assert_snapshot!(made(ResultContent::TextEditorCodeExecutionViewResult(view)), @r#"{"type":"text_editor_code_execution_view_result","file_type":"text","content":"Hello, world!","num_lines":1,"start_line":1,"total_lines":null}"#);
-    let create = CreateResult {
-        is_file_update: false,
-    };
+    let create = CreateResult { is_file_update: false };
     assert_snapshot!(made(ResultContent::TextEditorCodeExecutionCreateResult(create)), @r#"{"type":"text_editor_code_execution_create_result","is_file_update":false}"#);
     let replace = StrReplaceResult {
         old_start: Some(4),
@@ -335,10 +256,7 @@ fn results_of_the_text_editor() {
         lines: Some(vec![" a".to_owned(), "-b".to_owned()]),
     };
     assert_snapshot!(made(ResultContent::TextEditorCodeExecutionStrReplaceResult(replace)), @r#"{"type":"text_editor_code_execution_str_replace_result","old_start":4,"old_lines":2,"new_start":4,"new_lines":null,"lines":[" a","-b"]}"#);
-    let error = EditorError {
-        error_code: result::ErrorCode::FileNotFound,
-        error_message: None,
-    };
+    let error = EditorError { error_code: result::ErrorCode::FileNotFound, error_message: None };
     assert_snapshot!(made(ResultContent::TextEditorCodeExecutionToolResultError(error)), @r#"{"type":"text_editor_code_execution_tool_result_error","error_code":"file_not_found","error_message":null}"#);
 }
 
@@ -362,10 +280,7 @@ fn files() {
 
 #[test]
 fn models() {
-    let (yes, no) = (
-        Supported { supported: true },
-        Supported { supported: false },
-    );
+    let (yes, no) = (Supported { supported: true }, Supported { supported: false });
     let model = ModelInfo {
         tag: ModelTag::Model,
         id: "any".to_owned(),
@@ -375,10 +290,7 @@ fn models() {
         capabilities: Capabilities {
             batch: no,
             code_execution: no,
-            server_tools: ServerTools {
-                supported: true,
-                code_execution: yes,
-            },
+            server_tools: ServerTools { supported: true, code_execution: yes },
         },
     };
     assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true}}}}"#);

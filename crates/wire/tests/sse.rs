@@ -46,8 +46,7 @@ fn check(events: &[StreamEvent]) -> Result<(), TestCaseError> {
     let read = dispatched(&stream);
     prop_assert_eq!(read.len(), events.len(), "{}", stream);
     for ((name, data), event) in read.iter().zip(events) {
-        let data: Value =
-            serde_json::from_str(data).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let data: Value = serde_json::from_str(data).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assert_eq!(name, event.name());
         prop_assert_eq!(&data["type"], event.name());
         prop_assert_eq!(data, serde_json::to_value(event).expect("events serialize"));
@@ -76,13 +75,7 @@ proptest! {
 fn a_forged_event_stays_text() {
     use belljar_wire::event::Delta;
     let text = "\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n".to_owned();
-    let events = [
-        StreamEvent::ContentBlockDelta {
-            index: 0,
-            delta: Delta::TextDelta { text },
-        },
-        StreamEvent::Ping,
-    ];
+    let events = [StreamEvent::ContentBlockDelta { index: 0, delta: Delta::TextDelta { text } }, StreamEvent::Ping];
     assert_eq!(
         written(&events),
         concat!(

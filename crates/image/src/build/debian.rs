@@ -21,9 +21,7 @@ pub(super) async fn bootstrap(build: &Build<'_>, mirrors: &Mirrors) -> Result<()
     let mut meter = build.monitor.start(Phase::Debian, None);
     // As root it mounts things in its root: in a mount namespace of its own, where nobody else meets or keeps them.
     let mut program = if geteuid().is_root() {
-        Program::new("unshare")
-            .args(["--mount", "--", "mmdebstrap"])
-            .named("mmdebstrap")
+        Program::new("unshare").args(["--mount", "--", "mmdebstrap"]).named("mmdebstrap")
     } else {
         Program::new("mmdebstrap")
     };
@@ -31,11 +29,7 @@ pub(super) async fn bootstrap(build: &Build<'_>, mirrors: &Mirrors) -> Result<()
         .env("TMPDIR", scratch.path())
         .env("SOURCE_DATE_EPOCH", crate::pack::BUILD_EPOCH_S.to_string())
         .arg(mode)
-        .args([
-            "--variant=essential",
-            "--format=tar",
-            "--architectures=amd64",
-        ])
+        .args(["--variant=essential", "--format=tar", "--architectures=amd64"])
         .arg("--aptopt=Apt::Install-Recommends \"false\"")
         // The host's apt may be told otherwise; security updates must not be.
         .arg("--aptopt=Acquire::Check-Valid-Until \"true\"")
@@ -50,10 +44,7 @@ pub(super) async fn bootstrap(build: &Build<'_>, mirrors: &Mirrors) -> Result<()
         .arg(&half)
         .arg("-")
         .stdin(mirrors.sources(recipe::SUITE).into_bytes())
-        .grows(Grows::Dirs(vec![
-            scratch.path().to_owned(),
-            build.scratch(),
-        ]))
+        .grows(Grows::Dirs(vec![scratch.path().to_owned(), build.scratch()]))
         .run(&build.log, &mut meter, build.monitor)
         .await?;
     meter.finish();
@@ -96,9 +87,6 @@ fn mode(build: &Build<'_>) -> Result<(&'static str, tempfile::TempDir), ImageErr
         ("--mode=unshare", PathBuf::from("/var/tmp"))
     };
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    let dir = tempfile::Builder::new()
-        .prefix("belljar-")
-        .permissions(open)
-        .tempdir_in(&parent);
+    let dir = tempfile::Builder::new().prefix("belljar-").permissions(open).tempdir_in(&parent);
     Ok((mode, dir.doing("making a directory in", &parent)?))
 }

@@ -13,47 +13,23 @@ use crate::program::{self, FSCK, MKFS};
 const FREE_BYTES_MIN: u64 = 5 << 30;
 
 const PROGRAMS: &[Requirement] = &[
-    Requirement {
-        what: "mmdebstrap",
-        package: "mmdebstrap",
-        purpose: "makes the Debian root",
-    },
+    Requirement { what: "mmdebstrap", package: "mmdebstrap", purpose: "makes the Debian root" },
     MKFS,
     FSCK,
-    Requirement {
-        what: "unshare",
-        package: "util-linux",
-        purpose: "installs Python packages in the new root",
-    },
-    Requirement {
-        what: "python3",
-        package: "python3",
-        purpose: "runs pip",
-    },
+    Requirement { what: "unshare", package: "util-linux", purpose: "installs Python packages in the new root" },
+    Requirement { what: "python3", package: "python3", purpose: "runs pip" },
 ];
-const PIP: Requirement = Requirement {
-    what: "pip of python3",
-    package: "python3-pip",
-    purpose: "fetches the Python wheels",
-};
-const KEYS: Requirement = Requirement {
-    what: KEYRING,
-    package: "debian-archive-keyring",
-    purpose: "checks Debian's signatures",
-};
-const UIDMAP: Requirement = Requirement {
-    what: "newuidmap",
-    package: "uidmap",
-    purpose: "makes the Debian root without being root",
-};
+const PIP: Requirement =
+    Requirement { what: "pip of python3", package: "python3-pip", purpose: "fetches the Python wheels" };
+const KEYS: Requirement =
+    Requirement { what: KEYRING, package: "debian-archive-keyring", purpose: "checks Debian's signatures" };
+const UIDMAP: Requirement =
+    Requirement { what: "newuidmap", package: "uidmap", purpose: "makes the Debian root without being root" };
 
 /// Everything that is missing, in one error.
 pub(super) async fn check(cache: &Cache) -> Result<(), ImageError> {
     if std::env::consts::ARCH != "x86_64" {
-        return Err(cannot(
-            "the image is built for x86-64 only",
-            "import an image for this machine instead",
-        ));
+        return Err(cannot("the image is built for x86-64 only", "import an image for this machine instead"));
     }
     let root = geteuid().is_root();
     let mut missing = Vec::new();
@@ -90,18 +66,7 @@ async fn check_root() -> Result<(), ImageError> {
 }
 
 async fn check_user() -> Result<(), ImageError> {
-    if !program::works(&[
-        "unshare",
-        "--user",
-        "--map-root-user",
-        "--mount",
-        "--net",
-        "--pid",
-        "--fork",
-        "true",
-    ])
-    .await
-    {
+    if !program::works(&["unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "true"]).await {
         return Err(cannot(
             "unprivileged user namespaces do not work here",
             "allow them (sysctl kernel.unprivileged_userns_clone=1, and on Ubuntu \
@@ -113,16 +78,12 @@ async fn check_user() -> Result<(), ImageError> {
     let user = user_name(uid).unwrap_or_else(|| uid.to_string());
     for file in ["/etc/subuid", "/etc/subgid"] {
         let text = std::fs::read_to_string(file).unwrap_or_default();
-        let has = text
-            .lines()
-            .filter_map(|line| line.split(':').next())
-            .any(|one| one == user || one == uid.to_string());
+        let has =
+            text.lines().filter_map(|line| line.split(':').next()).any(|one| one == user || one == uid.to_string());
         if !has {
             return Err(cannot(
                 &format!("{file} has no range for user {user}"),
-                &format!(
-                    "add one as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
-                ),
+                &format!("add one as root: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"),
             ));
         }
     }
@@ -145,19 +106,11 @@ fn check_room(dir: &Path) -> Result<(), ImageError> {
         return Ok(());
     }
     Err(cannot(
-        &format!(
-            "{} has {} MiB free, a build needs {} MiB",
-            dir.display(),
-            free >> 20,
-            FREE_BYTES_MIN >> 20
-        ),
+        &format!("{} has {} MiB free, a build needs {} MiB", dir.display(), free >> 20, FREE_BYTES_MIN >> 20),
         "make room, or set BELLJAR_CACHE_DIR to a directory elsewhere",
     ))
 }
 
 fn cannot(what: &str, remedy: &str) -> ImageError {
-    ImageError::MachineCannot {
-        what: what.into(),
-        remedy: remedy.into(),
-    }
+    ImageError::MachineCannot { what: what.into(), remedy: remedy.into() }
 }

@@ -60,11 +60,7 @@ pub struct Made {
 }
 
 /// Builds, or finds, the image of this program's recipe.
-pub(crate) async fn build(
-    cache: &Cache,
-    options: &BuildOptions,
-    monitor: &Monitor,
-) -> Result<Made, ImageError> {
+pub(crate) async fn build(cache: &Cache, options: &BuildOptions, monitor: &Monitor) -> Result<Made, ImageError> {
     let recipe = recipe::recipe_digest();
     if options.reuse == Reuse::Allowed
         && let Some(made) = find(cache, &recipe, options, monitor).await?
@@ -79,18 +75,9 @@ pub(crate) async fn build(
     {
         return Ok(made);
     }
-    let record = Build::open(cache, recipe, options.reuse, &lock, monitor)?
-        .run(options)
-        .await?;
-    cache::write_whole(
-        &cache.name(&options.name),
-        format!("{}\n", record.digest).as_bytes(),
-    )?;
-    Ok(Made {
-        record,
-        reused: false,
-        dropped: 0,
-    })
+    let record = Build::open(cache, recipe, options.reuse, &lock, monitor)?.run(options).await?;
+    cache::write_whole(&cache.name(&options.name), format!("{}\n", record.digest).as_bytes())?;
+    Ok(Made { record, reused: false, dropped: 0 })
 }
 
 /// The image of this recipe, if there is one and it is whole.
@@ -107,14 +94,10 @@ async fn find(
         return Ok(None);
     };
     let (blocking_cache, blocking_monitor) = (cache.clone(), monitor.clone());
-    let checked = tokio::task::spawn_blocking(move || {
-        stamp::check(&blocking_cache, &digest, &blocking_monitor)
-    });
+    let checked = tokio::task::spawn_blocking(move || stamp::check(&blocking_cache, &digest, &blocking_monitor));
     match checked.await.doing("checking", cache.root())? {
         Ok(_) => {}
-        Err(ImageError::Damaged {
-            expected, found, ..
-        }) => {
+        Err(ImageError::Damaged { expected, found, .. }) => {
             tracing::warn!(%expected, %found, "the image built earlier is damaged; building it again");
             return Ok(None);
         }
@@ -126,11 +109,7 @@ async fn find(
     if cache::read_digest(&cache.name(&options.name))? != Some(digest) {
         cache::write_whole(&cache.name(&options.name), format!("{digest}\n").as_bytes())?;
     }
-    Ok(Some(Made {
-        record,
-        reused: true,
-        dropped: 0,
-    }))
+    Ok(Some(Made { record, reused: true, dropped: 0 }))
 }
 
 /// Writes a file that only has to last for this build.
@@ -160,14 +139,7 @@ impl<'a> Build<'a> {
         monitor: &'a Monitor,
     ) -> Result<Self, ImageError> {
         let dir = cache.builds();
-        let build = Self {
-            cache,
-            recipe,
-            work: dir.join("work"),
-            dir,
-            log: Log::create(cache.log("build"))?,
-            monitor,
-        };
+        let build = Self { cache, recipe, work: dir.join("work"), dir, log: Log::create(cache.log("build"))?, monitor };
         for entry in std::fs::read_dir(&build.dir).doing("reading", &build.dir)? {
             let path = entry.doing("reading", &build.dir)?.path();
             let kept = [build.base(), build.base_digest(), build.wheels()].contains(&path);
@@ -188,22 +160,16 @@ impl<'a> Build<'a> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(ImageError::io("reading", &base, error)),
         };
-        let now = lock
-            .taken_at()
-            .doing("reading the time of", self.cache.root())?;
+        let now = lock.taken_at().doing("reading the time of", self.cache.root())?;
         // A base from the future has an unknown age.
-        if now
-            .duration_since(made)
-            .is_ok_and(|age| age <= BASE_AGE_MAX)
-        {
+        if now.duration_since(made).is_ok_and(|age| age <= BASE_AGE_MAX) {
             return Ok(());
         }
         std::fs::remove_file(&base).doing("removing", &base)
     }
 
     fn base(&self) -> PathBuf {
-        self.dir
-            .join(format!("debian-{}.tar", recipe::debian_digest().hex()))
+        self.dir.join(format!("debian-{}.tar", recipe::debian_digest().hex()))
     }
 
     fn base_digest(&self) -> PathBuf {
@@ -225,9 +191,7 @@ impl<'a> Build<'a> {
 
     async fn run(&self, options: &BuildOptions) -> Result<ImageRecord, ImageError> {
         if debian::complete(self).await? {
-            self.monitor.emit(ImageEvent::Reused {
-                phase: Phase::Debian,
-            });
+            self.monitor.emit(ImageEvent::Reused { phase: Phase::Debian });
         } else {
             let mirrors = match &options.mirror {
                 Some(archive) => Mirrors::given(archive),
@@ -236,36 +200,16 @@ impl<'a> Build<'a> {
             debian::bootstrap(self, &mirrors).await?;
         }
         if wheels::complete(self).await? {
-            self.monitor.emit(ImageEvent::Reused {
-                phase: Phase::Wheels,
-            });
+            self.monitor.emit(ImageEvent::Reused { phase: Phase::Wheels });
         } else {
             wheels::download(self).await?;
         }
         self.unpack_base().await?;
         setup::install(self).await?;
-        let origin = Origin::Build {
-            recipe: self.recipe,
-        };
-        let record = pack::pack(
-            self.cache,
-            &self.root(),
-            BUILD_EPOCH_S,
-            origin,
-            &self.log,
-            self.monitor,
-        )
-        .await?;
-        cache::write_whole(
-            &self.cache.recipe(&self.recipe),
-            format!("{}\n", record.digest).as_bytes(),
-        )?;
-        for done in [
-            &self.work,
-            &self.base(),
-            &self.base_digest(),
-            &self.wheels(),
-        ] {
+        let origin = Origin::Build { recipe: self.recipe };
+        let record = pack::pack(self.cache, &self.root(), BUILD_EPOCH_S, origin, &self.log, self.monitor).await?;
+        cache::write_whole(&self.cache.recipe(&self.recipe), format!("{}\n", record.digest).as_bytes())?;
+        for done in [&self.work, &self.base(), &self.base_digest(), &self.wheels()] {
             unpack::remove_tree(done)?;
         }
         Ok(record)

@@ -27,23 +27,11 @@ pub(super) async fn install(build: &Build<'_>) -> Result<(), ImageError> {
         program = program.args(["--user", "--map-root-user"]);
     }
     program
-        .args([
-            "--mount",
-            "--net",
-            "--ipc",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--",
-            "/bin/sh",
-        ])
+        .args(["--mount", "--net", "--ipc", "--pid", "--fork", "--kill-child", "--", "/bin/sh"])
         .arg(&enter)
         .arg(&root)
         .arg(&inside)
-        .grows(Grows::Dirs(vec![
-            root.join("usr/local"),
-            root.join("usr/lib"),
-        ]))
+        .grows(Grows::Dirs(vec![root.join("usr/local"), root.join("usr/lib")]))
         .run(&build.log, &mut meter, build.monitor)
         .await?;
     let place = root.join(".build");
@@ -58,8 +46,7 @@ fn link_wheels(build: &Build<'_>, to: &std::path::Path) -> Result<(), ImageError
     let from = build.wheels();
     for entry in std::fs::read_dir(&from).doing("reading", &from)? {
         let entry = entry.doing("reading", &from)?;
-        std::fs::hard_link(entry.path(), to.join(entry.file_name()))
-            .doing("linking", &entry.path())?;
+        std::fs::hard_link(entry.path(), to.join(entry.file_name())).doing("linking", &entry.path())?;
     }
     Ok(())
 }

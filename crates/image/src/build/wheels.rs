@@ -23,26 +23,12 @@ pub(super) async fn download(build: &Build<'_>) -> Result<(), ImageError> {
     cache::make_dir(&wheels)?;
     let mut meter = build.monitor.start(Phase::Wheels, None);
     // Older pips do not know that a later manylinux includes the earlier ones.
-    let platforms = GLIBC_MINORS
-        .rev()
-        .map(|minor| format!("--platform=manylinux_2_{minor}_x86_64"));
+    let platforms = GLIBC_MINORS.rev().map(|minor| format!("--platform=manylinux_2_{minor}_x86_64"));
     let legacy = ["2014", "2010", "1"].map(|year| format!("--platform=manylinux{year}_x86_64"));
     Program::new("python3")
         .env("TMPDIR", build.scratch())
-        .args([
-            "-m",
-            "pip",
-            "download",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--progress-bar=off",
-        ])
-        .args([
-            "--no-deps",
-            "--require-hashes",
-            "--only-binary=:all:",
-            "--implementation=cp",
-        ])
+        .args(["-m", "pip", "download", "--no-input", "--disable-pip-version-check", "--progress-bar=off"])
+        .args(["--no-deps", "--require-hashes", "--only-binary=:all:", "--implementation=cp"])
         .arg(format!("--python-version={}", recipe::PYTHON))
         .args(["--abi=cp313", "--abi=abi3", "--abi=none"])
         .args(platforms)
@@ -53,10 +39,7 @@ pub(super) async fn download(build: &Build<'_>) -> Result<(), ImageError> {
         .run(&build.log, &mut meter, build.monitor)
         .await?;
     if !complete(build).await? {
-        return Err(ImageError::BadRecord {
-            path: wheels,
-            problem: "pip did not leave the locked wheels here".into(),
-        });
+        return Err(ImageError::BadRecord { path: wheels, problem: "pip did not leave the locked wheels here".into() });
     }
     meter.finish();
     Ok(())
@@ -70,10 +53,8 @@ pub(super) async fn complete(build: &Build<'_>) -> Result<bool, ImageError> {
 }
 
 fn keep_locked(wheels: &Path, monitor: &Monitor) -> Result<bool, ImageError> {
-    let pins = recipe::parse_lock(recipe::PYTHON_LOCK).map_err(|error| ImageError::BadRecord {
-        path: "python.txt".into(),
-        problem: error.to_string(),
-    })?;
+    let pins = recipe::parse_lock(recipe::PYTHON_LOCK)
+        .map_err(|error| ImageError::BadRecord { path: "python.txt".into(), problem: error.to_string() })?;
     let entries = match std::fs::read_dir(wheels) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),

@@ -15,15 +15,9 @@ use super::{UnpackLimits, bad};
 use crate::error::{Doing, ImageError};
 use crate::event::{Meter, Monitor};
 
-const OPEN_DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 // Not blocking: something may have become a FIFO since it was looked at.
-const OPEN_FILE: OFlags = OFlags::RDONLY
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::CLOEXEC);
+const OPEN_FILE: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 
 /// Copies the tree at `source` into the empty directory `root`. Gives how many entries were left out.
 pub(crate) fn unpack_dir(
@@ -37,23 +31,15 @@ pub(crate) fn unpack_dir(
     let source = &std::fs::canonicalize(source).doing("resolving", source)?;
     let top = fs::open(source, OPEN_DIR, Mode::empty()).doing("opening", source)?;
     let device = fs::fstat(&top).doing("reading", source)?.st_dev;
-    let mut copy = Copy {
-        source,
-        writer: TreeWriter::new(root, source, limits, monitor, meter)?,
-        device,
-        links: HashMap::new(),
-    };
+    let mut copy =
+        Copy { source, writer: TreeWriter::new(root, source, limits, monitor, meter)?, device, links: HashMap::new() };
     let mut pending = vec![entry(source, b"")?];
     while let Some(path) = pending.pop() {
         // Opened by its whole name each time: one descriptor, whatever the depth; below `top` and through no link.
         let beneath = fs::ResolveFlags::BENEATH | fs::ResolveFlags::NO_SYMLINKS;
-        let name = if path.as_bytes().is_empty() {
-            Path::new(".")
-        } else {
-            path.as_path()
-        };
-        let dir = fs::openat2(&top, name, OPEN_DIR, Mode::empty(), beneath)
-            .doing("opening", &source.join(path.as_path()))?;
+        let name = if path.as_bytes().is_empty() { Path::new(".") } else { path.as_path() };
+        let dir =
+            fs::openat2(&top, name, OPEN_DIR, Mode::empty(), beneath).doing("opening", &source.join(path.as_path()))?;
         copy.dir(&path, &dir, &mut pending)?;
     }
     copy.writer.finish()
@@ -73,12 +59,7 @@ struct Copy<'a> {
 
 impl Copy<'_> {
     /// Copies one directory's entries; directories in it are left in `pending`.
-    fn dir(
-        &mut self,
-        path: &EntryPath,
-        dir: &OwnedFd,
-        pending: &mut Vec<EntryPath>,
-    ) -> Result<(), ImageError> {
+    fn dir(&mut self, path: &EntryPath, dir: &OwnedFd, pending: &mut Vec<EntryPath>) -> Result<(), ImageError> {
         let at = self.source.join(path.as_path());
         let stat = fs::fstat(dir).doing("reading", &at)?;
         self.writer.dir(path, meta(&stat))?;
@@ -87,22 +68,16 @@ impl Copy<'_> {
         names.sort();
         for name in names {
             let name = OsStr::from_bytes(name.as_bytes());
-            let below = entry(
-                self.source,
-                path.as_path().join(name).as_os_str().as_bytes(),
-            )?;
-            let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-                .doing("reading", &at.join(name))?;
+            let below = entry(self.source, path.as_path().join(name).as_os_str().as_bytes())?;
+            let stat = fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).doing("reading", &at.join(name))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory if stat.st_dev == self.device => pending.push(below),
                 // Something else is mounted there: its place is kept, its content is not part of this tree.
                 FileType::Directory => self.writer.dir(&below, meta(&stat))?,
                 FileType::RegularFile => self.file(&below, dir, name)?,
                 FileType::Symlink => {
-                    let target =
-                        fs::readlinkat(dir, name, Vec::new()).doing("reading", &at.join(name))?;
-                    self.writer
-                        .symlink(&below, meta(&stat), target.as_bytes())?;
+                    let target = fs::readlinkat(dir, name, Vec::new()).doing("reading", &at.join(name))?;
+                    self.writer.symlink(&below, meta(&stat), target.as_bytes())?;
                 }
                 _ => self.writer.drop_special(&below)?,
             }
@@ -112,8 +87,7 @@ impl Copy<'_> {
 
     fn file(&mut self, path: &EntryPath, dir: &OwnedFd, name: &OsStr) -> Result<(), ImageError> {
         let at = self.source.join(path.as_path());
-        let file =
-            File::from(fs::openat(dir, name, OPEN_FILE, Mode::empty()).doing("opening", &at)?);
+        let file = File::from(fs::openat(dir, name, OPEN_FILE, Mode::empty()).doing("opening", &at)?);
         let stat = fs::fstat(&file).doing("reading", &at)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return self.writer.drop_special(path);
@@ -129,8 +103,5 @@ impl Copy<'_> {
 }
 
 fn meta(stat: &Stat) -> Meta {
-    Meta {
-        mode: stat.st_mode & 0o7777,
-        modified_s: stat.st_mtime,
-    }
+    Meta { mode: stat.st_mode & 0o7777, modified_s: stat.st_mtime }
 }

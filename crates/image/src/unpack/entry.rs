@@ -94,12 +94,7 @@ mod tests {
         ];
         for (name, expected) in cases {
             let found = EntryPath::parse(name).map(|path| path.0);
-            assert_eq!(
-                found,
-                expected.clone().map(PathBuf::from),
-                "{}",
-                name.escape_ascii()
-            );
+            assert_eq!(found, expected.clone().map(PathBuf::from), "{}", name.escape_ascii());
         }
     }
 

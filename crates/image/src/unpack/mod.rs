@@ -36,10 +36,7 @@ pub struct UnpackLimits {
 
 impl Default for UnpackLimits {
     fn default() -> Self {
-        Self {
-            content_bytes_max: 32 << 30,
-            entries_max: 2_000_000,
-        }
+        Self { content_bytes_max: 32 << 30, entries_max: 2_000_000 }
     }
 }
 
@@ -50,16 +47,8 @@ pub(crate) const PATH_COMPONENTS_MAX: usize = 200;
 
 /// An error about one entry of a source.
 pub(crate) fn bad(source_path: &Path, entry: &[u8], problem: ArchiveProblem) -> ImageError {
-    let entry = if entry.is_empty() {
-        "the whole".into()
-    } else {
-        entry.escape_ascii().to_string()
-    };
-    ImageError::BadArchive {
-        source_path: source_path.to_owned(),
-        entry,
-        problem,
-    }
+    let entry = if entry.is_empty() { "the whole".into() } else { entry.escape_ascii().to_string() };
+    ImageError::BadArchive { source_path: source_path.to_owned(), entry, problem }
 }
 
 /// What kind of thing is to be imported.
@@ -73,15 +62,10 @@ pub(crate) enum Source {
 impl Source {
     /// Looks at `path`. A tar shows only when it is read; anything that is not a directory is taken for one.
     pub(crate) fn detect(path: &Path) -> Result<Self, ImageError> {
-        let meta =
-            std::fs::metadata(path).map_err(|error| ImageError::io("reading", path, error))?;
+        let meta = std::fs::metadata(path).map_err(|error| ImageError::io("reading", path, error))?;
         if meta.is_dir() {
             let oci = path.join("oci-layout").is_file() && path.join("index.json").is_file();
-            Ok(if oci {
-                Self::Oci(path.to_owned())
-            } else {
-                Self::Dir(path.to_owned())
-            })
+            Ok(if oci { Self::Oci(path.to_owned()) } else { Self::Dir(path.to_owned()) })
         } else if meta.is_file() {
             Ok(Self::Tar(path.to_owned()))
         } else {

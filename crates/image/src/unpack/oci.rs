@@ -71,11 +71,7 @@ pub(crate) fn unpack_oci(
             | "application/vnd.oci.image.layer.v1.tar+zstd"
             | "application/vnd.docker.image.rootfs.diff.tar.gzip" => {}
             other => {
-                return Err(bad(
-                    layout,
-                    other.as_bytes(),
-                    ArchiveProblem::UnsupportedEntry("media type".into()),
-                ));
+                return Err(bad(layout, other.as_bytes(), ArchiveProblem::UnsupportedEntry("media type".into())));
             }
         }
         layers.push(verified_blob(layout, layer, monitor)?.0);
@@ -89,23 +85,19 @@ pub(crate) fn unpack_oci(
 
 fn find_manifest(layout: &Path, monitor: &Monitor) -> Result<Descriptor, ImageError> {
     let index: Index = document(&layout.join("index.json"))?;
-    let mut pending: Vec<(Descriptor, u32)> =
-        index.manifests.into_iter().map(|one| (one, 0)).collect();
+    let mut pending: Vec<(Descriptor, u32)> = index.manifests.into_iter().map(|one| (one, 0)).collect();
     let mut found = Vec::new();
     let mut seen = HashSet::new();
     while let Some((descriptor, depth)) = pending.pop() {
-        let fits = descriptor
-            .platform
-            .as_ref()
-            .is_none_or(|p| p.architecture == "amd64" && p.os == "linux");
+        let fits = descriptor.platform.as_ref().is_none_or(|p| p.architecture == "amd64" && p.os == "linux");
         if !fits || !seen.insert(descriptor.digest.clone()) {
             continue;
         }
         match descriptor.media_type.as_str() {
-            "application/vnd.oci.image.manifest.v1+json"
-            | "application/vnd.docker.distribution.manifest.v2+json" => found.push(descriptor),
-            "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json"
+            "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json" => {
+                found.push(descriptor)
+            }
+            "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json"
                 if depth < INDEX_DEPTH_MAX =>
             {
                 let (blob, _) = verified_blob(layout, &descriptor, monitor)?;
@@ -118,31 +110,17 @@ fn find_manifest(layout: &Path, monitor: &Monitor) -> Result<Descriptor, ImageEr
     }
     match <[Descriptor; 1]>::try_from(found) {
         Ok([one]) => Ok(one),
-        Err(found) => Err(bad(
-            layout,
-            b"index.json",
-            ArchiveProblem::NotOneImage(found.len()),
-        )),
+        Err(found) => Err(bad(layout, b"index.json", ArchiveProblem::NotOneImage(found.len()))),
     }
 }
 
 /// The file that a descriptor refers to, once its size and digest are right.
-fn verified_blob(
-    layout: &Path,
-    descriptor: &Descriptor,
-    monitor: &Monitor,
-) -> Result<(PathBuf, Digest), ImageError> {
+fn verified_blob(layout: &Path, descriptor: &Descriptor, monitor: &Monitor) -> Result<(PathBuf, Digest), ImageError> {
     let name = descriptor.digest.as_bytes();
     let expected: Digest = Some(descriptor.digest.as_str())
         .filter(|text| text.starts_with("sha256:"))
         .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            bad(
-                layout,
-                name,
-                ArchiveProblem::UnsupportedEntry("not a sha256 digest".into()),
-            )
-        })?;
+        .ok_or_else(|| bad(layout, name, ArchiveProblem::UnsupportedEntry("not a sha256 digest".into())))?;
     let path = layout.join("blobs/sha256").join(expected.hex());
     let file = File::open(&path).doing("opening", &path)?;
     let size = file.metadata().doing("reading", &path)?.len();
@@ -152,11 +130,7 @@ fn verified_blob(
     }
     let found = Digest::of_reader(file, &path, |_| monitor.go_on())?;
     if found != expected {
-        return Err(bad(
-            layout,
-            name,
-            ArchiveProblem::DigestMismatch { expected, found },
-        ));
+        return Err(bad(layout, name, ArchiveProblem::DigestMismatch { expected, found }));
     }
     Ok((path, found))
 }
@@ -164,9 +138,7 @@ fn verified_blob(
 fn document<T: DeserializeOwned>(path: &Path) -> Result<T, ImageError> {
     let mut text = Vec::new();
     let file = File::open(path).doing("opening", path)?;
-    file.take(DOCUMENT_BYTES_MAX + 1)
-        .read_to_end(&mut text)
-        .doing("reading", path)?;
+    file.take(DOCUMENT_BYTES_MAX + 1).read_to_end(&mut text).doing("reading", path)?;
     let malformed = |problem: String| bad(path, b"", ArchiveProblem::Malformed(problem));
     if text.len() as u64 > DOCUMENT_BYTES_MAX {
         return Err(malformed(format!("more than {DOCUMENT_BYTES_MAX} bytes")));
@@ -181,18 +153,14 @@ fn unpack_layer(
     monitor: &Monitor,
     writer: &mut TreeWriter<'_>,
 ) -> Result<(), ImageError> {
-    for_each_entry(layer, limits, monitor, |item| {
-        match Whiteout::of(&item.path, layer)? {
-            Some(Whiteout::Opaque(dir)) => writer.clear(&dir),
-            Some(Whiteout::Name(path)) => writer.remove(&path),
-            None => Ok(()),
-        }
+    for_each_entry(layer, limits, monitor, |item| match Whiteout::of(&item.path, layer)? {
+        Some(Whiteout::Opaque(dir)) => writer.clear(&dir),
+        Some(Whiteout::Name(path)) => writer.remove(&path),
+        None => Ok(()),
     })?;
-    for_each_entry(layer, limits, monitor, |item| {
-        match Whiteout::of(&item.path, layer)? {
-            Some(_) => Ok(()),
-            None => write_item(writer, layer, item),
-        }
+    for_each_entry(layer, limits, monitor, |item| match Whiteout::of(&item.path, layer)? {
+        Some(_) => Ok(()),
+        None => write_item(writer, layer, item),
     })
 }
 
@@ -216,9 +184,7 @@ impl Whiteout {
         let Some(hidden) = name.strip_prefix(WHITEOUT) else {
             return Ok(None);
         };
-        let hidden = path
-            .sibling(hidden)
-            .map_err(|problem| bad(layer, path.as_bytes(), problem))?;
+        let hidden = path.sibling(hidden).map_err(|problem| bad(layer, path.as_bytes(), problem))?;
         Ok(Some(Self::Name(hidden)))
     }
 }

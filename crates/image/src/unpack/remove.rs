@@ -5,33 +5,24 @@ use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, openat, openat2, unlinkat,
-};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, fchmod, openat, openat2, unlinkat};
 use rustix::io::{Errno, Result};
 
 use crate::error::{Doing, ImageError};
 
-const OPEN_DIR: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const OPEN_DIR: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Removes whatever `path` is; nothing there is fine.
 pub(crate) fn remove_tree(path: &Path) -> std::result::Result<(), ImageError> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(());
     };
-    let parent = match openat(
-        rustix::fs::CWD,
-        parent,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
-    ) {
-        Ok(parent) => parent,
-        Err(Errno::NOENT) => return Ok(()),
-        Err(errno) => return Err(ImageError::io("opening", parent, errno)),
-    };
+    let parent =
+        match openat(rustix::fs::CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(parent) => parent,
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(ImageError::io("opening", parent, errno)),
+        };
     remove_at(parent, name).doing("removing", path)
 }
 
@@ -87,13 +78,7 @@ fn remove_plain(dir: &OwnedFd) -> Result<Option<CString>> {
 
 /// EXDEV if something is mounted there: a bind mount may show the host's own files.
 fn open_here(parent: impl AsFd, name: &CStr) -> Result<OwnedFd> {
-    openat2(
-        parent,
-        name,
-        OPEN_DIR,
-        Mode::empty(),
-        ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS,
-    )
+    openat2(parent, name, OPEN_DIR, Mode::empty(), ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS)
 }
 
 fn open_writable<P: rustix::path::Arg>(parent: impl AsFd, name: P) -> Result<OwnedFd> {

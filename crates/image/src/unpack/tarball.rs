@@ -32,11 +32,7 @@ pub(crate) fn unpack_tar(
         write_item(&mut writer, archive, item)
     })?;
     if entries == 0 {
-        return Err(bad(
-            archive,
-            b"",
-            ArchiveProblem::Malformed("no entries".into()),
-        ));
+        return Err(bad(archive, b"", ArchiveProblem::Malformed("no entries".into())));
     }
     writer.finish()
 }
@@ -58,14 +54,11 @@ pub(crate) struct Item<'a> {
 
 /// Opens an archive, whatever its compression.
 fn open(archive: &Path) -> Result<Box<dyn Read>, ImageError> {
-    let mut file =
-        BufReader::with_capacity(1 << 20, File::open(archive).doing("opening", archive)?);
+    let mut file = BufReader::with_capacity(1 << 20, File::open(archive).doing("opening", archive)?);
     let head = file.fill_buf().doing("reading", archive)?;
     Ok(match head {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
-            Box::new(zstd::Decoder::with_buffer(file).doing("reading", archive)?)
-        }
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file).doing("reading", archive)?),
         [b'B', b'Z', b'h', ..] => return Err(unsupported(archive, b"", "bzip2 compression")),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => {
             return Err(unsupported(archive, b"", "xz compression"));
@@ -75,11 +68,7 @@ fn open(archive: &Path) -> Result<Box<dyn Read>, ImageError> {
 }
 
 fn unsupported(archive: &Path, entry: &[u8], what: &str) -> ImageError {
-    bad(
-        archive,
-        entry,
-        ArchiveProblem::UnsupportedEntry(what.into()),
-    )
+    bad(archive, entry, ArchiveProblem::UnsupportedEntry(what.into()))
 }
 
 /// An archive's bytes once decompressed: no more of them than an archive within the limits can have, and none after a
@@ -95,15 +84,8 @@ impl<'a> Bounded<'a> {
     const ENTRY_OVERHEAD_BYTES: u64 = 4096;
 
     fn new(inner: Box<dyn Read>, limits: UnpackLimits, monitor: &'a Monitor) -> Self {
-        let overhead = limits
-            .entries_max
-            .saturating_mul(Self::ENTRY_OVERHEAD_BYTES)
-            .saturating_add(1 << 20);
-        Self {
-            inner,
-            left: limits.content_bytes_max.saturating_add(overhead),
-            monitor,
-        }
+        let overhead = limits.entries_max.saturating_mul(Self::ENTRY_OVERHEAD_BYTES).saturating_add(1 << 20);
+        Self { inner, left: limits.content_bytes_max.saturating_add(overhead), monitor }
     }
 }
 
@@ -113,10 +95,8 @@ impl Read for Bounded<'_> {
             return Err(std::io::Error::other("interrupted"));
         }
         let count = self.inner.read(buffer)?;
-        self.left = self
-            .left
-            .checked_sub(count as u64)
-            .ok_or_else(|| std::io::Error::other("unpacks to too many bytes"))?;
+        self.left =
+            self.left.checked_sub(count as u64).ok_or_else(|| std::io::Error::other("unpacks to too many bytes"))?;
         Ok(count)
     }
 }
@@ -151,63 +131,33 @@ pub(crate) fn for_each_entry(
         };
         let meta = meta_of(header).map_err(malformed)?;
         if size.is_some_and(|size| size != entry.size()) {
-            return Err(unsupported(
-                archive,
-                &name,
-                "a size in the extension header that the header contradicts",
-            ));
+            return Err(unsupported(archive, &name, "a size in the extension header that the header contradicts"));
         }
-        let link = link
-            .or_else(|| entry.link_name_bytes().map(|name| name.into_owned()))
-            .unwrap_or_default();
-        action(Item {
-            path,
-            kind,
-            meta,
-            link,
-            content: &mut entry,
-        })?;
+        let link = link.or_else(|| entry.link_name_bytes().map(|name| name.into_owned())).unwrap_or_default();
+        action(Item { path, kind, meta, link, content: &mut entry })?;
     }
     Ok(())
 }
 
 /// Writes one entry.
-pub(crate) fn write_item(
-    writer: &mut TreeWriter<'_>,
-    archive: &Path,
-    item: Item<'_>,
-) -> Result<(), ImageError> {
-    let Item {
-        path,
-        kind,
-        meta,
-        link,
-        content,
-    } = item;
+pub(crate) fn write_item(writer: &mut TreeWriter<'_>, archive: &Path, item: Item<'_>) -> Result<(), ImageError> {
+    let Item { path, kind, meta, link, content } = item;
     match kind {
         EntryType::Regular | EntryType::Continuous => writer.file(&path, meta, content),
         EntryType::Directory => writer.dir(&path, meta),
         EntryType::Symlink => writer.symlink(&path, meta, &link),
         EntryType::Link => {
-            let target = EntryPath::parse(&link)
-                .map_err(|problem| bad(archive, path.as_bytes(), problem))?;
+            let target = EntryPath::parse(&link).map_err(|problem| bad(archive, path.as_bytes(), problem))?;
             writer.hard_link(&path, &target)
         }
         EntryType::Char | EntryType::Block | EntryType::Fifo => writer.drop_special(&path),
-        other => Err(unsupported(
-            archive,
-            path.as_bytes(),
-            &format!("tar type {:?}", char::from(other.as_byte())),
-        )),
+        other => Err(unsupported(archive, path.as_bytes(), &format!("tar type {:?}", char::from(other.as_byte())))),
     }
 }
 
 fn meta_of(header: &Header) -> std::io::Result<Meta> {
     let modified_s = i64::try_from(header.mtime()?).unwrap_or(0);
-    Ok(Meta {
-        mode: header.mode()?,
-        modified_s,
-    })
+    Ok(Meta { mode: header.mode()?, modified_s })
 }
 
 /// What extension headers say about the entry after them.
@@ -220,35 +170,20 @@ struct Extensions {
 
 impl Extensions {
     /// Takes the entry if it is an extension header.
-    fn take_header<R: Read>(
-        &mut self,
-        entry: &mut Entry<'_, R>,
-        archive: &Path,
-    ) -> Result<bool, ImageError> {
+    fn take_header<R: Read>(&mut self, entry: &mut Entry<'_, R>, archive: &Path) -> Result<bool, ImageError> {
         let kind = entry.header().entry_type();
         if !matches!(
             kind,
-            EntryType::GNULongName
-                | EntryType::GNULongLink
-                | EntryType::XHeader
-                | EntryType::XGlobalHeader
+            EntryType::GNULongName | EntryType::GNULongLink | EntryType::XHeader | EntryType::XGlobalHeader
         ) {
             return Ok(false);
         }
-        let malformed = |text: &str| {
-            bad(
-                archive,
-                b"extension header",
-                ArchiveProblem::Malformed(text.into()),
-            )
-        };
+        let malformed = |text: &str| bad(archive, b"extension header", ArchiveProblem::Malformed(text.into()));
         if entry.size() > EXTENSION_BYTES_MAX {
             return Err(malformed("too big"));
         }
         let mut content = Vec::new();
-        entry
-            .read_to_end(&mut content)
-            .map_err(|error| malformed(&error.to_string()))?;
+        entry.read_to_end(&mut content).map_err(|error| malformed(&error.to_string()))?;
         match kind {
             EntryType::GNULongName => self.path = Some(without_nul(content)),
             EntryType::GNULongLink => self.link = Some(without_nul(content)),
@@ -261,40 +196,21 @@ impl Extensions {
 
     /// Records of the form `<length> <key>=<value>\n`, where the length counts all of it (POSIX pax).
     fn take_pax(&mut self, mut records: &[u8], archive: &Path) -> Result<(), ImageError> {
-        let malformed = || {
-            bad(
-                archive,
-                b"extension header",
-                ArchiveProblem::Malformed("not PAX records".into()),
-            )
-        };
+        let malformed = || bad(archive, b"extension header", ArchiveProblem::Malformed("not PAX records".into()));
         while !records.is_empty() {
-            let space = records
-                .iter()
-                .position(|byte| *byte == b' ')
-                .ok_or_else(malformed)?;
-            let length = std::str::from_utf8(&records[..space])
-                .ok()
-                .and_then(|text| text.parse::<usize>().ok());
-            let length = length
-                .filter(|length| *length > space + 1 && *length <= records.len())
-                .ok_or_else(malformed)?;
+            let space = records.iter().position(|byte| *byte == b' ').ok_or_else(malformed)?;
+            let length = std::str::from_utf8(&records[..space]).ok().and_then(|text| text.parse::<usize>().ok());
+            let length =
+                length.filter(|length| *length > space + 1 && *length <= records.len()).ok_or_else(malformed)?;
             let (record, rest) = records.split_at(length);
-            let record = record[space + 1..]
-                .strip_suffix(b"\n")
-                .ok_or_else(malformed)?;
-            let equals = record
-                .iter()
-                .position(|byte| *byte == b'=')
-                .ok_or_else(malformed)?;
+            let record = record[space + 1..].strip_suffix(b"\n").ok_or_else(malformed)?;
+            let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(malformed)?;
             let (key, value) = (&record[..equals], &record[equals + 1..]);
             match key {
                 b"path" => self.path = Some(value.to_vec()),
                 b"linkpath" => self.link = Some(value.to_vec()),
                 b"size" => {
-                    let size = std::str::from_utf8(value)
-                        .ok()
-                        .and_then(|text| text.parse().ok());
+                    let size = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
                     self.size = Some(size.ok_or_else(malformed)?);
                 }
                 _ if key.starts_with(b"GNU.sparse.") => {

@@ -51,8 +51,7 @@ impl<'a> TreeWriter<'a> {
         meter: &'a mut Meter,
     ) -> Result<Self, ImageError> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(root, flags, Mode::empty())
-            .map_err(|errno| ImageError::io("opening", root, errno))?;
+        let root = fs::open(root, flags, Mode::empty()).map_err(|errno| ImageError::io("opening", root, errno))?;
         Ok(Self {
             root,
             source_path: source_path.to_owned(),
@@ -87,35 +86,21 @@ impl<'a> TreeWriter<'a> {
     }
 
     /// A file with the bytes that `content` gives.
-    pub(crate) fn file(
-        &mut self,
-        path: &EntryPath,
-        meta: Meta,
-        content: &mut dyn Read,
-    ) -> Result<(), ImageError> {
+    pub(crate) fn file(&mut self, path: &EntryPath, meta: Meta, content: &mut dyn Read) -> Result<(), ImageError> {
         self.count(path)?;
-        let (above, name) = path
-            .split()
-            .ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
+        let (above, name) = path.split().ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
         let file = self.in_dir(path, above, |parent| {
             remove_at(parent, name)?;
-            let flags =
-                OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR)
         })?;
         let mut file = std::fs::File::from(file);
         self.copy(path, content, &mut file)?;
         let set = fs::fchmod(&file, Mode::from_raw_mode(meta.mode & MODE_KEPT | 0o400));
-        set.and_then(|()| fs::futimens(&file, &times(meta)))
-            .map_err(|errno| self.io("finishing", path, errno))
+        set.and_then(|()| fs::futimens(&file, &times(meta))).map_err(|errno| self.io("finishing", path, errno))
     }
 
-    fn copy(
-        &mut self,
-        path: &EntryPath,
-        content: &mut dyn Read,
-        file: &mut std::fs::File,
-    ) -> Result<(), ImageError> {
+    fn copy(&mut self, path: &EntryPath, content: &mut dyn Read, file: &mut std::fs::File) -> Result<(), ImageError> {
         let mut buffer = vec![0_u8; 256 << 10];
         loop {
             self.monitor.go_on()?;
@@ -127,28 +112,17 @@ impl<'a> TreeWriter<'a> {
             }
             self.content_bytes = self.content_bytes.saturating_add(count as u64);
             if self.content_bytes > self.limits.content_bytes_max {
-                return Err(self.bad(
-                    path,
-                    ArchiveProblem::TooManyBytes(self.limits.content_bytes_max),
-                ));
+                return Err(self.bad(path, ArchiveProblem::TooManyBytes(self.limits.content_bytes_max)));
             }
-            std::io::Write::write_all(file, &buffer[..count])
-                .map_err(|error| self.io("writing", path, error))?;
+            std::io::Write::write_all(file, &buffer[..count]).map_err(|error| self.io("writing", path, error))?;
             self.meter.add(count as u64);
         }
     }
 
     /// A symbolic link. Its target is kept as it is: it is looked at only from inside the root.
-    pub(crate) fn symlink(
-        &mut self,
-        path: &EntryPath,
-        meta: Meta,
-        target: &[u8],
-    ) -> Result<(), ImageError> {
+    pub(crate) fn symlink(&mut self, path: &EntryPath, meta: Meta, target: &[u8]) -> Result<(), ImageError> {
         self.count(path)?;
-        let (above, name) = path
-            .split()
-            .ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
+        let (above, name) = path.split().ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
         if target.is_empty() || target.contains(&0) || target.len() > 4095 {
             return Err(self.bad(path, ArchiveProblem::BadName));
         }
@@ -160,15 +134,9 @@ impl<'a> TreeWriter<'a> {
     }
 
     /// A second name for a file that is already in the root.
-    pub(crate) fn hard_link(
-        &mut self,
-        path: &EntryPath,
-        target: &EntryPath,
-    ) -> Result<(), ImageError> {
+    pub(crate) fn hard_link(&mut self, path: &EntryPath, target: &EntryPath) -> Result<(), ImageError> {
         self.count(path)?;
-        let (above, name) = path
-            .split()
-            .ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
+        let (above, name) = path.split().ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
         let missing = || bad(&self.source_path, path.as_bytes(), bad_link(target));
         let (target_above, target_name) = target.split().ok_or_else(missing)?;
         if path == target {
@@ -178,9 +146,7 @@ impl<'a> TreeWriter<'a> {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
             opened => opened.map_err(|errno| self.io("opening", target, errno))?,
         };
-        match file_type(&target_parent, target_name)
-            .map_err(|errno| self.io("reading", target, errno))?
-        {
+        match file_type(&target_parent, target_name).map_err(|errno| self.io("reading", target, errno))? {
             Some(FileType::RegularFile | FileType::Symlink) => {}
             Some(_) | None => return Err(missing()),
         }
@@ -199,9 +165,7 @@ impl<'a> TreeWriter<'a> {
 
     /// Removes what an earlier layer put at `path`.
     pub(crate) fn remove(&mut self, path: &EntryPath) -> Result<(), ImageError> {
-        let (above, name) = path
-            .split()
-            .ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
+        let (above, name) = path.split().ok_or_else(|| self.bad(path, ArchiveProblem::BadName))?;
         match self.open_dir(above) {
             Ok(parent) => remove_at(parent, name).map_err(|errno| self.io("removing", path, errno)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
@@ -217,8 +181,7 @@ impl<'a> TreeWriter<'a> {
         };
         let names = names_in(&dir).map_err(|errno| self.io("reading", path, errno))?;
         for name in names {
-            remove_at(&dir, OsStr::from_bytes(name.as_bytes()))
-                .map_err(|errno| self.io("emptying", path, errno))?;
+            remove_at(&dir, OsStr::from_bytes(name.as_bytes())).map_err(|errno| self.io("emptying", path, errno))?;
         }
         Ok(())
     }
@@ -244,10 +207,7 @@ impl<'a> TreeWriter<'a> {
         self.monitor.go_on()?;
         self.entries += 1;
         if self.entries > self.limits.entries_max {
-            return Err(self.bad(
-                path,
-                ArchiveProblem::TooManyEntries(self.limits.entries_max),
-            ));
+            return Err(self.bad(path, ArchiveProblem::TooManyEntries(self.limits.entries_max)));
         }
         Ok(())
     }
@@ -288,31 +248,16 @@ impl<'a> TreeWriter<'a> {
     }
 
     fn open_dir(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
-        let path = if path.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            path
-        };
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        fs::openat2(
-            &self.root,
-            path,
-            flags,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        )
+        fs::openat2(&self.root, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
     }
 
     fn bad(&self, path: &EntryPath, problem: ArchiveProblem) -> ImageError {
         bad(&self.source_path, path.as_bytes(), problem)
     }
 
-    fn io(
-        &self,
-        doing: &'static str,
-        path: &EntryPath,
-        error: impl Into<std::io::Error>,
-    ) -> ImageError {
+    fn io(&self, doing: &'static str, path: &EntryPath, error: impl Into<std::io::Error>) -> ImageError {
         ImageError::io(doing, path.as_path(), error)
     }
 }
@@ -343,12 +288,6 @@ fn file_type(parent: impl AsFd, name: &OsStr) -> rustix::io::Result<Option<FileT
 }
 
 fn times(meta: Meta) -> Timestamps {
-    let time = Timespec {
-        tv_sec: meta.modified_s,
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
+    let time = Timespec { tv_sec: meta.modified_s, tv_nsec: 0 };
+    Timestamps { last_access: time, last_modification: time }
 }

@@ -61,17 +61,11 @@ impl Cgroup {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let sane = !name.is_empty() && name.len() <= 128 && name.chars().all(plain);
         if !sane || !(0.01..1e6).contains(&limits.cpus) {
-            return Err(CgroupError {
-                path: PathBuf::from(name),
-                source: io::ErrorKind::InvalidInput.into(),
-            });
+            return Err(CgroupError { path: PathBuf::from(name), source: io::ErrorKind::InvalidInput.into() });
         }
         let below = |directory: &Path| directory.join(name);
         // Dropped on an error below, which removes what was made.
-        let mut cgroup = Self {
-            homes: BTreeMap::new(),
-            bare_v2: None,
-        };
+        let mut cgroup = Self { homes: BTreeMap::new(), bare_v2: None };
         let mut made = BTreeSet::new();
         for (&controller, home) in homes {
             let directory = below(&home.directory);
@@ -100,9 +94,7 @@ impl Cgroup {
     /// [`CgroupError`].
     pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
         let pid = pid.as_raw_nonzero().to_string();
-        self.directories()
-            .iter()
-            .try_for_each(|directory| write(&directory.join("cgroup.procs"), &pid))
+        self.directories().iter().try_for_each(|directory| write(&directory.join("cgroup.procs"), &pid))
     }
 
     /// What has been used so far.
@@ -184,10 +176,8 @@ impl Cgroup {
             if listed.is_empty() {
                 return Ok(());
             }
-            let held: Vec<_> = listed
-                .into_iter()
-                .filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?)))
-                .collect();
+            let held: Vec<_> =
+                listed.into_iter().filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
             // Listed again with its handle held, an id cannot have passed to a stranger in between.
             let still = self::listed(&procs)?;
             for (pid, handle) in held {
@@ -210,32 +200,19 @@ impl Cgroup {
         let directories = self.directories();
         self.homes.clear();
         self.bare_v2 = None;
-        directories
-            .iter()
-            .try_for_each(|directory| fs::remove_dir(directory).map_err(CgroupError::at(directory)))
+        directories.iter().try_for_each(|directory| fs::remove_dir(directory).map_err(CgroupError::at(directory)))
     }
 
     fn directories(&self) -> BTreeSet<PathBuf> {
-        self.homes
-            .values()
-            .map(|home| home.directory.clone())
-            .chain(self.bare_v2.clone())
-            .collect()
+        self.homes.values().map(|home| home.directory.clone()).chain(self.bare_v2.clone()).collect()
     }
 
     fn set(&self, setting: &Setting) -> Result<(), CgroupError> {
         let Some(home) = self.homes.get(&setting.controller) else {
             return Ok(());
         };
-        match (
-            write(&home.directory.join(setting.file), &setting.value),
-            setting.presence,
-        ) {
-            (Err(error), Presence::WithSwapAccounting)
-                if error.source.kind() == io::ErrorKind::NotFound =>
-            {
-                Ok(())
-            }
+        match (write(&home.directory.join(setting.file), &setting.value), setting.presence) {
+            (Err(error), Presence::WithSwapAccounting) if error.source.kind() == io::ErrorKind::NotFound => Ok(()),
             (done, _) => done,
         }
     }
@@ -252,24 +229,13 @@ impl Drop for Cgroup {
 
 fn listed(procs: &Path) -> Result<Vec<Pid>, CgroupError> {
     let text = read(procs)?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.parse().ok().and_then(Pid::from_raw))
-        .collect())
+    Ok(text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
 }
 
 /// What is written for one controller, in order.
 fn settings(controller: Controller, version: Version, limits: &Limits) -> Vec<Setting> {
-    let always = |file, value| Setting {
-        controller,
-        file,
-        value,
-        presence: Presence::Always,
-    };
-    let with_swap = |file, value| Setting {
-        presence: Presence::WithSwapAccounting,
-        ..always(file, value)
-    };
+    let always = |file, value| Setting { controller, file, value, presence: Presence::Always };
+    let with_swap = |file, value| Setting { presence: Presence::WithSwapAccounting, ..always(file, value) };
     let memory = limits.memory_bytes_max.to_string();
     match (controller, version) {
         (Controller::Memory, Version::V1) => vec![
@@ -277,19 +243,15 @@ fn settings(controller: Controller, version: Version, limits: &Limits) -> Vec<Se
             // Memory and swap together; may not be lower than the limit above, so it comes second.
             with_swap("memory.memsw.limit_in_bytes", memory),
         ],
-        (Controller::Memory, Version::V2) => vec![
-            always("memory.max", memory),
-            with_swap("memory.swap.max", "0".to_owned()),
-        ],
+        (Controller::Memory, Version::V2) => {
+            vec![always("memory.max", memory), with_swap("memory.swap.max", "0".to_owned())]
+        }
         (Controller::Pids, _) => vec![always("pids.max", limits.processes_max.to_string())],
         (Controller::Cpu, Version::V1) => vec![
             always("cpu.cfs_period_us", CPU_PERIOD_US.to_string()),
             always("cpu.cfs_quota_us", quota_us(limits.cpus).to_string()),
         ],
-        (Controller::Cpu, Version::V2) => vec![always(
-            "cpu.max",
-            format!("{} {CPU_PERIOD_US}", quota_us(limits.cpus)),
-        )],
+        (Controller::Cpu, Version::V2) => vec![always("cpu.max", format!("{} {CPU_PERIOD_US}", quota_us(limits.cpus)))],
         (Controller::Cpuacct, _) => Vec::new(),
     }
 }
@@ -309,11 +271,7 @@ fn quota_us(cpus: f64) -> u64 {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        memory_bytes_max: 1 << 30,
-        cpus: 1.5,
-        processes_max: 64,
-    };
+    const LIMITS: Limits = Limits { memory_bytes_max: 1 << 30, cpus: 1.5, processes_max: 64 };
 
     fn written(version: Version) -> Vec<(&'static str, String)> {
         Controller::ALL
@@ -325,16 +283,9 @@ mod tests {
 
     #[test]
     fn limits_as_version_2_files() {
-        let expected = [
-            ("memory.max", "1073741824"),
-            ("memory.swap.max", "0"),
-            ("pids.max", "64"),
-            ("cpu.max", "150000 100000"),
-        ];
-        assert_eq!(
-            written(Version::V2),
-            expected.map(|(file, value)| (file, value.to_owned()))
-        );
+        let expected =
+            [("memory.max", "1073741824"), ("memory.swap.max", "0"), ("pids.max", "64"), ("cpu.max", "150000 100000")];
+        assert_eq!(written(Version::V2), expected.map(|(file, value)| (file, value.to_owned())));
     }
 
     #[test]
@@ -346,10 +297,7 @@ mod tests {
             ("cpu.cfs_period_us", "100000"),
             ("cpu.cfs_quota_us", "150000"),
         ];
-        assert_eq!(
-            written(Version::V1),
-            expected.map(|(file, value)| (file, value.to_owned()))
-        );
+        assert_eq!(written(Version::V1), expected.map(|(file, value)| (file, value.to_owned())));
     }
 
     #[test]
@@ -380,29 +328,18 @@ mod tests {
         let place = tempfile::tempdir().expect("place");
         for (file, text) in [
             ("memory.peak", "4096\n"),
-            (
-                "memory.events",
-                "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n",
-            ),
+            ("memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n"),
             ("cpu.stat", "usage_usec 77\nuser_usec 70\n"),
             ("pids.current", "5\n"),
         ] {
             fs::write(place.path().join(file), text).expect("file");
         }
-        let home = Home {
-            version: Version::V2,
-            directory: place.path().to_owned(),
-        };
+        let home = Home { version: Version::V2, directory: place.path().to_owned() };
         let mut cgroup = Cgroup {
             homes: BTreeMap::from([(Controller::Memory, home.clone()), (Controller::Pids, home)]),
             bare_v2: None,
         };
-        let expected = Stats {
-            memory_peak_bytes: 4096,
-            cpu_usage_us: 77,
-            oom_kills: 1,
-            processes: 5,
-        };
+        let expected = Stats { memory_peak_bytes: 4096, cpu_usage_us: 77, oom_kills: 1, processes: 5 };
         assert_eq!(cgroup.stats().expect("stats"), expected);
         fs::remove_file(place.path().join("memory.peak")).expect("older kernel");
         fs::write(place.path().join("memory.current"), "2048\n").expect("file");

@@ -57,17 +57,11 @@ pub struct CgroupError {
 
 impl CgroupError {
     fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self {
-            path: path.to_owned(),
-            source,
-        }
+        move |source| Self { path: path.to_owned(), source }
     }
 
     fn invalid(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            source: io::ErrorKind::InvalidData.into(),
-        }
+        Self { path: path.to_owned(), source: io::ErrorKind::InvalidData.into() }
     }
 }
 
@@ -93,19 +87,12 @@ fn read(path: &Path) -> Result<String, CgroupError> {
 }
 
 fn read_number(path: &Path) -> Result<u64, CgroupError> {
-    read(path)?
-        .trim()
-        .parse()
-        .map_err(|_| CgroupError::invalid(path))
+    read(path)?.trim().parse().map_err(|_| CgroupError::invalid(path))
 }
 
 /// The value behind `key` in a file of `key value` lines; zero where the kernel does not count it.
 fn read_keyed(path: &Path, key: &str) -> Result<u64, CgroupError> {
     let text = read(path)?;
-    let mut values = text
-        .lines()
-        .filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    values.next().map_or(Ok(0), |value| {
-        value.trim().parse().map_err(|_| CgroupError::invalid(path))
-    })
+    let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+    values.next().map_or(Ok(0), |value| value.trim().parse().map_err(|_| CgroupError::invalid(path)))
 }

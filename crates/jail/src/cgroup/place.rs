@@ -50,19 +50,14 @@ pub(crate) fn find(mountinfo: &str, own_cgroups: &str) -> Hierarchies {
     for mount in mountinfo.lines().filter_map(Mount::parse) {
         match mount.version {
             Version::V2 => {
-                let path = own_cgroups
-                    .lines()
-                    .find_map(|line| line.strip_prefix("0::"));
+                let path = own_cgroups.lines().find_map(|line| line.strip_prefix("0::"));
                 if found.v2.is_none() {
                     found.v2 = path.and_then(|path| mount.own(path));
                 }
             }
             Version::V1 => {
                 for controller in Controller::ALL {
-                    let ours = mount
-                        .options
-                        .split(',')
-                        .any(|option| option == controller.name());
+                    let ours = mount.options.split(',').any(|option| option == controller.name());
                     let path = own_v1_path(own_cgroups, controller).filter(|_| ours);
                     if let Some(own) = path.and_then(|path| mount.own(path)) {
                         found.v1.entry(controller).or_insert(own);
@@ -78,10 +73,7 @@ fn own_v1_path(own_cgroups: &str, controller: Controller) -> Option<&str> {
     own_cgroups.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        controllers
-            .split(',')
-            .any(|name| name == controller.name())
-            .then_some(path)
+        controllers.split(',').any(|name| name == controller.name()).then_some(path)
     })
 }
 
@@ -104,12 +96,7 @@ impl<'a> Mount<'a> {
             "cgroup2" => Version::V2,
             _ => return None,
         };
-        Some(Self {
-            version,
-            root: unescape(root),
-            point: unescape(point),
-            options: right.nth(1)?,
-        })
+        Some(Self { version, root: unescape(root), point: unescape(point), options: right.nth(1)? })
     }
 
     /// `None` when this process's cgroup is not below what the mount shows.
@@ -119,25 +106,15 @@ impl<'a> Mount<'a> {
             return None;
         }
         let mount = PathBuf::from(&self.point);
-        Some(Own {
-            directory: mount.join(below),
-            mount,
-        })
+        Some(Own { directory: mount.join(below), mount })
     }
 }
 
 /// Undoes mountinfo's octal escapes of blank, tab, newline and backslash.
 fn unescape(field: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .iter()
-    .fold(field.to_owned(), |text, (code, plain)| {
-        text.replace(code, plain)
-    })
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
 }
 
 #[cfg(test)]
@@ -145,10 +122,7 @@ mod tests {
     use super::*;
 
     fn own(mount: &str, directory: &str) -> Own {
-        Own {
-            mount: mount.into(),
-            directory: directory.into(),
-        }
+        Own { mount: mount.into(), directory: directory.into() }
     }
 
     #[test]
@@ -162,10 +136,7 @@ mod tests {
             found,
             Hierarchies {
                 v1: BTreeMap::new(),
-                v2: Some(own(
-                    "/sys/fs/cgroup",
-                    "/sys/fs/cgroup/system.slice/belljar.service"
-                )),
+                v2: Some(own("/sys/fs/cgroup", "/sys/fs/cgroup/system.slice/belljar.service")),
             }
         );
     }
@@ -184,10 +155,7 @@ mod tests {
             found,
             Hierarchies {
                 v1: BTreeMap::from([
-                    (
-                        Controller::Memory,
-                        own("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a/b")
-                    ),
+                    (Controller::Memory, own("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a/b")),
                     (Controller::Cpu, cpu.clone()),
                     (Controller::Cpuacct, cpu),
                 ]),
@@ -199,10 +167,7 @@ mod tests {
     #[test]
     fn a_mount_of_a_part_shows_that_part_only() {
         let line = "30 23 0:26 /docker/abc /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
-        assert_eq!(
-            find(line, "0::/docker/abc/child\n").v2,
-            Some(own("/sys/fs/cgroup", "/sys/fs/cgroup/child"))
-        );
+        assert_eq!(find(line, "0::/docker/abc/child\n").v2, Some(own("/sys/fs/cgroup", "/sys/fs/cgroup/child")));
         assert_eq!(find(line, "0::/elsewhere\n").v2, None);
         let namespaced = "30 23 0:26 / /sys/fs/cgroup ro - cgroup2 cgroup rw\n";
         assert_eq!(find(namespaced, "0::/../outside\n").v2, None);

@@ -34,28 +34,19 @@ impl CgroupTree {
     /// [`CgroupUnavailable`] when memory or processes cannot be limited here.
     pub fn detect() -> Result<Self, CgroupUnavailable> {
         let file = |path: &str| {
-            fs::read_to_string(path).map_err(|error| CgroupUnavailable {
-                reason: format!("{path}: {error}"),
-            })
+            fs::read_to_string(path).map_err(|error| CgroupUnavailable { reason: format!("{path}: {error}") })
         };
         let found = place::find(&file("/proc/self/mountinfo")?, &file("/proc/self/cgroup")?);
-        let process = process_name(std::process::id()).ok_or_else(|| CgroupUnavailable {
-            reason: "this process does not find itself in /proc".to_owned(),
-        })?;
+        let process = process_name(std::process::id())
+            .ok_or_else(|| CgroupUnavailable { reason: "this process does not find itself in /proc".to_owned() })?;
         static TREES: AtomicU32 = AtomicU32::new(0);
         let instance = format!("{process}.{}", TREES.fetch_add(1, Ordering::Relaxed));
         let mut reasons = Vec::new();
-        let mut tree = Self {
-            homes: BTreeMap::new(),
-            bare_v2: None,
-        };
+        let mut tree = Self { homes: BTreeMap::new(), bare_v2: None };
         for (controller, own) in &found.v1 {
             match own_directory(&own.directory, &instance) {
                 Ok(directory) => {
-                    let home = Home {
-                        version: Version::V1,
-                        directory,
-                    };
+                    let home = Home { version: Version::V1, directory };
                     tree.homes.insert(*controller, home);
                 }
                 Err(error) => reasons.push(error.to_string()),
@@ -76,10 +67,7 @@ impl CgroupTree {
             return;
         }
         for &controller in controllers {
-            self.homes.entry(controller).or_insert_with(|| Home {
-                version: Version::V2,
-                directory: directory.clone(),
-            });
+            self.homes.entry(controller).or_insert_with(|| Home { version: Version::V2, directory: directory.clone() });
         }
     }
 
@@ -92,14 +80,9 @@ impl CgroupTree {
         if missing.is_empty() {
             return Ok(self);
         }
-        let details = if reasons.is_empty() {
-            "no hierarchy with them is mounted".to_owned()
-        } else {
-            reasons.join("; ")
-        };
-        Err(CgroupUnavailable {
-            reason: format!("no control over {} ({details})", missing.join(" and ")),
-        })
+        let details =
+            if reasons.is_empty() { "no hierarchy with them is mounted".to_owned() } else { reasons.join("; ") };
+        Err(CgroupUnavailable { reason: format!("no control over {} ({details})", missing.join(" and ")) })
     }
 
     /// Whether processor time can be limited; where it cannot, [`Limits::cpus`] has no effect.
@@ -109,9 +92,7 @@ impl CgroupTree {
 
     /// The interface that limits memory.
     pub fn version(&self) -> Version {
-        self.homes
-            .get(&Controller::Memory)
-            .map_or(Version::V2, |home| home.version)
+        self.homes.get(&Controller::Memory).map_or(Version::V2, |home| home.version)
     }
 
     /// Makes one container's cgroup with its limits.
@@ -123,10 +104,7 @@ impl CgroupTree {
     }
 
     fn directories(&self) -> impl Iterator<Item = &Path> {
-        self.homes
-            .values()
-            .map(|home| home.directory.as_path())
-            .chain(self.bare_v2.as_deref())
+        self.homes.values().map(|home| home.directory.as_path()).chain(self.bare_v2.as_deref())
     }
 }
 
@@ -160,10 +138,9 @@ fn make_directory(path: &Path) -> Result<(), CgroupError> {
 fn sweep(family: &Path) {
     for name in children(family) {
         let pid = name.split('.').next().and_then(|pid| pid.parse().ok());
-        let alive = pid.and_then(process_name).is_some_and(|process| {
-            name.strip_prefix(&process)
-                .is_some_and(|rest| rest.starts_with('.'))
-        });
+        let alive = pid
+            .and_then(process_name)
+            .is_some_and(|process| name.strip_prefix(&process).is_some_and(|rest| rest.starts_with('.')));
         if alive {
             continue;
         }
@@ -195,15 +172,9 @@ fn process_name(pid: u32) -> Option<String> {
 }
 
 /// A place in the unified hierarchy, with the wanted controllers that work there.
-fn unified(
-    own: &Own,
-    instance: &str,
-    reasons: &mut Vec<String>,
-) -> Option<(PathBuf, Vec<Controller>)> {
+fn unified(own: &Own, instance: &str, reasons: &mut Vec<String>) -> Option<(PathBuf, Vec<Controller>)> {
     candidates(own).into_iter().find_map(|candidate| {
-        let made = candidate
-            .prepare()
-            .and_then(|base| delegated(&base, instance));
+        let made = candidate.prepare().and_then(|base| delegated(&base, instance));
         match made {
             Ok(found) => Some(found),
             Err(error) => {
@@ -219,11 +190,7 @@ fn delegated(base: &Path, instance: &str) -> Result<(PathBuf, Vec<Controller>), 
     let available = read(&base.join("cgroup.controllers"))?;
     let wanted: Vec<_> = Controller::ALL
         .into_iter()
-        .filter(|controller| {
-            available
-                .split_whitespace()
-                .any(|name| name == controller.name())
-        })
+        .filter(|controller| available.split_whitespace().any(|name| name == controller.name()))
         .collect();
     for &controller in &wanted {
         hand_down(base, controller)?;
@@ -240,10 +207,7 @@ fn delegated(base: &Path, instance: &str) -> Result<(PathBuf, Vec<Controller>), 
 
 fn hand_down(directory: &Path, controller: Controller) -> Result<(), CgroupError> {
     let file = directory.join("cgroup.subtree_control");
-    if read(&file)?
-        .split_whitespace()
-        .any(|name| name == controller.name())
-    {
+    if read(&file)?.split_whitespace().any(|name| name == controller.name()) {
         return Ok(());
     }
     write(&file, &format!("+{}", controller.name()))
@@ -261,11 +225,7 @@ enum Candidate {
 fn candidates(own: &Own) -> Vec<Candidate> {
     let mut found = Vec::new();
     if own.directory.ends_with(SERVER_LEAF) {
-        found.extend(
-            own.directory
-                .parent()
-                .map(|parent| Candidate::Free(parent.to_owned())),
-        );
+        found.extend(own.directory.parent().map(|parent| Candidate::Free(parent.to_owned())));
     } else if !is_root(&own.directory) {
         found.push(Candidate::Own(own.directory.clone()));
     }
@@ -326,44 +286,21 @@ mod tests {
     fn a_server_alone_moves_into_a_leaf_and_hands_controllers_down() {
         let place = tempfile::tempdir().expect("place");
         let me = std::process::id().to_string();
-        let service = fake(
-            place.path(),
-            "service",
-            &[
-                AVAILABLE,
-                CONTROL,
-                ("cgroup.type", "domain\n"),
-                ("cgroup.procs", &me),
-            ],
-        );
+        let service =
+            fake(place.path(), "service", &[AVAILABLE, CONTROL, ("cgroup.type", "domain\n"), ("cgroup.procs", &me)]);
         let leaf = fake(&service, SERVER_LEAF, &[("cgroup.procs", "")]);
         let family = fake(&service, FAMILY, &[CONTROL]);
         let name = "1.2.0".to_owned();
         let ours = fake(&family, &name, &[CONTROL]);
-        let own = Own {
-            mount: place.path().to_owned(),
-            directory: service.clone(),
-        };
-        assert_eq!(
-            candidates(&own),
-            [
-                Candidate::Own(service.clone()),
-                Candidate::Free(place.path().to_owned())
-            ]
-        );
+        let own = Own { mount: place.path().to_owned(), directory: service.clone() };
+        assert_eq!(candidates(&own), [Candidate::Own(service.clone()), Candidate::Free(place.path().to_owned())]);
         let mut reasons = Vec::new();
         assert_eq!(
             unified(&own, &name, &mut reasons),
-            Some((
-                ours.clone(),
-                vec![Controller::Memory, Controller::Pids, Controller::Cpu]
-            ))
+            Some((ours.clone(), vec![Controller::Memory, Controller::Pids, Controller::Cpu]))
         );
         assert_eq!(reasons, Vec::<String>::new());
-        assert_eq!(
-            fs::read_to_string(leaf.join("cgroup.procs")).expect("leaf"),
-            me
-        );
+        assert_eq!(fs::read_to_string(leaf.join("cgroup.procs")).expect("leaf"), me);
         // A plain file takes each write at its start; the last one wins, and all have the same length or less.
         for directory in [&service, &family, &ours] {
             let control = fs::read_to_string(directory.join(CONTROL.0)).expect("control");
@@ -377,10 +314,7 @@ mod tests {
         let files = [("cgroup.procs", "1\n2\n"), ("cgroup.type", "domain\n")];
         let session = fake(place.path(), "session", &files);
         fs::write(place.path().join("cgroup.type"), "domain\n").expect("type");
-        let own = Own {
-            mount: place.path().to_owned(),
-            directory: session.clone(),
-        };
+        let own = Own { mount: place.path().to_owned(), directory: session.clone() };
         let mut reasons = Vec::new();
         assert_eq!(unified(&own, "1.1", &mut reasons), None);
         assert_eq!(
@@ -396,14 +330,8 @@ mod tests {
 
     #[test]
     fn a_server_that_has_moved_stays_where_it_is() {
-        let own = Own {
-            mount: "/nonexistent".into(),
-            directory: Path::new("/nonexistent/service").join(SERVER_LEAF),
-        };
-        assert_eq!(
-            candidates(&own).first(),
-            Some(&Candidate::Free("/nonexistent/service".into()))
-        );
+        let own = Own { mount: "/nonexistent".into(), directory: Path::new("/nonexistent/service").join(SERVER_LEAF) };
+        assert_eq!(candidates(&own).first(), Some(&Candidate::Free("/nonexistent/service".into())));
     }
 
     #[test]
@@ -423,10 +351,7 @@ mod tests {
 
     #[test]
     fn without_memory_and_pids_there_is_no_tree() {
-        let tree = CgroupTree {
-            homes: BTreeMap::new(),
-            bare_v2: None,
-        };
+        let tree = CgroupTree { homes: BTreeMap::new(), bare_v2: None };
         assert_eq!(
             tree.require(&[]).expect_err("nothing is there").reason,
             "no control over memory and pids (no hierarchy with them is mounted)"

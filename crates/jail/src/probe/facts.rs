@@ -29,16 +29,8 @@ fn judge_kernel(release: &str) -> Finding {
             "Linux 6.6 brings extended attributes to tmpfs; before it, a directory of the image that is removed \
              in a container cannot be made again there",
         ),
-        Some(_) => Finding::refused(
-            name,
-            found,
-            "Linux 5.11 or newer is needed (overlay mounts in user namespaces)",
-        ),
-        None => Finding::warn(
-            name,
-            found,
-            "the version cannot be read from this; 5.11 is needed",
-        ),
+        Some(_) => Finding::refused(name, found, "Linux 5.11 or newer is needed (overlay mounts in user namespaces)"),
+        None => Finding::warn(name, found, "the version cannot be read from this; 5.11 is needed"),
     }
 }
 
@@ -47,20 +39,14 @@ pub(super) fn architecture() -> Finding {
     match std::env::consts::ARCH {
         "x86_64" => Finding::ok(name, "x86_64"),
         "aarch64" => Finding::warn(name, "aarch64", "should work, but is not tested"),
-        other => Finding::refused(
-            name,
-            other,
-            "x86-64 is needed: there is no seccomp policy for this",
-        ),
+        other => Finding::refused(name, other, "x86-64 is needed: there is no seccomp policy for this"),
     }
 }
 
 pub(super) fn privileges() -> Finding {
     let name = "privileges";
     match Identity::strongest(TRIAL_BASE) {
-        Identity::Mapped { .. } => {
-            Finding::ok(name, "root: each container's ids are nobody's on this host")
-        }
+        Identity::Mapped { .. } => Finding::ok(name, "root: each container's ids are nobody's on this host"),
         Identity::Caller { uid, .. } => Finding::warn(
             name,
             format!("user {uid}: a container's root is this user on the host"),
@@ -112,11 +98,7 @@ pub(super) fn cgroups(need: LimitsNeed) -> Vec<Finding> {
         Ok(tree) => tree,
         Err(error) => return vec![missing(need, name, error.reason, advice)],
     };
-    let limits = Limits {
-        memory_bytes_max: 64 << 20,
-        cpus: 1.0,
-        processes_max: 16,
-    };
+    let limits = Limits { memory_bytes_max: 64 << 20, cpus: 1.0, processes_max: 16 };
     let tried = tree
         .create("probe", &limits)
         .and_then(|cgroup| cgroup.stats().map(|_| cgroup))
@@ -154,7 +136,8 @@ fn missing(need: LimitsNeed, name: &'static str, found: String, advice: &str) ->
 /// Offers the kernel a file that is no erofs image: what it complains of tells how far it got.
 pub(super) fn erofs() -> Finding {
     let name = "erofs";
-    let slower = "images are unpacked into a directory instead: it works, takes more disk, and is not verified on each read";
+    let slower =
+        "images are unpacked into a directory instead: it works, takes more disk, and is not verified on each read";
     if !rustix::process::geteuid().is_root() {
         return Finding::warn(name, "only root can mount images", slower);
     }
@@ -164,11 +147,9 @@ pub(super) fn erofs() -> Finding {
     });
     match offered {
         Err(Errno::INVAL) => Finding::ok(name, "image files mount as they are"),
-        Err(Errno::NOTBLK) => Finding::warn(
-            name,
-            "image files need a loop device",
-            "Linux 6.12 mounts them straight from the file",
-        ),
+        Err(Errno::NOTBLK) => {
+            Finding::warn(name, "image files need a loop device", "Linux 6.12 mounts them straight from the file")
+        }
         Err(Errno::NODEV) => Finding::warn(name, "not in this kernel", slower),
         Err(errno) => Finding::warn(name, errno.to_string(), slower),
         Ok(()) => Finding::warn(name, "took a program for an image", slower),
@@ -204,10 +185,7 @@ mod tests {
 
     #[test]
     fn missing_limits_are_refused_unless_accepted() {
-        for (need, status) in [
-            (LimitsNeed::Required, Status::Refused),
-            (LimitsNeed::BestEffort, Status::Warn),
-        ] {
+        for (need, status) in [(LimitsNeed::Required, Status::Refused), (LimitsNeed::BestEffort, Status::Warn)] {
             let finding = missing(need, "cgroup_limits", "nothing".to_owned(), "something");
             assert_eq!(finding.status, status);
         }

@@ -32,28 +32,15 @@ pub struct Finding {
 
 impl Finding {
     fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Ok,
-            found: found.into(),
-            advice: None,
-        }
+        Self { name, status: Status::Ok, found: found.into(), advice: None }
     }
 
     fn warn(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self {
-            name,
-            status: Status::Warn,
-            found: found.into(),
-            advice: Some(advice.into()),
-        }
+        Self { name, status: Status::Warn, found: found.into(), advice: Some(advice.into()) }
     }
 
     fn refused(name: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self {
-            status: Status::Refused,
-            ..Self::warn(name, found, advice)
-        }
+        Self { status: Status::Refused, ..Self::warn(name, found, advice) }
     }
 }
 
@@ -71,12 +58,7 @@ pub enum LimitsNeed {
 ///
 /// Like [`crate::cgroup::CgroupTree::detect`], it may move this process into a leaf of its own v2 cgroup.
 pub fn probe(limits: LimitsNeed) -> Vec<Finding> {
-    let mut findings = vec![
-        facts::kernel(),
-        facts::architecture(),
-        facts::privileges(),
-        facts::openat2(),
-    ];
+    let mut findings = vec![facts::kernel(), facts::architecture(), facts::privileges(), facts::openat2()];
     findings.extend(trial::container());
     findings.push(facts::landlock());
     findings.extend(facts::cgroups(limits));

@@ -38,19 +38,14 @@ pub(super) fn container() -> Vec<Finding> {
     match start_and_end() {
         Ok(()) => {
             let mut findings = judge(None);
-            let took = format!(
-                "one was started and ended in {} ms",
-                begin.elapsed().as_millis()
-            );
+            let took = format!("one was started and ended in {} ms", begin.elapsed().as_millis());
             findings.push(Finding::ok("container", took));
             findings
         }
         Err(Trouble::Launch(error)) => judge(Some(&error)),
-        Err(Trouble::Preparation(what)) => vec![Finding::refused(
-            "container",
-            what,
-            "the trial needs a directory of its own in /tmp",
-        )],
+        Err(Trouble::Preparation(what)) => {
+            vec![Finding::refused("container", what, "the trial needs a directory of its own in /tmp")]
+        }
     }
 }
 
@@ -61,8 +56,8 @@ enum Trouble {
 
 fn start_and_end() -> Result<(), Trouble> {
     let identity = Identity::strongest(TRIAL_BASE);
-    let rootfs = Scratch::make(identity)
-        .map_err(|error| Trouble::Preparation(format!("a directory in /tmp: {error}")))?;
+    let rootfs =
+        Scratch::make(identity).map_err(|error| Trouble::Preparation(format!("a directory in /tmp: {error}")))?;
     let plan = JailPlan::for_container(&ContainerSpec {
         rootfs: rootfs.0.clone(),
         identity,
@@ -77,14 +72,10 @@ fn start_and_end() -> Result<(), Trouble> {
         landlock: LandlockNeed::IfAvailable,
     })
     .map_err(|error| Trouble::Preparation(error.to_string()))?;
-    let (ours, theirs) =
-        channel::pair().map_err(|errno| Trouble::Preparation(errno.to_string()))?;
+    let (ours, theirs) = channel::pair().map_err(|errno| Trouble::Preparation(errno.to_string()))?;
     let launcher = forked(theirs).map_err(|errno| Trouble::Preparation(errno.to_string()))?;
     let jailed = guide(&ours, launcher, &plan, Attachment::Unlimited).map_err(Trouble::Launch)?;
-    jailed
-        .kill()
-        .and_then(|()| jailed.wait())
-        .map_err(|error| Trouble::Preparation(error.to_string()))?;
+    jailed.kill().and_then(|()| jailed.wait()).map_err(|error| Trouble::Preparation(error.to_string()))?;
     Ok(())
 }
 
@@ -139,9 +130,7 @@ fn judge(error: Option<&LaunchError>) -> Vec<Finding> {
         .iter()
         .enumerate()
         .map(|(index, &(name, _))| match failed {
-            Some((stage, error)) if index == stage => {
-                Finding::refused(name, error.to_string(), advice(error))
-            }
+            Some((stage, error)) if index == stage => Finding::refused(name, error.to_string(), advice(error)),
             Some((stage, _)) if index > stage => {
                 let earlier = STAGES.get(stage).map_or("", |&(name, _)| name);
                 Finding::warn(name, "not tried", format!("see {earlier}"))
@@ -165,10 +154,7 @@ fn stage_of(error: &LaunchError) -> usize {
     };
     let order = || crate::step::all();
     let place = |wanted| order().position(|step| step == wanted);
-    STAGES
-        .iter()
-        .rposition(|&(_, first)| place(first) <= place(failed))
-        .unwrap_or(0)
+    STAGES.iter().rposition(|&(_, first)| place(first) <= place(failed)).unwrap_or(0)
 }
 
 fn advice(error: &LaunchError) -> String {
@@ -224,10 +210,7 @@ mod tests {
 
     fn statuses(step: Step, errno: i32) -> Vec<(&'static str, Status)> {
         let error = LaunchError::Setup(SetupError { step, errno });
-        judge(Some(&error))
-            .into_iter()
-            .map(|finding| (finding.name, finding.status))
-            .collect()
+        judge(Some(&error)).into_iter().map(|finding| (finding.name, finding.status)).collect()
     }
 
     #[test]
@@ -247,8 +230,7 @@ mod tests {
         );
         let refused = |step| {
             let all = statuses(step, libc::EPERM);
-            all.into_iter()
-                .find(|(_, status)| *status == Status::Refused)
+            all.into_iter().find(|(_, status)| *status == Status::Refused)
         };
         for (step, stage) in [
             (Step::ReadPlan, "user_namespaces"),
@@ -268,10 +250,7 @@ mod tests {
 
     #[test]
     fn a_masked_proc_is_recognised() {
-        let error = LaunchError::Setup(SetupError {
-            step: Step::Proc,
-            errno: libc::EPERM,
-        });
+        let error = LaunchError::Setup(SetupError { step: Step::Proc, errno: libc::EPERM });
         assert!(advice(&error).starts_with("/proc is partly masked here"));
     }
 }

@@ -3,9 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-use belljar_jail::{
-    Attachment, ContainerSpec, Identity, JailPlan, LaunchError, SetupError, Step, launch,
-};
+use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LaunchError, SetupError, Step, launch};
 use serde_json::{Value, json};
 
 use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
@@ -38,55 +36,15 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
     let spec = spec(rootfs.path().to_owned());
     let many: Vec<u64> = vec![0x0006_0000_7fff_0000; 5000];
     let cases = [
-        (
-            "rootfs",
-            json!(rootfs.path().join("missing")),
-            Step::WritableLayer,
-            libc::ENOENT,
-        ),
-        (
-            "devices",
-            json!(["no-such-device"]),
-            Step::HoldDevices,
-            libc::ENOENT,
-        ),
+        ("rootfs", json!(rootfs.path().join("missing")), Step::WritableLayer, libc::ENOENT),
+        ("devices", json!(["no-such-device"]), Step::HoldDevices, libc::ENOENT),
         ("devices", json!(["shm"]), Step::HoldDevices, libc::ENODEV),
-        (
-            "proc_masks",
-            json!(["version/below"]),
-            Step::MaskProc,
-            libc::ENOTDIR,
-        ),
-        (
-            "directories",
-            json!([{ "path": "/dev/null/below", "mode": 0o755 }]),
-            Step::Directories,
-            libc::ENOTDIR,
-        ),
-        (
-            "directories",
-            json!([{ "path": "/proc/below", "mode": 0o755 }]),
-            Step::Directories,
-            libc::ENOENT,
-        ),
-        (
-            "symlinks",
-            json!([{ "path": "/work", "target": "/elsewhere" }]),
-            Step::Symlinks,
-            libc::EINVAL,
-        ),
-        (
-            "hostname",
-            json!("x".repeat(65)),
-            Step::Hostname,
-            libc::EINVAL,
-        ),
-        (
-            "working_directory",
-            json!("/nowhere"),
-            Step::WorkingDirectory,
-            libc::ENOENT,
-        ),
+        ("proc_masks", json!(["version/below"]), Step::MaskProc, libc::ENOTDIR),
+        ("directories", json!([{ "path": "/dev/null/below", "mode": 0o755 }]), Step::Directories, libc::ENOTDIR),
+        ("directories", json!([{ "path": "/proc/below", "mode": 0o755 }]), Step::Directories, libc::ENOENT),
+        ("symlinks", json!([{ "path": "/work", "target": "/elsewhere" }]), Step::Symlinks, libc::EINVAL),
+        ("hostname", json!("x".repeat(65)), Step::Hostname, libc::EINVAL),
+        ("working_directory", json!("/nowhere"), Step::WorkingDirectory, libc::ENOENT),
         (
             "landlock",
             json!({ "need": "required", "grants": [{ "path": "/nowhere", "rights": ["read_file"] }] }),
@@ -95,12 +53,7 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
         ),
         ("seccomp", json!([]), Step::Seccomp, libc::EINVAL),
         ("seccomp", json!([[]]), Step::Seccomp, libc::EINVAL),
-        (
-            "seccomp",
-            json!([[0xffff_0000_0000_0000_u64]]),
-            Step::Seccomp,
-            libc::EINVAL,
-        ),
+        ("seccomp", json!([[0xffff_0000_0000_0000_u64]]), Step::Seccomp, libc::EINVAL),
         ("seccomp", json!([many]), Step::Seccomp, libc::EINVAL),
     ];
     for (field, value, step, errno) in cases {
@@ -118,10 +71,7 @@ fn a_link_in_the_image_is_not_followed() {
     let outside = tempfile::tempdir().expect("outside");
     std::os::unix::fs::symlink(outside.path(), rootfs.path().join("files")).expect("link");
     let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
-    let expected = SetupError {
-        step: Step::Directories,
-        errno: libc::ELOOP,
-    };
+    let expected = SetupError { step: Step::Directories, errno: libc::ELOOP };
     assert_eq!(failure(&plan, "files"), expected);
     for name in ["proc", "dev"] {
         let rootfs = empty_rootfs();
@@ -145,10 +95,7 @@ fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
     let rootfs = empty_rootfs();
     let mut plan = spec(rootfs.path().to_owned());
     // One may map oneself, or as root a range; never somebody else as an ordinary user, nor an id that does not exist.
-    plan.identity = Identity::Caller {
-        uid: u32::MAX,
-        gid: 0,
-    };
+    plan.identity = Identity::Caller { uid: u32::MAX, gid: 0 };
     let plan = JailPlan::for_container(&plan).expect("plan");
     match Inside::start(&plan, Attachment::Unlimited) {
         Err(LaunchError::IdMap { file, .. }) => assert_eq!(file, "uid_map"),

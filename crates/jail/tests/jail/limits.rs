@@ -9,11 +9,7 @@ use crate::harness::words::{Answer, Ask};
 use crate::harness::{Inside, empty_rootfs, spec, start_empty};
 use crate::skip;
 
-const LIMITS: Limits = Limits {
-    memory_bytes_max: 64 << 20,
-    cpus: 0.5,
-    processes_max: 8,
-};
+const LIMITS: Limits = Limits { memory_bytes_max: 64 << 20, cpus: 0.5, processes_max: 8 };
 
 fn start(tree: &CgroupTree, name: &str) -> (belljar_jail::cgroup::Cgroup, Inside) {
     let rootfs = empty_rootfs();
@@ -37,11 +33,7 @@ fn processes_are_limited_and_counted() {
     let tree = tree!();
     let (cgroup, inside) = start(&tree, "processes");
     assert_eq!(cgroup.stats().expect("stats").processes, 1);
-    assert_eq!(
-        inside.ask(&Ask::ForkUntilRefused { most: 100 }),
-        Answer::Value(7),
-        "eight with process 1"
-    );
+    assert_eq!(inside.ask(&Ask::ForkUntilRefused { most: 100 }), Answer::Value(7), "eight with process 1");
     assert_eq!(cgroup.stats().expect("stats").processes, 8);
     inside.jailed.kill().expect("kill");
     assert_eq!(inside.end().signal(), Some(libc::SIGKILL));
@@ -53,20 +45,10 @@ fn processes_are_limited_and_counted() {
 fn memory_is_limited_and_the_death_is_counted() {
     let tree = tree!();
     let (cgroup, inside) = start(&tree, "memory");
-    assert_eq!(
-        inside.ask(&Ask::TouchMemory { bytes: 256 << 20 }),
-        Answer::Signalled(libc::SIGKILL)
-    );
-    let Stats {
-        oom_kills,
-        memory_peak_bytes,
-        ..
-    } = cgroup.stats().expect("stats");
+    assert_eq!(inside.ask(&Ask::TouchMemory { bytes: 256 << 20 }), Answer::Signalled(libc::SIGKILL));
+    let Stats { oom_kills, memory_peak_bytes, .. } = cgroup.stats().expect("stats");
     assert_eq!(oom_kills, 1);
-    assert!(
-        (32 << 20..=64 << 20).contains(&memory_peak_bytes),
-        "{memory_peak_bytes}"
-    );
+    assert!((32 << 20..=64 << 20).contains(&memory_peak_bytes), "{memory_peak_bytes}");
     assert!(inside.end().success(), "process 1 outlives its child");
     cgroup.remove().expect("remove");
 }
@@ -76,10 +58,7 @@ fn files_count_as_memory() {
     let tree = tree!();
     let (cgroup, inside) = start(&tree, "files");
     let path = "/work/large".to_owned();
-    let written = inside.ask_fallibly(&Ask::Write {
-        path,
-        bytes: 63 << 20,
-    });
+    let written = inside.ask_fallibly(&Ask::Write { path, bytes: 63 << 20 });
     // Process 1 itself wrote: it is what the kernel kills.
     assert_eq!(written, None);
     assert_eq!(inside.end().signal(), Some(libc::SIGKILL));
@@ -110,15 +89,9 @@ fn the_quota_holds_until_it_is_lifted() {
 fn killing_the_cgroup_ends_the_container() {
     let tree = tree!();
     let (cgroup, inside) = start(&tree, "kill");
-    assert_eq!(
-        inside.ask(&Ask::ForkUntilRefused { most: 100 }),
-        Answer::Value(7)
-    );
+    assert_eq!(inside.ask(&Ask::ForkUntilRefused { most: 100 }), Answer::Value(7));
     cgroup.kill().expect("kill");
-    assert_eq!(
-        inside.jailed.wait().expect("wait").signal(),
-        Some(libc::SIGKILL)
-    );
+    assert_eq!(inside.jailed.wait().expect("wait").signal(), Some(libc::SIGKILL));
     cgroup.remove().expect("remove");
 }
 
@@ -135,10 +108,7 @@ fn a_cgroup_is_gone_when_dropped_and_its_name_is_free_again() {
 #[test]
 fn a_container_ends_with_its_control_socket() {
     let (_rootfs, inside) = start_empty();
-    assert_eq!(
-        inside.ask(&Ask::ForkUntilRefused { most: 5 }),
-        Answer::Value(5)
-    );
+    assert_eq!(inside.ask(&Ask::ForkUntilRefused { most: 5 }), Answer::Value(5));
     assert!(inside.end().success());
 }
 
@@ -163,9 +133,7 @@ fn waiting_twice_answers_the_same() {
 
 #[test]
 fn many_start_at_once_and_none_is_left() {
-    let started: Vec<_> = (0..16)
-        .map(|_| std::thread::spawn(|| start_empty().1.end().success()))
-        .collect();
+    let started: Vec<_> = (0..16).map(|_| std::thread::spawn(|| start_empty().1.end().success())).collect();
     for thread in started {
         assert!(thread.join().expect("thread"));
     }

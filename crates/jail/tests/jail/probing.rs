@@ -9,10 +9,7 @@ fn the_probe_agrees_with_what_the_other_tests_do_here() {
     for finding in &findings {
         println!("{finding:?}");
     }
-    let refused: Vec<_> = findings
-        .iter()
-        .filter(|finding| finding.status == Status::Refused)
-        .collect();
+    let refused: Vec<_> = findings.iter().filter(|finding| finding.status == Status::Refused).collect();
     assert_eq!(refused, Vec::<&belljar_jail::probe::Finding>::new());
     let names: Vec<_> = findings.iter().map(|finding| finding.name).collect();
     let limits = CgroupTree::detect().is_ok();
@@ -37,25 +34,14 @@ fn the_probe_agrees_with_what_the_other_tests_do_here() {
     expected.extend(["erofs", "kvm"]);
     assert_eq!(names, expected);
     for finding in findings {
-        assert_eq!(
-            finding.status == Status::Ok,
-            finding.advice.is_none(),
-            "{}",
-            finding.name
-        );
+        assert_eq!(finding.status == Status::Ok, finding.advice.is_none(), "{}", finding.name);
     }
 }
 
 #[test]
 fn missing_limits_are_refused_where_they_are_required() {
-    let expected = if CgroupTree::detect().is_ok() {
-        Status::Ok
-    } else {
-        Status::Refused
-    };
-    let found = probe(LimitsNeed::Required)
-        .into_iter()
-        .find(|finding| finding.name == "cgroup_limits")
-        .expect("cgroup_limits");
+    let expected = if CgroupTree::detect().is_ok() { Status::Ok } else { Status::Refused };
+    let found =
+        probe(LimitsNeed::Required).into_iter().find(|finding| finding.name == "cgroup_limits").expect("cgroup_limits");
     assert_eq!(found.status, expected);
 }

@@ -12,32 +12,12 @@ use crate::skip;
 
 /// Program to look for, command line, what it prints.
 const CASES: &[(&str, &[&str], &str)] = &[
+    ("/bin/bash", &["bash", "-c", "x=$(echo $((6*7)) | tr 2 3); echo $x; wait"], "43\n"),
+    ("/bin/bash", &["bash", "-c", "mkfifo /belljar-work/p; (echo hi > /belljar-work/p) & cat /belljar-work/p"], "hi\n"),
+    ("/bin/bash", &["bash", "-c", "sleep 5 & kill -9 %1; wait %1; echo $?"], "137\n"),
     (
         "/bin/bash",
-        &["bash", "-c", "x=$(echo $((6*7)) | tr 2 3); echo $x; wait"],
-        "43\n",
-    ),
-    (
-        "/bin/bash",
-        &[
-            "bash",
-            "-c",
-            "mkfifo /belljar-work/p; (echo hi > /belljar-work/p) & cat /belljar-work/p",
-        ],
-        "hi\n",
-    ),
-    (
-        "/bin/bash",
-        &["bash", "-c", "sleep 5 & kill -9 %1; wait %1; echo $?"],
-        "137\n",
-    ),
-    (
-        "/bin/bash",
-        &[
-            "bash",
-            "-c",
-            "ulimit -c; umask; id -u; hostname; nproc > /dev/null; echo ok > /dev/stderr",
-        ],
+        &["bash", "-c", "ulimit -c; umask; id -u; hostname; nproc > /dev/null; echo ok > /dev/stderr"],
         "0\n0022\n0\ncontainer\n",
     ),
     (
@@ -49,25 +29,9 @@ const CASES: &[(&str, &[&str], &str)] = &[
         ],
         "data\ndata\nc d e p ",
     ),
-    (
-        "/usr/bin/python3",
-        &["/usr/bin/python3", "-c", PYTHON],
-        PYTHON_PRINTS,
-    ),
-    (
-        "/usr/bin/node",
-        &["/usr/bin/node", "-e", NODE],
-        "worker 42\nchild\nfile\n",
-    ),
-    (
-        "/usr/bin/perl",
-        &[
-            "perl",
-            "-e",
-            "my $p = fork; if (!$p) { exit 3 } wait; print $? >> 8, \"\\n\"",
-        ],
-        "3\n",
-    ),
+    ("/usr/bin/python3", &["/usr/bin/python3", "-c", PYTHON], PYTHON_PRINTS),
+    ("/usr/bin/node", &["/usr/bin/node", "-e", NODE], "worker 42\nchild\nfile\n"),
+    ("/usr/bin/perl", &["perl", "-e", "my $p = fork; if (!$p) { exit 3 } wait; print $? >> 8, \"\\n\""], "3\n"),
     (
         "/usr/bin/sqlite3",
         &[
@@ -137,25 +101,16 @@ fn programs_work() {
     let place = tempfile::tempdir().expect("place");
     // On a thread of its own, whose mounts the rest of the process does not see.
     let path = place.path().to_owned();
-    let wrong = std::thread::spawn(move || run_all(&path))
-        .join()
-        .expect("thread");
+    let wrong = std::thread::spawn(move || run_all(&path)).join().expect("thread");
     assert_eq!(wrong, Vec::<String>::new());
 }
 
 fn run_all(image: &Path) -> Vec<String> {
     // SAFETY: takes no descriptor table apart, only this thread's mounts and working directory.
     unsafe { unshare_unsafe(UnshareFlags::NEWNS) }.expect("mount namespace");
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .expect("private");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private");
     mount_bind("/", image).expect("bind");
-    let directory = |path: &str| Directory {
-        path: path.into(),
-        mode: 0o755,
-    };
+    let directory = |path: &str| Directory { path: path.into(), mode: 0o755 };
     let mut spec = spec(image.to_owned());
     // Other directories exist here already, and belong to ids that the container does not have.
     spec.directories = vec![directory("/belljar-work"), directory("/belljar-home")];
@@ -170,11 +125,7 @@ fn run_all(image: &Path) -> Vec<String> {
             continue;
         }
         match inside.run(argv) {
-            Answer::Ran {
-                code: Some(0),
-                stdout,
-                ..
-            } if stdout == *expected => {}
+            Answer::Ran { code: Some(0), stdout, .. } if stdout == *expected => {}
             other => wrong.push(format!("{argv:?}: {other:?}")),
         }
     }

@@ -18,178 +18,53 @@ fn cases() -> Vec<Case> {
     let flag = |flag: i32| vec![N(i64::from(flag) | i64::from(libc::SIGCHLD))];
     let family = |family: i32| vec![N(i64::from(family)), N(i64::from(libc::SOCK_DGRAM)), N(0)];
     let mut cases: Vec<Case> = vec![
-        (
-            "unshare",
-            libc::SYS_unshare,
-            vec![N(i64::from(libc::CLONE_NEWUSER))],
-            libc::EPERM,
-        ),
+        ("unshare", libc::SYS_unshare, vec![N(i64::from(libc::CLONE_NEWUSER))], libc::EPERM),
         ("setns", libc::SYS_setns, vec![N(0), N(0)], libc::EPERM),
         ("clone3", libc::SYS_clone3, vec![N(0), N(0)], libc::ENOSYS),
         ("chroot", libc::SYS_chroot, vec![text("/tmp")], libc::EPERM),
-        (
-            "pivot_root",
-            libc::SYS_pivot_root,
-            vec![text("."), text(".")],
-            libc::EPERM,
-        ),
-        (
-            "umount2",
-            libc::SYS_umount2,
-            vec![text("/proc/keys"), N(2)],
-            libc::EPERM,
-        ),
-        (
-            "mount proc",
-            libc::SYS_mount,
-            vec![text("proc"), text("/tmp"), text("proc"), N(0), N(0)],
-            libc::EPERM,
-        ),
+        ("pivot_root", libc::SYS_pivot_root, vec![text("."), text(".")], libc::EPERM),
+        ("umount2", libc::SYS_umount2, vec![text("/proc/keys"), N(2)], libc::EPERM),
+        ("mount proc", libc::SYS_mount, vec![text("proc"), text("/tmp"), text("proc"), N(0), N(0)], libc::EPERM),
         (
             "remount /proc writable",
             libc::SYS_mount,
             vec![text(""), text("/proc"), text(""), N(0x1020), N(0)],
             libc::EPERM,
         ),
-        (
-            "open_tree",
-            libc::SYS_open_tree,
-            vec![N(-100), text("/"), N(1)],
-            libc::EPERM,
-        ),
-        (
-            "fsopen",
-            libc::SYS_fsopen,
-            vec![text("proc"), N(0)],
-            libc::EPERM,
-        ),
-        (
-            "mount_setattr",
-            libc::SYS_mount_setattr,
-            vec![N(-100), text("/proc")],
-            libc::EPERM,
-        ),
-        (
-            "move_mount",
-            libc::SYS_move_mount,
-            vec![N(-100), text("/proc"), N(-100), text("/tmp")],
-            libc::EPERM,
-        ),
-        (
-            "open_by_handle_at",
-            libc::SYS_open_by_handle_at,
-            vec![N(-100), N(0), N(0)],
-            libc::EPERM,
-        ),
+        ("open_tree", libc::SYS_open_tree, vec![N(-100), text("/"), N(1)], libc::EPERM),
+        ("fsopen", libc::SYS_fsopen, vec![text("proc"), N(0)], libc::EPERM),
+        ("mount_setattr", libc::SYS_mount_setattr, vec![N(-100), text("/proc")], libc::EPERM),
+        ("move_mount", libc::SYS_move_mount, vec![N(-100), text("/proc"), N(-100), text("/tmp")], libc::EPERM),
+        ("open_by_handle_at", libc::SYS_open_by_handle_at, vec![N(-100), N(0), N(0)], libc::EPERM),
         ("ptrace", libc::SYS_ptrace, vec![N(0)], libc::EPERM),
-        (
-            "process_vm_readv",
-            libc::SYS_process_vm_readv,
-            vec![N(1)],
-            libc::EPERM,
-        ),
-        (
-            "process_vm_writev",
-            libc::SYS_process_vm_writev,
-            vec![N(1)],
-            libc::EPERM,
-        ),
-        (
-            "pidfd_getfd",
-            libc::SYS_pidfd_getfd,
-            vec![N(3), N(0), N(0)],
-            libc::EPERM,
-        ),
+        ("process_vm_readv", libc::SYS_process_vm_readv, vec![N(1)], libc::EPERM),
+        ("process_vm_writev", libc::SYS_process_vm_writev, vec![N(1)], libc::EPERM),
+        ("pidfd_getfd", libc::SYS_pidfd_getfd, vec![N(3), N(0), N(0)], libc::EPERM),
         ("keyctl", libc::SYS_keyctl, none(), libc::EPERM),
-        (
-            "add_key",
-            libc::SYS_add_key,
-            vec![text("user"), text("a")],
-            libc::EPERM,
-        ),
-        (
-            "request_key",
-            libc::SYS_request_key,
-            vec![text("user"), text("a")],
-            libc::EPERM,
-        ),
+        ("add_key", libc::SYS_add_key, vec![text("user"), text("a")], libc::EPERM),
+        ("request_key", libc::SYS_request_key, vec![text("user"), text("a")], libc::EPERM),
         ("bpf", libc::SYS_bpf, none(), libc::EPERM),
-        (
-            "perf_event_open",
-            libc::SYS_perf_event_open,
-            none(),
-            libc::EPERM,
-        ),
+        ("perf_event_open", libc::SYS_perf_event_open, none(), libc::EPERM),
         ("userfaultfd", libc::SYS_userfaultfd, none(), libc::EPERM),
-        (
-            "fanotify_init",
-            libc::SYS_fanotify_init,
-            none(),
-            libc::EPERM,
-        ),
-        (
-            "io_uring_setup",
-            libc::SYS_io_uring_setup,
-            vec![N(1), N(0)],
-            libc::ENOSYS,
-        ),
+        ("fanotify_init", libc::SYS_fanotify_init, none(), libc::EPERM),
+        ("io_uring_setup", libc::SYS_io_uring_setup, vec![N(1), N(0)], libc::ENOSYS),
         ("splice", libc::SYS_splice, none(), libc::ENOSYS),
         ("vmsplice", libc::SYS_vmsplice, none(), libc::ENOSYS),
         ("init_module", libc::SYS_init_module, none(), libc::EPERM),
         ("finit_module", libc::SYS_finit_module, none(), libc::EPERM),
         ("kexec_load", libc::SYS_kexec_load, none(), libc::EPERM),
         ("reboot", libc::SYS_reboot, none(), libc::EPERM),
-        (
-            "sethostname",
-            libc::SYS_sethostname,
-            vec![text("x"), N(1)],
-            libc::EPERM,
-        ),
-        (
-            "clock_settime",
-            libc::SYS_clock_settime,
-            none(),
-            libc::EPERM,
-        ),
+        ("sethostname", libc::SYS_sethostname, vec![text("x"), N(1)], libc::EPERM),
+        ("clock_settime", libc::SYS_clock_settime, none(), libc::EPERM),
         ("syslog", libc::SYS_syslog, vec![N(10)], libc::EPERM),
-        (
-            "swapon",
-            libc::SYS_swapon,
-            vec![text("/tmp"), N(0)],
-            libc::EPERM,
-        ),
+        ("swapon", libc::SYS_swapon, vec![text("/tmp"), N(0)], libc::EPERM),
         ("acct", libc::SYS_acct, vec![text("/tmp/a")], libc::EPERM),
         ("a number nobody has", 9_999, none(), libc::ENOSYS),
-        (
-            "ioctl TIOCSTI",
-            libc::SYS_ioctl,
-            vec![N(0), N(0x5412), text("x")],
-            libc::EPERM,
-        ),
-        (
-            "ioctl TIOCLINUX",
-            libc::SYS_ioctl,
-            vec![N(0), N(0x541c), text("x")],
-            libc::EPERM,
-        ),
-        (
-            "ioctl TIOCSTI with high bits",
-            libc::SYS_ioctl,
-            vec![N(0), N(0x1_0000_5412), text("x")],
-            libc::EPERM,
-        ),
-        (
-            "personality READ_IMPLIES_EXEC",
-            libc::SYS_personality,
-            vec![N(0x0040_0000)],
-            libc::EPERM,
-        ),
-        (
-            "personality ADDR_NO_RANDOMIZE",
-            libc::SYS_personality,
-            vec![N(0x0004_0000)],
-            libc::EPERM,
-        ),
+        ("ioctl TIOCSTI", libc::SYS_ioctl, vec![N(0), N(0x5412), text("x")], libc::EPERM),
+        ("ioctl TIOCLINUX", libc::SYS_ioctl, vec![N(0), N(0x541c), text("x")], libc::EPERM),
+        ("ioctl TIOCSTI with high bits", libc::SYS_ioctl, vec![N(0), N(0x1_0000_5412), text("x")], libc::EPERM),
+        ("personality READ_IMPLIES_EXEC", libc::SYS_personality, vec![N(0x0040_0000)], libc::EPERM),
+        ("personality ADDR_NO_RANDOMIZE", libc::SYS_personality, vec![N(0x0004_0000)], libc::EPERM),
         (
             "mknod of a block device, by Landlock",
             libc::SYS_mknodat,
@@ -226,30 +101,10 @@ fn cases() -> Vec<Case> {
             vec![N(-100), text("/proc/self/uid_map"), N(1)],
             libc::EACCES,
         ),
-        (
-            "a new name in /dev",
-            libc::SYS_openat,
-            vec![N(-100), text("/dev/x"), N(0o101), N(0o600)],
-            libc::EROFS,
-        ),
-        (
-            "up and out",
-            libc::SYS_openat,
-            vec![N(-100), text("/../../../etc/passwd"), N(0)],
-            libc::ENOENT,
-        ),
-        (
-            "setuid of an unmapped id",
-            libc::SYS_setuid,
-            vec![N(65_536)],
-            libc::EINVAL,
-        ),
-        (
-            "kill of process 2^21",
-            libc::SYS_kill,
-            vec![N(2_097_152), N(9)],
-            libc::ESRCH,
-        ),
+        ("a new name in /dev", libc::SYS_openat, vec![N(-100), text("/dev/x"), N(0o101), N(0o600)], libc::EROFS),
+        ("up and out", libc::SYS_openat, vec![N(-100), text("/../../../etc/passwd"), N(0)], libc::ENOENT),
+        ("setuid of an unmapped id", libc::SYS_setuid, vec![N(65_536)], libc::EINVAL),
+        ("kill of process 2^21", libc::SYS_kill, vec![N(2_097_152), N(9)], libc::ESRCH),
     ];
     for (name, value) in [
         ("CLONE_NEWUSER", libc::CLONE_NEWUSER),
@@ -284,25 +139,10 @@ fn cases_of_this_architecture() -> Vec<Case> {
     const X32: i64 = 0x4000_0000;
     vec![
         ("iopl", libc::SYS_iopl, vec![N(3)], libc::EPERM),
-        (
-            "ioperm",
-            libc::SYS_ioperm,
-            vec![N(0), N(1), N(1)],
-            libc::EPERM,
-        ),
+        ("ioperm", libc::SYS_ioperm, vec![N(0), N(1), N(1)], libc::EPERM),
         ("modify_ldt", libc::SYS_modify_ldt, vec![N(0)], libc::EPERM),
-        (
-            "x32 getpid",
-            X32 | libc::SYS_getpid,
-            Vec::new(),
-            libc::ENOSYS,
-        ),
-        (
-            "x32 unshare",
-            X32 | libc::SYS_unshare,
-            vec![N(0)],
-            libc::ENOSYS,
-        ),
+        ("x32 getpid", X32 | libc::SYS_getpid, Vec::new(), libc::ENOSYS),
+        ("x32 unshare", X32 | libc::SYS_unshare, vec![N(0)], libc::ENOSYS),
     ]
 }
 
@@ -330,28 +170,12 @@ fn allowed_all_the_same() {
     let (_rootfs, inside) = start_empty();
     for (name, number, arguments) in [
         ("socket AF_UNIX", libc::SYS_socket, vec![N(1), N(1), N(0)]),
-        (
-            "mknod of a FIFO",
-            libc::SYS_mknodat,
-            vec![N(-100), text("/tmp/fifo"), N(0o010_600), N(0)],
-        ),
+        ("mknod of a FIFO", libc::SYS_mknodat, vec![N(-100), text("/tmp/fifo"), N(0o010_600), N(0)]),
         ("getpid", libc::SYS_getpid, vec![]),
-        (
-            "personality query",
-            libc::SYS_personality,
-            vec![N(0xffff_ffff)],
-        ),
+        ("personality query", libc::SYS_personality, vec![N(0xffff_ffff)]),
         ("sync, without effect", libc::SYS_sync, vec![]),
-        (
-            "open /dev/stdout's target",
-            libc::SYS_openat,
-            vec![N(-100), text("/dev/stdout"), N(1)],
-        ),
-        (
-            "shared memory",
-            libc::SYS_openat,
-            vec![N(-100), text("/dev/shm/s"), N(0o102), N(0o600)],
-        ),
+        ("open /dev/stdout's target", libc::SYS_openat, vec![N(-100), text("/dev/stdout"), N(1)]),
+        ("shared memory", libc::SYS_openat, vec![N(-100), text("/dev/shm/s"), N(0o102), N(0o600)]),
     ] {
         let answer = inside.call(number, &arguments);
         assert!(matches!(answer, Answer::Value(_)), "{name}: {answer:?}");
@@ -365,10 +189,6 @@ fn allowed_all_the_same() {
 fn the_i386_gate_is_deadly() {
     use crate::harness::words::Ask;
     let (_rootfs, inside) = start_empty();
-    assert_eq!(
-        inside.ask(&Ask::I386),
-        Answer::Signalled(libc::SIGSYS),
-        "a child that calls getpid through int 0x80"
-    );
+    assert_eq!(inside.ask(&Ask::I386), Answer::Signalled(libc::SIGSYS), "a child that calls getpid through int 0x80");
     assert!(inside.end().success());
 }

@@ -13,11 +13,7 @@ fn names(list: &[&str]) -> Answer {
 fn status(inside: &Inside, key: &str) -> String {
     let text = inside.text("/proc/self/status");
     let mut values = text.lines().filter_map(|line| line.strip_prefix(key));
-    values
-        .next()
-        .expect(key)
-        .trim_matches([':', '\t', ' '])
-        .to_owned()
+    values.next().expect(key).trim_matches([':', '\t', ' ']).to_owned()
 }
 
 #[test]
@@ -46,10 +42,7 @@ fn process_one_has_nothing_to_lose() {
     }
     // prctl(PR_GET_DUMPABLE), prctl(PR_GET_SECUREBITS): all but KEEP_CAPS, and locked.
     for (option, value) in [(3, 0), (27, 0b1110_1111)] {
-        assert_eq!(
-            inside.call(libc::SYS_prctl, &[Argument::Number(option)]),
-            Answer::Value(value)
-        );
+        assert_eq!(inside.call(libc::SYS_prctl, &[Argument::Number(option)]), Answer::Value(value));
     }
     assert!(inside.end().success());
 }
@@ -58,26 +51,18 @@ fn process_one_has_nothing_to_lose() {
 fn only_the_two_sockets_and_the_null_streams_are_open() {
     let (_rootfs, inside) = start_empty();
     // The fifth is the listing's own; the set-up channel and the control socket are the other two.
-    assert_eq!(
-        inside.list("/proc/self/fd"),
-        names(&["0", "1", "2", "3", "4"])
-    );
+    assert_eq!(inside.list("/proc/self/fd"), names(&["0", "1", "2", "3", "4"]));
     assert!(inside.end().success());
 }
 
 #[test]
 fn the_file_tree_is_the_plans() {
     let (_rootfs, inside) = start_empty();
-    assert_eq!(
-        inside.list("/"),
-        names(&["dev", "files", "mnt", "proc", "root", "tmp", "work"])
-    );
+    assert_eq!(inside.list("/"), names(&["dev", "files", "mnt", "proc", "root", "tmp", "work"]));
     assert_eq!(inside.list("/files"), names(&["input", "output"]));
     assert_eq!(
         inside.list("/dev"),
-        names(&[
-            "fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"
-        ])
+        names(&["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"])
     );
     assert_eq!(inside.list("/mnt/user-data"), names(&[]));
     assert_eq!(inside.list("/proc/bus"), names(&[]));
@@ -91,14 +76,7 @@ fn the_file_tree_is_the_plans() {
     };
     assert_eq!(inside.read("/proc/self/environ"), environ);
     assert_eq!(inside.text("/proc/self/cmdline"), "belljar-guest\0");
-    assert_eq!(
-        inside
-            .text("/proc/self/cgroup")
-            .lines()
-            .filter(|line| !line.ends_with(":/"))
-            .count(),
-        0
-    );
+    assert_eq!(inside.text("/proc/self/cgroup").lines().filter(|line| !line.ends_with(":/")).count(), 0);
     assert!(inside.end().success());
 }
 
@@ -120,19 +98,10 @@ fn the_mount_table_names_nothing_of_the_host() {
     ] {
         assert_eq!(options(point), Some(Some(expected)), "{point}");
     }
-    let points: Vec<_> = table
-        .lines()
-        .filter_map(|line| line.split(' ').nth(4))
-        .filter(|point| !point.starts_with("/proc/"))
-        .collect();
+    let points: Vec<_> =
+        table.lines().filter_map(|line| line.split(' ').nth(4)).filter(|point| !point.starts_with("/proc/")).collect();
     let mut expected = vec!["/", "/dev", "/dev/shm", "/proc"];
-    expected.extend([
-        "/dev/full",
-        "/dev/null",
-        "/dev/random",
-        "/dev/urandom",
-        "/dev/zero",
-    ]);
+    expected.extend(["/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero"]);
     expected.sort_unstable();
     let mut points = points;
     points.sort_unstable();
@@ -144,11 +113,7 @@ fn the_mount_table_names_nothing_of_the_host() {
 fn there_is_no_network_but_a_sleeping_loopback() {
     let (_rootfs, inside) = start_empty();
     let devices = inside.text("/proc/net/dev");
-    let names: Vec<_> = devices
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .map(|(name, _)| name.trim())
-        .collect();
+    let names: Vec<_> = devices.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim()).collect();
     assert_eq!(names, ["lo"]);
     assert_eq!(inside.text("/proc/net/route").lines().skip(1).count(), 0);
     assert!(inside.end().success());
@@ -173,12 +138,7 @@ fn what_is_written_is_capped_and_stays_inside() {
     spec.disk_bytes_max = 1 << 20;
     let plan = JailPlan::for_container(&spec).expect("plan");
     let inside = Inside::start(&plan, Attachment::Unlimited).expect("launch");
-    let write = |path: &str, bytes| {
-        inside.ask(&Ask::Write {
-            path: path.to_owned(),
-            bytes,
-        })
-    };
+    let write = |path: &str, bytes| inside.ask(&Ask::Write { path: path.to_owned(), bytes });
     assert_eq!(write("/work/small", 1000), Answer::Value(1000));
     assert_eq!(write("/new-at-the-top", 1000), Answer::Value(1000));
     assert_eq!(write("/work/large", 2 << 20), Answer::Failed(libc::ENOSPC));
@@ -204,9 +164,7 @@ fn every_namespace_is_its_own() {
     let (_rootfs, inside) = start_empty();
     let pid = inside.jailed.pid().as_raw_nonzero();
     for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-        let theirs = inside.ask(&Ask::Link {
-            path: format!("/proc/self/ns/{kind}"),
-        });
+        let theirs = inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") });
         let ours = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("link");
         let Answer::Text(theirs) = theirs else {
             panic!("{kind} of {pid}: {theirs:?}");

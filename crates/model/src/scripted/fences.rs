@@ -54,13 +54,7 @@ impl<'a> Fence<'a> {
         if length < 3 || (mark == '`' && info.contains('`')) {
             return None;
         }
-        Some(Self {
-            indent: line.len() - rest.len(),
-            mark,
-            length,
-            info,
-            carriage_returns: line.ends_with('\r'),
-        })
+        Some(Self { indent: line.len() - rest.len(), mark, length, info, carriage_returns: line.ends_with('\r') })
     }
 
     fn closed_by(&self, line: &str) -> bool {
@@ -70,10 +64,7 @@ impl<'a> Fence<'a> {
 
     /// A line of the code, without the fence's indentation.
     fn inside<'b>(&self, line: &'b str) -> &'b str {
-        let spaces = line
-            .bytes()
-            .take(self.indent)
-            .take_while(|byte| *byte == b' ');
+        let spaces = line.bytes().take(self.indent).take_while(|byte| *byte == b' ');
         let line = &line[spaces.count()..];
         match line.strip_suffix('\r') {
             Some(shorter) if self.carriage_returns => shorter,
@@ -114,50 +105,29 @@ mod tests {
             ("no code", &[]),
             ("```python\nprint(1)\n```", &[(Python, "print(1)\n")]),
             ("```PYTHON title=x\n1\n```\n", &[(Python, "1\n")]),
-            (
-                "```py\n1\n```\n```python3\n2\n```",
-                &[(Python, "1\n"), (Python, "2\n")],
-            ),
-            (
-                "a\n```bash\nls\n```\nb\n~~~sh\nid\n~~~",
-                &[(Bash, "ls\n"), (Bash, "id\n")],
-            ),
+            ("```py\n1\n```\n```python3\n2\n```", &[(Python, "1\n"), (Python, "2\n")]),
+            ("a\n```bash\nls\n```\nb\n~~~sh\nid\n~~~", &[(Bash, "ls\n"), (Bash, "id\n")]),
             ("```rust\nfn main() {}\n```", &[]),
             ("```\nprint(1)\n```", &[]),
             ("```pythonic\n1\n```", &[]),
             ("say ```python x``` please\nls", &[]),
             ("```python x```\n1\n", &[]),
             ("````markdown\n```python\n1\n```\n````", &[]),
-            (
-                "````python\ns = '''\n```\n'''\n````",
-                &[(Python, "s = '''\n```\n'''\n")],
-            ),
+            ("````python\ns = '''\n```\n'''\n````", &[(Python, "s = '''\n```\n'''\n")]),
             ("~~~python\n```\n~~~", &[(Python, "```\n")]),
-            (
-                "```bash\necho '``` not closed here'\n```",
-                &[(Bash, "echo '``` not closed here'\n")],
-            ),
-            (
-                "- item\n\n    ```python\n    if 1:\n        x\n  y\n    ```",
-                &[(Python, "if 1:\n    x\ny\n")],
-            ),
+            ("```bash\necho '``` not closed here'\n```", &[(Bash, "echo '``` not closed here'\n")]),
+            ("- item\n\n    ```python\n    if 1:\n        x\n  y\n    ```", &[(Python, "if 1:\n    x\ny\n")]),
             ("```python\nprint(1)", &[(Python, "print(1)\n")]),
             ("```python\n```", &[]),
             ("```python\n\n  \n```", &[]),
             ("```bash\r\necho hi\r\n```\r\n", &[(Bash, "echo hi\n")]),
             ("```bash\necho hi\r\n```", &[(Bash, "echo hi\r\n")]),
-            (
-                "```python\né\u{0}\u{2028}\n``` \n",
-                &[(Python, "é\u{0}\u{2028}\n")],
-            ),
+            ("```python\né\u{0}\u{2028}\n``` \n", &[(Python, "é\u{0}\u{2028}\n")]),
             ("``python\n1\n``", &[]),
         ];
         for (text, expected) in cases {
             let found = code(text);
-            let found: Vec<(Language, &str)> = found
-                .iter()
-                .map(|code| (code.language, code.source.as_str()))
-                .collect();
+            let found: Vec<(Language, &str)> = found.iter().map(|code| (code.language, code.source.as_str())).collect();
             assert_eq!(found, *expected, "{text:?}");
         }
     }

@@ -5,9 +5,7 @@
 
 use std::collections::HashMap;
 
-use belljar_wire::block::{
-    Content, ContentBlock, ResultBody, ServerResultBlock, ServerToolUseBlock,
-};
+use belljar_wire::block::{Content, ContentBlock, ResultBody, ServerResultBlock, ServerToolUseBlock};
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::Caller;
 
@@ -28,10 +26,7 @@ impl<'a> TurnSoFar<'a> {
         let begins = |message: &InputMessage| message.role == Role::User && asks(&message.content);
         let last = messages.iter().rposition(begins);
         let behind = last.map_or(0, |last| last + 1);
-        let mut turn = Self {
-            asked: words(&messages[..behind]),
-            ..Self::default()
-        };
+        let mut turn = Self { asked: words(&messages[..behind]), ..Self::default() };
         for message in &messages[behind..] {
             match (message.role, &message.content) {
                 (Role::Assistant, Content::Text(text)) => turn.said.push_str(text),
@@ -117,8 +112,7 @@ impl<'a> TurnSoFar<'a> {
     }
 
     fn answered(&mut self, result: &'a ServerResultBlock) {
-        self.results
-            .insert(result.tool_use_id.as_str(), &result.content);
+        self.results.insert(result.tool_use_id.as_str(), &result.content);
         self.batch_over();
     }
 
@@ -139,9 +133,7 @@ fn from_code(caller: Option<&Caller>) -> bool {
 fn asks(content: &Content) -> bool {
     match content {
         Content::Text(_) => true,
-        Content::Blocks(blocks) => blocks
-            .iter()
-            .any(|block| !matches!(block, ContentBlock::ToolResult(_))),
+        Content::Blocks(blocks) => blocks.iter().any(|block| !matches!(block, ContentBlock::ToolResult(_))),
     }
 }
 

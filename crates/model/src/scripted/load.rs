@@ -61,9 +61,7 @@ fn read(file: &Path, syntax: Syntax) -> Result<Script, String> {
     let mut text = String::new();
     let file = File::open(file).map_err(|error| error.to_string())?;
     let mut bounded = file.take(SCRIPT_BYTES_MAX + 1);
-    bounded
-        .read_to_string(&mut text)
-        .map_err(|error| error.to_string())?;
+    bounded.read_to_string(&mut text).map_err(|error| error.to_string())?;
     if text.len() as u64 > SCRIPT_BYTES_MAX {
         return Err(format!("it is larger than {SCRIPT_BYTES_MAX} bytes"));
     }
@@ -74,12 +72,8 @@ fn read(file: &Path, syntax: Syntax) -> Result<Script, String> {
 /// Both syntaxes go through YAML's values, which refuse a key that stands twice in one object.
 fn parse(text: &str, syntax: Syntax) -> Result<Value, String> {
     let value: serde_yaml_ng::Value = match syntax {
-        Syntax::Json => {
-            serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?
-        }
-        Syntax::Yaml => {
-            serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?
-        }
+        Syntax::Json => serde_json::from_str(text).map_err(|error| format!("not valid JSON: {error}"))?,
+        Syntax::Yaml => serde_yaml_ng::from_str(text).map_err(|error| format!("not valid YAML: {error}"))?,
     };
     serde_json::to_value(value).map_err(|error| format!("no JSON can hold it: {error}"))
 }
@@ -91,11 +85,7 @@ pub(super) fn names(scripts: &BTreeMap<String, Script>) -> String {
     if scripts.is_empty() {
         return "this server has no scripts".to_owned();
     }
-    let listed: Vec<String> = scripts
-        .keys()
-        .take(NAMES_MAX)
-        .map(|name| format!("`{}`", Brief(name)))
-        .collect();
+    let listed: Vec<String> = scripts.keys().take(NAMES_MAX).map(|name| format!("`{}`", Brief(name))).collect();
     let more = match scripts.len() - listed.len() {
         0 => String::new(),
         more => format!(" and {more} more"),

@@ -41,34 +41,19 @@ impl Scripted {
     ///
     /// # Errors
     /// A script that cannot be read or is none, with its file and field.
-    pub(crate) fn new(
-        name: String,
-        scripts_dir: Option<&Path>,
-        models: Vec<String>,
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn new(name: String, scripts_dir: Option<&Path>, models: Vec<String>) -> Result<Self, ConfigError> {
         let scripts = match scripts_dir.map(load::scripts).transpose() {
             Ok(scripts) => scripts.unwrap_or_default(),
             Err(problem) => {
-                return Err(ConfigError::Scripts {
-                    upstream: name,
-                    problem,
-                });
+                return Err(ConfigError::Scripts { upstream: name, problem });
             }
         };
-        Ok(Self {
-            name,
-            models,
-            scripts,
-        })
+        Ok(Self { name, models, scripts })
     }
 
     /// The script of this turn: the one that is named, else the one whose `match` is the longest text in the user's words, the
     /// first by name among equals.
-    fn choose(
-        &self,
-        hint: Option<&str>,
-        turn: &TurnSoFar<'_>,
-    ) -> Result<Option<&Script>, UpstreamError> {
+    fn choose(&self, hint: Option<&str>, turn: &TurnSoFar<'_>) -> Result<Option<&Script>, UpstreamError> {
         if let Some(name) = hint {
             let script = self.scripts.get(name).map(Some);
             return script.ok_or_else(|| self.unknown_script(name));
@@ -88,11 +73,7 @@ impl Scripted {
     }
 
     fn unknown_script(&self, name: &str) -> UpstreamError {
-        let message = format!(
-            "belljar-script: there is no script `{}`; {}",
-            Brief(name),
-            load::names(&self.scripts)
-        );
+        let message = format!("belljar-script: there is no script `{}`; {}", Brief(name), load::names(&self.scripts));
         let operator = format!("upstream `{}`: {message}", self.name);
         UpstreamError::new(UpstreamErrorKind::Rejected { status: 400 }, operator).telling(message)
     }

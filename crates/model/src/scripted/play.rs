@@ -27,10 +27,7 @@ pub(super) struct Part<'a> {
 /// Plays a step. Dropping the stream ends the play.
 pub(super) fn play(step: &Step, part: &Part<'_>) -> SamplingStream {
     let events = events(step, part);
-    let fault = step
-        .fault
-        .as_ref()
-        .map(|fault| failing(fault, events.len(), part));
+    let fault = step.fault.as_ref().map(|fault| failing(fault, events.len(), part));
     let delay = step.delay;
     Box::pin(async_stream::stream! {
         let mut fault = fault;
@@ -52,15 +49,10 @@ fn failing(fault: &Fault, events: usize, part: &Part<'_>) -> (usize, UpstreamErr
     let last = events.saturating_sub(1);
     match fault {
         Fault::BeforeFirstByte(failure) => (0, failed(failure, part)),
-        Fault::MidStream {
-            after_events,
-            failure,
-        } => (last.min(*after_events), failed(failure, part)),
+        Fault::MidStream { after_events, failure } => (last.min(*after_events), failed(failure, part)),
         Fault::Cut { after_events } => {
-            let operator = format!(
-                "upstream `{}`: the script cut the connection at step {}",
-                part.upstream, part.step_index
-            );
+            let operator =
+                format!("upstream `{}`: the script cut the connection at step {}", part.upstream, part.step_index);
             let error = UpstreamError::new(UpstreamErrorKind::Cut, operator);
             (last.min(*after_events), error)
         }
@@ -82,16 +74,11 @@ fn failed(failure: &Failure, part: &Part<'_>) -> UpstreamError {
 fn events(step: &Step, part: &Part<'_>) -> Vec<SamplingEvent> {
     let usage = usage(step, part.request);
     let mut events = vec![SamplingEvent::Started {
-        usage: Usage {
-            output_tokens: usage.output_tokens.min(1),
-            output_tokens_details: None,
-            ..usage.clone()
-        },
+        usage: Usage { output_tokens: usage.output_tokens.min(1), output_tokens_details: None, ..usage.clone() },
     }];
     for (index, block) in step.content.iter().enumerate() {
-        let (start, deltas) = block_events(block, step.chunk_bytes.get(), || {
-            made_id(part.request_id, part.step_index, index)
-        });
+        let (start, deltas) =
+            block_events(block, step.chunk_bytes.get(), || made_id(part.request_id, part.step_index, index));
         events.push(SamplingEvent::BlockStarted(start));
         events.extend(deltas.into_iter().map(SamplingEvent::BlockDelta));
         events.push(SamplingEvent::BlockEnded);
@@ -115,12 +102,8 @@ fn block_events(
             let deltas = chunks(text, chunk_bytes).map(|text| Delta::TextDelta { text });
             (SampledBlock::Text, deltas.collect())
         }
-        StepBlock::Thinking {
-            thinking,
-            signature,
-        } => {
-            let deltas =
-                chunks(thinking, chunk_bytes).map(|thinking| Delta::ThinkingDelta { thinking });
+        StepBlock::Thinking { thinking, signature } => {
+            let deltas = chunks(thinking, chunk_bytes).map(|thinking| Delta::ThinkingDelta { thinking });
             let signature = signature.clone();
             let signature = signature.map(|signature| Delta::SignatureDelta { signature });
             (SampledBlock::Thinking, deltas.chain(signature).collect())
@@ -157,20 +140,14 @@ fn made_id(request_id: &RequestId, step_index: usize, block_index: usize) -> Too
     // FNV-1a, 64 bits.
     let seed = format!("{request_id}/{step_index}/{block_index}")
         .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     ToolUseId::mint(&mut SeededIds::new(seed))
 }
 
 /// What the step states, the rest estimated from sizes. An estimate never uses up the turn's tokens while a call is to be
 /// answered: it must not be the reason for which a turn ends.
 fn usage(step: &Step, request: &SamplingRequest) -> Usage {
-    let room = if step.calls() {
-        (request.max_tokens / 8).max(1)
-    } else {
-        request.max_tokens
-    };
+    let room = if step.calls() { (request.max_tokens / 8).max(1) } else { request.max_tokens };
     let mut usage = json!({
         "input_tokens": tokens(json_bytes(&request.messages).saturating_add(json_bytes(&request.system))),
         "output_tokens": tokens(content_bytes(step)).min(room),
@@ -178,8 +155,7 @@ fn usage(step: &Step, request: &SamplingRequest) -> Usage {
     for (member, value) in &step.usage {
         usage[member] = value.clone();
     }
-    serde_json::from_value(usage)
-        .expect("the members were checked one by one when the script was read")
+    serde_json::from_value(usage).expect("the members were checked one by one when the script was read")
 }
 
 const fn tokens(bytes: u64) -> u64 {
@@ -191,9 +167,7 @@ fn content_bytes(step: &Step) -> u64 {
         StepBlock::Text(text) => text.len() as u64,
         StepBlock::Thinking { thinking, .. } => thinking.len() as u64,
         StepBlock::RedactedThinking { data } => data.len() as u64,
-        StepBlock::ToolUse { name, input, .. } => {
-            (name.len() as u64).saturating_add(json_bytes::<Value>(input))
-        }
+        StepBlock::ToolUse { name, input, .. } => (name.len() as u64).saturating_add(json_bytes::<Value>(input)),
     });
     sizes.sum()
 }

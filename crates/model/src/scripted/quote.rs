@@ -34,21 +34,14 @@ impl Outcome {
         };
         let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
         if let Some(code) = value["error_code"].as_str() {
-            return Self::Failed {
-                error_code: code.to_owned(),
-            };
+            return Self::Failed { error_code: code.to_owned() };
         }
         let Some(return_code) = value["return_code"].as_i64() else {
             return Self::Unknown;
         };
         let files = value["content"].as_array().into_iter().flatten();
         let files = files.filter_map(|file| file["file_id"].as_str().map(str::to_owned));
-        Self::Ended {
-            return_code,
-            stdout: text("stdout"),
-            stderr: text("stderr"),
-            files: files.collect(),
-        }
+        Self::Ended { return_code, stdout: text("stdout"), stderr: text("stderr"), files: files.collect() }
     }
 
     /// The end of a sentence, and the output below it.
@@ -56,17 +49,9 @@ impl Outcome {
         match self {
             Self::Unknown => "there is no result.".to_owned(),
             Self::Failed { error_code } => {
-                format!(
-                    "the tool failed: {}.",
-                    inline(&Brief(error_code).to_string())
-                )
+                format!("the tool failed: {}.", inline(&Brief(error_code).to_string()))
             }
-            Self::Ended {
-                return_code,
-                stdout,
-                stderr,
-                files,
-            } => {
+            Self::Ended { return_code, stdout, stderr, files } => {
                 let mut told = format!("return code {return_code}.");
                 if stdout.is_empty() && stderr.is_empty() {
                     told.push_str(" It printed nothing.");
@@ -93,12 +78,7 @@ fn cut(text: &str) -> String {
     }
     let head = text.floor_char_boundary(OUTPUT_BYTES_MAX - OUTPUT_TAIL_BYTES_MAX);
     let tail = text.ceil_char_boundary(text.len() - OUTPUT_TAIL_BYTES_MAX);
-    format!(
-        "{}\n[… {} bytes left out …]\n{}",
-        &text[..head],
-        tail - head,
-        &text[tail..]
-    )
+    format!("{}\n[… {} bytes left out …]\n{}", &text[..head], tail - head, &text[tail..])
 }
 
 /// A block of code whose fence nothing in the text closes.
@@ -111,11 +91,7 @@ fn fenced(text: &str) -> String {
 /// Code in a sentence.
 pub(super) fn inline(text: &str) -> String {
     let fence = "`".repeat(longest_run(text) + 1);
-    let space = if text.starts_with('`') || text.ends_with('`') {
-        " "
-    } else {
-        ""
-    };
+    let space = if text.starts_with('`') || text.ends_with('`') { " " } else { "" };
     format!("{fence}{space}{text}{space}{fence}")
 }
 
@@ -137,29 +113,12 @@ mod tests {
     fn outcomes_are_told() {
         let ended = |stdout: &str, stderr: &str, code: i64, content: Value| json!({"type": "bash_code_execution_result", "stdout": stdout, "stderr": stderr, "return_code": code, "content": content});
         let cases = [
+            (ended("", "", 0, json!([])), "return code 0. It printed nothing."),
+            (ended("a\n", "", 0, json!([])), "return code 0.\n\nstdout:\n```text\na\n```"),
+            (ended("a", "b\n", 3, json!([])), "return code 3.\n\nstdout:\n```text\na\n```\n\nstderr:\n```text\nb\n```"),
+            (ended("```\nx\n````\n", "", 0, json!([])), "return code 0.\n\nstdout:\n`````text\n```\nx\n````\n`````"),
             (
-                ended("", "", 0, json!([])),
-                "return code 0. It printed nothing.",
-            ),
-            (
-                ended("a\n", "", 0, json!([])),
-                "return code 0.\n\nstdout:\n```text\na\n```",
-            ),
-            (
-                ended("a", "b\n", 3, json!([])),
-                "return code 3.\n\nstdout:\n```text\na\n```\n\nstderr:\n```text\nb\n```",
-            ),
-            (
-                ended("```\nx\n````\n", "", 0, json!([])),
-                "return code 0.\n\nstdout:\n`````text\n```\nx\n````\n`````",
-            ),
-            (
-                ended(
-                    "",
-                    "",
-                    0,
-                    json!([{"type": "bash_code_execution_output", "file_id": "file_1"}]),
-                ),
+                ended("", "", 0, json!([{"type": "bash_code_execution_output", "file_id": "file_1"}])),
                 "return code 0. It printed nothing.\n\nFiles: `file_1`",
             ),
             (
@@ -183,9 +142,6 @@ mod tests {
         let head = format!("a{}", "é".repeat(3071));
         let tail = "é".repeat(1024);
         let left_out = long.len() - head.len() - tail.len();
-        assert_eq!(
-            cut(&long),
-            format!("{head}\n[… {left_out} bytes left out …]\n{tail}")
-        );
+        assert_eq!(cut(&long), format!("{head}\n[… {left_out} bytes left out …]\n{tail}"));
     }
 }

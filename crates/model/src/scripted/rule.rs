@@ -24,8 +24,7 @@ const ABOUT: &str = include_str!("about.md");
 const NO_TOOL: &str = "The request offers no tool to run code with. Declare the code execution tool in `tools`: \
                        `{\"type\": \"code_execution_20250825\", \"name\": \"code_execution\"}`.";
 
-const DISCLAIMER: &str =
-    "_Belljar's built-in model ran this by a fixed rule; it is not a language model._";
+const DISCLAIMER: &str = "_Belljar's built-in model ran this by a fixed rule; it is not a language model._";
 
 /// Which tools there are to run code with.
 #[derive(Clone, Copy)]
@@ -43,9 +42,7 @@ impl Hands {
             return None;
         }
         let offers = |wanted: SubTool| {
-            request.tools.iter().any(
-                |tool| matches!(tool, ModelTool::Server { sub_tool, .. } if *sub_tool == wanted),
-            )
+            request.tools.iter().any(|tool| matches!(tool, ModelTool::Server { sub_tool, .. } if *sub_tool == wanted))
         };
         let python = offers(SubTool::CodeExecution);
         match (offers(SubTool::BashCodeExecution), python) {
@@ -75,10 +72,7 @@ impl Task {
             (Self::Code(code), hands) => code_call(code, hands),
             (Self::Table { name }, Hands::Bash { .. }) => {
                 let argument = format!(" \"$INPUT_DIR\"/{}", shell::word(name));
-                (
-                    SubTool::BashCodeExecution,
-                    shell::python(ANALYSIS, &argument),
-                )
+                (SubTool::BashCodeExecution, shell::python(ANALYSIS, &argument))
             }
             (Self::Table { name }, Hands::Python) => {
                 let arguments = format!(
@@ -94,27 +88,17 @@ impl Task {
                 json!({ "command": text })
             }
         };
-        StepBlock::ToolUse {
-            name: sub_tool.name().to_owned(),
-            input,
-            id: None,
-        }
+        StepBlock::ToolUse { name: sub_tool.name().to_owned(), input, id: None }
     }
 }
 
 fn code_call(code: &Code, hands: Hands) -> (SubTool, String) {
     let source = &code.source;
     match (code.language, hands) {
-        (Language::Python, Hands::Bash { python: true } | Hands::Python) => {
-            (SubTool::CodeExecution, source.clone())
-        }
-        (Language::Python, Hands::Bash { python: false }) => {
-            (SubTool::BashCodeExecution, shell::python(source, ""))
-        }
+        (Language::Python, Hands::Bash { python: true } | Hands::Python) => (SubTool::CodeExecution, source.clone()),
+        (Language::Python, Hands::Bash { python: false }) => (SubTool::BashCodeExecution, shell::python(source, "")),
         (Language::Bash, Hands::Bash { .. }) => (SubTool::BashCodeExecution, source.clone()),
-        (Language::Bash, Hands::Python) => {
-            (SubTool::CodeExecution, shell::bash_from_python(source))
-        }
+        (Language::Bash, Hands::Python) => (SubTool::CodeExecution, shell::bash_from_python(source)),
     }
 }
 
@@ -128,10 +112,7 @@ struct Plan {
 impl Plan {
     fn of(turn: &TurnSoFar<'_>, uploads: &BTreeMap<String, String>) -> Self {
         let code = fences::code(&turn.text());
-        let mut plan = Self {
-            tasks: code.into_iter().map(Task::Code).collect(),
-            others: Vec::new(),
-        };
+        let mut plan = Self { tasks: code.into_iter().map(Task::Code).collect(), others: Vec::new() };
         if !plan.tasks.is_empty() {
             return plan;
         }
@@ -155,11 +136,7 @@ fn is_table(name: &str) -> bool {
 }
 
 /// The next sampling of a turn without a script.
-pub(super) fn step(
-    request: &SamplingRequest,
-    turn: &TurnSoFar<'_>,
-    uploads: &BTreeMap<String, String>,
-) -> Step {
+pub(super) fn step(request: &SamplingRequest, turn: &TurnSoFar<'_>, uploads: &BTreeMap<String, String>) -> Step {
     let plan = Plan::of(turn, uploads);
     let Some(hands) = Hands::of(request) else {
         return answer(without_tools(&plan), request.max_tokens);

@@ -65,10 +65,7 @@ pub(super) enum Fault {
     /// It refuses the request.
     BeforeFirstByte(Failure),
     /// It reports an error after that many events.
-    MidStream {
-        after_events: usize,
-        failure: Failure,
-    },
+    MidStream { after_events: usize, failure: Failure },
     /// Its connection ends after that many events.
     Cut { after_events: usize },
 }
@@ -98,9 +95,7 @@ impl Step {
 
     /// Whether it calls a tool.
     pub(super) fn calls(&self) -> bool {
-        self.content
-            .iter()
-            .any(|block| matches!(block, StepBlock::ToolUse { .. }))
+        self.content.iter().any(|block| matches!(block, StepBlock::ToolUse { .. }))
     }
 
     /// Why the sampling ends.
@@ -117,9 +112,7 @@ impl Step {
     pub(super) fn text(&self) -> String {
         let texts = self.content.iter().map(|block| match block {
             StepBlock::Text(text) => text.as_str(),
-            StepBlock::Thinking { .. }
-            | StepBlock::RedactedThinking { .. }
-            | StepBlock::ToolUse { .. } => "",
+            StepBlock::Thinking { .. } | StepBlock::RedactedThinking { .. } | StepBlock::ToolUse { .. } => "",
         });
         texts.collect()
     }
@@ -142,9 +135,7 @@ impl Script {
                 (matches, steps, root.key("steps"))
             }
             _ => {
-                return Err(ApiError::invalid(
-                    "a script is an object with `steps`, or a list of steps",
-                ));
+                return Err(ApiError::invalid("a script is an object with `steps`, or a list of steps"));
             }
         };
         if matches.as_deref() == Some("") {
@@ -162,11 +153,7 @@ impl Script {
 
 fn read_step(value: Value, path: Path<'_>) -> Result<Step, ApiError> {
     let mut object = Object::new(value, path)?;
-    let content = list(
-        object.required("content")?,
-        &path.key("content"),
-        read_block,
-    )?;
+    let content = list(object.required("content")?, &path.key("content"), read_block)?;
     let step = Step {
         content,
         stop_reason: read_stop_reason(&mut object)?,
@@ -175,10 +162,7 @@ fn read_step(value: Value, path: Path<'_>) -> Result<Step, ApiError> {
         usage: read_usage(&mut object)?,
         chunk_bytes: read_chunk_bytes(&mut object)?,
         delay: optional_count(&mut object, "delay_ms")?.map(Duration::from_millis),
-        fault: object
-            .take("fault")
-            .map(|value| read_fault(value, path.key("fault")))
-            .transpose()?,
+        fault: object.take("fault").map(|value| read_fault(value, path.key("fault"))).transpose()?,
     };
     object.finish()?;
     Ok(step)
@@ -193,9 +177,7 @@ fn read_block(value: Value, path: Path<'_>) -> Result<StepBlock, ApiError> {
             thinking: object.string("thinking")?,
             signature: object.optional_string("signature")?,
         },
-        "redacted_thinking" => StepBlock::RedactedThinking {
-            data: object.string("data")?,
-        },
+        "redacted_thinking" => StepBlock::RedactedThinking { data: object.string("data")? },
         "tool_use" => read_tool_use(&mut object)?,
         other => {
             let expected = ["text", "thinking", "redacted_thinking", "tool_use"];
@@ -215,11 +197,7 @@ fn read_tool_use(object: &mut Object<'_>) -> Result<StepBlock, ApiError> {
     }
     let id = object.optional_string("id")?;
     let id = id.map(|id| id.parse().map_err(|error| path.key("id").error(error)));
-    Ok(StepBlock::ToolUse {
-        name,
-        input,
-        id: id.transpose()?,
-    })
+    Ok(StepBlock::ToolUse { name, input, id: id.transpose()? })
 }
 
 fn read_stop_reason(object: &mut Object<'_>) -> Result<Option<StopReason>, ApiError> {
@@ -228,9 +206,7 @@ fn read_stop_reason(object: &mut Object<'_>) -> Result<Option<StopReason>, ApiEr
         return Ok(None);
     };
     let path = path.key("stop_reason");
-    serde_json::from_value(value)
-        .map(Some)
-        .map_err(|error| path.error(error))
+    serde_json::from_value(value).map(Some).map_err(|error| path.error(error))
 }
 
 /// Members of `usage` that an upstream reports; `server_tool_use` is counted by this server.
@@ -269,12 +245,8 @@ fn read_usage(object: &mut Object<'_>) -> Result<Map<String, Value>, ApiError> {
 fn optional_count(object: &mut Object<'_>, key: &str) -> Result<Option<u64>, ApiError> {
     let path = object.path();
     let number = object.optional_number(key)?;
-    let count = number.map(|number| {
-        number.as_u64().ok_or_else(|| {
-            path.key(key)
-                .error("Input should be 0 or a positive integer")
-        })
-    });
+    let count = number
+        .map(|number| number.as_u64().ok_or_else(|| path.key(key).error("Input should be 0 or a positive integer")));
     count.transpose()
 }
 
@@ -292,17 +264,14 @@ fn read_fault(value: Value, path: Path<'_>) -> Result<Fault, ApiError> {
     let kind = string(object.required("kind")?, &path.key("kind"))?;
     let fault = match kind.as_str() {
         "error_before_first_byte" => Fault::BeforeFirstByte(read_failure(&mut object)?),
-        "error_mid_stream" => Fault::MidStream {
-            after_events: read_after_events(&mut object)?,
-            failure: read_failure(&mut object)?,
-        },
-        "cut_connection" => Fault::Cut {
-            after_events: read_after_events(&mut object)?,
-        },
+        "error_mid_stream" => {
+            Fault::MidStream { after_events: read_after_events(&mut object)?, failure: read_failure(&mut object)? }
+        }
+        "cut_connection" => Fault::Cut { after_events: read_after_events(&mut object)? },
         _ => {
-            return Err(path.key("kind").error(
-                "Input should be 'error_before_first_byte', 'error_mid_stream' or 'cut_connection'",
-            ));
+            return Err(path
+                .key("kind")
+                .error("Input should be 'error_before_first_byte', 'error_mid_stream' or 'cut_connection'"));
         }
     };
     object.finish()?;
@@ -324,13 +293,7 @@ fn read_failure(object: &mut Object<'_>) -> Result<Failure, ApiError> {
         Some(status) => u16::try_from(status)
             .ok()
             .filter(|status| (400..=599).contains(status))
-            .ok_or_else(|| {
-                path.key("status")
-                    .error("Input should be an HTTP status from 400 to 599")
-            })?,
+            .ok_or_else(|| path.key("status").error("Input should be an HTTP status from 400 to 599"))?,
     };
-    Ok(Failure {
-        status,
-        message: object.optional_string("message")?,
-    })
+    Ok(Failure { status, message: object.optional_string("message")? })
 }

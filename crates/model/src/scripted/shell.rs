@@ -19,10 +19,7 @@ pub(super) fn python_string(text: &str) -> String {
 pub(super) fn python(source: &str, arguments: &str) -> String {
     // The shell cannot hold a NUL. Python can, in an escape, and says of it what it says of one in a file.
     let source = match source.contains('\0') {
-        true => format!(
-            "exec(compile({}, \"code\", \"exec\"))\n",
-            python_string(source)
-        ),
+        true => format!("exec(compile({}, \"code\", \"exec\"))\n", python_string(source)),
         false => source.to_owned(),
     };
     let delimiter = delimiter(&source);
@@ -63,11 +60,8 @@ mod tests {
 
     /// Runs `command` as the sandbox does, and gives stdout.
     fn bash(command: &str, environment: &[(&str, &str)]) -> String {
-        let ended = Command::new("bash")
-            .args(["-c", command])
-            .envs(environment.iter().copied())
-            .output()
-            .expect("bash runs");
+        let ended =
+            Command::new("bash").args(["-c", command]).envs(environment.iter().copied()).output().expect("bash runs");
         assert!(ended.status.success(), "{command}: {ended:?}");
         String::from_utf8(ended.stdout).expect("UTF-8")
     }
@@ -137,20 +131,14 @@ mod tests {
         let command = python("print(1)\0", "");
         assert!(!command.contains('\0'));
         let command = format!("{{ {command}}} 2>&1 | tail -n 1");
-        assert_eq!(
-            bash(&command, &[]),
-            "SyntaxError: source code string cannot contain null bytes\n"
-        );
+        assert_eq!(bash(&command, &[]), "SyntaxError: source code string cannot contain null bytes\n");
     }
 
     #[test]
     fn arguments_reach_python() {
         let source = "import sys\nprint(sys.argv[1:])";
         let argument = format!(" \"$INPUT_DIR\"/{}", word("it's $(id).csv"));
-        assert_eq!(
-            bash(&python(source, &argument), &[("INPUT_DIR", "/in put")]),
-            "[\"/in put/it's $(id).csv\"]\n"
-        );
+        assert_eq!(bash(&python(source, &argument), &[("INPUT_DIR", "/in put")]), "[\"/in put/it's $(id).csv\"]\n");
     }
 
     #[test]

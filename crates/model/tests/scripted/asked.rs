@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    ConfigError, Router, SamplingHints, SamplingStream, Timeouts, Upstream, UpstreamConfig,
-    UpstreamError, UpstreamKind,
+    ConfigError, Router, SamplingHints, SamplingStream, Timeouts, Upstream, UpstreamConfig, UpstreamError, UpstreamKind,
 };
 use belljar_wire::event::Delta;
 use belljar_wire::message::StopReason;
@@ -151,15 +150,11 @@ impl Answer {
                         answer.calls.push((name, input));
                     }
                 }
-                SamplingEvent::Ended {
-                    stop_reason, usage, ..
-                } => {
+                SamplingEvent::Ended { stop_reason, usage, .. } => {
                     answer.stop_reason = Some(*stop_reason);
                     answer.output_tokens = usage.output_tokens;
                 }
-                SamplingEvent::Started { .. }
-                | SamplingEvent::BlockStarted(_)
-                | SamplingEvent::BlockDelta(_) => {}
+                SamplingEvent::Started { .. } | SamplingEvent::BlockStarted(_) | SamplingEvent::BlockDelta(_) => {}
             }
         }
         answer

@@ -14,24 +14,15 @@ use serde_json::json;
 use crate::asked::{asked, assistant, call, result, router, scripted, user};
 
 fn usage(input_tokens: u64, output_tokens: u64) -> Usage {
-    Usage {
-        input_tokens,
-        output_tokens,
-        service_tier: Some("standard".to_owned()),
-        ..Usage::default()
-    }
+    Usage { input_tokens, output_tokens, service_tier: Some("standard".to_owned()), ..Usage::default() }
 }
 
 fn text(piece: &str) -> SamplingEvent {
-    SamplingEvent::BlockDelta(Delta::TextDelta {
-        text: piece.to_owned(),
-    })
+    SamplingEvent::BlockDelta(Delta::TextDelta { text: piece.to_owned() })
 }
 
 fn json_piece(piece: &str) -> SamplingEvent {
-    SamplingEvent::BlockDelta(Delta::InputJsonDelta {
-        partial_json: piece.to_owned(),
-    })
+    SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json: piece.to_owned() })
 }
 
 #[tokio::test]
@@ -44,21 +35,14 @@ async fn a_step_is_played_block_by_block() {
         other => panic!("{other:?}"),
     };
     assert!(id.as_str().starts_with("toolu_01"));
-    let mut expected = vec![
-        SamplingEvent::Started {
-            usage: usage(100, 1),
-        },
-        SamplingEvent::BlockStarted(SampledBlock::Thinking),
-    ];
-    expected.extend(["A lis", "ting."].map(|thinking| {
-        SamplingEvent::BlockDelta(Delta::ThinkingDelta {
-            thinking: thinking.to_owned(),
-        })
-    }));
+    let mut expected =
+        vec![SamplingEvent::Started { usage: usage(100, 1) }, SamplingEvent::BlockStarted(SampledBlock::Thinking)];
+    expected.extend(
+        ["A lis", "ting."]
+            .map(|thinking| SamplingEvent::BlockDelta(Delta::ThinkingDelta { thinking: thinking.to_owned() })),
+    );
     expected.extend([
-        SamplingEvent::BlockDelta(Delta::SignatureDelta {
-            signature: "c2ln".to_owned(),
-        }),
+        SamplingEvent::BlockDelta(Delta::SignatureDelta { signature: "c2ln".to_owned() }),
         SamplingEvent::BlockEnded,
         SamplingEvent::BlockStarted(SampledBlock::Text),
     ]);
@@ -66,10 +50,7 @@ async fn a_step_is_played_block_by_block() {
     expected.extend(["Grü", "ße, ", "世", "界: ", "runni", "ng it", "."].map(text));
     expected.extend([
         SamplingEvent::BlockEnded,
-        SamplingEvent::BlockStarted(SampledBlock::ToolUse {
-            id,
-            name: "bash_code_execution".to_owned(),
-        }),
+        SamplingEvent::BlockStarted(SampledBlock::ToolUse { id, name: "bash_code_execution".to_owned() }),
     ]);
     expected.extend(["{\"com", "mand\"", ":\"ls\\", "n\"}"].map(json_piece));
     expected.extend([
@@ -94,11 +75,7 @@ async fn ids_are_unique_and_repeatable() {
         ids.collect()
     };
     let first = asked(json!([user(json!("go"))])).script("parallel");
-    let second = asked(json!([
-        user(json!("go")),
-        assistant(json!([call("A"), result("A", "")]))
-    ]))
-    .script("parallel");
+    let second = asked(json!([user(json!("go")), assistant(json!([call("A"), result("A", "")]))])).script("parallel");
     let mut other = asked(json!([user(json!("go"))])).script("parallel");
     other.hints.request_id = RequestId::mint(&mut SeededIds::new(8));
     let first_ids = ids(&first.events().await.0);
@@ -106,11 +83,7 @@ async fn ids_are_unique_and_repeatable() {
     assert_eq!(first_ids.len(), 2);
     assert_eq!(first_ids[1], "toolu_stated");
     let mut all: HashSet<String> = HashSet::new();
-    for id in [
-        &first_ids,
-        &ids(&second.events().await.0),
-        &ids(&other.events().await.0),
-    ] {
+    for id in [&first_ids, &ids(&second.events().await.0), &ids(&other.events().await.0)] {
         all.insert(id[0].clone());
     }
     assert_eq!(all.len(), 3, "{all:?}");
@@ -120,26 +93,15 @@ async fn ids_are_unique_and_repeatable() {
 async fn what_a_step_leaves_out_is_filled_in() {
     let question = asked(json!([user(json!("go"))])).script("pauses");
     let (events, _) = question.events().await;
-    let Some(SamplingEvent::Ended {
-        stop_reason, usage, ..
-    }) = events.last()
-    else {
+    let Some(SamplingEvent::Ended { stop_reason, usage, .. }) = events.last() else {
         panic!("no end");
     };
     // `[{"role":"user","content":"go"}]` is 32 bytes and no system prompt is 4; `First. ` is 7.
     assert_eq!((usage.input_tokens, usage.output_tokens), (9, 2));
     assert_eq!(*stop_reason, StopReason::PauseTurn);
     let said = assistant(json!([{"type": "text", "text": "First. Second. "}]));
-    let (events, _) = asked(json!([user(json!("go")), said]))
-        .script("pauses")
-        .events()
-        .await;
-    let Some(SamplingEvent::Ended {
-        stop_reason,
-        stop_sequence,
-        ..
-    }) = events.last()
-    else {
+    let (events, _) = asked(json!([user(json!("go")), said])).script("pauses").events().await;
+    let Some(SamplingEvent::Ended { stop_reason, stop_sequence, .. }) = events.last() else {
         panic!("no end");
     };
     assert_eq!(*stop_reason, StopReason::StopSequence);
@@ -148,38 +110,21 @@ async fn what_a_step_leaves_out_is_filled_in() {
 
 #[tokio::test]
 async fn the_longest_match_chooses() {
-    let second = asked(json!([
-        user(json!("list the files")),
-        assistant(json!([call("A"), result("A", "")])),
-    ]));
+    let second = asked(json!([user(json!("list the files")), assistant(json!([call("A"), result("A", "")])),]));
     assert_eq!(second.answer().await.text, "There are two.");
-    let longer = asked(json!([user(
-        json!([{"type": "text", "text": "list the files now"}])
-    )]));
+    let longer = asked(json!([user(json!([{"type": "text", "text": "list the files now"}]))]));
     let (events, error) = longer.events().await;
     assert_eq!(events, []);
-    assert_eq!(
-        error.expect("the longer match fails").client.message,
-        "Slow down."
-    );
+    assert_eq!(error.expect("the longer match fails").client.message, "Slow down.");
     // Only the user's last words count.
-    let earlier = asked(json!([
-        user(json!("list the files")),
-        assistant(json!("no")),
-        user(json!("```bash\ntrue\n```")),
-    ]));
-    assert_eq!(
-        earlier.answer().await.calls[0].1,
-        json!({"command": "true\n"})
-    );
+    let earlier =
+        asked(json!([user(json!("list the files")), assistant(json!("no")), user(json!("```bash\ntrue\n```")),]));
+    assert_eq!(earlier.answer().await.calls[0].1, json!({"command": "true\n"}));
 }
 
 #[tokio::test]
 async fn an_unknown_script_is_a_400_that_lists_the_known_ones() {
-    let (events, error) = asked(json!([user(json!("go"))]))
-        .script("nope")
-        .events()
-        .await;
+    let (events, error) = asked(json!([user(json!("go"))])).script("nope").events().await;
     let error = error.expect("an error");
     assert_eq!(events, []);
     assert_eq!(error.kind, UpstreamErrorKind::Rejected { status: 400 });
@@ -194,21 +139,13 @@ async fn an_unknown_script_is_a_400_that_lists_the_known_ones() {
     let upstream = bare.route("any").expect("a route");
     let mut stream = upstream.sample(question.request, question.hints);
     let error = stream.next().await.expect("an item").expect_err("an error");
-    assert_eq!(
-        error.client.message,
-        "belljar-script: there is no script `nope`; this server has no scripts"
-    );
+    assert_eq!(error.client.message, "belljar-script: there is no script `nope`; this server has no scripts");
 }
 
 #[tokio::test]
 async fn faults_come_where_the_script_says() {
     let cases = [
-        (
-            "faults",
-            0,
-            UpstreamErrorKind::RateLimited { retry_after: None },
-            "Slow down.",
-        ),
+        ("faults", 0, UpstreamErrorKind::RateLimited { retry_after: None }, "Slow down."),
         ("fault_mid", 3, UpstreamErrorKind::Overloaded, "Overloaded"),
         (
             "fault_cut",
@@ -225,16 +162,9 @@ async fn faults_come_where_the_script_says() {
         ),
     ];
     for (script, count, kind, message) in cases {
-        let (events, error) = asked(json!([user(json!("go"))]))
-            .script(script)
-            .events()
-            .await;
+        let (events, error) = asked(json!([user(json!("go"))])).script(script).events().await;
         let error = error.expect("an error");
-        assert_eq!(
-            (events.len(), error.kind, error.client.message.as_str()),
-            (count, kind, message),
-            "{script}"
-        );
+        assert_eq!((events.len(), error.kind, error.client.message.as_str()), (count, kind, message), "{script}");
         let ended = |event: &SamplingEvent| matches!(event, SamplingEvent::Ended { .. });
         assert!(!events.iter().any(ended), "{script}");
     }
@@ -243,17 +173,10 @@ async fn faults_come_where_the_script_says() {
 #[tokio::test]
 async fn a_delay_comes_before_each_piece() {
     let mut stream = asked(json!([user(json!("go"))])).script("slow").stream();
-    assert!(matches!(
-        stream.next().now_or_never(),
-        Some(Some(Ok(SamplingEvent::Started { .. })))
-    ));
+    assert!(matches!(stream.next().now_or_never(), Some(Some(Ok(SamplingEvent::Started { .. })))));
     let block = Some(Some(Ok(SamplingEvent::BlockStarted(SampledBlock::Text))));
     assert_eq!(stream.next().now_or_never(), block);
-    assert_eq!(
-        stream.next().now_or_never(),
-        None,
-        "a minute has not passed"
-    );
+    assert_eq!(stream.next().now_or_never(), None, "a minute has not passed");
 }
 
 #[test]

@@ -11,10 +11,8 @@ use crate::asked::{Answer, asked, assistant, call, result, text, user};
 
 const BASH: SubTool = SubTool::BashCodeExecution;
 const PYTHON: SubTool = SubTool::CodeExecution;
-const CODE: &str =
-    "First\n```python\nprint('hi')\n```\nthen\n```sh\necho $HOME\n```\n```ruby\nputs 1\n```";
-const CLOSING: &str =
-    "_Belljar's built-in model ran this by a fixed rule; it is not a language model._";
+const CODE: &str = "First\n```python\nprint('hi')\n```\nthen\n```sh\necho $HOME\n```\n```ruby\nputs 1\n```";
+const CLOSING: &str = "_Belljar's built-in model ran this by a fixed rule; it is not a language model._";
 const ABOUT: &str = include_str!("../../src/scripted/about.md");
 
 fn only_call(answer: &Answer) -> (&str, &Value) {
@@ -28,25 +26,15 @@ async fn code_is_run_block_by_block_and_quoted() {
     let first = asked(json!([user(json!(CODE))])).answer().await;
     assert_eq!(first.text, "Running the python block (1 of 2).");
     let command = "python3 - <<'PYTHON'\nprint('hi')\nPYTHON\n";
-    assert_eq!(
-        only_call(&first),
-        ("bash_code_execution", &json!({"command": command}))
-    );
+    assert_eq!(only_call(&first), ("bash_code_execution", &json!({"command": command})));
 
     let mut content = vec![call("A"), result("A", "hi\n")];
-    let second = asked(json!([user(json!(CODE)), assistant(json!(content))]))
-        .answer()
-        .await;
+    let second = asked(json!([user(json!(CODE)), assistant(json!(content))])).answer().await;
     assert_eq!(second.text, "Running the bash block (2 of 2).");
-    assert_eq!(
-        only_call(&second),
-        ("bash_code_execution", &json!({"command": "echo $HOME\n"}))
-    );
+    assert_eq!(only_call(&second), ("bash_code_execution", &json!({"command": "echo $HOME\n"})));
 
     content.extend([call("B"), result("B", "/root\n")]);
-    let last = asked(json!([user(json!(CODE)), assistant(json!(content))]))
-        .answer()
-        .await;
+    let last = asked(json!([user(json!(CODE)), assistant(json!(content))])).answer().await;
     assert_eq!(last.stop_reason, Some(StopReason::EndTurn));
     assert_eq!(
         last.text,
@@ -65,26 +53,13 @@ async fn the_tools_that_are_offered_are_used() {
     let cell = json!({"code": "print('hi')\n"});
     let cases = [
         (python, &[BASH][..], "bash_code_execution", Some(heredoc)),
-        (
-            python,
-            &[BASH, PYTHON],
-            "code_execution",
-            Some(cell.clone()),
-        ),
+        (python, &[BASH, PYTHON], "code_execution", Some(cell.clone())),
         (python, &[PYTHON], "code_execution", Some(cell)),
-        (
-            bash,
-            &[PYTHON, BASH],
-            "bash_code_execution",
-            Some(json!({"command": "exit 3\n"})),
-        ),
+        (bash, &[PYTHON, BASH], "bash_code_execution", Some(json!({"command": "exit 3\n"}))),
         (bash, &[PYTHON], "code_execution", None),
     ];
     for (words, tools, name, input) in cases {
-        let answer = asked(json!([user(json!(words))]))
-            .tools(tools)
-            .answer()
-            .await;
+        let answer = asked(json!([user(json!(words))])).tools(tools).answer().await;
         let called = only_call(&answer);
         assert_eq!(called.0, name, "{words} {tools:?}");
         match input {
@@ -103,47 +78,29 @@ async fn without_a_tool_nothing_is_run() {
     let editor = &[SubTool::TextEditorCodeExecution];
     let hint = "The request offers no tool to run code with.";
     for tools in [&[][..], editor] {
-        let answer = asked(json!([user(json!(CODE))]))
-            .tools(tools)
-            .answer()
-            .await;
+        let answer = asked(json!([user(json!(CODE))])).tools(tools).answer().await;
         assert_eq!(answer.calls, []);
         assert!(answer.text.starts_with(hint), "{}", answer.text);
     }
     let mut forbidden = asked(json!([user(json!(CODE))]));
-    forbidden.request.tool_choice = Some(ToolChoice {
-        mode: ToolChoiceMode::None,
-        disable_parallel_tool_use: false,
-    });
+    forbidden.request.tool_choice = Some(ToolChoice { mode: ToolChoiceMode::None, disable_parallel_tool_use: false });
     assert_eq!(forbidden.answer().await.calls, []);
     for tools in [&[][..], &[BASH]] {
-        let answer = asked(json!([user(json!("hello"))]))
-            .tools(tools)
-            .answer()
-            .await;
+        let answer = asked(json!([user(json!("hello"))])).tools(tools).answer().await;
         assert_eq!(answer.text, ABOUT.trim_end());
         assert_eq!(answer.stop_reason, Some(StopReason::EndTurn));
     }
 }
 
 fn uploaded(id: &str, words: &str) -> Value {
-    json!([user(
-        json!([{"type": "container_upload", "file_id": id}, text(words)])
-    )])
+    json!([user(json!([{"type": "container_upload", "file_id": id}, text(words)]))])
 }
 
 /// What the shell makes of `command` when `python3` is a program that prints its second argument.
 fn argument_of(command: &str) -> String {
     let script = format!("python3() {{ printf '%s' \"$2\"; }}\n{command}");
-    let ended = Command::new("bash")
-        .args(["-c", &script])
-        .env("INPUT_DIR", "/in put")
-        .output()
-        .expect("bash runs");
-    assert!(
-        ended.status.success() && ended.stderr.is_empty(),
-        "{ended:?}"
-    );
+    let ended = Command::new("bash").args(["-c", &script]).env("INPUT_DIR", "/in put").output().expect("bash runs");
+    assert!(ended.status.success() && ended.stderr.is_empty(), "{ended:?}");
     String::from_utf8(ended.stdout).expect("UTF-8")
 }
 
@@ -177,23 +134,15 @@ async fn a_table_is_analysed_under_any_name() {
             .envs([("INPUT_DIR", "/in put"), ("PYTHONIOENCODING", "utf-8")])
             .output()
             .expect("python3 runs");
-        assert_eq!(
-            String::from_utf8(ended.stdout).expect("UTF-8"),
-            format!("/in put/{name}")
-        );
+        assert_eq!(String::from_utf8(ended.stdout).expect("UTF-8"), format!("/in put/{name}"));
     }
 }
 
 #[tokio::test]
 async fn the_analysis_is_python() {
-    let question = asked(uploaded("file_1", "what?"))
-        .upload("file_1", "x.csv")
-        .tools(&[PYTHON]);
+    let question = asked(uploaded("file_1", "what?")).upload("file_1", "x.csv").tools(&[PYTHON]);
     let answer = question.answer().await;
-    let code = only_call(&answer).1["code"]
-        .as_str()
-        .expect("code")
-        .to_owned();
+    let code = only_call(&answer).1["code"].as_str().expect("code").to_owned();
     let check = "import ast, sys; ast.parse(sys.argv[1])";
     let ended = Command::new("python3").args(["-c", check, &code]).output();
     let ended = ended.expect("python3 runs");
@@ -251,10 +200,7 @@ async fn other_uploads_are_named() {
     assert_eq!(unknown.answer().await.text, told("`\"file_gone\"`"));
     // Code goes before tables.
     let both = asked(uploaded("file_1", "```bash\nls\n```")).upload("file_1", "x.csv");
-    assert_eq!(
-        only_call(&both.answer().await).1,
-        &json!({"command": "ls\n"})
-    );
+    assert_eq!(only_call(&both.answer().await).1, &json!({"command": "ls\n"}));
 }
 
 #[tokio::test]
@@ -272,15 +218,9 @@ async fn hostile_text_is_read_in_little_time() {
     // Each line could have been the end of the here-document.
     let lines: String = (0..100_000).map(|n| format!("PYTHON_{n}\n")).collect();
     let underscores = format!("PYTHON{}", "_".repeat(10_000));
-    let words = format!(
-        "```python\n'''\n{lines}{underscores}\n'''\n```\n{}",
-        "`".repeat(500_000)
-    );
+    let words = format!("```python\n'''\n{lines}{underscores}\n'''\n```\n{}", "`".repeat(500_000));
     let answer = asked(json!([user(json!(words))])).answer().await;
-    let command = only_call(&answer).1["command"]
-        .as_str()
-        .expect("a command")
-        .to_owned();
+    let command = only_call(&answer).1["command"].as_str().expect("a command").to_owned();
     let delimiter = format!("PYTHON{}", "_".repeat(10_001));
     let ends: Vec<&str> = command.lines().filter(|line| *line == delimiter).collect();
     assert_eq!(ends.len(), 1);

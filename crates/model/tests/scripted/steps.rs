@@ -10,11 +10,7 @@ const END: &str = "The script has no more steps.";
 async fn step_of_parallel(messages: Value) -> String {
     let answer = asked(messages).script("parallel").answer().await;
     match answer.calls.first() {
-        Some((_, input)) => input["command"]
-            .as_str()
-            .expect("a command")
-            .trim()
-            .to_owned(),
+        Some((_, input)) => input["command"].as_str().expect("a command").trim().to_owned(),
         None => answer.text,
     }
 }
@@ -37,25 +33,12 @@ async fn the_next_step_is_told_from_the_conversation() {
             ]),
             "one",
         ),
-        (
-            "one result",
-            json!([
-                user(json!("go")),
-                assistant(json!([text("x"), call("A"), result("A", "")]))
-            ]),
-            "two",
-        ),
+        ("one result", json!([user(json!("go")), assistant(json!([text("x"), call("A"), result("A", "")]))]), "two"),
         (
             "parallel calls are one sampling",
             json!([
                 user(json!("go")),
-                assistant(json!([
-                    call("A"),
-                    text("and"),
-                    call("B"),
-                    result("A", ""),
-                    result("B", "")
-                ])),
+                assistant(json!([call("A"), text("and"), call("B"), result("A", ""), result("B", "")])),
             ]),
             "two",
         ),
@@ -63,13 +46,7 @@ async fn the_next_step_is_told_from_the_conversation() {
             "two samplings in one message",
             json!([
                 user(json!("go")),
-                assistant(json!([
-                    call("A"),
-                    result("A", ""),
-                    text("next"),
-                    call("B"),
-                    result("B", "")
-                ])),
+                assistant(json!([call("A"), result("A", ""), text("next"), call("B"), result("B", "")])),
             ]),
             "Done.",
         ),
@@ -77,14 +54,7 @@ async fn the_next_step_is_told_from_the_conversation() {
             "beyond the last step",
             json!([
                 user(json!("go")),
-                assistant(json!([
-                    call("A"),
-                    result("A", ""),
-                    call("B"),
-                    result("B", ""),
-                    call("C"),
-                    result("C", "")
-                ])),
+                assistant(json!([call("A"), result("A", ""), call("B"), result("B", ""), call("C"), result("C", "")])),
             ]),
             END,
         ),
@@ -129,28 +99,12 @@ async fn the_next_step_is_told_from_the_conversation() {
         ),
         (
             "a call refused at once beside one that waits",
-            json!([
-                user(json!("go")),
-                assistant(json!([
-                    call("A"),
-                    call("B"),
-                    result("A", ""),
-                    result("B", "")
-                ])),
-            ]),
+            json!([user(json!("go")), assistant(json!([call("A"), call("B"), result("A", ""), result("B", "")])),]),
             "two",
         ),
         (
             "a paused turn, its calls run by the continuation",
-            json!([
-                user(json!("go")),
-                assistant(json!([
-                    call("A"),
-                    result("A", ""),
-                    call("B"),
-                    result("B", "")
-                ])),
-            ]),
+            json!([user(json!("go")), assistant(json!([call("A"), result("A", ""), call("B"), result("B", "")])),]),
             "Done.",
         ),
         (
@@ -184,11 +138,7 @@ async fn the_next_step_is_told_from_the_conversation() {
             ]),
             "one",
         ),
-        (
-            "a prefill is no sampling",
-            json!([user(json!("go")), assistant(json!("Sure: "))]),
-            "one",
-        ),
+        ("a prefill is no sampling", json!([user(json!("go")), assistant(json!("Sure: "))]), "one"),
     ];
     for (what, messages, expected) in cases {
         assert_eq!(step_of_parallel(messages).await, expected, "{what}");

@@ -108,9 +108,7 @@ pub enum EditFailure {
 
 impl EditFailure {
     fn invalid(message: impl Into<String>) -> Self {
-        Self::InvalidInput {
-            message: message.into(),
-        }
+        Self::InvalidInput { message: message.into() }
     }
 }
 
@@ -137,11 +135,7 @@ pub(crate) async fn run(
     let outcome = match command {
         EditCommand::View { path, view_range } => view_file(lease, &path, view_range).await,
         EditCommand::Create { path, file_text } => create(lease, &path, &file_text).await,
-        EditCommand::StrReplace {
-            path,
-            old_str,
-            new_str,
-        } => str_replace(lease, &path, &old_str, &new_str).await,
+        EditCommand::StrReplace { path, old_str, new_str } => str_replace(lease, &path, &old_str, &new_str).await,
     };
     match outcome {
         Ok(outcome) => Ok(Ok(outcome)),
@@ -150,18 +144,9 @@ pub(crate) async fn run(
     }
 }
 
-async fn view_file(
-    lease: &mut Lease,
-    path: &str,
-    view_range: Option<(i64, i64)>,
-) -> Result<EditOutcome, Trouble> {
+async fn view_file(lease: &mut Lease, path: &str, view_range: Option<(i64, i64)>) -> Result<EditOutcome, Trouble> {
     let content = read(lease, path).await?;
-    Ok(view::view(
-        path,
-        &content,
-        view_range,
-        lease.host.config.output_bytes_max,
-    )?)
+    Ok(view::view(path, &content, view_range, lease.host.config.output_bytes_max)?)
 }
 
 async fn create(lease: &mut Lease, path: &str, file_text: &str) -> Result<EditOutcome, Trouble> {
@@ -169,16 +154,10 @@ async fn create(lease: &mut Lease, path: &str, file_text: &str) -> Result<EditOu
     Ok(EditOutcome::Create { is_file_update })
 }
 
-async fn str_replace(
-    lease: &mut Lease,
-    path: &str,
-    old_str: &str,
-    new_str: &str,
-) -> Result<EditOutcome, Trouble> {
+async fn str_replace(lease: &mut Lease, path: &str, old_str: &str, new_str: &str) -> Result<EditOutcome, Trouble> {
     let content = read(lease, path).await?;
-    let text = std::str::from_utf8(&content).map_err(|_| {
-        EditFailure::invalid(format!("{path} is not UTF-8 text and cannot be edited"))
-    })?;
+    let text = std::str::from_utf8(&content)
+        .map_err(|_| EditFailure::invalid(format!("{path} is not UTF-8 text and cannot be edited")))?;
     let (changed, hunk) = replace::replace(path, text, old_str, new_str)?;
     write(lease, path, &changed).await?;
     Ok(hunk)
@@ -188,7 +167,9 @@ async fn read(lease: &mut Lease, path: &str) -> Result<Vec<u8>, Trouble> {
     let absolute = path::expand(path)?;
     let opened = lease.read_file(&absolute, FILE_BYTES_MAX).await;
     let mut file = opened.map_err(|error| match error {
-        ReadError::NotFound => Trouble::Failure(EditFailure::FileNotFound { message: format!("{path} does not exist") }),
+        ReadError::NotFound => {
+            Trouble::Failure(EditFailure::FileNotFound { message: format!("{path} does not exist") })
+        }
         ReadError::IsDirectory => EditFailure::invalid(format!("{path} is a directory, not a file")).into(),
         ReadError::NotRegular => EditFailure::invalid(format!("{path} is not a regular file")).into(),
         ReadError::TooLarge { size, bytes_max } => EditFailure::invalid(format!(
@@ -199,35 +180,22 @@ async fn read(lease: &mut Lease, path: &str) -> Result<Vec<u8>, Trouble> {
         ReadError::Sandbox(error) => Trouble::Broken(error),
     })?;
     let mut content = Vec::new();
-    file.read_to_end(&mut content).await.map_err(|source| {
-        Trouble::Broken(SandboxError::Io {
-            what: "read a file of a container",
-            source,
-        })
-    })?;
+    file.read_to_end(&mut content)
+        .await
+        .map_err(|source| Trouble::Broken(SandboxError::Io { what: "read a file of a container", source }))?;
     Ok(content)
 }
 
 /// Returns whether there was a file before.
 async fn write(lease: &mut Lease, path: &str, text: &str) -> Result<bool, Trouble> {
     let absolute = path::expand(path)?;
-    files::put(lease, &absolute, text.as_bytes(), text.len() as u64)
-        .await
-        .map_err(|error| match error {
-            PutError::DiskFull => EditFailure::Unavailable {
-                message: "the container's disk is full".to_owned(),
-            }
-            .into(),
-            PutError::Refused(why) => {
-                EditFailure::invalid(format!("{path} cannot be written: {why}")).into()
-            }
-            PutError::Name(_) => EditFailure::invalid(format!("{path:?} is not a path")).into(),
-            PutError::Sandbox(error) => Trouble::Broken(error),
-            error @ (PutError::Source(_) | PutError::Size { .. }) => {
-                Trouble::Broken(SandboxError::Io {
-                    what: "feed a text",
-                    source: std::io::Error::other(error.to_string()),
-                })
-            }
-        })
+    files::put(lease, &absolute, text.as_bytes(), text.len() as u64).await.map_err(|error| match error {
+        PutError::DiskFull => EditFailure::Unavailable { message: "the container's disk is full".to_owned() }.into(),
+        PutError::Refused(why) => EditFailure::invalid(format!("{path} cannot be written: {why}")).into(),
+        PutError::Name(_) => EditFailure::invalid(format!("{path:?} is not a path")).into(),
+        PutError::Sandbox(error) => Trouble::Broken(error),
+        error @ (PutError::Source(_) | PutError::Size { .. }) => {
+            Trouble::Broken(SandboxError::Io { what: "feed a text", source: std::io::Error::other(error.to_string()) })
+        }
+    })
 }

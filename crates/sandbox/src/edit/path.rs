@@ -46,19 +46,12 @@ pub fn expand(path: &str) -> Result<String, EditFailure> {
 /// The name at the start of what follows a dollar sign, braced or not, and what follows the name.
 fn variable(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('{').unwrap_or(text);
-    let length = inner
-        .bytes()
-        .take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-        .count();
+    let length = inner.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
     let (name, behind) = inner.split_at(length);
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if inner.len() == text.len() {
-        Some((name, behind))
-    } else {
-        behind.strip_prefix('}').map(|behind| (name, behind))
-    }
+    if inner.len() == text.len() { Some((name, behind)) } else { behind.strip_prefix('}').map(|behind| (name, behind)) }
 }
 
 fn value(name: &str) -> Result<&'static str, EditFailure> {
@@ -68,9 +61,7 @@ fn value(name: &str) -> Result<&'static str, EditFailure> {
         "OUTPUT_DIR" => Err(EditFailure::invalid(
             "$OUTPUT_DIR is new for each shell command and cannot be used in a path of the text editor",
         )),
-        _ => Err(EditFailure::invalid(format!(
-            "the path names ${name}, which is not set"
-        ))),
+        _ => Err(EditFailure::invalid(format!("the path names ${name}, which is not set"))),
     }
 }
 
@@ -109,10 +100,7 @@ mod tests {
             ("", "the path is empty"),
             ("a\0b", "the path holds a NUL character"),
             ("$NOPE/x", "the path names $NOPE, which is not set"),
-            (
-                "$INPUT_DIRX",
-                "the path names $INPUT_DIRX, which is not set",
-            ),
+            ("$INPUT_DIRX", "the path names $INPUT_DIRX, which is not set"),
             (
                 "$OUTPUT_DIR/x",
                 "$OUTPUT_DIR is new for each shell command and cannot be used in a path of the text editor",

@@ -6,12 +6,7 @@ use super::{EditFailure, EditOutcome};
 const CONTEXT_LINES: usize = 3;
 
 /// The changed text, and the hunk.
-pub fn replace(
-    path: &str,
-    text: &str,
-    old_str: &str,
-    new_str: &str,
-) -> Result<(String, EditOutcome), EditFailure> {
+pub fn replace(path: &str, text: &str, old_str: &str, new_str: &str) -> Result<(String, EditOutcome), EditFailure> {
     if old_str.is_empty() {
         return Err(EditFailure::invalid("old_str is empty"));
     }
@@ -19,9 +14,7 @@ pub fn replace(
         return Err(EditFailure::invalid("old_str and new_str are the same"));
     }
     let Some(at) = text.find(old_str) else {
-        return Err(EditFailure::invalid(format!(
-            "old_str was not found in {path}"
-        )));
+        return Err(EditFailure::invalid(format!("old_str was not found in {path}")));
     };
     let places = text.matches(old_str).count();
     // A place that overlaps the first is a second place all the same: which one is meant is not clear.
@@ -47,21 +40,13 @@ fn hunk(old: &str, new: &str) -> EditOutcome {
     let (old, new) = (lines(old), lines(new));
     let same_before = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let shorter = old.len().min(new.len());
-    let same_behind = old
-        .iter()
-        .rev()
-        .zip(new.iter().rev())
-        .take(shorter - same_before)
-        .take_while(|(a, b)| a == b)
-        .count();
+    let same_behind =
+        old.iter().rev().zip(new.iter().rev()).take(shorter - same_before).take_while(|(a, b)| a == b).count();
     let first = same_before.saturating_sub(CONTEXT_LINES);
     let behind = same_behind.min(CONTEXT_LINES);
     let (old_end, new_end) = (old.len() - same_behind, new.len() - same_behind);
     let marked = |mark: char, lines: &[&str]| -> Vec<String> {
-        lines
-            .iter()
-            .map(|line| format!("{mark}{}", line.strip_suffix('\n').unwrap_or(line)))
-            .collect()
+        lines.iter().map(|line| format!("{mark}{}", line.strip_suffix('\n').unwrap_or(line))).collect()
     };
     let shown = [
         marked(' ', &old[first..same_before]),
@@ -87,21 +72,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn shown(
-        old_start: u64,
-        old_lines: u64,
-        new_start: u64,
-        new_lines: u64,
-        lines: &[&str],
-    ) -> EditOutcome {
+    fn shown(old_start: u64, old_lines: u64, new_start: u64, new_lines: u64, lines: &[&str]) -> EditOutcome {
         let lines = lines.iter().map(ToString::to_string).collect();
-        EditOutcome::StrReplace {
-            old_start,
-            old_lines,
-            new_start,
-            new_lines,
-            lines,
-        }
+        EditOutcome::StrReplace { old_start, old_lines, new_start, new_lines, lines }
     }
 
     #[test]
@@ -116,51 +89,17 @@ mod tests {
                     7,
                     4,
                     7,
-                    &[
-                        " import os",
-                        " ",
-                        " def f():",
-                        "-    x = 1",
-                        "+    x = 2",
-                        "     return x",
-                        " ",
-                        " f()",
-                    ],
+                    &[" import os", " ", " def f():", "-    x = 1", "+    x = 2", "     return x", " ", " f()"],
                 ),
             ),
             ("one", "one", "two", shown(1, 1, 1, 1, &["-one", "+two"])),
             ("one\n", "one\n", "", shown(1, 1, 0, 0, &["-one"])),
-            (
-                "a\nb\nc\nd\ne\n",
-                "a\n",
-                "",
-                shown(1, 4, 1, 3, &["-a", " b", " c", " d"]),
-            ),
-            (
-                "a\nb\n",
-                "b\n",
-                "b\nc\nd\n",
-                shown(1, 2, 1, 4, &[" a", " b", "+c", "+d"]),
-            ),
-            (
-                "a\nb\nc\n",
-                "a\nb",
-                "x",
-                shown(1, 3, 1, 2, &["-a", "-b", "+x", " c"]),
-            ),
+            ("a\nb\nc\nd\ne\n", "a\n", "", shown(1, 4, 1, 3, &["-a", " b", " c", " d"])),
+            ("a\nb\n", "b\n", "b\nc\nd\n", shown(1, 2, 1, 4, &[" a", " b", "+c", "+d"])),
+            ("a\nb\nc\n", "a\nb", "x", shown(1, 3, 1, 2, &["-a", "-b", "+x", " c"])),
             ("a\nb", "b", "b\n", shown(1, 2, 1, 2, &[" a", "-b", "+b"])),
-            (
-                "a\r\nb\r\n",
-                "b",
-                "c",
-                shown(1, 2, 1, 2, &[" a\r", "-b\r", "+c\r"]),
-            ),
-            (
-                "x\nx\ny\n",
-                "x\ny",
-                "x\nx\ny",
-                shown(1, 3, 1, 4, &[" x", " x", "+x", " y"]),
-            ),
+            ("a\r\nb\r\n", "b", "c", shown(1, 2, 1, 2, &[" a\r", "-b\r", "+c\r"])),
+            ("x\nx\ny\n", "x\ny", "x\nx\ny", shown(1, 3, 1, 4, &[" x", " x", "+x", " y"])),
         ];
         for (text, old_str, new_str, hunk) in cases {
             let replaced = replace("f", text, old_str, new_str).map(|(_, hunk)| hunk);
@@ -174,38 +113,17 @@ mod tests {
             ("a", "", "b", "old_str is empty"),
             ("a", "a", "a", "old_str and new_str are the same"),
             ("a", "b", "c", "old_str was not found in f"),
-            (
-                "aba",
-                "a",
-                "c",
-                "old_str was found 2 times in f; it must be unique, give more of the text around it",
-            ),
-            (
-                "ééé",
-                "éé",
-                "c",
-                "old_str was found 2 times in f; it must be unique, give more of the text around it",
-            ),
+            ("aba", "a", "c", "old_str was found 2 times in f; it must be unique, give more of the text around it"),
+            ("ééé", "éé", "c", "old_str was found 2 times in f; it must be unique, give more of the text around it"),
         ];
         for (text, old_str, new_str, message) in cases {
-            assert_eq!(
-                replace("f", text, old_str, new_str),
-                Err(EditFailure::invalid(message)),
-                "{text:?}"
-            );
+            assert_eq!(replace("f", text, old_str, new_str), Err(EditFailure::invalid(message)), "{text:?}");
         }
     }
 
     /// Applies a hunk to the lines of the old text, checking every line it shows of it.
     fn applied(old: &str, hunk: &EditOutcome) -> Vec<String> {
-        let EditOutcome::StrReplace {
-            old_start,
-            old_lines,
-            new_start,
-            new_lines,
-            lines,
-        } = hunk
-        else {
+        let EditOutcome::StrReplace { old_start, old_lines, new_start, new_lines, lines } = hunk else {
             panic!("a hunk")
         };
         let old: Vec<_> = old.lines().collect();

@@ -17,9 +17,7 @@ pub fn view(
     let file_type = kind(content);
     if file_type != FileType::Text {
         if view_range.is_some() {
-            return Err(EditFailure::invalid(format!(
-                "{path} is not text and has no lines to choose from"
-            )));
+            return Err(EditFailure::invalid(format!("{path} is not text and has no lines to choose from")));
         }
         let encoded = base64(content);
         fits(path, &encoded, content_bytes_max)?;
@@ -31,16 +29,9 @@ pub fn view(
             total_lines: None,
         });
     }
-    let text = std::str::from_utf8(content).map_err(|_| {
-        EditFailure::invalid(format!(
-            "{path} is neither UTF-8 text nor an image nor a PDF"
-        ))
-    })?;
-    let lines: Vec<&str> = if text.is_empty() {
-        Vec::new()
-    } else {
-        without_last_end(text).split('\n').collect()
-    };
+    let text = std::str::from_utf8(content)
+        .map_err(|_| EditFailure::invalid(format!("{path} is neither UTF-8 text nor an image nor a PDF")))?;
+    let lines: Vec<&str> = if text.is_empty() { Vec::new() } else { without_last_end(text).split('\n').collect() };
     let (first, last) = chosen(view_range, lines.len())?;
     let content = lines[first..last].join("\n");
     fits(path, &content, content_bytes_max)?;
@@ -72,18 +63,9 @@ fn chosen(view_range: Option<(i64, i64)>, lines: usize) -> Result<(usize, usize)
     let Some((first, last)) = view_range else {
         return Ok((0, lines));
     };
-    let wrong = |what: &str| {
-        Err(EditFailure::invalid(format!(
-            "view_range [{first}, {last}]: {what}"
-        )))
-    };
-    let Some(start) = usize::try_from(first)
-        .ok()
-        .filter(|start| (1..=lines).contains(start))
-    else {
-        return wrong(&format!(
-            "the first line must be between 1 and {lines}, the number of lines"
-        ));
+    let wrong = |what: &str| Err(EditFailure::invalid(format!("view_range [{first}, {last}]: {what}")));
+    let Some(start) = usize::try_from(first).ok().filter(|start| (1..=lines).contains(start)) else {
+        return wrong(&format!("the first line must be between 1 and {lines}, the number of lines"));
     };
     let end = match (last, usize::try_from(last)) {
         (-1, _) => lines,
@@ -114,11 +96,7 @@ fn base64(bytes: &[u8]) -> String {
         let group = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..4 {
             let padding = place > chunk.len();
-            text.push(if padding {
-                '='
-            } else {
-                char::from(BASE64[(group >> (18 - 6 * place)) as usize & 63])
-            });
+            text.push(if padding { '=' } else { char::from(BASE64[(group >> (18 - 6 * place)) as usize & 63]) });
         }
     }
     text
@@ -128,12 +106,7 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    fn text(
-        content: &str,
-        num_lines: u64,
-        start_line: u64,
-        total_lines: u64,
-    ) -> Result<EditOutcome, EditFailure> {
+    fn text(content: &str, num_lines: u64, start_line: u64, total_lines: u64) -> Result<EditOutcome, EditFailure> {
         Ok(EditOutcome::View {
             content: content.to_owned(),
             file_type: FileType::Text,
@@ -157,11 +130,7 @@ mod tests {
             ("a\nb\nc\n", Some((1, 99)), text("a\nb\nc", 3, 1, 3)),
         ];
         for (content, range, outcome) in cases {
-            assert_eq!(
-                view("f", content.as_bytes(), range, 100),
-                outcome,
-                "{content:?} {range:?}"
-            );
+            assert_eq!(view("f", content.as_bytes(), range, 100), outcome, "{content:?} {range:?}");
         }
     }
 
@@ -169,20 +138,11 @@ mod tests {
     fn a_wrong_range_is_said() {
         let first = "the first line must be between 1 and 2, the number of lines";
         let last = "the last line must be -1 or at least the first";
-        let cases = [
-            ((0, 1), first),
-            ((-1, 1), first),
-            ((3, 3), first),
-            ((2, 1), last),
-            ((1, -2), last),
-            ((1, 0), last),
-        ];
+        let cases =
+            [((0, 1), first), ((-1, 1), first), ((3, 3), first), ((2, 1), last), ((1, -2), last), ((1, 0), last)];
         for ((from, to), what) in cases {
             let message = format!("view_range [{from}, {to}]: {what}");
-            assert_eq!(
-                view("f", b"a\nb\n", Some((from, to)), 100),
-                Err(EditFailure::invalid(message))
-            );
+            assert_eq!(view("f", b"a\nb\n", Some((from, to)), 100), Err(EditFailure::invalid(message)));
         }
     }
 
@@ -196,13 +156,7 @@ mod tests {
         ];
         for (bytes, file_type, encoded) in cases {
             let content = encoded.to_owned();
-            let shown = EditOutcome::View {
-                content,
-                file_type,
-                num_lines: None,
-                start_line: None,
-                total_lines: None,
-            };
+            let shown = EditOutcome::View { content, file_type, num_lines: None, start_line: None, total_lines: None };
             assert_eq!(view("f", bytes, None, 100), Ok(shown));
         }
         let refused = EditFailure::invalid("f is neither UTF-8 text nor an image nor a PDF");
@@ -213,9 +167,7 @@ mod tests {
 
     #[test]
     fn what_is_too_large_to_show_is_said() {
-        let refused = EditFailure::invalid(
-            "f takes 5 bytes to show, at most 4 can be shown; view fewer lines",
-        );
+        let refused = EditFailure::invalid("f takes 5 bytes to show, at most 4 can be shown; view fewer lines");
         assert_eq!(view("f", b"ab\ncd\n", None, 4), Err(refused));
         assert_eq!(view("f", b"ab\ncd\n", Some((2, 2)), 4), text("cd", 1, 2, 2));
     }

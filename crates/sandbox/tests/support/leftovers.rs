@@ -42,10 +42,7 @@ impl Held {
     pub fn now() -> Self {
         Self {
             children: children(),
-            mounts: fs::read_to_string("/proc/self/mountinfo")
-                .expect("proc")
-                .lines()
-                .count(),
+            mounts: fs::read_to_string("/proc/self/mountinfo").expect("proc").lines().count(),
             descriptors: fs::read_dir("/proc/self/fd").expect("proc").count(),
             cgroups: cgroups(),
         }
@@ -59,10 +56,7 @@ fn children() -> usize {
     threads
         .map(|thread| {
             let list = thread.expect("entry").path().join("children");
-            fs::read_to_string(list)
-                .unwrap_or_default()
-                .split_whitespace()
-                .count()
+            fs::read_to_string(list).unwrap_or_default().split_whitespace().count()
         })
         .sum()
 }
@@ -74,10 +68,7 @@ fn cgroups() -> Vec<PathBuf> {
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        for path in entries
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir() && !path.is_symlink())
-        {
+        for path in entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if name.starts_with(&ours) {
                 found.push(path.clone());
@@ -93,15 +84,8 @@ fn cgroups() -> Vec<PathBuf> {
 pub fn kill_children() {
     for thread in fs::read_dir("/proc/self/task").expect("proc") {
         let list = thread.expect("entry").path().join("children");
-        for child in fs::read_to_string(list)
-            .unwrap_or_default()
-            .split_whitespace()
-        {
-            let pid = child
-                .parse()
-                .ok()
-                .and_then(rustix::process::Pid::from_raw)
-                .expect("a process id");
+        for child in fs::read_to_string(list).unwrap_or_default().split_whitespace() {
+            let pid = child.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
         }
     }

@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use belljar_ids::{ContainerId, SeededIds};
 use belljar_sandbox::{
-    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox,
-    SandboxConfig,
+    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,11 +18,7 @@ use tokio_util::sync::CancellationToken;
 #[macro_export]
 macro_rules! skip {
     ($reason:expr) => {{
-        assert!(
-            std::env::var_os("CI").is_none_or(|value| value != "true"),
-            "{}",
-            $reason
-        );
+        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{}", $reason);
         eprintln!("SKIP: {}", $reason);
         return;
     }};
@@ -60,11 +55,7 @@ pub fn config() -> SandboxConfig {
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.
 pub fn limits_need() -> LimitsNeed {
-    if limits_enforced() {
-        LimitsNeed::Required
-    } else {
-        LimitsNeed::BestEffort
-    }
+    if limits_enforced() { LimitsNeed::Required } else { LimitsNeed::BestEffort }
 }
 
 pub fn limits_enforced() -> bool {
@@ -74,9 +65,7 @@ pub fn limits_enforced() -> bool {
 /// The reason is why a container cannot be started here at all, as the sandbox says it.
 pub async fn open(config: SandboxConfig) -> Result<Sandbox, String> {
     let rootfs: Rootfs = rootfs::rootfs();
-    Sandbox::open(config, rootfs)
-        .await
-        .map_err(|error| error.to_string())
+    Sandbox::open(config, rootfs).await.map_err(|error| error.to_string())
 }
 
 pub fn id(seed: u64) -> ContainerId {
@@ -86,22 +75,12 @@ pub fn id(seed: u64) -> ContainerId {
 /// A new container of this sandbox, leased.
 pub async fn leased(sandbox: &Sandbox, seed: u64) -> Lease {
     let id = id(seed);
-    sandbox
-        .create(id.clone())
-        .await
-        .expect("a container starts");
-    sandbox
-        .lease(&id, Duration::ZERO)
-        .await
-        .expect("nobody else has it")
+    sandbox.create(id.clone()).await.expect("a container starts");
+    sandbox.lease(&id, Duration::ZERO).await.expect("nobody else has it")
 }
 
 pub fn options() -> CellOptions {
-    CellOptions {
-        wall: Duration::from_secs(60),
-        cancel: CancellationToken::new(),
-        live: None,
-    }
+    CellOptions { wall: Duration::from_secs(60), cancel: CancellationToken::new(), live: None }
 }
 
 /// As the sandbox's client, with the streams as text.
@@ -122,11 +101,7 @@ pub fn said(output: &Output) -> Said {
 
 /// Runs a command that must end by itself.
 pub async fn run(lease: &mut Lease, command: &str) -> Output {
-    match lease
-        .bash(command, options())
-        .await
-        .expect("the container lives")
-    {
+    match lease.bash(command, options()).await.expect("the container lives") {
         CellOutcome::Ended(output) => output,
         other => panic!("{command}: {other:?}"),
     }
@@ -135,10 +110,6 @@ pub async fn run(lease: &mut Lease, command: &str) -> Output {
 /// Standard output of a command that must succeed in silence.
 pub async fn stdout(lease: &mut Lease, command: &str) -> String {
     let said = said(&run(lease, command).await);
-    assert_eq!(
-        (said.return_code, said.stderr.as_str()),
-        (0, ""),
-        "{command}"
-    );
+    assert_eq!((said.return_code, said.stderr.as_str()), (0, ""), "{command}");
     said.stdout
 }

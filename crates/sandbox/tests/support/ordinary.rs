@@ -9,10 +9,7 @@ use std::process::Command;
 const USER: u32 = 65534;
 
 /// What an ordinary user may be unable to do on a host that gives it no cgroup.
-const ALLOWED: [&str; 2] = [
-    "SKIP: this host cannot limit memory",
-    "SKIP: this host cannot limit processes",
-];
+const ALLOWED: [&str; 2] = ["SKIP: this host cannot limit memory", "SKIP: this host cannot limit processes"];
 
 /// Runs this test program, all but the test named `but`, as an ordinary user.
 pub fn run_all(but: &str) {

@@ -60,11 +60,7 @@ pub fn rootfs() -> Rootfs {
     let owner_base = rustix::process::geteuid().is_root().then_some(BASE);
     let given = std::env::var_os("BELLJAR_TEST_ROOTFS").map(PathBuf::from);
     let path = given.unwrap_or_else(|| MADE.get_or_init(|| made(owner_base)).clone());
-    Rootfs {
-        path,
-        owner_base,
-        digest: "test".to_owned(),
-    }
+    Rootfs { path, owner_base, digest: "test".to_owned() }
 }
 
 /// Made beside its place, then renamed: test processes running at the same time see a whole one or none.
@@ -93,19 +89,12 @@ fn fill(root: &Path) {
     for folder in ["usr/bin", "etc", "tmp", "usr/lib", "usr/lib64"] {
         fs::create_dir_all(root.join(folder)).expect("mkdir");
     }
-    for (link, target) in [
-        ("bin", "usr/bin"),
-        ("lib", "usr/lib"),
-        ("lib64", "usr/lib64"),
-    ] {
+    for (link, target) in [("bin", "usr/bin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
         std::os::unix::fs::symlink(target, root.join(link)).expect("symlink");
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n").expect("write");
     for tool in TOOLS {
-        let found = ["/usr/bin", "/bin"]
-            .iter()
-            .map(|folder| Path::new(folder).join(tool))
-            .find(|path| path.exists());
+        let found = ["/usr/bin", "/bin"].iter().map(|folder| Path::new(folder).join(tool)).find(|path| path.exists());
         let found = found.unwrap_or_else(|| panic!("{tool} is on every Debian"));
         copy(&found, &root.join("usr/bin").join(tool));
         for library in libraries(&found) {
@@ -126,16 +115,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// The absolute paths in what ldd(1) prints.
 fn libraries(program: &Path) -> Vec<PathBuf> {
-    let printed = Command::new("ldd")
-        .arg(program)
-        .output()
-        .expect("ldd is part of libc-bin")
-        .stdout;
+    let printed = Command::new("ldd").arg(program).output().expect("ldd is part of libc-bin").stdout;
     let text = String::from_utf8(printed).expect("ASCII");
-    text.split_whitespace()
-        .filter(|word| word.starts_with('/'))
-        .map(PathBuf::from)
-        .collect()
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
 fn own(place: &Path, owner_base: Option<u32>) {

@@ -25,11 +25,13 @@ impl Floor {
         let address = listener.local_addr()?;
         let handler = move |body: Bytes| async move { answer(&body, events.clone()) };
         let router = Router::new().route("/v1/messages", post(handler));
-        runtime.spawn(async move { {
-            use axum::serve::ListenerExt as _;
-            let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-            axum::serve(listener, router).await
-        } });
+        runtime.spawn(async move {
+            {
+                use axum::serve::ListenerExt as _;
+                let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+                axum::serve(listener, router).await
+            }
+        });
         Ok(Self { address, _runtime: runtime })
     }
 
@@ -55,7 +57,8 @@ fn answer(request: &Bytes, events: Bytes) -> Response {
 fn dechunk(mut body: &[u8]) -> Bytes {
     let mut payload = Vec::new();
     while let Some(end) = body.windows(2).position(|window| window == b"\r\n") {
-        let length = std::str::from_utf8(&body[..end]).ok().and_then(|text| usize::from_str_radix(text, 16).ok()).unwrap_or(0);
+        let length =
+            std::str::from_utf8(&body[..end]).ok().and_then(|text| usize::from_str_radix(text, 16).ok()).unwrap_or(0);
         if length == 0 {
             break;
         }

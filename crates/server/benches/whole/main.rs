@@ -48,7 +48,8 @@ fn main() -> Outcome<()> {
 
 /// Bytes in to first event out, and to the last, of a turn whose model answers at once; beside a server that does nothing.
 fn turn_without_code(server: &Server, size: Size) -> Outcome<Vec<Value>> {
-    let body = json!({ "model": "m", "max_tokens": 64, "stream": true, "messages": [{ "role": "user", "content": "hello" }] });
+    let body =
+        json!({ "model": "m", "max_tokens": 64, "stream": true, "messages": [{ "role": "user", "content": "hello" }] });
     let request = client::messages(&body, "short");
     let mut ours = Connection::open(server.address())?;
     let canned = ours.stream(&request)?.bytes;
@@ -144,8 +145,10 @@ fn streams_at_once(server: &Server, size: Size) -> Outcome<Value> {
             }
             std::thread::park_timeout(Duration::from_millis(20));
         }
-        let whole: Result<Vec<Duration>, String> =
-            streams.into_iter().map(|stream| stream.join().unwrap_or_else(|_| Err("a client panicked".to_owned()))).collect();
+        let whole: Result<Vec<Duration>, String> = streams
+            .into_iter()
+            .map(|stream| stream.join().unwrap_or_else(|_| Err("a client panicked".to_owned())))
+            .collect();
         (whole, peak)
     });
     let mut whole = whole?;

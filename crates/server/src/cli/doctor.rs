@@ -38,7 +38,12 @@ pub fn run(args: &DoctorArgs, environment: &Environment) -> Result<ExitCode, Exi
 fn image(config: &Config) -> Finding {
     let found = ImageStore::open(&config.cache_dir).and_then(|images| images.resolve(&config.image));
     match found {
-        Ok(image) => Finding { name: "image", status: Status::Ok, found: format!("{} {}", config.image, image.digest()), advice: None },
+        Ok(image) => Finding {
+            name: "image",
+            status: Status::Ok,
+            found: format!("{} {}", config.image, image.digest()),
+            advice: None,
+        },
         Err(error) => Finding {
             name: "image",
             status: Status::Refused,

@@ -64,7 +64,9 @@ fn source(args: &ExecArgs) -> Result<String, Exit> {
         Some(code) if code != "-" => Ok(code.to_owned()),
         _ => {
             let mut code = String::new();
-            std::io::stdin().read_to_string(&mut code).map_err(|error| Exit::failed(format!("standard input: {error}")))?;
+            std::io::stdin()
+                .read_to_string(&mut code)
+                .map_err(|error| Exit::failed(format!("standard input: {error}")))?;
             Ok(code)
         }
     }
@@ -73,7 +75,10 @@ fn source(args: &ExecArgs) -> Result<String, Exit> {
 /// In this process, in a container that goes with it.
 async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value, Exit> {
     if let Some(id) = &args.container {
-        return Err(Exit::failed(format!("Container not found: {id} (no server runs at {}, and containers go with it)", config.listen)));
+        return Err(Exit::failed(format!(
+            "Container not found: {id} (no server runs at {}, and containers go with it)",
+            config.listen
+        )));
     }
     let organs = organs::open(config).await?;
     let app = organs.app.clone();
@@ -83,7 +88,10 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
     let mut lease = app.sandbox.lease(&id, PROBE_WAIT).await.map_err(|error| broken(&error))?;
     for path in &args.files {
         let (name, file, size) = input(path).await?;
-        lease.put_input(&name, file, size).await.map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
+        lease
+            .put_input(&name, file, size)
+            .await
+            .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
     }
     let request = CellRequest { language: args.language, source, wall: config.serving.cell_wall };
     let report = cell::run(&app, &workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
@@ -138,7 +146,9 @@ impl Remote {
             Language::Python => "python",
             Language::Bash => "bash",
         };
-        let report = self.post(&format!("/belljar/v1/containers/{id}/cells"), &json!({ "language": language, "source": source })).await;
+        let report = self
+            .post(&format!("/belljar/v1/containers/{id}/cells"), &json!({ "language": language, "source": source }))
+            .await;
         if args.container.is_none() {
             let url = self.url(&["belljar", "v1", "containers", &id])?;
             self.send(self.client.delete(url)).await?;

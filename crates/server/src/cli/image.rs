@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use belljar_image::{
-    BuildOptions, CancellationToken, FailureClass, ImageError, ImageEvent, ImageListing, ImageName,
-    ImageStore, ImportOptions, Made, Monitor, Phase, Reuse, UnpackLimits,
+    BuildOptions, CancellationToken, FailureClass, ImageError, ImageEvent, ImageListing, ImageName, ImageStore,
+    ImportOptions, Made, Monitor, Phase, Reuse, UnpackLimits,
 };
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -81,10 +81,7 @@ pub async fn run(args: ImageArgs, cache_dir: PathBuf) -> ExitCode {
                 FailureClass::Interrupted => ("interrupted", 1),
                 FailureClass::Host => ("host", 1),
             };
-            (
-                json!({"error": {"class": class, "message": error.to_string()}}),
-                code,
-            )
+            (json!({"error": {"class": class, "message": error.to_string()}}), code)
         }
     };
     if args.json {
@@ -105,13 +102,9 @@ fn print_lines(lines: &[String]) {
 
 async fn cancel_on_signal(cancel: CancellationToken) {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
-        signal(SignalKind::interrupt()),
-        signal(SignalKind::terminate()),
-    ) else {
-        tracing::warn!(
-            "signals cannot be handled: an interrupted build leaves its programs running"
-        );
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        tracing::warn!("signals cannot be handled: an interrupted build leaves its programs running");
         return;
     };
     tokio::select! {
@@ -128,41 +121,21 @@ struct Report {
     good: bool,
 }
 
-async fn dispatch(
-    command: ImageCommand,
-    cache_dir: &Path,
-    cancel: CancellationToken,
-) -> Result<Report, ImageError> {
+async fn dispatch(command: ImageCommand, cache_dir: &Path, cancel: CancellationToken) -> Result<Report, ImageError> {
     let store = ImageStore::open(cache_dir)?;
     let started = Instant::now();
     let progress = std::sync::Arc::new(Progress::new());
     let heard = progress.clone();
     let monitor = Monitor::new(move |event| heard.hear(event), cancel);
     let result = match command {
-        ImageCommand::Build {
-            name,
-            mirror,
-            fresh,
-        } => {
-            let reuse = if fresh {
-                Reuse::Nothing
-            } else {
-                Reuse::Allowed
-            };
-            let options = BuildOptions {
-                name: name.clone(),
-                mirror,
-                reuse,
-            };
+        ImageCommand::Build { name, mirror, fresh } => {
+            let reuse = if fresh { Reuse::Nothing } else { Reuse::Allowed };
+            let options = BuildOptions { name: name.clone(), mirror, reuse };
             let made = store.build(&options, &monitor).await;
             made.map(|made| made_report(&name, &made, started.elapsed(), &progress.phases()))
         }
         ImageCommand::Import { source, name } => {
-            let options = ImportOptions {
-                source,
-                name: name.clone(),
-                limits: UnpackLimits::default(),
-            };
+            let options = ImportOptions { source, name: name.clone(), limits: UnpackLimits::default() };
             let made = store.import(&options, &monitor).await;
             made.map(|made| made_report(&name, &made, started.elapsed(), &progress.phases()))
         }
@@ -173,19 +146,11 @@ async fn dispatch(
     result
 }
 
-fn made_report(
-    name: &ImageName,
-    made: &Made,
-    elapsed: Duration,
-    phases: &[(Phase, u64, Duration)],
-) -> Report {
+fn made_report(name: &ImageName, made: &Made, elapsed: Duration, phases: &[(Phase, u64, Duration)]) -> Report {
     let record = &made.record;
     let mut lines = Vec::new();
     if made.dropped > 0 {
-        lines.push(format!(
-            "{} devices, FIFOs or sockets were left out",
-            made.dropped
-        ));
+        lines.push(format!("{} devices, FIFOs or sockets were left out", made.dropped));
     }
     lines.push(format!(
         "{name} {} {} {} {:.1} s",
@@ -209,11 +174,7 @@ fn made_report(
         "elapsed_ms": millis(elapsed),
         "phases": phases,
     });
-    Report {
-        lines,
-        document,
-        good: true,
-    }
+    Report { lines, document, good: true }
 }
 
 fn list_report(images: &[ImageListing]) -> Report {
@@ -221,16 +182,8 @@ fn list_report(images: &[ImageListing]) -> Report {
     let mut rows = Vec::new();
     for image in images {
         let names: Vec<&str> = image.names.iter().map(ImageName::as_str).collect();
-        let shown = if names.is_empty() {
-            "-".into()
-        } else {
-            names.join(",")
-        };
-        lines.push(format!(
-            "{shown:<20} {} {:>10}",
-            image.digest,
-            size(image.size_bytes)
-        ));
+        let shown = if names.is_empty() { "-".into() } else { names.join(",") };
+        lines.push(format!("{shown:<20} {} {:>10}", image.digest, size(image.size_bytes)));
         let origin = image.record.as_ref().map(|record| &record.origin);
         rows.push(json!({
             "digest": image.digest, "names": names, "size_bytes": image.size_bytes, "origin": origin,
@@ -239,31 +192,15 @@ fn list_report(images: &[ImageListing]) -> Report {
     if images.is_empty() {
         eprintln!("no images; `belljar image build` makes one");
     }
-    Report {
-        lines,
-        document: json!({ "images": rows }),
-        good: true,
-    }
+    Report { lines, document: json!({ "images": rows }), good: true }
 }
 
-async fn verify(
-    store: &ImageStore,
-    image: Option<String>,
-    monitor: &Monitor,
-) -> Result<Report, ImageError> {
+async fn verify(store: &ImageStore, image: Option<String>, monitor: &Monitor) -> Result<Report, ImageError> {
     let digests = match image {
         Some(image) => vec![store.resolve(&image)?.digest()],
-        None => store
-            .list()?
-            .into_iter()
-            .map(|image| image.digest)
-            .collect(),
+        None => store.list()?.into_iter().map(|image| image.digest).collect(),
     };
-    let mut report = Report {
-        lines: Vec::new(),
-        document: Value::Null,
-        good: true,
-    };
+    let mut report = Report { lines: Vec::new(), document: Value::Null, good: true };
     let mut rows = Vec::new();
     for digest in digests {
         let image = store.resolve(&digest.to_string())?;
@@ -307,26 +244,20 @@ struct State {
 
 impl Progress {
     fn new() -> Self {
-        Self {
-            terminal: std::io::stderr().is_terminal(),
-            state: Mutex::default(),
-        }
+        Self { terminal: std::io::stderr().is_terminal(), state: Mutex::default() }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         // Only figures for people: they may be used after a panic elsewhere.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn hear(&self, event: ImageEvent) {
         let mut state = self.state();
         match event {
-            ImageEvent::Waiting { lock } => eprintln!(
-                "another belljar is at work on the images ({}): waiting",
-                lock.display()
-            ),
+            ImageEvent::Waiting { lock } => {
+                eprintln!("another belljar is at work on the images ({}): waiting", lock.display())
+            }
             ImageEvent::Reused { phase } => {
                 eprintln!("{:<16} kept from an earlier run", phase.label())
             }
@@ -339,21 +270,12 @@ impl Progress {
                     bar.set_position(bytes);
                 }
             }
-            ImageEvent::Finished {
-                phase,
-                bytes,
-                elapsed,
-            } => {
+            ImageEvent::Finished { phase, bytes, elapsed } => {
                 if let Some(bar) = state.bars.remove(&phase) {
                     bar.finish_and_clear();
                 }
                 state.done.push((phase, bytes, elapsed));
-                eprintln!(
-                    "{:<16} {:>10} {:>6.1} s",
-                    phase.label(),
-                    size(bytes),
-                    elapsed.as_secs_f64()
-                );
+                eprintln!("{:<16} {:>10} {:>6.1} s", phase.label(), size(bytes), elapsed.as_secs_f64());
             }
         }
     }
@@ -372,14 +294,10 @@ impl Progress {
 
 fn bar(phase: Phase, bytes_total: Option<u64>) -> ProgressBar {
     let (bar, template) = match bytes_total {
-        Some(total) => (
-            ProgressBar::new(total),
-            "{prefix:<16} {bar:30} {binary_bytes:>10} / {binary_total_bytes} {elapsed}",
-        ),
-        None => (
-            ProgressBar::new_spinner(),
-            "{prefix:<16} {spinner} {binary_bytes:>10} {elapsed}",
-        ),
+        Some(total) => {
+            (ProgressBar::new(total), "{prefix:<16} {bar:30} {binary_bytes:>10} / {binary_total_bytes} {elapsed}")
+        }
+        None => (ProgressBar::new_spinner(), "{prefix:<16} {spinner} {binary_bytes:>10} {elapsed}"),
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

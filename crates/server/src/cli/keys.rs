@@ -73,7 +73,11 @@ fn create(keys: &mut KeyRing, workspace: &str, label: &str, json: bool) -> Resul
         println!("{}", json!({ "id": record.id, "workspace": record.workspace.as_str(), "key": key }));
     } else {
         println!("{key}");
-        eprintln!("{} for workspace {}. The key is shown this once; a running server asks for keys after a restart.", record.id, record.workspace.as_str());
+        eprintln!(
+            "{} for workspace {}. The key is shown this once; a running server asks for keys after a restart.",
+            record.id,
+            record.workspace.as_str()
+        );
     }
     Ok(())
 }

@@ -83,7 +83,9 @@ fn announce(config: &Config, listener: &Listener, access: Access) {
         eprintln!("  nothing is configured: the built-in scripted model answers under every model name");
     }
     match access {
-        Access::Open => eprintln!("  keys       none: any key is accepted, as the workspace `local`, from this machine only"),
+        Access::Open => {
+            eprintln!("  keys       none: any key is accepted, as the workspace `local`, from this machine only")
+        }
         Access::Keys => eprintln!("  keys       required"),
     }
 }

@@ -24,7 +24,8 @@ pub struct Environment {
 impl Environment {
     /// Takes the snapshot.
     pub fn snapshot() -> Self {
-        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let variables =
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { variables: variables.collect(), root: rustix::process::geteuid().is_root() }
     }
 
@@ -76,14 +77,15 @@ mod tests {
 
     #[test]
     fn data_goes_where_the_user_keeps_data() {
-        let cases: [(bool, &[(&str, &str)], &str); 4] = [
-            (true, &[("HOME", "/root")], "/var/lib/belljar"),
-            (false, &[("HOME", "/home/ada")], "/home/ada/.local/share/belljar"),
-            (false, &[("HOME", "/home/ada"), ("XDG_DATA_HOME", "/data")], "/data/belljar"),
-            (false, &[], "/var/lib/belljar"),
+        let ada = ("HOME", "/home/ada");
+        let cases = [
+            (environment(true, &[("HOME", "/root")]), "/var/lib/belljar"),
+            (environment(false, &[ada]), "/home/ada/.local/share/belljar"),
+            (environment(false, &[ada, ("XDG_DATA_HOME", "/data")]), "/data/belljar"),
+            (environment(false, &[]), "/var/lib/belljar"),
         ];
-        for (root, variables, expected) in cases {
-            assert_eq!(environment(root, variables).default_data_dir(), Path::new(expected), "{variables:?}");
+        for (environment, expected) in cases {
+            assert_eq!(environment.default_data_dir(), Path::new(expected), "{environment:?}");
         }
     }
 

@@ -130,8 +130,9 @@ struct RuleTable {
 impl ConfigFile {
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("the configuration file {} cannot be read: {error}", path.display())))?;
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("the configuration file {} cannot be read: {error}", path.display()))
+        })?;
         Self::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))
     }
 
@@ -213,7 +214,8 @@ impl SandboxTable {
             memory_bytes_max: positive("memory_bytes_max", self.memory_bytes_max)?,
             disk_bytes_max: positive("disk_bytes_max", self.disk_bytes_max)?,
             processes_max: self.processes_max.max(4),
-            cell_wall_s_max: positive("cell_wall_s_max", self.cell_wall_s_max)?.max(positive("invocation_wall_s_max", self.invocation_wall_s_max)?),
+            cell_wall_s_max: positive("cell_wall_s_max", self.cell_wall_s_max)?
+                .max(positive("invocation_wall_s_max", self.invocation_wall_s_max)?),
             output_bytes_max: positive("output_bytes_max", self.output_bytes_max)?,
             containers_max: self.containers_max.max(1),
             container_idle: Duration::from_secs(positive("container_expiry_s", self.container_expiry_s)?),
@@ -252,7 +254,10 @@ impl UpstreamTable {
             return Err(ConfigError(format!("upstream \"{}\": api_key_env is missing", self.name)));
         };
         let value = environment.get(variable).ok_or_else(|| {
-            ConfigError(format!("upstream \"{}\": the environment variable {variable} (api_key_env) is not set", self.name))
+            ConfigError(format!(
+                "upstream \"{}\": the environment variable {variable} (api_key_env) is not set",
+                self.name
+            ))
         })?;
         Ok(Secret::new(value))
     }
@@ -292,12 +297,21 @@ mod tests {
     fn unknown_keys_are_named_with_their_neighbour() {
         let cases = [
             ("listne = \"127.0.0.1:1\"", "unknown key `listne`; did you mean `listen`?"),
-            ("[sandbox]\nmemory_max_bytes = 1", "unknown key `sandbox.memory_max_bytes`; did you mean `memory_bytes_max`?"),
-            ("[[upstream]]\nname=\"a\"\nkind=\"scripted\"\nurl=\"x\"", "unknown key `upstream.url`; did you mean `model`?"),
+            (
+                "[sandbox]\nmemory_max_bytes = 1",
+                "unknown key `sandbox.memory_max_bytes`; did you mean `memory_bytes_max`?",
+            ),
+            (
+                "[[upstream]]\nname=\"a\"\nkind=\"scripted\"\nurl=\"x\"",
+                "unknown key `upstream.url`; did you mean `model`?",
+            ),
         ];
         for (text, expected) in cases {
             let error = ConfigFile::parse(text).map(|_| ()).map_err(|error| error.to_string());
-            assert!(error.as_ref().is_err_and(|said| said.starts_with(&expected[..expected.find(';').unwrap_or(0)])), "{text}: {error:?}");
+            assert!(
+                error.as_ref().is_err_and(|said| said.starts_with(&expected[..expected.find(';').unwrap_or(0)])),
+                "{text}: {error:?}"
+            );
         }
     }
 

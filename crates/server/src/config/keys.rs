@@ -28,32 +28,77 @@ pub const KEYS: &[Key] = &[
     key("upstream", "name", "required", "A name for logs and errors."),
     key("upstream", "kind", "required", "`anthropic` or `scripted`."),
     key("upstream", "base_url", "\"https://api.anthropic.com\"", "Where the upstream is, without `/v1`."),
-    key("upstream", "api_key_env", "none", "Environment variable that holds the upstream's key. The key itself never stands in the file."),
+    key(
+        "upstream",
+        "api_key_env",
+        "none",
+        "Environment variable that holds the upstream's key. The key itself never stands in the file.",
+    ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
     key("sandbox", "cpus", "1.0", "Cores of one container."),
     key("sandbox", "memory_bytes_max", "5368709120", "Memory of one container, in bytes."),
-    key("sandbox", "disk_bytes_max", "5368709120", "Disk of one container, in bytes; it is kept in memory and counts there too."),
+    key(
+        "sandbox",
+        "disk_bytes_max",
+        "5368709120",
+        "Disk of one container, in bytes; it is kept in memory and counts there too.",
+    ),
     key("sandbox", "processes_max", "256", "Processes and threads of one container."),
     key("sandbox", "cell_wall_s_max", "90", "Wall time of one Python cell, in seconds."),
     key("sandbox", "invocation_wall_s_max", "300", "Wall time of one bash command, in seconds."),
-    key("sandbox", "output_bytes_max", "1048576", "Bytes kept of each of stdout and stderr; the rest is counted, and said."),
-    key("sandbox", "pool_containers", "4", "Accepted, and not used by this version: containers are made when they are needed."),
-    key("sandbox", "container_idle_s_max", "300", "Accepted, and not used by this version: idle containers are not checkpointed yet."),
-    key("sandbox", "container_expiry_s", "3600", "Seconds without use after which a container is removed; clients see it as `expires_at`."),
+    key(
+        "sandbox",
+        "output_bytes_max",
+        "1048576",
+        "Bytes kept of each of stdout and stderr; the rest is counted, and said.",
+    ),
+    key(
+        "sandbox",
+        "pool_containers",
+        "4",
+        "Accepted, and not used by this version: containers are made when they are needed.",
+    ),
+    key(
+        "sandbox",
+        "container_idle_s_max",
+        "300",
+        "Accepted, and not used by this version: idle containers are not checkpointed yet.",
+    ),
+    key(
+        "sandbox",
+        "container_expiry_s",
+        "3600",
+        "Seconds without use after which a container is removed; clients see it as `expires_at`.",
+    ),
     key("sandbox", "container_life_s_max", "2592000", "Seconds after which a container is removed in any case."),
     key("sandbox", "containers_max", "256", "Containers alive at once."),
-    key("sandbox", "limits", "\"required\"", "`best_effort` serves although this machine cannot limit memory and processes."),
+    key(
+        "sandbox",
+        "limits",
+        "\"required\"",
+        "`best_effort` serves although this machine cannot limit memory and processes.",
+    ),
     key("serving", "samplings_max", "10", "Samplings in one turn before it ends with `pause_turn`."),
     key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
     key("serving", "connections_max", "4096", "Connections served at once; more wait."),
     key("serving", "ping_interval_s", "10", "Seconds of silence in a stream before a `ping`."),
     key("serving", "lease_wait_s_max", "30", "Seconds a turn waits for a container that another turn is using."),
-    key("serving", "shutdown_wait_s_max", "30", "Seconds that running turns may take to end when the server is asked to stop."),
-    key("guard", "rule", "none", "Rules; a list of tables. Code that holds `text` is halted, and the model is told the `reason`."),
+    key(
+        "serving",
+        "shutdown_wait_s_max",
+        "30",
+        "Seconds that running turns may take to end when the server is asked to stop.",
+    ),
+    key(
+        "guard",
+        "rule",
+        "none",
+        "Rules; a list of tables. Code that holds `text` is halted, and the model is told the `reason`.",
+    ),
     key("guard.rule", "text", "required", "What the code may not hold."),
     key("guard.rule", "reason", "required", "Why, for the model and the log."),
 ];
@@ -75,7 +120,14 @@ pub fn reference() -> String {
         "# Configuration reference\n\nGenerated from `crates/server/src/config/keys.rs`; a test keeps it true. Unknown keys are errors.\n\
          `data_dir` is `$XDG_DATA_HOME/belljar` where that is set, `/var/lib/belljar` for root, else `~/.local/share/belljar`.\n",
     );
-    let tables = [("", "Top level"), ("upstream", "`[[upstream]]`"), ("sandbox", "`[sandbox]`"), ("serving", "`[serving]`"), ("guard", "`[guard]`"), ("guard.rule", "`[[guard.rule]]`")];
+    let tables = [
+        ("", "Top level"),
+        ("upstream", "`[[upstream]]`"),
+        ("sandbox", "`[sandbox]`"),
+        ("serving", "`[serving]`"),
+        ("guard", "`[guard]`"),
+        ("guard.rule", "`[[guard.rule]]`"),
+    ];
     for (table, title) in tables {
         page.push_str(&format!("\n## {title}\n| key | default | meaning |\n|---|---|---|\n"));
         for key in of_table(table) {

@@ -3,12 +3,14 @@
 use belljar_guard::Verdict;
 use belljar_ids::ContainerId;
 use belljar_sandbox::{
-    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Output, SandboxError, SkipReason,
+    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Output,
+    SandboxError, SkipReason,
 };
 use belljar_turn::{EditCall, ServerCall};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::result::{
-    BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent, StrReplaceResult, ViewResult,
+    BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
+    StrReplaceResult, ViewResult,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +37,9 @@ async fn bash(place: &mut Place, command: &str) -> ResultContent {
     let options = CellOptions { wall: place.app.serving.invocation_wall, cancel: CancellationToken::new(), live: None };
     let lease = match place.lease().await {
         Ok(lease) => lease,
-        Err(error) => return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) }),
+        Err(error) => {
+            return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) });
+        }
     };
     match lease.bash(command, options).await {
         Ok(outcome) => {
@@ -76,7 +80,12 @@ async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOu
     let (content, lost) = keep_files(place, container, &mut output).await;
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices().into_iter().chain(lost));
-    ResultContent::BashCodeExecutionResult(BashResult { stdout: text(&output.stdout), stderr, return_code: output.return_code, content })
+    ResultContent::BashCodeExecutionResult(BashResult {
+        stdout: text(&output.stdout),
+        stderr,
+        return_code: output.return_code,
+        content,
+    })
 }
 
 fn execution_error(error_code: ErrorCode) -> ResultContent {
@@ -157,9 +166,17 @@ fn edit_result(outcome: EditOutcome) -> ResultContent {
                 SeenType::Image => FileType::Image,
                 SeenType::Pdf => FileType::Pdf,
             };
-            ResultContent::TextEditorCodeExecutionViewResult(ViewResult { file_type, content, num_lines, start_line, total_lines })
+            ResultContent::TextEditorCodeExecutionViewResult(ViewResult {
+                file_type,
+                content,
+                num_lines,
+                start_line,
+                total_lines,
+            })
         }
-        EditOutcome::Create { is_file_update } => ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update }),
+        EditOutcome::Create { is_file_update } => {
+            ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update })
+        }
         EditOutcome::StrReplace { old_start, old_lines, new_start, new_lines, lines } => {
             ResultContent::TextEditorCodeExecutionStrReplaceResult(StrReplaceResult {
                 old_start: Some(old_start),

@@ -2,7 +2,7 @@
 
 use belljar_ids::{ContainerId, FileId};
 use belljar_sandbox::{Lease, LeaseError, OutputFile, PutError, SandboxError};
-use belljar_store::{Content, ContainerRecord, FileDraft, Filename, Origin, StoreError, WorkspaceId};
+use belljar_store::{ContainerRecord, Content, FileDraft, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
@@ -80,7 +80,11 @@ impl Place {
 
     async fn make(&self) -> Result<Lease, PlaceError> {
         let id = new_container(&self.app, &self.workspace).await?;
-        self.app.sandbox.lease(&id, NEW_LEASE_WAIT).await.map_err(|error: LeaseError| PlaceError::Broken(error.to_string()))
+        self.app
+            .sandbox
+            .lease(&id, NEW_LEASE_WAIT)
+            .await
+            .map_err(|error: LeaseError| PlaceError::Broken(error.to_string()))
     }
 
     async fn mount(&self, lease: &mut Lease, upload: &Upload) -> Result<(), PlaceError> {
@@ -133,7 +137,12 @@ pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<Cont
 }
 
 /// Copies a captured file into the store: at most the size it had when it was captured, whatever its container does to it now.
-pub async fn keep(app: &Shared, workspace: &WorkspaceId, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
+pub async fn keep(
+    app: &Shared,
+    workspace: &WorkspaceId,
+    container: ContainerId,
+    output: OutputFile,
+) -> Result<FileId, KeepError> {
     let id = FileId::mint(&mut OsIds);
     let mime_type = mime_guess::from_path(&output.name).first_or_octet_stream();
     let draft = FileDraft {

@@ -41,7 +41,10 @@ pub async fn create(
     let request = read_request(&bytes, app.serving.cell_wall, app.serving.invocation_wall)?;
     let mut lease = containers::lease(&app, &principal, &id).await?;
     let expires_at = clock::now().saturating_add(app.container_idle).saturating_add(request.wall);
-    app.store.touch_container(&principal.workspace, lease.container(), expires_at).await.map_err(|error| Failure::internal("container", &error))?;
+    app.store
+        .touch_container(&principal.workspace, lease.container(), expires_at)
+        .await
+        .map_err(|error| Failure::internal("container", &error))?;
     if headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream")) {
         return Ok(live(app, principal.workspace, lease, request));
     }
@@ -88,7 +91,8 @@ fn cell_failure(error: CellError) -> Failure {
 fn live(app: Shared, workspace: WorkspaceId, mut lease: belljar_sandbox::Lease, request: CellRequest) -> Response {
     let (sender, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
     let running = Box::pin(async move { cell::run(&app, &workspace, &mut lease, request, Some(sender)).await });
-    let state = Live { running: Some(running), chunks: receiver, stdout: Utf8Pieces::default(), stderr: Utf8Pieces::default() };
+    let state =
+        Live { running: Some(running), chunks: receiver, stdout: Utf8Pieces::default(), stderr: Utf8Pieces::default() };
     let events = stream::unfold(state, |mut state| async move {
         let event = state.next().await?;
         Some((Ok::<Bytes, Infallible>(event), state))
@@ -142,7 +146,10 @@ impl Live {
             Ok(report) => event("outcome", &json!(report)),
             Err(error) => {
                 tracing::error!(%error, "a live cell failed");
-                event("error", &json!({ "type": "error", "error": { "type": "api_error", "message": "Internal server error" } }))
+                event(
+                    "error",
+                    &json!({ "type": "error", "error": { "type": "api_error", "message": "Internal server error" } }),
+                )
             }
         };
         bytes.extend_from_slice(&last);

@@ -100,7 +100,10 @@ pub async fn delete(
 ) -> Result<Json<serde_json::Value>, Failure> {
     let (record, _) = find(&app, &principal, &id).await?;
     app.sandbox.remove(&record.id).await;
-    app.store.delete_container(&principal.workspace, &record.id).await.map_err(|error| Failure::internal("container", &error))?;
+    app.store
+        .delete_container(&principal.workspace, &record.id)
+        .await
+        .map_err(|error| Failure::internal("container", &error))?;
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
 }
 
@@ -207,9 +210,11 @@ pub fn place_failure(error: PlaceError) -> Failure {
 fn put_failure(error: PutError) -> Failure {
     match error {
         PutError::Sandbox(error) => Failure::internal("put file", &error),
-        error @ (PutError::Name(_) | PutError::Source(_) | PutError::Size { .. } | PutError::DiskFull | PutError::Refused(_)) => {
-            ApiError::invalid(format!("path: {error}")).into()
-        }
+        error @ (PutError::Name(_)
+        | PutError::Source(_)
+        | PutError::Size { .. }
+        | PutError::DiskFull
+        | PutError::Refused(_)) => ApiError::invalid(format!("path: {error}")).into(),
     }
 }
 
@@ -217,8 +222,9 @@ fn read_failure(error: ReadError) -> Failure {
     match error {
         ReadError::NotFound => ApiError::not_found("path: no such file").into(),
         ReadError::Sandbox(error) => Failure::internal("get file", &error),
-        error @ (ReadError::IsDirectory | ReadError::NotRegular | ReadError::TooLarge { .. } | ReadError::Refused(_)) => {
-            ApiError::invalid(format!("path: {error}")).into()
-        }
+        error @ (ReadError::IsDirectory
+        | ReadError::NotRegular
+        | ReadError::TooLarge { .. }
+        | ReadError::Refused(_)) => ApiError::invalid(format!("path: {error}")).into(),
     }
 }

@@ -31,9 +31,10 @@ pub async fn create(
     let request = MessagesRequest::read(&bytes)?;
     drop(bytes);
     let plan = plan(&app, &headers, request)?;
-    let upstream = app.router.route(&plan.model).ok_or_else(|| {
-        Failure::from(ApiError::not_found(format!("model: {}", Brief(&plan.model))))
-    })?;
+    let upstream = app
+        .router
+        .route(&plan.model)
+        .ok_or_else(|| Failure::from(ApiError::not_found(format!("model: {}", Brief(&plan.model)))))?;
     let uploads = find_uploads(&app, &principal, &plan).await?;
     let lease = lease_named(&app, &principal, &plan).await?;
     let stream = plan.stream;
@@ -67,7 +68,8 @@ async fn find_uploads(app: &App, principal: &Principal, plan: &TurnPlan) -> Resu
     for text in &plan.uploads {
         let missing = || Failure::from(ApiError::not_found(format!("File `{}` not found.", Brief(text))));
         let id: FileId = text.parse().map_err(|_| missing())?;
-        let record = app.store.file(&principal.workspace, &id).await.map_err(|error| Failure::internal("file", &error))?;
+        let record =
+            app.store.file(&principal.workspace, &id).await.map_err(|error| Failure::internal("file", &error))?;
         let record = record.ok_or_else(missing)?;
         if record.expired(crate::clock::now()) {
             return Err(ApiError::invalid(format!("File `{id}` has expired.")).into());

@@ -27,7 +27,9 @@ pub async fn retrieve(State(app): State<Shared>, Path(id): Path<String>) -> Resu
 /// Whether a text can be a model's name: a glob would let any text pass.
 fn is_name(id: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
-    id.len() <= 256 && id.bytes().all(legal) && id.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+    id.len() <= 256
+        && id.bytes().all(legal)
+        && id.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
 fn info(id: String) -> ModelInfo {

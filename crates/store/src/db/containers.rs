@@ -19,13 +19,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<(ContainerRecord, i64)> {
 
 /// Adds a container.
 pub(crate) fn insert(change: &Transaction<'_>, record: &ContainerRecord) -> Result<(), StoreError> {
-    let taken = change
-        .prepare_cached("SELECT 1 FROM containers WHERE id = ?1")?
-        .exists([record.id.as_str()])?;
+    let taken = change.prepare_cached("SELECT 1 FROM containers WHERE id = ?1")?.exists([record.id.as_str()])?;
     if taken {
-        return Err(StoreError::IdTaken {
-            id: record.id.to_string(),
-        });
+        return Err(StoreError::IdTaken { id: record.id.to_string() });
     }
     let number = next_number(change, record.workspace.as_str())?;
     let sql = format!("INSERT INTO containers ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5)");
@@ -47,9 +43,7 @@ pub(crate) fn find(
 ) -> Result<Option<ContainerRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM containers WHERE id = ?1 AND workspace = ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement
-        .query_row((id.as_str(), workspace.as_str()), from_row)
-        .optional()?;
+    let found = statement.query_row((id.as_str(), workspace.as_str()), from_row).optional()?;
     Ok(found.map(|(record, _)| record))
 }
 
@@ -61,9 +55,7 @@ pub(crate) fn touch(
     expires_at: Timestamp,
 ) -> Result<bool, StoreError> {
     let changed = change
-        .prepare_cached(
-            "UPDATE containers SET expires_at_us = ?3 WHERE id = ?1 AND workspace = ?2",
-        )?
+        .prepare_cached("UPDATE containers SET expires_at_us = ?3 WHERE id = ?1 AND workspace = ?2")?
         .execute((id.as_str(), workspace.as_str(), expires_at.as_micros()))?;
     Ok(changed > 0)
 }
@@ -81,53 +73,27 @@ pub(crate) fn list(
          ORDER BY created_at_us DESC, number DESC LIMIT ?4"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let parameters = (
-        workspace.as_str(),
-        from.created_at_us,
-        from.number,
-        u32::from(limit) + 1,
-    );
-    let mut found: Vec<_> = statement
-        .query_map(parameters, from_row)?
-        .collect::<Result<_, _>>()?;
+    let parameters = (workspace.as_str(), from.created_at_us, from.number, u32::from(limit) + 1);
+    let mut found: Vec<_> = statement.query_map(parameters, from_row)?.collect::<Result<_, _>>()?;
     let has_more = found.len() > usize::from(limit);
     found.truncate(usize::from(limit));
     let next = found
         .last()
         .filter(|_| has_more)
-        .map(|(record, number)| PageCursor {
-            created_at_us: record.created_at.as_micros(),
-            number: *number,
-        });
-    Ok(Paged {
-        entries: found.into_iter().map(|(record, _)| record).collect(),
-        next,
-        has_more,
-    })
+        .map(|(record, number)| PageCursor { created_at_us: record.created_at.as_micros(), number: *number });
+    Ok(Paged { entries: found.into_iter().map(|(record, _)| record).collect(), next, has_more })
 }
 
 /// Up to `limit` containers of any workspace that expired by `now`, longest expired first.
-pub(crate) fn expired(
-    connection: &Connection,
-    now: Timestamp,
-    limit: u16,
-) -> Result<Vec<ContainerRecord>, StoreError> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM containers WHERE expires_at_us <= ?1 ORDER BY expires_at_us LIMIT ?2"
-    );
+pub(crate) fn expired(connection: &Connection, now: Timestamp, limit: u16) -> Result<Vec<ContainerRecord>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM containers WHERE expires_at_us <= ?1 ORDER BY expires_at_us LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement
-        .query_map((now.as_micros(), limit), |row| Ok(from_row(row)?.0))?
-        .collect::<Result<_, _>>()?;
+    let found = statement.query_map((now.as_micros(), limit), |row| Ok(from_row(row)?.0))?.collect::<Result<_, _>>()?;
     Ok(found)
 }
 
 /// Removes a container; `false` when there is no such container.
-pub(crate) fn delete(
-    change: &Transaction<'_>,
-    workspace: &WorkspaceId,
-    id: &ContainerId,
-) -> Result<bool, StoreError> {
+pub(crate) fn delete(change: &Transaction<'_>, workspace: &WorkspaceId, id: &ContainerId) -> Result<bool, StoreError> {
     let removed = change
         .prepare_cached("DELETE FROM containers WHERE id = ?1 AND workspace = ?2")?
         .execute((id.as_str(), workspace.as_str()))?;

@@ -2,8 +2,8 @@
 
 use super::{as_integer, instant, next_number, optional_instant, parsed, unsigned};
 use crate::{
-    ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, Origin, PageCursor, Paged,
-    StoreError, Timestamp, WorkspaceId,
+    ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, Origin, PageCursor, Paged, StoreError, Timestamp,
+    WorkspaceId,
 };
 use belljar_ids::FileId;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
@@ -20,19 +20,14 @@ struct Placed {
 
 impl Placed {
     fn cursor(&self) -> PageCursor {
-        PageCursor {
-            created_at_us: self.record.created_at.as_micros(),
-            number: self.number,
-        }
+        PageCursor { created_at_us: self.record.created_at.as_micros(), number: self.number }
     }
 
     fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let container: Option<String> = row.get("container")?;
         let origin = match container {
             None => Origin::Uploaded,
-            Some(_) => Origin::Generated {
-                container: parsed(row, "container")?,
-            },
+            Some(_) => Origin::Generated { container: parsed(row, "container")? },
         };
         let record = FileRecord {
             id: parsed(row, "id")?,
@@ -45,10 +40,7 @@ impl Placed {
             expires_at: optional_instant(row, "expires_at_us")?,
             content: row.get::<_, Option<[u8; 32]>>("blob")?.map(ContentDigest),
         };
-        Ok(Self {
-            record,
-            number: row.get("number")?,
-        })
+        Ok(Self { record, number: row.get("number")? })
     }
 }
 
@@ -61,16 +53,10 @@ pub(crate) fn find(
     Ok(find_placed(connection, workspace, id)?.map(|placed| placed.record))
 }
 
-fn find_placed(
-    connection: &Connection,
-    workspace: &WorkspaceId,
-    id: &FileId,
-) -> Result<Option<Placed>, StoreError> {
+fn find_placed(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Result<Option<Placed>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ?1 AND workspace = ?2");
     let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement
-        .query_row((id.as_str(), workspace.as_str()), Placed::from_row)
-        .optional()?)
+    Ok(statement.query_row((id.as_str(), workspace.as_str()), Placed::from_row).optional()?)
 }
 
 /// One page of files; see [`FileQuery`].
@@ -82,12 +68,7 @@ pub(crate) fn list(
     // One transaction, so that all statements of one answer see the same files.
     let snapshot = connection.unchecked_transaction()?;
     match query {
-        FileQuery::Page { limit, after } => older(
-            &snapshot,
-            workspace,
-            after.unwrap_or(PageCursor::START),
-            *limit,
-        ),
+        FileQuery::Page { limit, after } => older(&snapshot, workspace, after.unwrap_or(PageCursor::START), *limit),
         FileQuery::OlderThan { id, limit } => {
             let anchor = anchor(&snapshot, workspace, id)?;
             older(&snapshot, workspace, anchor, *limit)
@@ -113,11 +94,7 @@ fn older(
     let mut found = walk(connection, &sql, workspace, from, limit)?;
     let has_more = found.len() > usize::from(limit);
     found.truncate(usize::from(limit));
-    let next = if has_more {
-        found.last().map(Placed::cursor)
-    } else {
-        None
-    };
+    let next = if has_more { found.last().map(Placed::cursor) } else { None };
     Ok(page(found, next, has_more))
 }
 
@@ -152,23 +129,12 @@ fn walk(
     limit: u16,
 ) -> Result<Vec<Placed>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
-    let parameters = (
-        workspace.as_str(),
-        from.created_at_us,
-        from.number,
-        u32::from(limit) + 1,
-    );
-    let found = statement
-        .query_map(parameters, Placed::from_row)?
-        .collect::<Result<_, _>>()?;
+    let parameters = (workspace.as_str(), from.created_at_us, from.number, u32::from(limit) + 1);
+    let found = statement.query_map(parameters, Placed::from_row)?.collect::<Result<_, _>>()?;
     Ok(found)
 }
 
-fn by_ids(
-    connection: &Connection,
-    workspace: &WorkspaceId,
-    ids: &[FileId],
-) -> Result<FilePage, StoreError> {
+fn by_ids(connection: &Connection, workspace: &WorkspaceId, ids: &[FileId]) -> Result<FilePage, StoreError> {
     let mut found = Vec::new();
     for id in ids.iter().collect::<BTreeSet<_>>() {
         found.extend(find_placed(connection, workspace, id)?);
@@ -178,19 +144,11 @@ fn by_ids(
 }
 
 fn page(found: Vec<Placed>, next: Option<PageCursor>, has_more: bool) -> FilePage {
-    Paged {
-        entries: found.into_iter().map(|placed| placed.record).collect(),
-        next,
-        has_more,
-    }
+    Paged { entries: found.into_iter().map(|placed| placed.record).collect(), next, has_more }
 }
 
 /// Where a file stands, or stood until it was deleted.
-fn anchor(
-    connection: &Connection,
-    workspace: &WorkspaceId,
-    id: &FileId,
-) -> Result<PageCursor, StoreError> {
+fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Result<PageCursor, StoreError> {
     connection
         .prepare_cached(
             "SELECT created_at_us, number FROM files WHERE id = ?1 AND workspace = ?2
@@ -199,20 +157,14 @@ fn anchor(
              LIMIT 1",
         )?
         .query_row((id.as_str(), workspace.as_str()), |row| {
-            Ok(PageCursor {
-                created_at_us: row.get(0)?,
-                number: row.get(1)?,
-            })
+            Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? })
         })
         .optional()?
         .ok_or_else(|| StoreError::AnchorNotFound { id: id.clone() })
 }
 
 /// The logical size of the workspace's files.
-pub(crate) fn bytes_used(
-    connection: &Connection,
-    workspace: &WorkspaceId,
-) -> Result<u64, StoreError> {
+pub(crate) fn bytes_used(connection: &Connection, workspace: &WorkspaceId) -> Result<u64, StoreError> {
     let used = connection
         .prepare_cached("SELECT bytes_used FROM workspaces WHERE workspace = ?1")?
         .query_row([workspace.as_str()], |row| unsigned(row, "bytes_used"))
@@ -227,21 +179,14 @@ pub(crate) fn is_taken(connection: &Connection, id: &FileId) -> Result<bool, Sto
 }
 
 /// Whether a row stands for this blob.
-pub(crate) fn blob_is_known(
-    connection: &Connection,
-    digest: &ContentDigest,
-) -> Result<bool, StoreError> {
+pub(crate) fn blob_is_known(connection: &Connection, digest: &ContentDigest) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM blobs WHERE digest = ?1")?;
     Ok(statement.exists([digest.as_bytes()])?)
 }
 
 /// How many blobs there should be.
 pub(crate) fn blobs_known(connection: &Connection) -> Result<u64, StoreError> {
-    Ok(
-        connection.query_row("SELECT count(*) AS blobs FROM blobs", [], |row| {
-            unsigned(row, "blobs")
-        })?,
-    )
+    Ok(connection.query_row("SELECT count(*) AS blobs FROM blobs", [], |row| unsigned(row, "blobs"))?)
 }
 
 /// Adds a file whose blob lies in its place.
@@ -254,16 +199,13 @@ pub(crate) fn insert(
     let number = next_number(change, draft.workspace.as_str())?;
     let size = as_integer(size_bytes)?;
     change
-        .prepare_cached(
-            "INSERT INTO blobs (digest, size_bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING",
-        )?
+        .prepare_cached("INSERT INTO blobs (digest, size_bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
         .execute((digest.as_bytes(), size))?;
     let container = match &draft.origin {
         Origin::Uploaded => None,
         Origin::Generated { container } => Some(container.as_str()),
     };
-    let sql =
-        format!("INSERT INTO files ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
+    let sql = format!("INSERT INTO files ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)");
     change.prepare_cached(&sql)?.execute((
         draft.id.as_str(),
         draft.workspace.as_str(),
@@ -307,9 +249,7 @@ pub(crate) fn delete(
     let Some(placed) = find_placed(change, workspace, id)? else {
         return Ok(Deleted::Nothing);
     };
-    change
-        .prepare_cached("DELETE FROM files WHERE id = ?1")?
-        .execute([id.as_str()])?;
+    change.prepare_cached("DELETE FROM files WHERE id = ?1")?.execute([id.as_str()])?;
     let cursor = placed.cursor();
     change
         .prepare_cached(
@@ -324,14 +264,9 @@ pub(crate) fn delete(
     Ok(Deleted::File(orphan))
 }
 
-fn drop_if_unreferenced(
-    change: &Transaction<'_>,
-    digest: &ContentDigest,
-) -> Result<bool, StoreError> {
+fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
     let dropped = change
-        .prepare_cached(
-            "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)",
-        )?
+        .prepare_cached("DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)")?
         .execute([digest.as_bytes()])?;
     Ok(dropped > 0)
 }
@@ -344,20 +279,14 @@ pub(crate) fn release_expired(
     limit: u32,
 ) -> Result<(u64, Vec<ContentDigest>), StoreError> {
     let due: Vec<(String, [u8; 32])> = change
-        .prepare_cached(
-            "SELECT id, blob FROM files WHERE expires_at_us <= ?1 AND blob IS NOT NULL LIMIT ?2",
-        )?
-        .query_map((now.as_micros(), limit), |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })?
+        .prepare_cached("SELECT id, blob FROM files WHERE expires_at_us <= ?1 AND blob IS NOT NULL LIMIT ?2")?
+        .query_map((now.as_micros(), limit), |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;
     let count = due.len() as u64;
     let mut orphans = Vec::new();
     for (id, digest) in due {
         let digest = ContentDigest(digest);
-        change
-            .prepare_cached("UPDATE files SET blob = NULL WHERE id = ?1")?
-            .execute([&id])?;
+        change.prepare_cached("UPDATE files SET blob = NULL WHERE id = ?1")?.execute([&id])?;
         if drop_if_unreferenced(change, &digest)? {
             orphans.push(digest);
         }
@@ -366,11 +295,7 @@ pub(crate) fn release_expired(
 }
 
 /// Removes the records of up to `limit` released files that expired by `expired_by`.
-pub(crate) fn remove_expired(
-    change: &Transaction<'_>,
-    expired_by: Timestamp,
-    limit: u32,
-) -> Result<u64, StoreError> {
+pub(crate) fn remove_expired(change: &Transaction<'_>, expired_by: Timestamp, limit: u32) -> Result<u64, StoreError> {
     let removed = change
         .prepare_cached(
             "DELETE FROM files WHERE id IN (
@@ -381,11 +306,7 @@ pub(crate) fn remove_expired(
 }
 
 /// Forgets where up to `limit` files stood that were deleted by `deleted_by`.
-pub(crate) fn forget_deleted(
-    change: &Transaction<'_>,
-    deleted_by: Timestamp,
-    limit: u32,
-) -> Result<u64, StoreError> {
+pub(crate) fn forget_deleted(change: &Transaction<'_>, deleted_by: Timestamp, limit: u32) -> Result<u64, StoreError> {
     let removed = change
         .prepare_cached(
             "DELETE FROM deleted_files WHERE id IN (

@@ -18,75 +18,39 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
 }
 
 /// Adds a key.
-pub(crate) fn insert(
-    change: &Transaction<'_>,
-    draft: KeyDraft,
-    now: Timestamp,
-) -> Result<KeyRecord, StoreError> {
+pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) -> Result<KeyRecord, StoreError> {
     let taken = change
         .prepare_cached("SELECT 1 FROM keys WHERE id = ?1 OR hash = ?2")?
         .exists((draft.id.as_str(), draft.hash.0))?;
     if taken {
-        return Err(StoreError::IdTaken {
-            id: draft.id.to_string(),
-        });
+        return Err(StoreError::IdTaken { id: draft.id.to_string() });
     }
     change
-        .prepare_cached(
-            "INSERT INTO keys (id, workspace, label, hash, created_at_us) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute((
-            draft.id.as_str(),
-            draft.workspace.as_str(),
-            &draft.label,
-            draft.hash.0,
-            now.as_micros(),
-        ))?;
-    Ok(KeyRecord {
-        id: draft.id,
-        workspace: draft.workspace,
-        label: draft.label,
-        created_at: now,
-        revoked_at: None,
-    })
+        .prepare_cached("INSERT INTO keys (id, workspace, label, hash, created_at_us) VALUES (?1, ?2, ?3, ?4, ?5)")?
+        .execute((draft.id.as_str(), draft.workspace.as_str(), &draft.label, draft.hash.0, now.as_micros()))?;
+    Ok(KeyRecord { id: draft.id, workspace: draft.workspace, label: draft.label, created_at: now, revoked_at: None })
 }
 
 /// All keys, oldest first. The operator makes them one by one, so they are few.
 pub(crate) fn list(connection: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM keys ORDER BY created_at_us, id");
     let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement
-        .query_map([], from_row)?
-        .collect::<Result<_, _>>()?)
+    Ok(statement.query_map([], from_row)?.collect::<Result<_, _>>()?)
 }
 
 /// Ends a key; `false` when there is none or it has ended already.
-pub(crate) fn revoke(
-    change: &Transaction<'_>,
-    id: &KeyId,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
+pub(crate) fn revoke(change: &Transaction<'_>, id: &KeyId, now: Timestamp) -> Result<bool, StoreError> {
     let changed = change
-        .prepare_cached(
-            "UPDATE keys SET revoked_at_us = ?2 WHERE id = ?1 AND revoked_at_us IS NULL",
-        )?
+        .prepare_cached("UPDATE keys SET revoked_at_us = ?2 WHERE id = ?1 AND revoked_at_us IS NULL")?
         .execute((id.as_str(), now.as_micros()))?;
     Ok(changed > 0)
 }
 
 /// Whom a key speaks for; none when it is unknown or revoked.
-pub(crate) fn authenticate(
-    connection: &Connection,
-    hash: &KeyHash,
-) -> Result<Option<Principal>, StoreError> {
+pub(crate) fn authenticate(connection: &Connection, hash: &KeyHash) -> Result<Option<Principal>, StoreError> {
     connection
         .prepare_cached("SELECT id, workspace FROM keys WHERE hash = ?1 AND revoked_at_us IS NULL")?
-        .query_row([hash.0], |row| {
-            Ok(Principal {
-                workspace: parsed(row, "workspace")?,
-                key_id: parsed(row, "id")?,
-            })
-        })
+        .query_row([hash.0], |row| Ok(Principal { workspace: parsed(row, "workspace")?, key_id: parsed(row, "id")? }))
         .optional()
         .map_err(StoreError::from)
 }

@@ -4,10 +4,8 @@ use crate::{StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// Every change to the schema, in order; the first makes schema 1. Never edited once released.
-const MIGRATIONS: &[(&str, &str)] = &[(
-    "0001_files_containers_keys",
-    include_str!("migrations/0001_files_containers_keys.sql"),
-)];
+const MIGRATIONS: &[(&str, &str)] =
+    &[("0001_files_containers_keys", include_str!("migrations/0001_files_containers_keys.sql"))];
 
 fn latest() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
@@ -16,25 +14,14 @@ fn latest() -> u32 {
 /// The schema the database has; 0 for a new one. Refuses one that a later program made.
 fn version(connection: &Connection) -> Result<u32, StoreError> {
     let made = connection
-        .query_row(
-            "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'",
-            [],
-            |_| Ok(()),
-        )
+        .query_row("SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'", [], |_| Ok(()))
         .optional()?;
     if made.is_none() {
         return Ok(0);
     }
-    let found: u32 = connection.query_row(
-        "SELECT coalesce(max(version), 0) FROM migrations",
-        [],
-        |row| row.get(0),
-    )?;
+    let found: u32 = connection.query_row("SELECT coalesce(max(version), 0) FROM migrations", [], |row| row.get(0))?;
     if found > latest() {
-        return Err(StoreError::NewerSchema {
-            found,
-            known: latest(),
-        });
+        return Err(StoreError::NewerSchema { found, known: latest() });
     }
     Ok(found)
 }

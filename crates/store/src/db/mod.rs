@@ -31,19 +31,12 @@ pub(crate) enum Connected {
 }
 
 /// Opens the database, making it if need be.
-pub(crate) fn connect(
-    path: &Path,
-    old: OldSchema,
-    now: Timestamp,
-) -> Result<Connected, StoreError> {
+pub(crate) fn connect(path: &Path, old: OldSchema, now: Timestamp) -> Result<Connected, StoreError> {
     let mut connection = Connection::open(path)?;
     connection.busy_timeout(BUSY_MAX)?;
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        return Err(StoreError::broken(
-            "turning on the write-ahead log",
-            format!("journal mode is {mode}"),
-        ));
+        return Err(StoreError::broken("turning on the write-ahead log", format!("journal mode is {mode}")));
     }
     // FULL syncs the log at each commit; without it a power cut may undo acknowledged commits.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -56,11 +49,7 @@ pub(crate) fn connect(
         }
         OldSchema::Keep => migrate::is_current(&connection)?,
     };
-    Ok(if current {
-        Connected::Ready(connection)
-    } else {
-        Connected::Outdated
-    })
+    Ok(if current { Connected::Ready(connection) } else { Connected::Outdated })
 }
 
 /// Begins a change. `IMMEDIATE`, so that it fails at its beginning or not at all on others' account.
@@ -87,9 +76,7 @@ where
 {
     let index = row.as_ref().column_index(column)?;
     let text: String = row.get(index)?;
-    text.parse().map_err(|error: T::Err| {
-        rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error))
-    })
+    text.parse().map_err(|error: T::Err| rusqlite::Error::FromSqlConversionFailure(index, Type::Text, Box::new(error)))
 }
 
 fn instant(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
@@ -99,15 +86,12 @@ fn instant(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Timestamp>
 
 fn optional_instant(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
     let index = row.as_ref().column_index(column)?;
-    row.get::<_, Option<i64>>(index)?
-        .map(|micros| as_instant(index, micros))
-        .transpose()
+    row.get::<_, Option<i64>>(index)?.map(|micros| as_instant(index, micros)).transpose()
 }
 
 fn as_instant(index: usize, micros: i64) -> rusqlite::Result<Timestamp> {
-    Timestamp::from_micros(micros).map_err(|error| {
-        rusqlite::Error::FromSqlConversionFailure(index, Type::Integer, Box::new(error))
-    })
+    Timestamp::from_micros(micros)
+        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(index, Type::Integer, Box::new(error)))
 }
 
 fn unsigned(row: &rusqlite::Row<'_>, column: &str) -> rusqlite::Result<u64> {

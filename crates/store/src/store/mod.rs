@@ -8,9 +8,8 @@ use crate::db::{self, Connected, OldSchema};
 use crate::worker::Worker;
 use crate::writer::blocking;
 use crate::{
-    Clock, ContainerRecord, ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, FileWriter,
-    KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, Principal, StoreError, SweepReport, Timestamp,
-    WorkspaceId,
+    Clock, ContainerRecord, ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, FileWriter, KeyDraft, KeyHash,
+    KeyRecord, PageCursor, Paged, Principal, StoreError, SweepReport, Timestamp, WorkspaceId,
 };
 use belljar_ids::{ContainerId, FileId, KeyId};
 use std::path::Path;
@@ -102,9 +101,7 @@ impl Store {
     pub async fn open(data_dir: &Path, options: StoreOptions) -> Result<Self, StoreError> {
         let data_dir = data_dir.to_owned();
         let inner = blocking(move || Inner::open(&data_dir, options)).await?;
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Begins a file. It exists for nobody until [`FileWriter::finish`] answers.
@@ -122,25 +119,13 @@ impl Store {
             .await?;
         let blobs = Arc::clone(&self.inner.blobs);
         let staged = blocking(move || blobs.stage()).await?;
-        Ok(FileWriter::new(
-            Arc::clone(&self.inner),
-            draft,
-            staged,
-            bytes_used,
-        ))
+        Ok(FileWriter::new(Arc::clone(&self.inner), draft, staged, bytes_used))
     }
 
     /// One file's record.
-    pub async fn file(
-        &self,
-        workspace: &WorkspaceId,
-        id: &FileId,
-    ) -> Result<Option<FileRecord>, StoreError> {
+    pub async fn file(&self, workspace: &WorkspaceId, id: &FileId) -> Result<Option<FileRecord>, StoreError> {
         let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner
-            .reader
-            .call(move |reader| db::files::find(&reader.connection, &workspace, &id))
-            .await
+        self.inner.reader.call(move |reader| db::files::find(&reader.connection, &workspace, &id)).await
     }
 
     /// One page of the workspace's files, newest first. Expired files are listed as long as their record is
@@ -148,16 +133,9 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::AnchorNotFound`] for a file to list from that never was, or is long gone.
-    pub async fn list_files(
-        &self,
-        workspace: &WorkspaceId,
-        query: FileQuery,
-    ) -> Result<FilePage, StoreError> {
+    pub async fn list_files(&self, workspace: &WorkspaceId, query: FileQuery) -> Result<FilePage, StoreError> {
         let workspace = workspace.clone();
-        self.inner
-            .reader
-            .call(move |reader| db::files::list(&reader.connection, &workspace, &query))
-            .await
+        self.inner.reader.call(move |reader| db::files::list(&reader.connection, &workspace, &query)).await
     }
 
     /// A file and its content. Whether the client may have it ([`FileRecord::downloadable`]) is for the
@@ -165,23 +143,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when the content is absent or has another size than it was kept with.
-    pub async fn open_content(
-        &self,
-        workspace: &WorkspaceId,
-        id: &FileId,
-    ) -> Result<Option<Content>, StoreError> {
+    pub async fn open_content(&self, workspace: &WorkspaceId, id: &FileId) -> Result<Option<Content>, StoreError> {
         let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
-        let found = self
-            .inner
-            .reader
-            .call(move |reader| reader.open_content(&workspace, &id, now))
-            .await?;
+        let found = self.inner.reader.call(move |reader| reader.open_content(&workspace, &id, now)).await?;
         Ok(found.map(|found| match found {
             Found::Expired(record) => Content::Expired { record },
-            Found::Open(record, file) => Content::Open {
-                record,
-                file: tokio::fs::File::from_std(file),
-            },
+            Found::Open(record, file) => Content::Open { record, file: tokio::fs::File::from_std(file) },
         }))
     }
 
@@ -189,11 +156,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] when it is not what was written.
-    pub async fn check_content(
-        &self,
-        workspace: &WorkspaceId,
-        id: &FileId,
-    ) -> Result<bool, StoreError> {
+    pub async fn check_content(&self, workspace: &WorkspaceId, id: &FileId) -> Result<bool, StoreError> {
         match self.open_content(workspace, id).await? {
             None | Some(Content::Expired { .. }) => Ok(false),
             Some(Content::Open { record, file }) => {
@@ -205,26 +168,16 @@ impl Store {
     }
 
     /// Deletes a file; `false` when there is none. The content goes with its last reference.
-    pub async fn delete_file(
-        &self,
-        workspace: &WorkspaceId,
-        id: &FileId,
-    ) -> Result<bool, StoreError> {
+    pub async fn delete_file(&self, workspace: &WorkspaceId, id: &FileId) -> Result<bool, StoreError> {
         let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
-        self.inner
-            .writer
-            .call(move |writer| writer.delete_file(&workspace, &id, now))
-            .await
+        self.inner.writer.call(move |writer| writer.delete_file(&workspace, &id, now)).await
     }
 
     /// The bytes of the workspace's files. Identical contents count each time; expired ones do not once a
     /// sweep released them.
     pub async fn workspace_bytes(&self, workspace: &WorkspaceId) -> Result<u64, StoreError> {
         let workspace = workspace.clone();
-        self.inner
-            .reader
-            .call(move |reader| db::files::bytes_used(&reader.connection, &workspace))
-            .await
+        self.inner.reader.call(move |reader| db::files::bytes_used(&reader.connection, &workspace)).await
     }
 
     /// Releases the contents of expired files, and removes records 30 days after. To be called from time to
@@ -233,11 +186,7 @@ impl Store {
         let now = self.inner.limits.clock.now();
         let mut report = SweepReport::default();
         loop {
-            let step = self
-                .inner
-                .writer
-                .call(move |writer| writer.sweep_step(now, SWEEP_STEP_ROWS))
-                .await?;
+            let step = self.inner.writer.call(move |writer| writer.sweep_step(now, SWEEP_STEP_ROWS)).await?;
             report.contents_released += step.report.contents_released;
             report.records_removed += step.report.records_removed;
             if step.is_last {
@@ -251,10 +200,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::IdTaken`].
     pub async fn record_container(&self, record: ContainerRecord) -> Result<(), StoreError> {
-        self.inner
-            .writer
-            .call(move |writer| writer.change(|change| db::containers::insert(change, &record)))
-            .await
+        self.inner.writer.call(move |writer| writer.change(|change| db::containers::insert(change, &record))).await
     }
 
     /// One container's record, expired or not.
@@ -264,10 +210,7 @@ impl Store {
         id: &ContainerId,
     ) -> Result<Option<ContainerRecord>, StoreError> {
         let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner
-            .reader
-            .call(move |reader| db::containers::find(&reader.connection, &workspace, &id))
-            .await
+        self.inner.reader.call(move |reader| db::containers::find(&reader.connection, &workspace, &id)).await
     }
 
     /// Moves a container's end; `false` when there is no such container.
@@ -280,9 +223,7 @@ impl Store {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.inner
             .writer
-            .call(move |writer| {
-                writer.change(|change| db::containers::touch(change, &workspace, &id, expires_at))
-            })
+            .call(move |writer| writer.change(|change| db::containers::touch(change, &workspace, &id, expires_at)))
             .await
     }
 
@@ -294,33 +235,21 @@ impl Store {
         limit: u16,
     ) -> Result<Paged<ContainerRecord>, StoreError> {
         let workspace = workspace.clone();
-        self.inner
-            .reader
-            .call(move |reader| db::containers::list(&reader.connection, &workspace, after, limit))
-            .await
+        self.inner.reader.call(move |reader| db::containers::list(&reader.connection, &workspace, after, limit)).await
     }
 
     /// Up to `limit` expired containers of all workspaces, for whoever clears them away.
     pub async fn expired_containers(&self, limit: u16) -> Result<Vec<ContainerRecord>, StoreError> {
         let now = self.inner.limits.clock.now();
-        self.inner
-            .reader
-            .call(move |reader| db::containers::expired(&reader.connection, now, limit))
-            .await
+        self.inner.reader.call(move |reader| db::containers::expired(&reader.connection, now, limit)).await
     }
 
     /// Forgets a container; `false` when there is no such container. Files it made stay.
-    pub async fn delete_container(
-        &self,
-        workspace: &WorkspaceId,
-        id: &ContainerId,
-    ) -> Result<bool, StoreError> {
+    pub async fn delete_container(&self, workspace: &WorkspaceId, id: &ContainerId) -> Result<bool, StoreError> {
         let (workspace, id) = (workspace.clone(), id.clone());
         self.inner
             .writer
-            .call(move |writer| {
-                writer.change(|change| db::containers::delete(change, &workspace, &id))
-            })
+            .call(move |writer| writer.change(|change| db::containers::delete(change, &workspace, &id)))
             .await
     }
 
@@ -330,35 +259,23 @@ impl Store {
     /// [`StoreError::IdTaken`] for an id or a hash that is kept already.
     pub async fn create_key(&self, draft: KeyDraft) -> Result<KeyRecord, StoreError> {
         let now = self.inner.limits.clock.now();
-        self.inner
-            .writer
-            .call(move |writer| writer.change(|change| db::keys::insert(change, draft, now)))
-            .await
+        self.inner.writer.call(move |writer| writer.change(|change| db::keys::insert(change, draft, now))).await
     }
 
     /// All keys, oldest first, revoked ones too.
     pub async fn list_keys(&self) -> Result<Vec<KeyRecord>, StoreError> {
-        self.inner
-            .reader
-            .call(|reader| db::keys::list(&reader.connection))
-            .await
+        self.inner.reader.call(|reader| db::keys::list(&reader.connection)).await
     }
 
     /// Ends a key for good; `false` when there is none or it has ended already.
     pub async fn revoke_key(&self, id: &KeyId) -> Result<bool, StoreError> {
         let (id, now) = (id.clone(), self.inner.limits.clock.now());
-        self.inner
-            .writer
-            .call(move |writer| writer.change(|change| db::keys::revoke(change, &id, now)))
-            .await
+        self.inner.writer.call(move |writer| writer.change(|change| db::keys::revoke(change, &id, now))).await
     }
 
     /// Whom a key speaks for; `None` when it is unknown or revoked.
     pub async fn authenticate(&self, hash: KeyHash) -> Result<Option<Principal>, StoreError> {
-        self.inner
-            .reader
-            .call(move |reader| db::keys::authenticate(&reader.connection, &hash))
-            .await
+        self.inner.reader.call(move |reader| db::keys::authenticate(&reader.connection, &hash)).await
     }
 }
 
@@ -369,39 +286,21 @@ impl Inner {
         let now = limits.clock.now();
         let connect = || match db::connect(&dir.database(), OldSchema::Migrate, now)? {
             Connected::Ready(connection) => Ok(connection),
-            Connected::Outdated => Err(StoreError::broken(
-                "bringing the database up to date",
-                "it is still outdated",
-            )),
+            Connected::Outdated => Err(StoreError::broken("bringing the database up to date", "it is still outdated")),
         };
         let (writing, reading) = (connect()?, connect()?);
-        let blobs = Arc::new(BlobDir::prepare(
-            dir.blobs(),
-            limits.disk_free_bytes_min,
-            lock,
-        )?);
+        let blobs = Arc::new(BlobDir::prepare(dir.blobs(), limits.disk_free_bytes_min, lock)?);
         dir.sync()?;
-        let swept =
-            blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;
+        let swept = blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;
         if swept.temporaries_removed + swept.orphans_removed > 0 {
             tracing::info!(?swept, "removed what an earlier process left unfinished");
         }
         let known = db::files::blobs_known(&reading)?;
         if known != swept.kept {
-            tracing::error!(
-                known,
-                found = swept.kept,
-                "contents are missing from the data directory"
-            );
+            tracing::error!(known, found = swept.kept, "contents are missing from the data directory");
         }
-        let writer = Writer {
-            connection: writing,
-            blobs: Arc::clone(&blobs),
-        };
-        let reader = Reader {
-            connection: reading,
-            blobs: Arc::clone(&blobs),
-        };
+        let writer = Writer { connection: writing, blobs: Arc::clone(&blobs) };
+        let reader = Reader { connection: reading, blobs: Arc::clone(&blobs) };
         Ok(Self {
             writer: Worker::start("store-writer", writer)?,
             reader: Worker::start("store-reader", reader)?,

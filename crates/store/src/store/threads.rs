@@ -4,9 +4,7 @@ use super::{PLACE_KEPT_AFTER_DELETION, RECORD_KEPT_AFTER_EXPIRY};
 use crate::blobs::{BlobDir, Placed};
 use crate::db::{self, files::Deleted};
 use crate::writer::Finished;
-use crate::{
-    ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp, WorkspaceId,
-};
+use crate::{ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp, WorkspaceId};
 use belljar_ids::FileId;
 use rusqlite::{Connection, Transaction};
 use sha2::Digest as _;
@@ -45,22 +43,14 @@ impl Writer {
         finished: Finished,
         workspace_bytes_max: u64,
     ) -> Result<FileRecord, StoreError> {
-        let Finished {
-            staged,
-            digest,
-            size_bytes,
-        } = finished;
+        let Finished { staged, digest, size_bytes } = finished;
         let change = db::begin(&mut self.connection)?;
         let used = db::files::bytes_used(&change, &draft.workspace)?;
         if used.saturating_add(size_bytes) > workspace_bytes_max {
-            return Err(StoreError::QuotaExceeded {
-                bytes_max: workspace_bytes_max,
-            });
+            return Err(StoreError::QuotaExceeded { bytes_max: workspace_bytes_max });
         }
         if db::files::is_taken(&change, &draft.id)? {
-            return Err(StoreError::IdTaken {
-                id: draft.id.to_string(),
-            });
+            return Err(StoreError::IdTaken { id: draft.id.to_string() });
         }
         let referenced = db::files::blob_is_known(&change, &digest)?;
         let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
@@ -111,11 +101,7 @@ impl Writer {
         }
     }
 
-    pub(super) fn sweep_step(
-        &mut self,
-        now: Timestamp,
-        rows_max: u32,
-    ) -> Result<SweepStep, StoreError> {
+    pub(super) fn sweep_step(&mut self, now: Timestamp, rows_max: u32) -> Result<SweepStep, StoreError> {
         let (released, orphans, removed, forgotten) = self.change(|change| {
             let (released, orphans) = db::files::release_expired(change, now, rows_max)?;
             let expired_by = now.saturating_sub(RECORD_KEPT_AFTER_EXPIRY);
@@ -129,10 +115,7 @@ impl Writer {
         }
         let rows_max = u64::from(rows_max);
         Ok(SweepStep {
-            report: SweepReport {
-                contents_released: released,
-                records_removed: removed,
-            },
+            report: SweepReport { contents_released: released, records_removed: removed },
             is_last: released < rows_max && removed < rows_max && forgotten < rows_max,
         })
     }
@@ -167,15 +150,9 @@ impl Reader {
         let Some(file) = self.blobs.open(&digest)? else {
             return self.gone_meanwhile(workspace, id, &digest);
         };
-        let there = file
-            .metadata()
-            .map_err(StoreError::io("reading a blob's size"))?
-            .len();
+        let there = file.metadata().map_err(StoreError::io("reading a blob's size"))?.len();
         if there != record.size_bytes {
-            let what = format!(
-                "blob {digest} has {there} bytes instead of {}",
-                record.size_bytes
-            );
+            let what = format!("blob {digest} has {there} bytes instead of {}", record.size_bytes);
             return Err(StoreError::Corrupt { what });
         }
         Ok(Some(Found::Open(record, file)))
@@ -191,9 +168,7 @@ impl Reader {
         match db::files::find(&self.connection, workspace, id)? {
             None => Ok(None),
             Some(record) if record.content.is_none() => Ok(Some(Found::Expired(record))),
-            Some(_) => Err(StoreError::Corrupt {
-                what: format!("blob {digest} is missing"),
-            }),
+            Some(_) => Err(StoreError::Corrupt { what: format!("blob {digest} is missing") }),
         }
     }
 }
@@ -203,9 +178,7 @@ pub(super) fn check(record: &FileRecord, mut file: File) -> Result<(), StoreErro
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
-        let count = file
-            .read(&mut buffer)
-            .map_err(StoreError::io("reading a blob"))?;
+        let count = file.read(&mut buffer).map_err(StoreError::io("reading a blob"))?;
         if count == 0 {
             break;
         }
@@ -213,9 +186,9 @@ pub(super) fn check(record: &FileRecord, mut file: File) -> Result<(), StoreErro
     }
     let found = ContentDigest(hasher.finalize().into());
     match record.content {
-        Some(kept) if kept != found => Err(StoreError::Corrupt {
-            what: format!("blob {kept} holds content with digest {found}"),
-        }),
+        Some(kept) if kept != found => {
+            Err(StoreError::Corrupt { what: format!("blob {kept} holds content with digest {found}") })
+        }
         _ => Ok(()),
     }
 }

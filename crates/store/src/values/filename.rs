@@ -56,13 +56,7 @@ impl Filename {
         let last = name.rsplit(|byte| *byte == b'/').next().unwrap_or(name);
         let text: String = String::from_utf8_lossy(last)
             .chars()
-            .map(|character| {
-                if is_forbidden(character) {
-                    '_'
-                } else {
-                    character
-                }
-            })
+            .map(|character| if is_forbidden(character) { '_' } else { character })
             .take(FILENAME_CHARS_MAX)
             .collect();
         match text.as_str() {
@@ -90,15 +84,8 @@ fn check(text: &str) -> Result<(), FilenameError> {
     if chars > FILENAME_CHARS_MAX {
         return Err(FilenameError::TooLong { chars });
     }
-    if let Some((char_index, character)) = text
-        .chars()
-        .enumerate()
-        .find(|(_, character)| is_forbidden(*character))
-    {
-        return Err(FilenameError::Forbidden {
-            character,
-            char_index,
-        });
+    if let Some((char_index, character)) = text.chars().enumerate().find(|(_, character)| is_forbidden(*character)) {
+        return Err(FilenameError::Forbidden { character, char_index });
     }
     if matches!(text, "." | "..") {
         return Err(FilenameError::Dots);
@@ -123,16 +110,8 @@ impl std::fmt::Display for Filename {
 /// The usual extension of a media type, with its dot. Parameters after `;` and case do not matter; a type
 /// that is not in the table gets `.bin`, as for `application/octet-stream`.
 fn extension_of(mime_type: &str) -> &'static str {
-    let essence = mime_type
-        .split(';')
-        .next()
-        .unwrap_or("")
-        .trim()
-        .to_ascii_lowercase();
-    EXTENSIONS
-        .iter()
-        .find(|(name, _)| *name == essence)
-        .map_or(".bin", |(_, extension)| *extension)
+    let essence = mime_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    EXTENSIONS.iter().find(|(name, _)| *name == essence).map_or(".bin", |(_, extension)| *extension)
 }
 
 /// Media types as the IANA registry writes them.
@@ -145,18 +124,9 @@ const EXTENSIONS: &[(&str, &str)] = &[
     ("application/vnd.apache.parquet", ".parquet"),
     ("application/vnd.ms-excel", ".xls"),
     ("application/vnd.ms-powerpoint", ".ppt"),
-    (
-        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-        ".pptx",
-    ),
-    (
-        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-        ".xlsx",
-    ),
-    (
-        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-        ".docx",
-    ),
+    ("application/vnd.openxmlformats-officedocument.presentationml.presentation", ".pptx"),
+    ("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", ".xlsx"),
+    ("application/vnd.openxmlformats-officedocument.wordprocessingml.document", ".docx"),
     ("application/x-tar", ".tar"),
     ("application/xml", ".xml"),
     ("application/yaml", ".yaml"),

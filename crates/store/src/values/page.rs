@@ -21,10 +21,7 @@ pub struct CursorError;
 
 impl PageCursor {
     /// In front of everything.
-    pub(crate) const START: Self = Self {
-        created_at_us: i64::MAX,
-        number: i64::MAX,
-    };
+    pub(crate) const START: Self = Self { created_at_us: i64::MAX, number: i64::MAX };
 
     /// The cursor as the client gets it: `page_` and 32 hexadecimal digits.
     pub fn to_token(self) -> PageToken {
@@ -36,11 +33,7 @@ impl PageCursor {
     pub fn from_token(token: &PageToken) -> Result<Self, CursorError> {
         let cursor = Self::from_payload(token.payload()).ok_or(CursorError)?;
         // Refuses what parses but was not written so: capitals, a sign.
-        if cursor.to_token() == *token {
-            Ok(cursor)
-        } else {
-            Err(CursorError)
-        }
+        if cursor.to_token() == *token { Ok(cursor) } else { Err(CursorError) }
     }
 
     fn from_payload(payload: &str) -> Option<Self> {
@@ -48,10 +41,7 @@ impl PageCursor {
         let created_at_us = u64::from_str_radix(created_at, 16).ok()?.cast_signed();
         let number = u64::from_str_radix(number, 16).ok()?.cast_signed();
         Timestamp::from_micros(created_at_us).ok()?;
-        (number >= 0).then_some(Self {
-            created_at_us,
-            number,
-        })
+        (number >= 0).then_some(Self { created_at_us, number })
     }
 }
 

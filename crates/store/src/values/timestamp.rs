@@ -30,16 +30,14 @@ impl Timestamp {
     #[must_use]
     pub fn saturating_add(self, after: Duration) -> Self {
         let micros = i64::try_from(after.as_micros()).unwrap_or(i64::MAX);
-        Self::from_micros(self.as_micros().saturating_add(micros))
-            .unwrap_or(Self::truncated(jiff::Timestamp::MAX))
+        Self::from_micros(self.as_micros().saturating_add(micros)).unwrap_or(Self::truncated(jiff::Timestamp::MAX))
     }
 
     /// The instant `before` earlier, or the first one there is.
     #[must_use]
     pub fn saturating_sub(self, before: Duration) -> Self {
         let micros = i64::try_from(before.as_micros()).unwrap_or(i64::MAX);
-        Self::from_micros(self.as_micros().saturating_sub(micros))
-            .unwrap_or(Self::truncated(jiff::Timestamp::MIN))
+        Self::from_micros(self.as_micros().saturating_sub(micros)).unwrap_or(Self::truncated(jiff::Timestamp::MIN))
     }
 
     /// How long after `earlier` this is; zero when it is not.

@@ -8,10 +8,7 @@ use tokio::io::AsyncReadExt as _;
 
 fn blob_path(fixture: &Fixture, content: &[u8]) -> PathBuf {
     let digest = ContentDigest::of(content).to_string();
-    data_dir(&fixture.dir)
-        .join("blobs")
-        .join(&digest[..2])
-        .join(&digest[2..])
+    data_dir(&fixture.dir).join("blobs").join(&digest[..2]).join(&digest[2..])
 }
 
 #[tokio::test]
@@ -19,9 +16,7 @@ async fn the_last_reference_takes_the_content_with_it() {
     let fixture = Fixture::new().await;
     let (store, local, other) = (&fixture.store, workspace("local"), workspace("other"));
     let content = noise(1, 4096);
-    put(store, draft(&file_id(1)), content.clone())
-        .await
-        .unwrap();
+    put(store, draft(&file_id(1)), content.clone()).await.unwrap();
     let mut theirs = draft(&file_id(2));
     theirs.workspace = other.clone();
     put(store, theirs, content.clone()).await.unwrap();
@@ -38,22 +33,10 @@ async fn the_last_reference_takes_the_content_with_it() {
 async fn a_download_under_way_outlives_the_file() {
     let fixture = Fixture::new().await;
     let content = noise(1, 1 << 20);
-    let record = put(&fixture.store, draft(&file_id(1)), content.clone())
-        .await
-        .unwrap();
-    let opened = fixture
-        .store
-        .open_content(&record.workspace, &record.id)
-        .await
-        .unwrap();
-    let Some(Content::Open { mut file, .. }) = opened else {
-        panic!("{opened:?}")
-    };
-    fixture
-        .store
-        .delete_file(&record.workspace, &record.id)
-        .await
-        .unwrap();
+    let record = put(&fixture.store, draft(&file_id(1)), content.clone()).await.unwrap();
+    let opened = fixture.store.open_content(&record.workspace, &record.id).await.unwrap();
+    let Some(Content::Open { mut file, .. }) = opened else { panic!("{opened:?}") };
+    fixture.store.delete_file(&record.workspace, &record.id).await.unwrap();
     let mut read = Vec::new();
     file.read_to_end(&mut read).await.unwrap();
     assert_eq!(read, content.as_ref());
@@ -74,10 +57,7 @@ async fn uploads_and_deletions_of_one_content_do_not_disturb_each_other() {
                 let id = file_id(task * ROUNDS + round);
                 let content: &Bytes = &contents[usize::from(round % 3 == 0)];
                 put(&store, draft(&id), content.clone()).await.unwrap();
-                assert_eq!(
-                    get(&store, &local, &id).await.as_deref(),
-                    Some(content.as_ref())
-                );
+                assert_eq!(get(&store, &local, &id).await.as_deref(), Some(content.as_ref()));
                 // Another task's newest file: either not there, or whole.
                 let neighbour = file_id(((task + 1) % TASKS) * ROUNDS + round);
                 if let Some(read) = get(&store, &local, &neighbour).await {
@@ -91,14 +71,7 @@ async fn uploads_and_deletions_of_one_content_do_not_disturb_each_other() {
         ended.unwrap();
     }
     assert_eq!(fixture.blobs().len(), 0);
-    assert_eq!(
-        fixture
-            .store
-            .workspace_bytes(&workspace("local"))
-            .await
-            .unwrap(),
-        0
-    );
+    assert_eq!(fixture.store.workspace_bytes(&workspace("local")).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -106,9 +79,7 @@ async fn damage_is_reported_and_the_next_upload_mends_it() {
     let fixture = Fixture::new().await;
     let (store, local) = (&fixture.store, workspace("local"));
     let content = noise(1, 1000);
-    put(store, draft(&file_id(1)), content.clone())
-        .await
-        .unwrap();
+    put(store, draft(&file_id(1)), content.clone()).await.unwrap();
     let path = blob_path(&fixture, &content);
     let digest = ContentDigest::of(&content);
 
@@ -121,25 +92,17 @@ async fn damage_is_reported_and_the_next_upload_mends_it() {
     let error = store.check_content(&local, &file_id(1)).await.unwrap_err();
     assert_eq!(error.client_text(), "Internal server error");
     let found = ContentDigest::of(&flipped);
-    assert_eq!(
-        corrupt(error),
-        format!("blob {digest} holds content with digest {found}")
-    );
+    assert_eq!(corrupt(error), format!("blob {digest} holds content with digest {found}"));
 
     std::fs::write(&path, &content[..999]).unwrap();
     let error = store.open_content(&local, &file_id(1)).await.unwrap_err();
-    assert_eq!(
-        corrupt(error),
-        format!("blob {digest} has 999 bytes instead of 1000")
-    );
+    assert_eq!(corrupt(error), format!("blob {digest} has 999 bytes instead of 1000"));
 
     std::fs::remove_file(&path).unwrap();
     let error = store.open_content(&local, &file_id(1)).await.unwrap_err();
     assert_eq!(corrupt(error), format!("blob {digest} is missing"));
 
-    put(store, draft(&file_id(2)), content.clone())
-        .await
-        .unwrap();
+    put(store, draft(&file_id(2)), content.clone()).await.unwrap();
     assert_eq!(get(store, &local, &file_id(1)).await.unwrap(), content);
     assert!(store.check_content(&local, &file_id(1)).await.unwrap());
 }

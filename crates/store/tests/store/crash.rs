@@ -1,8 +1,6 @@
 //! `kill -9` at random instants: what was acknowledged is there, what was not leaves nothing behind.
 
-use crate::fixture::{
-    NOON_US, StillClock, draft, file_id, files_under, noise, put, still_clock, workspace,
-};
+use crate::fixture::{NOON_US, StillClock, draft, file_id, files_under, noise, put, still_clock, workspace};
 use belljar_ids::{FileId, IdSource as _, SeededIds};
 use belljar_store::{Clock, ContentDigest, FileQuery, Store, StoreOptions, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,16 +15,12 @@ const CHILD: &str = "BELLJAR_STORE_CRASH_CHILD";
 const ROUNDS: u64 = 15;
 
 async fn open(path: &Path, clock: Arc<StillClock>) -> Store {
-    Store::open(path, StoreOptions::new(clock as Arc<dyn Clock>))
-        .await
-        .unwrap()
+    Store::open(path, StoreOptions::new(clock as Arc<dyn Clock>)).await.unwrap()
 }
 
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
-    out.write_all(line.as_bytes())
-        .and_then(|()| out.flush())
-        .unwrap();
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).unwrap();
 }
 
 /// Uploads, and deletes every fourth file again, until killed.
@@ -60,19 +54,10 @@ fn child_that_uploads_until_killed() {
     };
     let (path, round) = task.rsplit_once(':').unwrap();
     let round: u64 = round.parse().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = open(Path::new(path), still_clock()).await;
-        let uploads = (0..4).map(|task| {
-            tokio::spawn(upload_forever(
-                store.clone(),
-                (round * 4 + task) * 1_000_000,
-            ))
-        });
+        let uploads = (0..4).map(|task| tokio::spawn(upload_forever(store.clone(), (round * 4 + task) * 1_000_000)));
         for upload in uploads.collect::<Vec<_>>() {
             upload.await.unwrap();
         }
@@ -92,8 +77,7 @@ impl Said {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words[..] {
             ["ack", id, digest] => {
-                self.acknowledged
-                    .insert(id.parse().unwrap(), digest.to_owned());
+                self.acknowledged.insert(id.parse().unwrap(), digest.to_owned());
             }
             ["deleting", id] => {
                 self.maybe_deleted.insert(id.parse().unwrap());
@@ -109,12 +93,7 @@ impl Said {
 /// Lets a child upload and kills it some time after its first acknowledgement.
 fn run_and_kill(path: &Path, round: u64, after: Duration, said: &mut Said) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "crash::child_that_uploads_until_killed",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", "crash::child_that_uploads_until_killed", "--ignored", "--nocapture"])
         .env(CHILD, format!("{}:{round}", path.display()))
         .stdout(Stdio::piped())
         .spawn()
@@ -141,18 +120,9 @@ fn run_and_kill(path: &Path, round: u64, after: Duration, said: &mut Said) {
     child.kill().unwrap();
     let status = child.wait().unwrap();
     first.unwrap();
-    assert_eq!(
-        std::os::unix::process::ExitStatusExt::signal(&status),
-        Some(9),
-        "it ran until killed"
-    );
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9), "it ran until killed");
     // A line cut off by the kill was not said.
-    for line in listener
-        .join()
-        .unwrap()
-        .iter()
-        .filter(|line| line.ends_with('\n'))
-    {
+    for line in listener.join().unwrap().iter().filter(|line| line.ends_with('\n')) {
         said.hear(line);
     }
 }
@@ -160,15 +130,8 @@ fn run_and_kill(path: &Path, round: u64, after: Duration, said: &mut Said) {
 async fn every_file(store: &Store) -> BTreeMap<FileId, String> {
     let (mut found, mut after) = (BTreeMap::new(), None);
     loop {
-        let page = store
-            .list_files(&workspace("local"), FileQuery::Page { limit: 1000, after })
-            .await
-            .unwrap();
-        found.extend(
-            page.entries
-                .into_iter()
-                .map(|file| (file.id, file.content.unwrap().to_string())),
-        );
+        let page = store.list_files(&workspace("local"), FileQuery::Page { limit: 1000, after }).await.unwrap();
+        found.extend(page.entries.into_iter().map(|file| (file.id, file.content.unwrap().to_string())));
         after = page.next;
         if after.is_none() {
             return found;
@@ -180,67 +143,34 @@ async fn every_file(store: &Store) -> BTreeMap<FileId, String> {
 fn acknowledged_files_survive_kill() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (mut said, mut random) = (Said::default(), SeededIds::new(2026));
     for round in 0..ROUNDS {
         let mut byte = [0];
         random.fill(&mut byte);
-        run_and_kill(
-            &path,
-            round,
-            Duration::from_micros(u64::from(byte[0]) * 500),
-            &mut said,
-        );
+        run_and_kill(&path, round, Duration::from_micros(u64::from(byte[0]) * 500), &mut said);
 
         let store = runtime.block_on(open(&path, still_clock()));
         let kept = runtime.block_on(every_file(&store));
-        for (id, digest) in said
-            .acknowledged
-            .iter()
-            .filter(|(id, _)| !said.maybe_deleted.contains(*id))
-        {
+        for (id, digest) in said.acknowledged.iter().filter(|(id, _)| !said.maybe_deleted.contains(*id)) {
             assert_eq!(kept.get(id), Some(digest), "{id} was acknowledged");
         }
-        assert!(
-            said.deleted.iter().all(|id| !kept.contains_key(id)),
-            "a deletion came undone"
-        );
+        assert!(said.deleted.iter().all(|id| !kept.contains_key(id)), "a deletion came undone");
         // Every file, acknowledged or not, is whole; and there is nothing on disk but their contents.
         let on_disk: BTreeMap<String, Vec<u8>> = files_under(&path.join("blobs"))
             .into_iter()
             .map(|blob| {
-                let shard = blob
-                    .parent()
-                    .unwrap()
-                    .file_name()
-                    .unwrap()
-                    .to_str()
-                    .unwrap();
+                let shard = blob.parent().unwrap().file_name().unwrap().to_str().unwrap();
                 let name = format!("{shard}{}", blob.file_name().unwrap().to_str().unwrap());
                 (name, std::fs::read(blob).unwrap())
             })
             .collect();
         for (name, content) in &on_disk {
-            assert_eq!(
-                *name,
-                ContentDigest::of(content).to_string(),
-                "a content is not whole"
-            );
+            assert_eq!(*name, ContentDigest::of(content).to_string(), "a content is not whole");
         }
         let referenced: BTreeSet<&String> = kept.values().collect();
         assert_eq!(on_disk.keys().collect::<BTreeSet<_>>(), referenced);
     }
-    assert!(
-        said.acknowledged.len() as u64 > ROUNDS * 2,
-        "{} uploads are too few",
-        said.acknowledged.len()
-    );
-    println!(
-        "{} acknowledged, {} deleted",
-        said.acknowledged.len(),
-        said.deleted.len()
-    );
+    assert!(said.acknowledged.len() as u64 > ROUNDS * 2, "{} uploads are too few", said.acknowledged.len());
+    println!("{} acknowledged, {} deleted", said.acknowledged.len(), said.deleted.len());
 }

@@ -19,14 +19,7 @@ impl SmallDisk {
             return None;
         }
         std::fs::create_dir(path).unwrap();
-        mount(
-            "none",
-            path,
-            "tmpfs",
-            MountFlags::empty(),
-            Some(c"size=8m,mode=700"),
-        )
-        .unwrap();
+        mount("none", path, "tmpfs", MountFlags::empty(), Some(c"size=8m,mode=700")).unwrap();
         Some(Self(path.to_owned()))
     }
 }
@@ -38,10 +31,7 @@ impl Drop for SmallDisk {
 }
 
 async fn open(path: &Path, disk_free_bytes_min: u64) -> Store {
-    let options = StoreOptions {
-        disk_free_bytes_min,
-        ..StoreOptions::new(crate::fixture::still_clock())
-    };
+    let options = StoreOptions { disk_free_bytes_min, ..StoreOptions::new(crate::fixture::still_clock()) };
     Store::open(path, options).await.unwrap()
 }
 
@@ -58,10 +48,7 @@ fn blobs(disk: &SmallDisk) -> Vec<PathBuf> {
 
 async fn assert_all_there(store: &Store, kept: &[(FileId, Bytes)]) {
     for (id, content) in kept {
-        assert_eq!(
-            get(store, &workspace("local"), id).await.as_deref(),
-            Some(content.as_ref())
-        );
+        assert_eq!(get(store, &workspace("local"), id).await.as_deref(), Some(content.as_ref()));
     }
 }
 
@@ -86,14 +73,9 @@ async fn a_full_disk_refuses_uploads_and_still_deletes() {
     };
     let store = open(&disk.0, 1024 * 1024).await;
 
-    let error = put(&store, draft(&file_id(9999)), noise(2, 9 << 20))
-        .await
-        .unwrap_err();
+    let error = put(&store, draft(&file_id(9999)), noise(2, 9 << 20)).await.unwrap_err();
     assert_eq!(room(&error), "looking for room for a file's content");
-    assert_eq!(
-        error.client_text(),
-        "The server has no space left to store files."
-    );
+    assert_eq!(error.client_text(), "The server has no space left to store files.");
     assert_eq!(blobs(&disk).len(), 0);
 
     let (mut kept, doing) = fill(&store, 200_000).await;
@@ -105,9 +87,7 @@ async fn a_full_disk_refuses_uploads_and_still_deletes() {
     }
     assert_all_there(&store, &kept).await;
     let again = noise(7777, 200_000);
-    let record = put(&store, draft(&file_id(7777)), again.clone())
-        .await
-        .unwrap();
+    let record = put(&store, draft(&file_id(7777)), again.clone()).await.unwrap();
     kept.push((record.id, again));
     drop(store);
 
@@ -131,9 +111,7 @@ async fn without_any_reserve_nothing_is_lost_either() {
     let filler = disk.0.join("filler");
     let refused = std::fs::write(&filler, vec![1; 9 << 20]).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
-    let error = put(&store, draft(&file_id(9999)), noise(9999, 1))
-        .await
-        .unwrap_err();
+    let error = put(&store, draft(&file_id(9999)), noise(9999, 1)).await.unwrap_err();
     assert_eq!(room(&error), "looking for room for a file's content");
 
     drop(store);
@@ -151,9 +129,7 @@ async fn a_commit_without_room_takes_its_content_back() {
     };
     let store = open(&disk.0, 0).await;
     let content = noise(1, 10);
-    let record = put(&store, draft(&file_id(1)), content.clone())
-        .await
-        .unwrap();
+    let record = put(&store, draft(&file_id(1)), content.clone()).await.unwrap();
     let before = blobs(&disk);
 
     // Two pages of room: one for the content, fewer than its row needs in the log.
@@ -164,20 +140,13 @@ async fn a_commit_without_room_takes_its_content_back() {
     }
     filler.set_len(filled - 2 * 4096).unwrap();
     for seed in 100..103 {
-        let error = put(&store, draft(&file_id(seed)), noise(seed, 10))
-            .await
-            .unwrap_err();
+        let error = put(&store, draft(&file_id(seed)), noise(seed, 10)).await.unwrap_err();
         assert_eq!(room(&error), "using the database");
         assert_eq!(blobs(&disk), before);
-        assert_eq!(
-            store.file(&record.workspace, &file_id(seed)).await.unwrap(),
-            None
-        );
+        assert_eq!(store.file(&record.workspace, &file_id(seed)).await.unwrap(), None);
     }
     filler.set_len(0).unwrap();
-    put(&store, draft(&file_id(100)), noise(100, 10))
-        .await
-        .unwrap();
+    put(&store, draft(&file_id(100)), noise(100, 10)).await.unwrap();
     assert_all_there(&store, &[(record.id, content)]).await;
 }
 
@@ -185,9 +154,7 @@ async fn a_commit_without_room_takes_its_content_back() {
 async fn a_change_that_fails_for_unknown_reasons_is_judged_at_the_next_opening() {
     let fixture = Fixture::new().await;
     let path = data_dir(&fixture.dir);
-    put(&fixture.store, draft(&file_id(1)), noise(1, 10))
-        .await
-        .unwrap();
+    put(&fixture.store, draft(&file_id(1)), noise(1, 10)).await.unwrap();
     let before = fixture.blobs();
     let other = rusqlite::Connection::open(path.join("belljar.sqlite")).unwrap();
     // Fails in the middle of the change, after the content was placed.
@@ -195,18 +162,9 @@ async fn a_change_that_fails_for_unknown_reasons_is_judged_at_the_next_opening()
         .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT raise(ABORT, 'refused'); END")
         .unwrap();
     drop(other);
-    let error = put(&fixture.store, draft(&file_id(2)), noise(2, 10))
-        .await
-        .unwrap_err();
+    let error = put(&fixture.store, draft(&file_id(2)), noise(2, 10)).await.unwrap_err();
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
-    assert_eq!(
-        fixture
-            .store
-            .file(&workspace("local"), &file_id(2))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(fixture.store.file(&workspace("local"), &file_id(2)).await.unwrap(), None);
     assert_eq!(fixture.blobs().len(), before.len() + 1);
     let fixture = fixture.reopened().await;
     assert_eq!(fixture.blobs(), before);

@@ -2,8 +2,7 @@
 
 use belljar_ids::{FileId, IdSource as _, SeededIds};
 use belljar_store::{
-    Clock, Content, FileDraft, FileRecord, Origin, Store, StoreError, StoreOptions, Timestamp,
-    WorkspaceId,
+    Clock, Content, FileDraft, FileRecord, Origin, Store, StoreError, StoreOptions, Timestamp, WorkspaceId,
 };
 use bytes::Bytes;
 use std::path::{Path, PathBuf};
@@ -20,8 +19,7 @@ pub struct StillClock(AtomicI64);
 
 impl StillClock {
     pub fn advance(&self, by: Duration) {
-        self.0
-            .fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
+        self.0.fetch_add(i64::try_from(by.as_micros()).unwrap(), Ordering::SeqCst);
     }
 }
 
@@ -104,11 +102,7 @@ pub fn draft(id: &FileId) -> FileDraft {
     }
 }
 
-pub async fn put(
-    store: &Store,
-    draft: FileDraft,
-    content: Bytes,
-) -> Result<FileRecord, StoreError> {
+pub async fn put(store: &Store, draft: FileDraft, content: Bytes) -> Result<FileRecord, StoreError> {
     let mut writer = store.begin_file(draft).await?;
     writer.write(content).await?;
     writer.finish().await

@@ -35,61 +35,30 @@ async fn pages_go_from_new_to_old() {
     assert_eq!(ids(&all), [c.clone(), b2.clone(), b.clone(), a.clone()]);
     assert_eq!((all.next, all.has_more), (None, false));
     let exact = page(4, None).await.unwrap();
-    assert_eq!(
-        (exact.next, exact.has_more),
-        (None, false),
-        "no empty last page"
-    );
+    assert_eq!((exact.next, exact.has_more), (None, false), "no empty last page");
 
     let first = page(3, None).await.unwrap();
     assert_eq!(ids(&first), [c.clone(), b2.clone(), b.clone()]);
     assert!(first.has_more);
     // The cursor survives its trip through the client.
     let token = first.next.unwrap().to_token();
-    let second = page(3, Some(PageCursor::from_token(&token).unwrap()))
-        .await
-        .unwrap();
-    assert_eq!(
-        (ids(&second), second.next, second.has_more),
-        (vec![a.clone()], None, false)
-    );
+    let second = page(3, Some(PageCursor::from_token(&token).unwrap())).await.unwrap();
+    assert_eq!((ids(&second), second.next, second.has_more), (vec![a.clone()], None, false));
 
     let by_ids = vec![a.clone(), c.clone(), file_id(99), a.clone()];
-    let page = store
-        .list_files(&local, FileQuery::Ids(by_ids))
-        .await
-        .unwrap();
-    assert_eq!(
-        (ids(&page), page.next, page.has_more),
-        (vec![c.clone(), a.clone()], None, false)
-    );
+    let page = store.list_files(&local, FileQuery::Ids(by_ids)).await.unwrap();
+    assert_eq!((ids(&page), page.next, page.has_more), (vec![c.clone(), a.clone()], None, false));
 
-    let older = FileQuery::OlderThan {
-        id: c.clone(),
-        limit: 2,
-    };
+    let older = FileQuery::OlderThan { id: c.clone(), limit: 2 };
     let page = store.list_files(&local, older).await.unwrap();
-    assert_eq!(
-        (ids(&page), page.has_more),
-        (vec![b2.clone(), b.clone()], true)
-    );
-    let newer = FileQuery::NewerThan {
-        id: a.clone(),
-        limit: 2,
-    };
+    assert_eq!((ids(&page), page.has_more), (vec![b2.clone(), b.clone()], true));
+    let newer = FileQuery::NewerThan { id: a.clone(), limit: 2 };
     let page = store.list_files(&local, newer).await.unwrap();
-    assert_eq!(
-        (ids(&page), page.has_more),
-        (vec![b2.clone(), b.clone()], true),
-        "the nearest, not the newest"
-    );
+    assert_eq!((ids(&page), page.has_more), (vec![b2.clone(), b.clone()], true), "the nearest, not the newest");
     assert!(page.next.is_some(), "a is older");
     let newer = FileQuery::NewerThan { id: c, limit: 2 };
     let page = store.list_files(&local, newer).await.unwrap();
-    assert_eq!(
-        (ids(&page), page.next, page.has_more),
-        (vec![], None, false)
-    );
+    assert_eq!((ids(&page), page.next, page.has_more), (vec![], None, false));
 }
 
 #[tokio::test]
@@ -100,19 +69,10 @@ async fn a_deleted_file_still_marks_its_place_for_a_day() {
     let anchor = add(store, &local, 2, 2).await;
     add(store, &local, 3, 3).await;
     assert!(store.delete_file(&local, &anchor).await.unwrap());
-    let query = || FileQuery::OlderThan {
-        id: anchor.clone(),
-        limit: 10,
-    };
-    assert_eq!(
-        ids(&store.list_files(&local, query()).await.unwrap()),
-        [old]
-    );
+    let query = || FileQuery::OlderThan { id: anchor.clone(), limit: 10 };
+    assert_eq!(ids(&store.list_files(&local, query()).await.unwrap()), [old]);
 
-    let stranger = store
-        .list_files(&workspace("other"), query())
-        .await
-        .unwrap_err();
+    let stranger = store.list_files(&workspace("other"), query()).await.unwrap_err();
     assert!(matches!(stranger, StoreError::AnchorNotFound { id } if id == anchor));
 
     fixture.clock.advance(Duration::from_secs(24 * 3600));
@@ -131,10 +91,7 @@ enum Meanwhile {
 }
 
 fn meanwhile() -> impl Strategy<Value = Meanwhile> {
-    prop_oneof![
-        (0_i64..12).prop_map(Meanwhile::Add),
-        any::<prop::sample::Index>().prop_map(Meanwhile::Delete)
-    ]
+    prop_oneof![(0_i64..12).prop_map(Meanwhile::Add), any::<prop::sample::Index>().prop_map(Meanwhile::Delete)]
 }
 
 /// The three ways of going through all files.
@@ -158,8 +115,7 @@ impl Walk<'_> {
         match what {
             Meanwhile::Add(second) => {
                 let seed = self.seeds.fetch_add(1, Ordering::Relaxed);
-                self.alive
-                    .push(add(self.store, &self.workspace, seed, *second).await);
+                self.alive.push(add(self.store, &self.workspace, seed, *second).await);
             }
             Meanwhile::Delete(index) => {
                 if !self.alive.is_empty() {
@@ -172,21 +128,13 @@ impl Walk<'_> {
     }
 
     /// Reads page by page, letting things happen in between; answers the ids in the order seen.
-    async fn through(
-        &mut self,
-        dialect: Dialect,
-        limit: u16,
-        between: &[Vec<Meanwhile>],
-    ) -> Vec<FileId> {
+    async fn through(&mut self, dialect: Dialect, limit: u16, between: &[Vec<Meanwhile>]) -> Vec<FileId> {
         let mut seen: Vec<FileId> = Vec::new();
         let mut between = between.iter();
         let mut query = match (dialect, self.alive.first()) {
             (Dialect::BeforeId, Some(first)) => {
                 seen.push(first.clone());
-                FileQuery::NewerThan {
-                    id: first.clone(),
-                    limit,
-                }
+                FileQuery::NewerThan { id: first.clone(), limit }
             }
             _ => FileQuery::Page { limit, after: None },
         };
@@ -194,24 +142,12 @@ impl Walk<'_> {
             let page = self.store.list_files(&self.workspace, query).await.unwrap();
             let ids = ids(&page);
             assert!(ids.len() <= usize::from(limit));
-            assert!(
-                ids.iter().all(|id| !self.deleted.contains(id)),
-                "deleted files are not listed"
-            );
+            assert!(ids.iter().all(|id| !self.deleted.contains(id)), "deleted files are not listed");
             query = match dialect {
-                Dialect::Cursor => FileQuery::Page {
-                    limit,
-                    after: page.next,
-                },
+                Dialect::Cursor => FileQuery::Page { limit, after: page.next },
                 Dialect::AfterId | Dialect::BeforeId if ids.is_empty() => break,
-                Dialect::AfterId => FileQuery::OlderThan {
-                    id: ids[ids.len() - 1].clone(),
-                    limit,
-                },
-                Dialect::BeforeId => FileQuery::NewerThan {
-                    id: ids[0].clone(),
-                    limit,
-                },
+                Dialect::AfterId => FileQuery::OlderThan { id: ids[ids.len() - 1].clone(), limit },
+                Dialect::BeforeId => FileQuery::NewerThan { id: ids[0].clone(), limit },
             };
             match dialect {
                 Dialect::BeforeId => seen.extend(ids.into_iter().rev()),
@@ -234,10 +170,7 @@ impl Walk<'_> {
 
 #[test]
 fn nothing_that_survives_is_skipped_or_repeated() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let fixture = runtime.block_on(Fixture::new());
     let (cases, seeds) = (AtomicU64::new(0), AtomicU64::new(1));
     let strategy = (
@@ -246,11 +179,7 @@ fn nothing_that_survives_is_skipped_or_repeated() {
         prop::collection::vec(meanwhile(), 0..14),
         prop::collection::vec(prop::collection::vec(meanwhile(), 0..4), 0..8),
     );
-    let config = ProptestConfig {
-        cases: 60,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    };
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
     proptest!(config, |((dialect, limit, before, between) in strategy)| {
         let case = cases.fetch_add(1, Ordering::Relaxed);
         let mut walk = Walk {

@@ -19,10 +19,7 @@ async fn one_process_at_a_time() {
     let path = data_dir(&fixture.dir);
     let error = Store::open(&path, options()).await.err().unwrap();
     let pid = std::process::id();
-    assert!(
-        matches!(&error, StoreError::Locked { pid: Some(noted), .. } if *noted == pid),
-        "{error}"
-    );
+    assert!(matches!(&error, StoreError::Locked { pid: Some(noted), .. } if *noted == pid), "{error}");
     assert_eq!(
         error.to_string(),
         format!(
@@ -34,10 +31,7 @@ async fn one_process_at_a_time() {
     // A writer that is still open keeps the directory.
     let writer = fixture.store.begin_file(draft(&file_id(1))).await.unwrap();
     drop(fixture.store);
-    assert!(matches!(
-        Store::open(&path, options()).await,
-        Err(StoreError::Locked { .. })
-    ));
+    assert!(matches!(Store::open(&path, options()).await, Err(StoreError::Locked { .. })));
     drop(writer);
     drop(Store::open(&path, options()).await.unwrap());
 }
@@ -45,9 +39,7 @@ async fn one_process_at_a_time() {
 #[tokio::test]
 async fn the_data_directory_is_closed_to_others() {
     let fixture = Fixture::new().await;
-    put(&fixture.store, draft(&file_id(1)), noise(1, 5))
-        .await
-        .unwrap();
+    put(&fixture.store, draft(&file_id(1)), noise(1, 5)).await.unwrap();
     let path = data_dir(&fixture.dir);
     assert_eq!(mode(&path), 0o700);
     assert_eq!(mode(&path.join("blobs")), 0o700);
@@ -71,10 +63,7 @@ async fn a_directory_full_of_other_things_is_left_alone() {
     std::fs::write(dir.path().join("letter.txt"), "dear").unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let error = Store::open(dir.path(), options()).await.err().unwrap();
-    assert!(
-        matches!(error, StoreError::Exposed { mode: 0o755, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, StoreError::Exposed { mode: 0o755, .. }), "{error}");
     assert_eq!(mode(dir.path()), 0o755);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
@@ -86,25 +75,14 @@ async fn a_newer_schema_is_refused_and_not_touched() {
     drop(fixture.store);
     let database = path.join("belljar.sqlite");
     let connection = rusqlite::Connection::open(&database).unwrap();
-    connection
-        .execute(
-            "INSERT INTO migrations VALUES (7, '0007_later', 'later')",
-            [],
-        )
-        .unwrap();
+    connection.execute("INSERT INTO migrations VALUES (7, '0007_later', 'later')", []).unwrap();
     drop(connection);
     let before = std::fs::read(&database).unwrap();
     for _ in 0..2 {
         let error = Store::open(&path, options()).await.err().unwrap();
-        assert!(
-            matches!(error, StoreError::NewerSchema { found: 7, known: 1 }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::NewerSchema { found: 7, known: 1 }), "{error}");
         let error = KeyRing::open(&path, still_clock()).err().unwrap();
-        assert!(
-            matches!(error, StoreError::NewerSchema { found: 7, known: 1 }),
-            "{error}"
-        );
+        assert!(matches!(error, StoreError::NewerSchema { found: 7, known: 1 }), "{error}");
     }
     assert_eq!(std::fs::read(&database).unwrap(), before);
 }
@@ -121,9 +99,7 @@ async fn what_is_not_a_database_is_reported_as_damage() {
 #[tokio::test]
 async fn opening_removes_leftovers_and_nothing_else() {
     let fixture = Fixture::new().await;
-    let record = put(&fixture.store, draft(&file_id(1)), noise(1, 100))
-        .await
-        .unwrap();
+    let record = put(&fixture.store, draft(&file_id(1)), noise(1, 100)).await.unwrap();
     let blobs = data_dir(&fixture.dir).join("blobs");
     let kept = fixture.blobs();
     std::fs::write(blobs.join("tmp/0"), "half an upload").unwrap();
@@ -136,8 +112,6 @@ async fn opening_removes_leftovers_and_nothing_else() {
     let mut expected = [kept, vec![strange]].concat();
     expected.sort();
     assert_eq!(fixture.blobs(), expected);
-    let content = get(&fixture.store, &workspace("local"), &record.id)
-        .await
-        .unwrap();
+    let content = get(&fixture.store, &workspace("local"), &record.id).await.unwrap();
     assert_eq!(content, noise(1, 100));
 }

@@ -3,8 +3,7 @@
 use crate::fixture::{Fixture, NOON_US, data_dir, still_clock, workspace};
 use belljar_ids::{ContainerId, KeyId, SeededIds};
 use belljar_store::{
-    ContainerRecord, KeyDraft, KeyHash, KeyRing, PageCursor, Principal, StoreError, Timestamp,
-    WorkspaceId,
+    ContainerRecord, KeyDraft, KeyHash, KeyRing, PageCursor, Principal, StoreError, Timestamp, WorkspaceId,
 };
 use std::time::Duration;
 
@@ -29,42 +28,16 @@ async fn containers_belong_to_their_workspace() {
 
     let later = record.expires_at.saturating_add(Duration::from_secs(60));
     assert_eq!(store.container(&other, &record.id).await.unwrap(), None);
-    assert!(
-        !store
-            .touch_container(&other, &record.id, later)
-            .await
-            .unwrap()
-    );
+    assert!(!store.touch_container(&other, &record.id, later).await.unwrap());
     assert!(!store.delete_container(&other, &record.id).await.unwrap());
-    assert_eq!(
-        store
-            .list_containers(&other, None, 10)
-            .await
-            .unwrap()
-            .entries,
-        []
-    );
-    assert_eq!(
-        store.container(&local, &record.id).await.unwrap(),
-        Some(record.clone())
-    );
+    assert_eq!(store.list_containers(&other, None, 10).await.unwrap().entries, []);
+    assert_eq!(store.container(&local, &record.id).await.unwrap(), Some(record.clone()));
 
-    assert!(
-        store
-            .touch_container(&local, &record.id, later)
-            .await
-            .unwrap()
-    );
+    assert!(store.touch_container(&local, &record.id, later).await.unwrap());
     let fixture = fixture.reopened().await;
     let store = &fixture.store;
-    let touched = ContainerRecord {
-        expires_at: later,
-        ..record.clone()
-    };
-    assert_eq!(
-        store.container(&local, &record.id).await.unwrap(),
-        Some(touched)
-    );
+    let touched = ContainerRecord { expires_at: later, ..record.clone() };
+    assert_eq!(store.container(&local, &record.id).await.unwrap(), Some(touched));
     assert!(store.delete_container(&local, &record.id).await.unwrap());
     assert!(!store.delete_container(&local, &record.id).await.unwrap());
     assert_eq!(store.container(&local, &record.id).await.unwrap(), None);
@@ -74,28 +47,15 @@ async fn containers_belong_to_their_workspace() {
 async fn containers_are_listed_and_expire() {
     let fixture = Fixture::new().await;
     let (store, local, other) = (&fixture.store, workspace("local"), workspace("other"));
-    let records = [
-        container(1, &local, 0),
-        container(2, &other, 1),
-        container(3, &local, 2),
-    ];
+    let records = [container(1, &local, 0), container(2, &other, 1), container(3, &local, 2)];
     for record in &records {
         store.record_container(record.clone()).await.unwrap();
     }
     let first = store.list_containers(&local, None, 1).await.unwrap();
-    assert_eq!(
-        (first.entries, first.has_more),
-        (vec![records[2].clone()], true)
-    );
+    assert_eq!((first.entries, first.has_more), (vec![records[2].clone()], true));
     let cursor = PageCursor::from_token(&first.next.unwrap().to_token()).unwrap();
-    let second = store
-        .list_containers(&local, Some(cursor), 1)
-        .await
-        .unwrap();
-    assert_eq!(
-        (second.entries, second.next, second.has_more),
-        (vec![records[0].clone()], None, false)
-    );
+    let second = store.list_containers(&local, Some(cursor), 1).await.unwrap();
+    assert_eq!((second.entries, second.next, second.has_more), (vec![records[0].clone()], None, false));
 
     assert_eq!(store.expired_containers(10).await.unwrap(), []);
     fixture.clock.advance(Duration::from_secs(61 * 60));
@@ -118,30 +78,15 @@ async fn keys_open_their_workspace_until_revoked() {
     let store = &fixture.store;
     let made = store.create_key(key(1, "bj_one")).await.unwrap();
     assert_eq!((made.created_at, made.revoked_at), (fixture.now(), None));
-    let principal = Principal {
-        workspace: workspace("local"),
-        key_id: made.id.clone(),
-    };
-    assert_eq!(
-        store.authenticate(KeyHash::of("bj_one")).await.unwrap(),
-        Some(principal)
-    );
-    assert_eq!(
-        store.authenticate(KeyHash::of("bj_two")).await.unwrap(),
-        None
-    );
-    assert!(matches!(
-        store.create_key(key(2, "bj_one")).await,
-        Err(StoreError::IdTaken { .. })
-    ));
+    let principal = Principal { workspace: workspace("local"), key_id: made.id.clone() };
+    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), Some(principal));
+    assert_eq!(store.authenticate(KeyHash::of("bj_two")).await.unwrap(), None);
+    assert!(matches!(store.create_key(key(2, "bj_one")).await, Err(StoreError::IdTaken { .. })));
 
     fixture.clock.advance(Duration::from_secs(5));
     assert!(store.revoke_key(&made.id).await.unwrap());
     assert!(!store.revoke_key(&made.id).await.unwrap());
-    assert_eq!(
-        store.authenticate(KeyHash::of("bj_one")).await.unwrap(),
-        None
-    );
+    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), None);
     let listed = store.list_keys().await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].revoked_at, Some(fixture.now()));
@@ -153,23 +98,9 @@ async fn the_key_ring_works_beside_a_server_and_without_one() {
     let path = data_dir(&fixture.dir);
     let mut ring = KeyRing::open(&path, still_clock()).unwrap();
     let made = ring.create(key(1, "bj_one")).unwrap();
-    assert!(
-        fixture
-            .store
-            .authenticate(KeyHash::of("bj_one"))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    assert!(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap().is_some());
     assert!(ring.revoke(&made.id).unwrap());
-    assert!(
-        fixture
-            .store
-            .authenticate(KeyHash::of("bj_one"))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap().is_none());
 
     let alone = tempfile::tempdir().unwrap();
     let mut ring = KeyRing::open(&alone.path().join("new"), still_clock()).unwrap();
@@ -186,9 +117,7 @@ async fn the_text_of_a_key_is_not_on_disk() {
     drop(fixture.store);
     for file in crate::fixture::files_under(&path) {
         let bytes = std::fs::read(&file).unwrap();
-        let shown = bytes
-            .windows(text.len())
-            .any(|window| window == text.as_bytes());
+        let shown = bytes.windows(text.len()).any(|window| window == text.as_bytes());
         assert!(!shown, "{}", file.display());
     }
 }

@@ -2,8 +2,8 @@
 
 use belljar_ids::PageToken;
 use belljar_store::{
-    CursorError, FILENAME_CHARS_MAX, Filename, FilenameError, KeyHash, PageCursor, Timestamp,
-    TimestampError, WorkspaceId, WorkspaceIdError,
+    CursorError, FILENAME_CHARS_MAX, Filename, FilenameError, KeyHash, PageCursor, Timestamp, TimestampError,
+    WorkspaceId, WorkspaceIdError,
 };
 use proptest::prelude::*;
 use std::time::Duration;
@@ -16,11 +16,7 @@ fn filenames_of_uploads() {
     let deep = format!("{}/x.csv", "d".repeat(10_000));
     let cases: &[(Option<&str>, &str, Result<&str, FilenameError>)] = &[
         (Some("sales.csv"), "text/csv", Ok("sales.csv")),
-        (
-            Some("报告 final (2).pdf"),
-            "application/pdf",
-            Ok("报告 final (2).pdf"),
-        ),
+        (Some("报告 final (2).pdf"), "application/pdf", Ok("报告 final (2).pdf")),
         (Some("dir/sub/sales.csv"), "text/csv", Ok("sales.csv")),
         (Some("/etc/passwd"), "text/plain", Ok("passwd")),
         (Some("../../up.txt"), "text/plain", Ok("up.txt")),
@@ -39,116 +35,25 @@ fn filenames_of_uploads() {
         (Some("."), "text/plain", Err(Dots)),
         (Some(".."), "text/plain", Err(Dots)),
         (Some("a/.."), "text/plain", Err(Dots)),
-        (
-            Some("a<b"),
-            "text/plain",
-            Err(Forbidden {
-                character: '<',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("a>b"),
-            "text/plain",
-            Err(Forbidden {
-                character: '>',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("ä:b"),
-            "text/plain",
-            Err(Forbidden {
-                character: ':',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("\"a\""),
-            "text/plain",
-            Err(Forbidden {
-                character: '"',
-                char_index: 0,
-            }),
-        ),
-        (
-            Some("a|b"),
-            "text/plain",
-            Err(Forbidden {
-                character: '|',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("why?"),
-            "text/plain",
-            Err(Forbidden {
-                character: '?',
-                char_index: 3,
-            }),
-        ),
-        (
-            Some("*.csv"),
-            "text/plain",
-            Err(Forbidden {
-                character: '*',
-                char_index: 0,
-            }),
-        ),
-        (
-            Some("C:\\x.csv"),
-            "text/plain",
-            Err(Forbidden {
-                character: ':',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("x\\y.csv"),
-            "text/plain",
-            Err(Forbidden {
-                character: '\\',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("a\0b"),
-            "text/plain",
-            Err(Forbidden {
-                character: '\0',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("a\u{1f}"),
-            "text/plain",
-            Err(Forbidden {
-                character: '\u{1f}',
-                char_index: 1,
-            }),
-        ),
-        (
-            Some("a\r\nx: y"),
-            "text/plain",
-            Err(Forbidden {
-                character: '\r',
-                char_index: 1,
-            }),
-        ),
+        (Some("a<b"), "text/plain", Err(Forbidden { character: '<', char_index: 1 })),
+        (Some("a>b"), "text/plain", Err(Forbidden { character: '>', char_index: 1 })),
+        (Some("ä:b"), "text/plain", Err(Forbidden { character: ':', char_index: 1 })),
+        (Some("\"a\""), "text/plain", Err(Forbidden { character: '"', char_index: 0 })),
+        (Some("a|b"), "text/plain", Err(Forbidden { character: '|', char_index: 1 })),
+        (Some("why?"), "text/plain", Err(Forbidden { character: '?', char_index: 3 })),
+        (Some("*.csv"), "text/plain", Err(Forbidden { character: '*', char_index: 0 })),
+        (Some("C:\\x.csv"), "text/plain", Err(Forbidden { character: ':', char_index: 1 })),
+        (Some("x\\y.csv"), "text/plain", Err(Forbidden { character: '\\', char_index: 1 })),
+        (Some("a\0b"), "text/plain", Err(Forbidden { character: '\0', char_index: 1 })),
+        (Some("a\u{1f}"), "text/plain", Err(Forbidden { character: '\u{1f}', char_index: 1 })),
+        (Some("a\r\nx: y"), "text/plain", Err(Forbidden { character: '\r', char_index: 1 })),
     ];
     for (given, mime_type, expected) in cases {
         let name = Filename::of_upload(*given, mime_type);
-        assert_eq!(
-            name.as_ref().map(Filename::as_str).map_err(|e| *e),
-            *expected,
-            "{given:?} {mime_type}"
-        );
+        assert_eq!(name.as_ref().map(Filename::as_str).map_err(|e| *e), *expected, "{given:?} {mime_type}");
     }
     assert_eq!("".parse::<Filename>(), Err(FilenameError::Empty));
-    assert_eq!(
-        "a/b".parse::<Filename>().unwrap_err().to_string(),
-        "a filename must not contain '/' (at character 1)"
-    );
+    assert_eq!("a/b".parse::<Filename>().unwrap_err().to_string(), "a filename must not contain '/' (at character 1)");
 }
 
 #[test]
@@ -167,10 +72,7 @@ fn filenames_of_generated_files() {
     for (bytes, expected) in cases {
         assert_eq!(Filename::of_generated(bytes).as_str(), *expected);
     }
-    assert_eq!(
-        Filename::of_generated(&[b'x'; 4096]).as_str().len(),
-        FILENAME_CHARS_MAX
-    );
+    assert_eq!(Filename::of_generated(&[b'x'; 4096]).as_str().len(), FILENAME_CHARS_MAX);
 }
 
 proptest! {
@@ -204,23 +106,14 @@ fn instants_are_written_one_way() {
     let cases = [
         ("2026-11-20T16:16:09.340000Z", "2026-11-20T16:16:09.340000Z"),
         ("2026-11-20T16:16:09Z", "2026-11-20T16:16:09.000000Z"),
-        (
-            "2026-11-20T18:16:09.3400009+02:00",
-            "2026-11-20T16:16:09.340000Z",
-        ),
+        ("2026-11-20T18:16:09.3400009+02:00", "2026-11-20T16:16:09.340000Z"),
         ("1970-01-01T00:00:00Z", "1970-01-01T00:00:00.000000Z"),
     ];
     for (text, written) in cases {
         let instant: Timestamp = text.parse().unwrap();
         assert_eq!(instant.to_string(), written);
-        assert_eq!(
-            serde_json::to_string(&instant).unwrap(),
-            format!("\"{written}\"")
-        );
-        assert_eq!(
-            serde_json::from_str::<Timestamp>(&format!("\"{text}\"")).unwrap(),
-            instant
-        );
+        assert_eq!(serde_json::to_string(&instant).unwrap(), format!("\"{written}\""));
+        assert_eq!(serde_json::from_str::<Timestamp>(&format!("\"{text}\"")).unwrap(), instant);
     }
     for text in ["", "yesterday", "2026-11-20", "2026-11-20T16:16:09"] {
         assert_eq!(text.parse::<Timestamp>(), Err(TimestampError), "{text}");
@@ -231,32 +124,12 @@ fn instants_are_written_one_way() {
 #[test]
 fn sums_of_instants_stay_in_range() {
     let start = Timestamp::from_micros(1).unwrap();
-    assert_eq!(
-        start.saturating_add(Duration::from_secs(1)).as_micros(),
-        1_000_001
-    );
-    assert_eq!(
-        start.saturating_sub(Duration::from_micros(3)).as_micros(),
-        -2
-    );
-    assert_eq!(
-        start.saturating_add(Duration::MAX).to_string(),
-        "9999-12-30T22:00:00.999999Z"
-    );
-    assert_eq!(
-        start.saturating_sub(Duration::MAX).to_string(),
-        "-009999-01-02T01:59:59.000000Z"
-    );
-    assert_eq!(
-        start.saturating_since(start.saturating_add(Duration::from_secs(1))),
-        Duration::ZERO
-    );
-    assert_eq!(
-        start
-            .saturating_add(Duration::from_secs(1))
-            .saturating_since(start),
-        Duration::from_secs(1)
-    );
+    assert_eq!(start.saturating_add(Duration::from_secs(1)).as_micros(), 1_000_001);
+    assert_eq!(start.saturating_sub(Duration::from_micros(3)).as_micros(), -2);
+    assert_eq!(start.saturating_add(Duration::MAX).to_string(), "9999-12-30T22:00:00.999999Z");
+    assert_eq!(start.saturating_sub(Duration::MAX).to_string(), "-009999-01-02T01:59:59.000000Z");
+    assert_eq!(start.saturating_since(start.saturating_add(Duration::from_secs(1))), Duration::ZERO);
+    assert_eq!(start.saturating_add(Duration::from_secs(1)).saturating_since(start), Duration::from_secs(1));
 }
 
 #[test]

@@ -30,10 +30,7 @@ impl<'a> Stretch<'a> {
         self.messages.iter().flat_map(|(at, message)| {
             let blocks = message.content.blocks().iter().enumerate();
             blocks.map(|(block, content)| {
-                let place = Place {
-                    message: *at,
-                    block,
-                };
+                let place = Place { message: *at, block };
                 (place, content)
             })
         })
@@ -151,9 +148,7 @@ impl<'a> History<'a> {
                 return;
             }
             ContentBlock::CodeExecutionToolResult(result) => ("code_execution_tool_result", result),
-            ContentBlock::BashCodeExecutionToolResult(result) => {
-                ("bash_code_execution_tool_result", result)
-            }
+            ContentBlock::BashCodeExecutionToolResult(result) => ("bash_code_execution_tool_result", result),
             ContentBlock::TextEditorCodeExecutionToolResult(result) => {
                 ("text_editor_code_execution_tool_result", result)
             }
@@ -164,8 +159,7 @@ impl<'a> History<'a> {
             | ContentBlock::ContainerUpload(_) => return,
         };
         if !ledger.answer(result.tool_use_id.as_str()) {
-            self.stray_result
-                .get_or_insert((place, tag, &result.tool_use_id));
+            self.stray_result.get_or_insert((place, tag, &result.tool_use_id));
         }
     }
 
@@ -180,16 +174,12 @@ impl<'a> History<'a> {
 
     /// Whether a call that waits has itself called tools from its code (wire.md §10).
     pub(crate) fn code_is_waiting(&self) -> bool {
-        self.pending
-            .iter()
-            .any(|call| self.called_from.contains(&call.id))
+        self.pending.iter().any(|call| self.called_from.contains(&call.id))
     }
 
     /// Whether the conversation ends with an assistant message.
     pub(crate) fn ends_with_assistant(&self) -> bool {
-        self.stretches
-            .last()
-            .is_some_and(|stretch| stretch.role == Role::Assistant)
+        self.stretches.last().is_some_and(|stretch| stretch.role == Role::Assistant)
     }
 
     /// Whether the conversation ends with a paused reply: in a server call, or right behind a server tool's result (wire.md §13.1).
@@ -236,11 +226,9 @@ fn stretches(messages: &[InputMessage]) -> Vec<Stretch<'_>> {
         }
         match stretches.last_mut() {
             Some(last) if last.role == message.role => last.messages.push((at, message)),
-            Some(_) | None => stretches.push(Stretch {
-                role: message.role,
-                messages: vec![(at, message)],
-                open_calls: 0,
-            }),
+            Some(_) | None => {
+                stretches.push(Stretch { role: message.role, messages: vec![(at, message)], open_calls: 0 })
+            }
         }
     }
     stretches

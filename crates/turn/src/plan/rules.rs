@@ -70,10 +70,7 @@ const RULES: [(&str, Rule); 31] = [
     ("6", container::skills_need_the_tool),
     ("22", container::uploads_need_the_tool),
     ("no python tool", unsupported::python_tool),
-    (
-        "no skills or connectors",
-        unsupported::skills_and_connectors,
-    ),
+    ("no skills or connectors", unsupported::skills_and_connectors),
     ("no programmatic calls", unsupported::programmatic_calls),
 ];
 

@@ -27,11 +27,7 @@ pub(crate) struct Ending {
 impl Ending {
     /// An ending that the loop decided.
     pub(crate) fn because(stop_reason: StopReason) -> Self {
-        Self {
-            stop_reason,
-            stop_sequence: None,
-            stop_details: None,
-        }
+        Self { stop_reason, stop_sequence: None, stop_details: None }
     }
 }
 
@@ -101,9 +97,7 @@ impl Reply {
             stop_details: None,
             usage,
         };
-        self.emit(StreamEvent::MessageStart {
-            message: Box::new(message),
-        });
+        self.emit(StreamEvent::MessageStart { message: Box::new(message) });
     }
 
     /// Begins a block; the first one of a reply is followed by a ping (wire.md §23), that of a tool by an empty piece of its input
@@ -123,23 +117,15 @@ impl Reply {
                 | ContentBlock::TextEditorCodeExecutionToolResult(_)
         );
         self.server_tool_took_part |= server_tool;
-        let tool = matches!(
-            content_block,
-            ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_)
-        );
+        let tool = matches!(content_block, ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_));
         let index = self.blocks_begun;
         self.blocks_begun += 1;
-        self.emit(StreamEvent::ContentBlockStart {
-            index,
-            content_block,
-        });
+        self.emit(StreamEvent::ContentBlockStart { index, content_block });
         if index == 0 {
             self.emit(StreamEvent::Ping);
         }
         if tool {
-            self.delta(Delta::InputJsonDelta {
-                partial_json: String::new(),
-            });
+            self.delta(Delta::InputJsonDelta { partial_json: String::new() });
         }
     }
 
@@ -165,10 +151,7 @@ impl Reply {
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > REPLY_BYTES_MAX {
-            return Err(ApiError::new(
-                ErrorKind::Api,
-                "The model's reply is longer than this server passes on",
-            ));
+            return Err(ApiError::new(ErrorKind::Api, "The model's reply is longer than this server passes on"));
         }
         Ok(())
     }
@@ -201,10 +184,7 @@ impl Reply {
             self.ask(Effect::Fail(error));
             return;
         }
-        self.emit(StreamEvent::Error {
-            error: error.clone(),
-            request_id: self.request_id.clone(),
-        });
+        self.emit(StreamEvent::Error { error: error.clone(), request_id: self.request_id.clone() });
         self.ask(Effect::Finish(TurnEnd::Failed(error)));
     }
 }

@@ -71,29 +71,19 @@ struct OpenTool {
 /// Who is to answer a call.
 #[derive(Debug)]
 enum Callee {
-    Server {
-        id: ServerToolUseId,
-        sub_tool: SubTool,
-    },
+    Server { id: ServerToolUseId, sub_tool: SubTool },
     Client(ToolUseId),
     Nobody(ToolUseId),
 }
 
 /// The upstream broke the contract of [`SamplingEvent`]; the turn cannot go on.
 fn out_of_order(what: &str) -> ApiError {
-    ApiError::new(
-        ErrorKind::Api,
-        format!("The model's reply is out of order: {what}"),
-    )
+    ApiError::new(ErrorKind::Api, format!("The model's reply is out of order: {what}"))
 }
 
 impl Sampling {
     /// Takes the next event; gives the whole sampling when it was the last.
-    pub(crate) fn take(
-        &mut self,
-        event: SamplingEvent,
-        sinks: &mut Sinks<'_>,
-    ) -> Result<Option<Sampled>, ApiError> {
+    pub(crate) fn take(&mut self, event: SamplingEvent, sinks: &mut Sinks<'_>) -> Result<Option<Sampled>, ApiError> {
         match event {
             SamplingEvent::Started { usage } => {
                 if self.started {
@@ -119,21 +109,12 @@ impl Sampling {
                 let open = open.ok_or_else(|| out_of_order("no block to end"))?;
                 self.end_block(open, sinks);
             }
-            SamplingEvent::Ended {
-                stop_reason,
-                stop_sequence,
-                stop_details,
-                usage,
-            } => {
+            SamplingEvent::Ended { stop_reason, stop_sequence, stop_details, usage } => {
                 if self.open.is_some() {
                     return Err(out_of_order("it ends inside of a block"));
                 }
                 return Ok(Some(Sampled {
-                    ending: Ending {
-                        stop_reason,
-                        stop_sequence,
-                        stop_details,
-                    },
+                    ending: Ending { stop_reason, stop_sequence, stop_details },
                     usage,
                     calls: std::mem::take(&mut self.calls),
                 }));
@@ -158,9 +139,7 @@ impl Sampling {
         let read = text.finish();
         if !matches!(callee, Callee::Nobody(_)) {
             if !read.closing.is_empty() {
-                sinks.reply.delta(Delta::InputJsonDelta {
-                    partial_json: read.closing,
-                });
+                sinks.reply.delta(Delta::InputJsonDelta { partial_json: read.closing });
             }
             sinks.reply.end();
         }
@@ -190,33 +169,22 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
         SampledBlock::Thinking => Open::Thinking(ThinkingBlock::default()),
         SampledBlock::RedactedThinking { data } => {
             sinks.reply.charge(data.len())?;
-            Open::RedactedThinking(RedactedThinkingBlock {
-                data,
-                rest: Map::new(),
-            })
+            Open::RedactedThinking(RedactedThinkingBlock { data, rest: Map::new() })
         }
         SampledBlock::ToolUse { id, name } => {
             sinks.reply.charge(name.len())?;
-            Open::Tool(OpenTool {
-                callee: callee(id, &name, sinks),
-                name,
-                text: InputText::new(),
-            })
+            Open::Tool(OpenTool { callee: callee(id, &name, sinks), name, text: InputText::new() })
         }
     };
     match &open {
         Open::Text(block) => sinks.reply.begin(ContentBlock::Text(block.clone()))?,
         Open::Thinking(block) => sinks.reply.begin(ContentBlock::Thinking(block.clone()))?,
-        Open::RedactedThinking(block) => sinks
-            .reply
-            .begin(ContentBlock::RedactedThinking(block.clone()))?,
+        Open::RedactedThinking(block) => sinks.reply.begin(ContentBlock::RedactedThinking(block.clone()))?,
         Open::Tool(OpenTool { callee, name, .. }) => {
             let (name, input) = (name.clone(), Value::Object(Map::new()));
             match callee {
                 Callee::Server { id, .. } => {
-                    sinks
-                        .reply
-                        .begin(server_tool_use(id.clone(), name, input))?;
+                    sinks.reply.begin(server_tool_use(id.clone(), name, input))?;
                 }
                 Callee::Client(id) => sinks.reply.begin(tool_use(id.clone(), name, input))?,
                 Callee::Nobody(_) => sinks.reply.charge(name.len())?,
@@ -230,10 +198,9 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
 /// never reaches the client, who could do nothing with it: the model is told, and tries again.
 fn callee(id: ToolUseId, name: &str, sinks: &mut Sinks<'_>) -> Callee {
     match sinks.tools.iter().find(|tool| tool.name() == name) {
-        Some(ModelTool::Server { sub_tool, .. }) => Callee::Server {
-            id: ServerToolUseId::mint(sinks.ids),
-            sub_tool: *sub_tool,
-        },
+        Some(ModelTool::Server { sub_tool, .. }) => {
+            Callee::Server { id: ServerToolUseId::mint(sinks.ids), sub_tool: *sub_tool }
+        }
         Some(ModelTool::Custom(_) | ModelTool::Vendor(_)) => Callee::Client(id),
         None => Callee::Nobody(id),
     }
@@ -248,10 +215,7 @@ fn grow(open: &mut Open, delta: Delta, reply: &mut Reply) -> Result<(), ApiError
         }
         (Open::Text(block), Delta::CitationsDelta { citation }) => {
             reply.charge(citation.to_string().len())?;
-            block
-                .citations
-                .get_or_insert_default()
-                .push(citation.clone());
+            block.citations.get_or_insert_default().push(citation.clone());
             reply.delta(Delta::CitationsDelta { citation });
         }
         (Open::Thinking(block), Delta::ThinkingDelta { thinking }) => {
@@ -268,9 +232,7 @@ fn grow(open: &mut Open, delta: Delta, reply: &mut Reply) -> Result<(), ApiError
             reply.charge(partial_json.len())?;
             let passed = tool.text.push(&partial_json);
             if !passed.is_empty() && !matches!(tool.callee, Callee::Nobody(_)) {
-                reply.delta(Delta::InputJsonDelta {
-                    partial_json: passed.to_owned(),
-                });
+                reply.delta(Delta::InputJsonDelta { partial_json: passed.to_owned() });
             }
         }
         (
@@ -285,11 +247,7 @@ fn grow(open: &mut Open, delta: Delta, reply: &mut Reply) -> Result<(), ApiError
     Ok(())
 }
 
-fn read_call(
-    sub_tool: SubTool,
-    input: &Value,
-    verdict: Verdict,
-) -> Result<ServerCall, InvalidInput> {
+fn read_call(sub_tool: SubTool, input: &Value, verdict: Verdict) -> Result<ServerCall, InvalidInput> {
     match verdict {
         Verdict::Whole => ServerCall::read(sub_tool, input),
         Verdict::Truncated => Err(InvalidInput("the input is cut off".to_owned())),
@@ -299,21 +257,9 @@ fn read_call(
 
 /// Without `caller`: nobody but the model calls these (wire.md §4.2).
 fn server_tool_use(id: ServerToolUseId, name: String, input: Value) -> ContentBlock {
-    ContentBlock::ServerToolUse(ServerToolUseBlock {
-        id,
-        name,
-        input,
-        caller: None,
-        rest: Map::new(),
-    })
+    ContentBlock::ServerToolUse(ServerToolUseBlock { id, name, input, caller: None, rest: Map::new() })
 }
 
 fn tool_use(id: ToolUseId, name: String, input: Value) -> ContentBlock {
-    ContentBlock::ToolUse(ToolUseBlock {
-        id,
-        name,
-        input,
-        caller: None,
-        rest: Map::new(),
-    })
+    ContentBlock::ToolUse(ToolUseBlock { id, name, input, caller: None, rest: Map::new() })
 }

@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use belljar_ids::{FileId, RequestId, SeededIds, ServerToolUseId};
 use belljar_turn::{
-    Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ServerCall, ToolLimits, Turn,
-    TurnEnd, plan,
+    Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ServerCall, ToolLimits, Turn, TurnEnd, plan,
 };
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::container::ContainerInfo;
@@ -14,9 +13,7 @@ use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
-use belljar_wire::result::{
-    BashOutput, BashResult, CreateResult, ErrorCode, ExecutionError, ResultContent,
-};
+use belljar_wire::result::{BashOutput, BashResult, CreateResult, ErrorCode, ExecutionError, ResultContent};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde_json::{Value, json};
 
@@ -56,13 +53,7 @@ impl Script {
             }
         }
         let (turn, effects, history) = start(request, samplings_max);
-        let mut script = Self {
-            turn,
-            running: None,
-            events: Vec::new(),
-            history,
-            written,
-        };
+        let mut script = Self { turn, running: None, events: Vec::new(), history, written };
         assert_eq!(lines.next(), Some("> start"));
         script.written.push_str("> start\n");
         script.note(effects);
@@ -94,25 +85,17 @@ impl Script {
             "started" => sampled(vec![SamplingEvent::Started { usage: usage(rest) }]),
             "text" => sampled(vec![
                 SamplingEvent::BlockStarted(SampledBlock::Text),
-                SamplingEvent::BlockDelta(Delta::TextDelta {
-                    text: rest.to_owned(),
-                }),
+                SamplingEvent::BlockDelta(Delta::TextDelta { text: rest.to_owned() }),
                 end(),
             ]),
             "thinking" => sampled(vec![
                 SamplingEvent::BlockStarted(SampledBlock::Thinking),
-                SamplingEvent::BlockDelta(Delta::ThinkingDelta {
-                    thinking: rest.to_owned(),
-                }),
-                SamplingEvent::BlockDelta(Delta::SignatureDelta {
-                    signature: "sig".to_owned(),
-                }),
+                SamplingEvent::BlockDelta(Delta::ThinkingDelta { thinking: rest.to_owned() }),
+                SamplingEvent::BlockDelta(Delta::SignatureDelta { signature: "sig".to_owned() }),
                 end(),
             ]),
             "redacted" => sampled(vec![
-                SamplingEvent::BlockStarted(SampledBlock::RedactedThinking {
-                    data: rest.to_owned(),
-                }),
+                SamplingEvent::BlockStarted(SampledBlock::RedactedThinking { data: rest.to_owned() }),
                 end(),
             ]),
             "text-begin" => sampled(vec![SamplingEvent::BlockStarted(SampledBlock::Text)]),
@@ -124,10 +107,7 @@ impl Script {
             "json" => sampled(vec![piece(rest)]),
             "end" => sampled(vec![end()]),
             "ended" => sampled(vec![ended(rest)]),
-            "failed" => vec![Input::SamplingFailed(ApiError::new(
-                ErrorKind::Overloaded,
-                rest,
-            ))],
+            "failed" => vec![Input::SamplingFailed(ApiError::new(ErrorKind::Overloaded, rest))],
             "bash" => vec![self.cell(bash(rest, 0, Vec::new()), true)],
             "bash-file" => {
                 let file_id: FileId = rest.parse().unwrap();
@@ -151,11 +131,7 @@ impl Script {
             id: "container_01A".parse().unwrap(),
             expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
         });
-        Input::CellEnded {
-            id: self.running.clone().expect("a cell was run"),
-            result,
-            container,
-        }
+        Input::CellEnded { id: self.running.clone().expect("a cell was run"), result, container }
     }
 
     fn note(&mut self, effects: Vec<Effect>) {
@@ -171,8 +147,7 @@ impl Script {
                     let mut line = format!(
                         "sample max_tokens={} history={} then {}",
                         request.max_tokens,
-                        serde_json::to_string(request.messages.get(self.history - 1).unwrap())
-                            .unwrap(),
+                        serde_json::to_string(request.messages.get(self.history - 1).unwrap()).unwrap(),
                         serde_json::to_string(new).unwrap()
                     );
                     if let Some(choice) = request.tool_choice {
@@ -230,26 +205,17 @@ fn start(request: Value, samplings_max: u32) -> (Turn, Vec<Effect>, usize) {
 
 fn usage(tokens: &str) -> Usage {
     let mut numbers = tokens.split(' ').map(|number| number.parse().unwrap_or(0));
-    Usage {
-        input_tokens: numbers.next().unwrap_or(0),
-        output_tokens: numbers.next().unwrap_or(0),
-        ..Usage::default()
-    }
+    Usage { input_tokens: numbers.next().unwrap_or(0), output_tokens: numbers.next().unwrap_or(0), ..Usage::default() }
 }
 
 /// `NAME ID`.
 fn tool(text: &str) -> SamplingEvent {
     let (name, id) = text.split_once(' ').unwrap();
-    SamplingEvent::BlockStarted(SampledBlock::ToolUse {
-        id: id.parse().unwrap(),
-        name: name.to_owned(),
-    })
+    SamplingEvent::BlockStarted(SampledBlock::ToolUse { id: id.parse().unwrap(), name: name.to_owned() })
 }
 
 fn piece(text: &str) -> SamplingEvent {
-    SamplingEvent::BlockDelta(Delta::InputJsonDelta {
-        partial_json: text.to_owned(),
-    })
+    SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json: text.to_owned() })
 }
 
 /// `REASON IN OUT [STOP_SEQUENCE]`.
@@ -277,13 +243,9 @@ fn bash(stdout: &str, return_code: i32, content: Vec<BashOutput>) -> ResultConte
 }
 
 fn unavailable() -> ResultContent {
-    ResultContent::BashCodeExecutionToolResultError(ExecutionError {
-        error_code: ErrorCode::Unavailable,
-    })
+    ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: ErrorCode::Unavailable })
 }
 
 fn created() -> ResultContent {
-    ResultContent::TextEditorCodeExecutionCreateResult(CreateResult {
-        is_file_update: false,
-    })
+    ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update: false })
 }

@@ -2,15 +2,14 @@
 
 use belljar_ids::{ContainerId, MessageId, RequestId, SeededIds, ServerToolUseId, ToolUseId};
 use belljar_wire::block::{
-    ContentBlock, PassiveBlock, RedactedThinkingBlock, ResultBody, ServerResultBlock,
-    ServerToolUseBlock, TextBlock, ThinkingBlock, ToolUseBlock,
+    ContentBlock, PassiveBlock, RedactedThinkingBlock, ResultBody, ServerResultBlock, ServerToolUseBlock, TextBlock,
+    ThinkingBlock, ToolUseBlock,
 };
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::ApiError;
 use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
 use belljar_wire::message::{
-    AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage,
-    StopReason, Usage,
+    AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage, StopReason, Usage,
 };
 use belljar_wire::result::{BashOutput, BashResult, ErrorCode, ExecutionError, ResultContent};
 use belljar_wire::tool::{Caller, CodeCaller, DirectCaller};
@@ -45,11 +44,7 @@ pub fn text() -> impl Strategy<Value = String> {
 }
 
 fn object() -> impl Strategy<Value = Value> {
-    let leaf = prop_oneof![
-        any::<i64>().prop_map(Value::from),
-        text().prop_map(Value::from),
-        Just(Value::Null)
-    ];
+    let leaf = prop_oneof![any::<i64>().prop_map(Value::from), text().prop_map(Value::from), Just(Value::Null)];
     let value = leaf.prop_recursive(3, 12, 3, |inner| vec(inner, 0..3).prop_map(Value::from));
     hash_map(text(), value, 0..4).prop_map(|members| Value::Object(members.into_iter().collect()))
 }
@@ -59,35 +54,21 @@ fn server_id() -> impl Strategy<Value = ServerToolUseId> {
 }
 
 fn caller() -> impl Strategy<Value = Option<Caller>> {
-    let code = server_id().prop_map(|tool_id| {
-        Caller::Code(CodeCaller {
-            version: "code_execution_20260120".to_owned(),
-            tool_id,
-        })
-    });
+    let code = server_id()
+        .prop_map(|tool_id| Caller::Code(CodeCaller { version: "code_execution_20260120".to_owned(), tool_id }));
     option::of(prop_oneof![Just(Caller::Direct(DirectCaller {})), code])
 }
 
 fn result() -> impl Strategy<Value = ResultContent> {
     let files = vec(any::<u64>(), 0..2).prop_map(|seeds| {
-        let file = |seed| BashOutput {
-            file_id: belljar_ids::FileId::mint(&mut SeededIds::new(seed)),
-        };
+        let file = |seed| BashOutput { file_id: belljar_ids::FileId::mint(&mut SeededIds::new(seed)) };
         seeds.into_iter().map(file).collect()
     });
-    let bash =
-        (text(), text(), any::<i32>(), files).prop_map(|(stdout, stderr, return_code, content)| {
-            ResultContent::BashCodeExecutionResult(BashResult {
-                stdout,
-                stderr,
-                return_code,
-                content,
-            })
-        });
+    let bash = (text(), text(), any::<i32>(), files).prop_map(|(stdout, stderr, return_code, content)| {
+        ResultContent::BashCodeExecutionResult(BashResult { stdout, stderr, return_code, content })
+    });
     let error_code = ErrorCode::OutputFileTooLarge;
-    let error = Just(ResultContent::BashCodeExecutionToolResultError(
-        ExecutionError { error_code },
-    ));
+    let error = Just(ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code }));
     prop_oneof![4 => bash, 1 => error]
 }
 
@@ -102,53 +83,23 @@ pub fn block() -> impl Strategy<Value = ContentBlock> {
             rest: rest()
         })),
         (text(), text()).prop_map(move |(thinking, signature)| {
-            ContentBlock::Thinking(ThinkingBlock {
-                thinking,
-                signature,
-                rest: rest(),
-            })
+            ContentBlock::Thinking(ThinkingBlock { thinking, signature, rest: rest() })
         }),
-        text().prop_map(
-            move |data| ContentBlock::RedactedThinking(RedactedThinkingBlock {
-                data,
-                rest: rest()
-            })
-        ),
+        text().prop_map(move |data| ContentBlock::RedactedThinking(RedactedThinkingBlock { data, rest: rest() })),
         (any::<u64>(), text(), object(), caller()).prop_map(move |(seed, name, input, caller)| {
             let id = ToolUseId::mint(&mut SeededIds::new(seed));
-            ContentBlock::ToolUse(ToolUseBlock {
-                id,
-                name,
-                input,
-                caller,
-                rest: rest(),
-            })
+            ContentBlock::ToolUse(ToolUseBlock { id, name, input, caller, rest: rest() })
         }),
         (server_id(), text(), object(), caller()).prop_map(move |(id, name, input, caller)| {
-            ContentBlock::ServerToolUse(ServerToolUseBlock {
-                id,
-                name,
-                input,
-                caller,
-                rest: rest(),
-            })
+            ContentBlock::ServerToolUse(ServerToolUseBlock { id, name, input, caller, rest: rest() })
         }),
         (server_id(), result()).prop_map(move |(tool_use_id, content)| {
             let content = ResultBody::Made(content);
-            ContentBlock::BashCodeExecutionToolResult(ServerResultBlock {
-                tool_use_id,
-                content,
-                rest: rest(),
-            })
+            ContentBlock::BashCodeExecutionToolResult(ServerResultBlock { tool_use_id, content, rest: rest() })
         }),
         object().prop_map(|inner| {
-            let members = [
-                ("type".to_owned(), json!("web_search_tool_result")),
-                ("content".to_owned(), inner),
-            ];
-            ContentBlock::Passive(PassiveBlock {
-                members: members.into_iter().collect(),
-            })
+            let members = [("type".to_owned(), json!("web_search_tool_result")), ("content".to_owned(), inner)];
+            ContentBlock::Passive(PassiveBlock { members: members.into_iter().collect() })
         }),
     ]
 }
@@ -172,13 +123,9 @@ fn usage() -> impl Strategy<Value = Usage> {
         cache_creation_input_tokens: tokens[1],
         cache_read_input_tokens: tokens[2],
         output_tokens: tokens[3],
-        cache_creation: given[0].then_some(CacheCreation {
-            ephemeral_5m_input_tokens: tokens[4],
-            ephemeral_1h_input_tokens: 0,
-        }),
-        output_tokens_details: given[1].then_some(OutputTokensDetails {
-            thinking_tokens: tokens[4],
-        }),
+        cache_creation: given[0]
+            .then_some(CacheCreation { ephemeral_5m_input_tokens: tokens[4], ephemeral_1h_input_tokens: 0 }),
+        output_tokens_details: given[1].then_some(OutputTokensDetails { thinking_tokens: tokens[4] }),
         service_tier: given[2].then(|| "standard".to_owned()),
         inference_geo: given[3].then(|| "global".to_owned()),
         server_tool_use: given[4].then(ServerToolUsage::default),
@@ -189,27 +136,25 @@ fn usage() -> impl Strategy<Value = Usage> {
 pub fn message() -> impl Strategy<Value = Message> {
     let details = option::of(object());
     let ending = (stop_reason(), option::of(text()), details, any::<bool>());
-    (text(), any::<u64>(), vec(block(), 0..6), ending, usage()).prop_map(
-        |(model, seed, content, ending, usage)| {
-            let (stop_reason, stop_sequence, stop_details, has_container) = ending;
-            let ids = &mut SeededIds::new(seed);
-            Message {
-                model,
-                id: MessageId::mint(ids),
-                tag: MessageTag::Message,
-                role: AssistantRole::Assistant,
-                content,
-                container: has_container.then(|| ContainerInfo {
-                    id: ContainerId::mint(ids),
-                    expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
-                }),
-                stop_reason: Some(stop_reason),
-                stop_sequence,
-                stop_details,
-                usage,
-            }
-        },
-    )
+    (text(), any::<u64>(), vec(block(), 0..6), ending, usage()).prop_map(|(model, seed, content, ending, usage)| {
+        let (stop_reason, stop_sequence, stop_details, has_container) = ending;
+        let ids = &mut SeededIds::new(seed);
+        Message {
+            model,
+            id: MessageId::mint(ids),
+            tag: MessageTag::Message,
+            role: AssistantRole::Assistant,
+            content,
+            container: has_container.then(|| ContainerInfo {
+                id: ContainerId::mint(ids),
+                expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
+            }),
+            stop_reason: Some(stop_reason),
+            stop_sequence,
+            stop_details,
+            usage,
+        }
+    })
 }
 
 /// Cuts `text` at arbitrary characters; some pieces are empty, as on the wire.
@@ -264,20 +209,11 @@ pub fn events(message: &Message, cuts: &mut impl Iterator<Item = u8>) -> Vec<Str
     (head.content, head.container) = (Vec::new(), None);
     (head.stop_reason, head.stop_sequence, head.stop_details) = (None, None, None);
     (head.usage.output_tokens, head.usage.server_tool_use) = (1, None);
-    let mut events = vec![StreamEvent::MessageStart {
-        message: Box::new(head),
-    }];
+    let mut events = vec![StreamEvent::MessageStart { message: Box::new(head) }];
     for (index, block) in message.content.iter().enumerate() {
         let (content_block, deltas) = told(block, cuts);
-        events.push(StreamEvent::ContentBlockStart {
-            index,
-            content_block,
-        });
-        events.extend(
-            deltas
-                .into_iter()
-                .map(|delta| StreamEvent::ContentBlockDelta { index, delta }),
-        );
+        events.push(StreamEvent::ContentBlockStart { index, content_block });
+        events.extend(deltas.into_iter().map(|delta| StreamEvent::ContentBlockDelta { index, delta }));
         events.push(StreamEvent::ContentBlockStop { index });
     }
     let usage = &message.usage;
@@ -315,13 +251,9 @@ pub fn reply() -> impl Strategy<Value = (Message, Vec<StreamEvent>)> {
 }
 
 /// Any event, in no order.
-#[allow(
-    dead_code,
-    reason = "each test binary uses its own part of this module"
-)]
+#[allow(dead_code, reason = "each test binary uses its own part of this module")]
 pub fn event() -> impl Strategy<Value = StreamEvent> {
-    let any_of_reply = (reply(), any::<prop::sample::Index>())
-        .prop_map(|((_, events), at)| at.get(&events).clone());
+    let any_of_reply = (reply(), any::<prop::sample::Index>()).prop_map(|((_, events), at)| at.get(&events).clone());
     let error = (text(), any::<u64>()).prop_map(|(message, seed)| StreamEvent::Error {
         error: ApiError::invalid(message),
         request_id: RequestId::mint(&mut SeededIds::new(seed)),

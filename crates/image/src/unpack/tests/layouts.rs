@@ -25,10 +25,7 @@ impl Layout {
         fs::create_dir_all(dir.join("blobs/sha256")).expect("makes");
         fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("writes");
         let layout = Self { place, dir };
-        let layers: Vec<_> = layers
-            .iter()
-            .map(|layer| layout.blob(LAYER_TYPE, &gzip(layer)))
-            .collect();
+        let layers: Vec<_> = layers.iter().map(|layer| layout.blob(LAYER_TYPE, &gzip(layer))).collect();
         let manifest = serde_json::json!({"schemaVersion": 2, "layers": layers});
         layout.index(&[layout.blob(MANIFEST_TYPE, manifest.to_string().as_bytes())]);
         layout
@@ -52,13 +49,7 @@ impl Layout {
     fn unpack(&self) -> Result<(u64, Digest), ImageError> {
         let monitor = Monitor::silent();
         let mut meter = monitor.start(Phase::Unpack, None);
-        unpack_oci(
-            &self.dir,
-            &self.place.root(),
-            UnpackLimits::default(),
-            &monitor,
-            &mut meter,
-        )
+        unpack_oci(&self.dir, &self.place.root(), UnpackLimits::default(), &monitor, &mut meter)
     }
 
     fn problem(&self, case: &str) -> ArchiveProblem {
@@ -88,13 +79,7 @@ fn oci_layers_hide_what_is_below() {
     assert_eq!(dropped, 0);
     assert_eq!(
         layout.place.tree(),
-        [
-            "dir d 755",
-            "kept f 644 1",
-            "opaque d 755",
-            "opaque/new f 644 2",
-            "replaced f 644 2"
-        ]
+        ["dir d 755", "kept f 644 1", "opaque d 755", "opaque/new f 644 2", "replaced f 644 2"]
     );
 }
 
@@ -103,22 +88,14 @@ fn oci_platforms_and_nested_indexes() {
     let layout = Layout::new(vec![]);
     let image = |text: &str| {
         let layer = layout.blob(LAYER_TYPE, &gzip(&Tar::default().file("which", text).end()));
-        layout.blob(
-            MANIFEST_TYPE,
-            serde_json::json!({"layers": [layer]})
-                .to_string()
-                .as_bytes(),
-        )
+        layout.blob(MANIFEST_TYPE, serde_json::json!({"layers": [layer]}).to_string().as_bytes())
     };
     let platform = |mut descriptor: serde_json::Value, architecture: &str| {
         descriptor["platform"] = serde_json::json!({"architecture": architecture, "os": "linux"});
         descriptor
     };
     let list = serde_json::json!({"manifests": [platform(image("amd64"), "amd64"), platform(image("arm64"), "arm64")]});
-    let nested = layout.blob(
-        "application/vnd.oci.image.index.v1+json",
-        list.to_string().as_bytes(),
-    );
+    let nested = layout.blob("application/vnd.oci.image.index.v1+json", list.to_string().as_bytes());
     let signature = layout.blob("application/vnd.example.signature", b"s");
     layout.index(&[nested, signature]);
     layout.unpack().expect("unpacks");
@@ -144,31 +121,16 @@ fn hostile_oci_layouts_are_refused() {
 
     let layout = Layout::new(vec![]);
     let mut blob = layout.blob(MANIFEST_TYPE, br#"{"layers":[]}"#);
-    let expected: Digest = blob["digest"]
-        .as_str()
-        .expect("text")
-        .parse()
-        .expect("a digest");
+    let expected: Digest = blob["digest"].as_str().expect("text").parse().expect("a digest");
     fs::write(layout.blob_path(&expected), br#"{"layers":{}}"#).expect("writes");
     layout.index(std::slice::from_ref(&blob));
     let found = Digest::of(br#"{"layers":{}}"#);
-    assert_eq!(
-        layout.problem("changed blob"),
-        ArchiveProblem::DigestMismatch { expected, found }
-    );
+    assert_eq!(layout.problem("changed blob"), ArchiveProblem::DigestMismatch { expected, found });
     blob["size"] = 3.into();
     layout.index(std::slice::from_ref(&blob));
     let text = "13 bytes where the descriptor says 3".to_owned();
-    assert_eq!(
-        layout.problem("wrong size"),
-        ArchiveProblem::Malformed(text)
-    );
-    for digest in [
-        "sha256:../../../outside/canary",
-        "sha512:00",
-        "",
-        "../../outside/canary",
-    ] {
+    assert_eq!(layout.problem("wrong size"), ArchiveProblem::Malformed(text));
+    for digest in ["sha256:../../../outside/canary", "sha512:00", "", "../../outside/canary"] {
         blob["digest"] = digest.into();
         layout.index(std::slice::from_ref(&blob));
         let expected = ArchiveProblem::UnsupportedEntry("not a sha256 digest".into());
@@ -176,40 +138,19 @@ fn hostile_oci_layouts_are_refused() {
     }
 
     let layout = Layout::new(vec![]);
-    let layer = layout.blob(
-        "application/vnd.oci.image.layer.nondistributable.v1.tar",
-        b"",
-    );
+    let layer = layout.blob("application/vnd.oci.image.layer.nondistributable.v1.tar", b"");
     let manifest = serde_json::json!({"layers": [layer]}).to_string();
     layout.index(&[layout.blob(MANIFEST_TYPE, manifest.as_bytes())]);
-    assert_eq!(
-        layout.problem("media type"),
-        ArchiveProblem::UnsupportedEntry("media type".into())
-    );
+    assert_eq!(layout.problem("media type"), ArchiveProblem::UnsupportedEntry("media type".into()));
 }
 
 #[test]
 fn sources_are_told_apart() {
     let layout = Layout::new(vec![]);
     let tar = layout.place.write("a.tar", b"");
-    assert_eq!(
-        Source::detect(&layout.dir).expect("found"),
-        Source::Oci(layout.dir.clone())
-    );
-    assert_eq!(
-        Source::detect(&layout.place.root()).expect("found"),
-        Source::Dir(layout.place.root())
-    );
-    assert_eq!(
-        Source::detect(&tar).expect("found"),
-        Source::Tar(tar.clone())
-    );
-    assert!(matches!(
-        Source::detect(Path::new("/dev/null")),
-        Err(ImageError::UnknownSource(_))
-    ));
-    assert!(matches!(
-        Source::detect(&tar.with_extension("no")),
-        Err(ImageError::Io { .. })
-    ));
+    assert_eq!(Source::detect(&layout.dir).expect("found"), Source::Oci(layout.dir.clone()));
+    assert_eq!(Source::detect(&layout.place.root()).expect("found"), Source::Dir(layout.place.root()));
+    assert_eq!(Source::detect(&tar).expect("found"), Source::Tar(tar.clone()));
+    assert!(matches!(Source::detect(Path::new("/dev/null")), Err(ImageError::UnknownSource(_))));
+    assert!(matches!(Source::detect(&tar.with_extension("no")), Err(ImageError::Io { .. })));
 }

@@ -110,25 +110,15 @@ impl Place {
             for entry in fs::read_dir(&dir).expect("reads") {
                 let path = entry.expect("reads").path();
                 let meta = fs::symlink_metadata(&path).expect("reads");
-                let name = path
-                    .strip_prefix(self.root())
-                    .expect("below")
-                    .display()
-                    .to_string();
+                let name = path.strip_prefix(self.root()).expect("below").display().to_string();
                 let mode = meta.permissions().mode() & 0o7777;
                 lines.push(if meta.is_dir() {
                     pending.push(path);
                     format!("{name} d {mode:o}")
                 } else if meta.is_symlink() {
-                    format!(
-                        "{name} l {}",
-                        fs::read_link(&path).expect("reads").display()
-                    )
+                    format!("{name} l {}", fs::read_link(&path).expect("reads").display())
                 } else {
-                    format!(
-                        "{name} f {mode:o} {}",
-                        fs::read_to_string(&path).expect("reads")
-                    )
+                    format!("{name} f {mode:o} {}", fs::read_to_string(&path).expect("reads"))
                 });
             }
         }
@@ -138,17 +128,9 @@ impl Place {
 
     /// Nothing appeared or changed outside of the root.
     fn assert_outside_untouched(&self, case: &str) {
-        let names: Vec<_> = fs::read_dir(self.outside())
-            .expect("reads")
-            .flatten()
-            .map(|e| e.file_name())
-            .collect();
+        let names: Vec<_> = fs::read_dir(self.outside()).expect("reads").flatten().map(|e| e.file_name()).collect();
         assert_eq!(names, ["canary"], "{case}");
-        assert_eq!(
-            fs::read_to_string(self.outside().join("canary")).expect("reads"),
-            "alive",
-            "{case}"
-        );
+        assert_eq!(fs::read_to_string(self.outside().join("canary")).expect("reads"), "alive", "{case}");
     }
 }
 

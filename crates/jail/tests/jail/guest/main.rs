@@ -47,9 +47,8 @@ fn receive(control: &OwnedFd) -> Option<Ask> {
 }
 
 fn send(control: &OwnedFd, answer: &Answer) -> bool {
-    serde_json::to_vec(answer).is_ok_and(|packet| {
-        rustix::net::send(control, &packet, rustix::net::SendFlags::NOSIGNAL).is_ok()
-    })
+    serde_json::to_vec(answer)
+        .is_ok_and(|packet| rustix::net::send(control, &packet, rustix::net::SendFlags::NOSIGNAL).is_ok())
 }
 
 fn failed(error: &std::io::Error) -> Answer {
@@ -75,11 +74,7 @@ fn call(number: i64, arguments: &[Argument]) -> Answer {
     let [a, b, c, d, e, f] = raw;
     // SAFETY: the test chooses calls that at most read the given texts, which live until the end of this function.
     let value = unsafe { libc::syscall(number, a, b, c, d, e, f) };
-    if value == -1 {
-        failed(&std::io::Error::last_os_error())
-    } else {
-        Answer::Value(value)
-    }
+    if value == -1 { failed(&std::io::Error::last_os_error()) } else { Answer::Value(value) }
 }
 
 fn read(path: &str) -> Answer {
@@ -92,9 +87,7 @@ fn read(path: &str) -> Answer {
 
 fn list(path: &str) -> Answer {
     let names = std::fs::read_dir(path).and_then(|entries| {
-        entries
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect::<std::io::Result<Vec<_>>>()
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<Vec<_>>>()
     });
     match names {
         Ok(mut names) => {
@@ -182,13 +175,7 @@ fn in_child(work: impl FnOnce()) -> Answer {
 
 fn touch(bytes: usize) {
     let memory = vec![1_u8; bytes];
-    std::hint::black_box(
-        memory
-            .iter()
-            .step_by(4096)
-            .map(|&byte| u64::from(byte))
-            .sum::<u64>(),
-    );
+    std::hint::black_box(memory.iter().step_by(4096).map(|&byte| u64::from(byte)).sum::<u64>());
 }
 
 fn spin(wall: Duration) -> Answer {

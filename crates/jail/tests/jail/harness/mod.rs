@@ -7,12 +7,9 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use belljar_jail::{
-    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError,
-    Symlink, launch,
+    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError, Symlink, launch,
 };
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
-};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
 
 pub mod words;
@@ -26,11 +23,7 @@ pub const BASE: u32 = 900_000_000;
 #[macro_export]
 macro_rules! skip {
     ($reason:expr) => {{
-        assert!(
-            std::env::var_os("CI").is_none_or(|value| value != "true"),
-            "{}",
-            $reason
-        );
+        assert!(std::env::var_os("CI").is_none_or(|value| value != "true"), "{}", $reason);
         eprintln!("SKIP: {}", $reason);
         return;
     }};
@@ -73,10 +66,7 @@ pub fn empty_rootfs() -> tempfile::TempDir {
 }
 
 pub fn spec(rootfs: PathBuf) -> ContainerSpec {
-    let directory = |path: &str, mode| Directory {
-        path: path.into(),
-        mode,
-    };
+    let directory = |path: &str, mode| Directory { path: path.into(), mode };
     ContainerSpec {
         rootfs,
         identity: Identity::strongest(BASE),
@@ -91,10 +81,7 @@ pub fn spec(rootfs: PathBuf) -> ContainerSpec {
             directory("/root", 0o700),
             directory("/tmp", 0o1777),
         ],
-        symlinks: vec![Symlink {
-            path: "/mnt/user-data".into(),
-            target: "/files/input".into(),
-        }],
+        symlinks: vec![Symlink { path: "/mnt/user-data".into(), target: "/files/input".into() }],
         working_directory: "/work".into(),
         landlock: LandlockNeed::Required,
     }
@@ -109,13 +96,8 @@ pub struct Inside {
 
 impl Inside {
     pub fn start(plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
-        let (control, theirs) = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .expect("socket pair");
+        let (control, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair");
         let program = program();
         let jailed = launch(program.as_fd(), plan, attachment, theirs)?;
         Ok(Self { jailed, control })
@@ -130,15 +112,12 @@ impl Inside {
         let packet = serde_json::to_vec(ask).expect("ask");
         send(&self.control, &packet, SendFlags::NOSIGNAL).expect("send");
         let mut packet = vec![0; PACKET_BYTES_MAX];
-        let (_, length) =
-            recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
+        let (_, length) = recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
         (length > 0).then(|| serde_json::from_slice(&packet[..length]).expect("answer"))
     }
 
     pub fn read(&self, path: &str) -> Answer {
-        self.ask(&Ask::Read {
-            path: path.to_owned(),
-        })
+        self.ask(&Ask::Read { path: path.to_owned() })
     }
 
     pub fn text(&self, path: &str) -> String {
@@ -149,22 +128,15 @@ impl Inside {
     }
 
     pub fn list(&self, path: &str) -> Answer {
-        self.ask(&Ask::List {
-            path: path.to_owned(),
-        })
+        self.ask(&Ask::List { path: path.to_owned() })
     }
 
     pub fn call(&self, number: i64, arguments: &[Argument]) -> Answer {
-        self.ask(&Ask::Call {
-            number,
-            arguments: arguments.to_vec(),
-        })
+        self.ask(&Ask::Call { number, arguments: arguments.to_vec() })
     }
 
     pub fn run(&self, argv: &[&str]) -> Answer {
-        self.ask(&Ask::Run {
-            argv: argv.iter().map(ToString::to_string).collect(),
-        })
+        self.ask(&Ask::Run { argv: argv.iter().map(ToString::to_string).collect() })
     }
 
     /// Closes the control socket, which the program takes as its end, and waits for it.

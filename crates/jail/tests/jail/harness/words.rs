@@ -16,10 +16,7 @@ pub enum Argument {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Ask {
     /// Make a system call.
-    Call {
-        number: i64,
-        arguments: Vec<Argument>,
-    },
+    Call { number: i64, arguments: Vec<Argument> },
     /// Read a file.
     Read { path: String },
     /// List a directory, sorted.

@@ -74,7 +74,11 @@ pub async fn content(
         let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
         return Err(ApiError::invalid(text).with_code(ErrorCode::FileNotDownloadable).into());
     }
-    let expired = || Failure::from(ApiError::not_found(format!("File `{}` has expired.", record.id)).with_code(ErrorCode::FileExpired));
+    let expired = || {
+        Failure::from(
+            ApiError::not_found(format!("File `{}` has expired.", record.id)).with_code(ErrorCode::FileExpired),
+        )
+    };
     if record.expired(clock::now()) {
         return Err(expired());
     }
@@ -83,7 +87,10 @@ pub async fn content(
     let mut response = Body::from_stream(ReaderStream::with_capacity(file, SEND_CHUNK_BYTES)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(record.size_bytes));
-    headers.insert(CONTENT_TYPE, HeaderValue::from_str(&record.mime_type).unwrap_or(HeaderValue::from_static("application/octet-stream")));
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_str(&record.mime_type).unwrap_or(HeaderValue::from_static("application/octet-stream")),
+    );
     if let Ok(disposition) = HeaderValue::from_str(&disposition(record.filename.as_str())) {
         headers.insert(CONTENT_DISPOSITION, disposition);
     }

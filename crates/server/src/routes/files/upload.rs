@@ -40,9 +40,8 @@ pub async fn upload(
     multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<Value>, Failure> {
     let dialect = Dialect::of(&headers);
-    let mut multipart = multipart.map_err(|_| {
-        Failure::from(ApiError::invalid("content-type: expected multipart/form-data with a boundary"))
-    })?;
+    let mut multipart = multipart
+        .map_err(|_| Failure::from(ApiError::invalid("content-type: expected multipart/form-data with a boundary")))?;
     let bytes_max = app.serving.file_bytes_max;
     if announced_bytes(&headers).is_some_and(|bytes| bytes > bytes_max.saturating_add(FRAMING_BYTES_MAX)) {
         return Err(store_failure(belljar_store::StoreError::TooLarge { bytes_max }));
@@ -68,7 +67,12 @@ pub async fn upload(
     Ok(Json(in_dialect(&record, dialect)))
 }
 
-async fn take_file(app: &Shared, principal: &Principal, dialect: Dialect, mut field: Field<'_>) -> Result<FileWriter, Failure> {
+async fn take_file(
+    app: &Shared,
+    principal: &Principal,
+    dialect: Dialect,
+    mut field: Field<'_>,
+) -> Result<FileWriter, Failure> {
     let Some(given) = field.file_name().map(str::to_owned) else {
         return Err(ApiError::invalid("file: Expected UploadFile, received: <class 'str'>").into());
     };
@@ -84,7 +88,8 @@ async fn take_file(app: &Shared, principal: &Principal, dialect: Dialect, mut fi
         }
     }
     let mime_type = declared.unwrap_or_else(|| detect(&given, &head));
-    let filename = Filename::of_upload(Some(&given), &mime_type).map_err(|error| ApiError::invalid(format!("file: {error}")))?;
+    let filename =
+        Filename::of_upload(Some(&given), &mime_type).map_err(|error| ApiError::invalid(format!("file: {error}")))?;
     let draft = FileDraft {
         id: FileId::mint(&mut OsIds),
         workspace: principal.workspace.clone(),
@@ -136,9 +141,9 @@ async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, Failure> {
 }
 
 async fn patiently<T>(waiting: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(UPLOAD_SILENCE_MAX, waiting).await.map_err(|_| {
-        Failure::with_status(ApiError::invalid("The upload stopped coming"), StatusCode::REQUEST_TIMEOUT)
-    })
+    tokio::time::timeout(UPLOAD_SILENCE_MAX, waiting)
+        .await
+        .map_err(|_| Failure::with_status(ApiError::invalid("The upload stopped coming"), StatusCode::REQUEST_TIMEOUT))
 }
 
 fn unreadable(error: MultipartError) -> Failure {

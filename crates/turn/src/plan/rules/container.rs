@@ -23,9 +23,7 @@ pub(super) fn skills_need_the_tool(draft: &Draft<'_>) -> Result<(), ApiError> {
     let container = draft.request.container.as_ref();
     let skills = container.is_some_and(|container| !container.skills.is_empty());
     if skills && draft.code_execution().is_none() {
-        return Err(ApiError::invalid(
-            "container: skills can only be used when a code execution tool is enabled",
-        ));
+        return Err(ApiError::invalid("container: skills can only be used when a code execution tool is enabled"));
     }
     Ok(())
 }

@@ -36,8 +36,7 @@ pub(super) fn assistant_sends_no_documents(draft: &Draft<'_>) -> Result<(), ApiE
     }
     for stretch in &draft.history.stretches {
         for (place, block) in stretch.blocks() {
-            let document =
-                matches!(block, ContentBlock::Passive(block) if block.tag() == "document");
+            let document = matches!(block, ContentBlock::Passive(block) if block.tag() == "document");
             if document && stretch.role == Role::Assistant {
                 return Err(ApiError::invalid(format!(
                     "messages.{}.content.{}: `document` blocks are not permitted in `assistant` messages",
@@ -70,13 +69,8 @@ pub(super) fn user_cites_nothing(draft: &Draft<'_>) -> Result<(), ApiError> {
 
 fn cites(block: &ContentBlock) -> bool {
     match block {
-        ContentBlock::Text(text) => text
-            .citations
-            .as_ref()
-            .is_some_and(|citations| !citations.is_empty()),
-        ContentBlock::Passive(block) => {
-            block.tag() == "search_result" && result_cites(&block.members)
-        }
+        ContentBlock::Text(text) => text.citations.as_ref().is_some_and(|citations| !citations.is_empty()),
+        ContentBlock::Passive(block) => block.tag() == "search_result" && result_cites(&block.members),
         ContentBlock::ToolResult(result) => {
             let blocks = result.content.as_ref().map(Content::blocks);
             blocks.unwrap_or_default().iter().any(|block| {
@@ -175,10 +169,7 @@ pub(super) fn server_results_answer_calls(draft: &Draft<'_>) -> Result<(), ApiEr
 
 fn without_result(call: &ServerToolUseBlock) -> String {
     let name = Brief(&call.name);
-    format!(
-        "`{name}` tool use with id `{}` was found without a corresponding `{name}_tool_result` block",
-        call.id
-    )
+    format!("`{name}` tool use with id `{}` was found without a corresponding `{name}_tool_result` block", call.id)
 }
 
 /// Whether the request declares the tool of that call.
@@ -205,11 +196,9 @@ pub(super) fn waiting_calls_have_their_tool(draft: &Draft<'_>) -> Result<(), Api
     let mut calls = spoken_over.chain(draft.history.pending.iter().copied());
     match calls.find(|call| !has_its_tool(draft, call)) {
         None => Ok(()),
-        Some(call) => Err(ApiError::invalid(format!(
-            "{} but no `{}` tool was provided",
-            without_result(call),
-            Brief(&call.name)
-        ))),
+        Some(call) => {
+            Err(ApiError::invalid(format!("{} but no `{}` tool was provided", without_result(call), Brief(&call.name))))
+        }
     }
 }
 

@@ -18,10 +18,7 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
             Tool::Vendor(tool) => &tool.tag,
         };
         if draft.context.model.tool_types_refused.contains(&tag) {
-            return Err(ApiError::invalid(format!(
-                "'{}' does not support tool types: {tag}.",
-                draft.request.model
-            )));
+            return Err(ApiError::invalid(format!("'{}' does not support tool types: {tag}.", draft.request.model)));
         }
     }
     Ok(())
@@ -30,10 +27,7 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
 /// Row 19.
 pub(super) fn can_call_tools_from_code(draft: &Draft<'_>) -> Result<(), ApiError> {
     let tools = draft.request.tools.iter();
-    let from_code: Vec<&str> = tools
-        .filter(|tool| callers(tool).code)
-        .map(Tool::name)
-        .collect();
+    let from_code: Vec<&str> = tools.filter(|tool| callers(tool).code).map(Tool::name).collect();
     if from_code.is_empty() || draft.context.model.programmatic_tool_calling {
         return Ok(());
     }
@@ -59,9 +53,7 @@ pub(super) fn no_force_while_thinking(draft: &Draft<'_>) -> Result<(), ApiError>
     let mode = thinking.and_then(|thinking| thinking.get("type"));
     let thinks = matches!(mode.and_then(Value::as_str), Some("enabled" | "adaptive"));
     if forced(draft) && thinks {
-        return Err(ApiError::invalid(
-            "Thinking may not be enabled when tool_choice forces tool use.",
-        ));
+        return Err(ApiError::invalid("Thinking may not be enabled when tool_choice forces tool use."));
     }
     Ok(())
 }
@@ -69,9 +61,7 @@ pub(super) fn no_force_while_thinking(draft: &Draft<'_>) -> Result<(), ApiError>
 /// Row 36a.
 pub(super) fn choice_may_be_forced(draft: &Draft<'_>) -> Result<(), ApiError> {
     if forced(draft) && !draft.context.model.forced_tool_choice {
-        return Err(ApiError::invalid(
-            "tool_choice: type \"tool\" and \"any\" are not supported for this model.",
-        ));
+        return Err(ApiError::invalid("tool_choice: type \"tool\" and \"any\" are not supported for this model."));
     }
     Ok(())
 }
@@ -79,23 +69,15 @@ pub(super) fn choice_may_be_forced(draft: &Draft<'_>) -> Result<(), ApiError> {
 /// Row 32: the API version has no such fields, or the model takes none.
 pub(super) fn sampling_parameters(draft: &Draft<'_>) -> Result<(), ApiError> {
     let request = draft.request;
-    let sent = [
-        ("temperature", &request.temperature),
-        ("top_p", &request.top_p),
-        ("top_k", &request.top_k),
-    ];
+    let sent = [("temperature", &request.temperature), ("top_p", &request.top_p), ("top_k", &request.top_k)];
     let Some((name, _)) = sent.into_iter().find(|(_, value)| value.is_some()) else {
         return Ok(());
     };
     if draft.context.api_version >= ApiVersion::V20261021 {
-        return Err(ApiError::invalid(format!(
-            "{name}: Extra inputs are not permitted"
-        )));
+        return Err(ApiError::invalid(format!("{name}: Extra inputs are not permitted")));
     }
     if !draft.context.model.sampling_parameters {
-        return Err(ApiError::invalid(format!(
-            "`{name}` is deprecated for this model."
-        )));
+        return Err(ApiError::invalid(format!("`{name}` is deprecated for this model.")));
     }
     Ok(())
 }

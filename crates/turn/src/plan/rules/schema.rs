@@ -50,12 +50,8 @@ fn circular(schema: &Value) -> bool {
                 return true;
             }
             let targets = edges.entry(reference).or_insert_with(|| {
-                let target = reference
-                    .strip_prefix('#')
-                    .and_then(|at| schema.pointer(at));
-                target
-                    .map(|target| refs(target, &mut values_left))
-                    .unwrap_or_default()
+                let target = reference.strip_prefix('#').and_then(|at| schema.pointer(at));
+                target.map(|target| refs(target, &mut values_left)).unwrap_or_default()
             });
             work.push((reference, true));
             for target in targets.iter() {

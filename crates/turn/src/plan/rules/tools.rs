@@ -20,19 +20,10 @@ pub(crate) struct Callers {
 /// Reads `allowed_callers` of a tool that a client runs; absent means the model only (wire.md §10.1).
 pub(crate) fn callers(tool: &Tool) -> Callers {
     match tool {
-        Tool::CodeExecution(_) => Callers {
-            direct: true,
-            code: false,
-        },
-        Tool::Custom(tool) => Callers {
-            direct: tool.direct(),
-            code: tool.from_code(),
-        },
+        Tool::CodeExecution(_) => Callers { direct: true, code: false },
+        Tool::Custom(tool) => Callers { direct: tool.direct(), code: tool.from_code() },
         Tool::Vendor(tool) => match tool.rest.get("allowed_callers").and_then(Value::as_array) {
-            None => Callers {
-                direct: true,
-                code: false,
-            },
+            None => Callers { direct: true, code: false },
             Some(callers) => Callers {
                 direct: callers.iter().any(|caller| caller == "direct"),
                 code: callers.iter().any(|caller| caller != "direct"),
@@ -96,9 +87,7 @@ pub(super) fn not_all_are_deferred(draft: &Draft<'_>) -> Result<(), ApiError> {
     if tools.is_empty() || !tools.iter().all(deferred) {
         return Ok(());
     }
-    Err(ApiError::invalid(
-        "All tools have defer_loading: true. At least one tool must be loaded from the start.",
-    ))
+    Err(ApiError::invalid("All tools have defer_loading: true. At least one tool must be loaded from the start."))
 }
 
 /// A tool that nobody may call is a mistake.
@@ -107,9 +96,7 @@ pub(super) fn someone_may_call(draft: &Draft<'_>) -> Result<(), ApiError> {
         let callers = callers(tool);
         if !callers.direct && !callers.code {
             let path = path(index, tool);
-            return Err(ApiError::invalid(format!(
-                "{path}.allowed_callers: List should have at least 1 item"
-            )));
+            return Err(ApiError::invalid(format!("{path}.allowed_callers: List should have at least 1 item")));
         }
     }
     Ok(())
@@ -126,10 +113,7 @@ pub(super) fn chosen_tool_is_declared(draft: &Draft<'_>) -> Result<(), ApiError>
     if own || sub_tools.iter().any(|sub_tool| sub_tool.name() == name) {
         return Ok(());
     }
-    Err(ApiError::invalid(format!(
-        "tool_choice.tool.name: Tool '{}' not found in provided tools",
-        Brief(name)
-    )))
+    Err(ApiError::invalid(format!("tool_choice.tool.name: Tool '{}' not found in provided tools", Brief(name))))
 }
 
 /// Row 15.

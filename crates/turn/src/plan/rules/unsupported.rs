@@ -42,18 +42,11 @@ pub(super) fn python_tool(draft: &Draft<'_>) -> Result<(), ApiError> {
 pub(super) fn skills_and_connectors(draft: &Draft<'_>) -> Result<(), ApiError> {
     let container = draft.request.container.as_ref();
     if container.is_some_and(|container| !container.skills.is_empty()) {
-        return Err(ApiError::invalid(
-            "container.skills: skills are not supported yet by this server",
-        ));
+        return Err(ApiError::invalid("container.skills: skills are not supported yet by this server"));
     }
     let servers = draft.request.rest.get("mcp_servers");
-    if servers
-        .and_then(Value::as_array)
-        .is_some_and(|servers| !servers.is_empty())
-    {
-        return Err(ApiError::invalid(
-            "mcp_servers: the MCP connector is not supported by this server",
-        ));
+    if servers.and_then(Value::as_array).is_some_and(|servers| !servers.is_empty()) {
+        return Err(ApiError::invalid("mcp_servers: the MCP connector is not supported by this server"));
     }
     Ok(())
 }
