@@ -22,8 +22,6 @@ const FIXED: &[(&str, &str)] = &[
     ("INPUT_DIR", INPUT_DIRECTORY),
     // Archives name owners that do not exist in here; as root, tar would try and fail to give files to them.
     ("TAR_OPTIONS", "--no-same-owner"),
-    // Writable; an image may have filled it, which saves the first plot seconds.
-    ("MPLCONFIGDIR", "/root/.config/matplotlib"),
     ("MPLBACKEND", "agg"),
     // One core: more threads only wait for each other.
     ("OPENBLAS_NUM_THREADS", "1"),

@@ -66,7 +66,7 @@ async fn the_environment_is_ours_and_nothing_of_the_host() {
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let seen = stdout(&mut lease, "env -u OUTPUT_DIR -u _ | cut -d= -f1 | sort | tr '\\n' ' '").await;
-    let expected = "HOME INPUT_DIR JE_ARROW_MALLOC_CONF LANG LOGNAME MPLBACKEND MPLCONFIGDIR OMP_NUM_THREADS \
+    let expected = "HOME INPUT_DIR JE_ARROW_MALLOC_CONF LANG LOGNAME MPLBACKEND OMP_NUM_THREADS \
                     OPENBLAS_NUM_THREADS PATH PWD PYTHONIOENCODING SHELL SHLVL TAR_OPTIONS TERM USER ";
     assert_eq!(seen, expected);
     assert_eq!(stdout(&mut lease, "uname -n").await, "container\n");

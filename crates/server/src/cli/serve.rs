@@ -1,5 +1,6 @@
 //! `belljar serve`.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -94,7 +95,10 @@ fn log(environment: &Environment) -> Result<(), Exit> {
     let filter = environment.get("BELLJAR_LOG").unwrap_or("info");
     let filter = tracing_subscriber::EnvFilter::try_new(filter)
         .map_err(|error| Exit::failed(format!("BELLJAR_LOG: {error}")))?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     match environment.get("BELLJAR_LOG_FORMAT") {
         Some("json") => subscriber.json().init(),
         _ => subscriber.with_target(false).init(),
