@@ -13,26 +13,8 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::app::App;
 use crate::failure::Failure;
+use crate::principal::{Access, LOCAL_WORKSPACE, Principal};
 use crate::random::OsIds;
-
-/// The owner of the key that a request carries.
-#[derive(Clone, Debug)]
-pub struct Principal {
-    /// What the request may see.
-    pub workspace: WorkspaceId,
-}
-
-/// How credentials are checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// No keys exist: any key is the workspace `local`, from this machine only.
-    Open,
-    /// Keys exist, and one of them is needed.
-    Keys,
-}
-
-/// The workspace of a server without keys.
-pub const LOCAL_WORKSPACE: &str = "local";
 
 /// [`LOCAL_WORKSPACE`], as a workspace.
 pub fn local_workspace() -> Result<WorkspaceId, Failure> {

@@ -11,8 +11,8 @@ use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
 use crate::config::Serving;
+use crate::principal::Access;
 
 /// The server's organs, introduced to each other here and nowhere else.
 pub struct App {

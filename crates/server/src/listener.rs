@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::Exit;
 use crate::config::Config;
+use crate::exit::Exit;
 
 /// How long a connection may take to send a request's head.
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);

@@ -7,9 +7,11 @@ mod cli;
 mod clock;
 mod config;
 mod driver;
+mod exit;
 mod failure;
 mod listener;
 mod organs;
+mod principal;
 mod random;
 mod routes;
 mod utf8;
@@ -23,9 +25,9 @@ fn main() -> ExitCode {
         Ok(command_line) => command_line,
         Err(error) => {
             // Help and version are answers, not errors.
-            let code = if error.use_stderr() { cli::USAGE } else { 0 };
+            let code = if error.use_stderr() { exit::USAGE } else { 0 };
             if error.print().is_err() {
-                return ExitCode::from(cli::FAILED);
+                return ExitCode::from(exit::FAILED);
             }
             return ExitCode::from(code);
         }

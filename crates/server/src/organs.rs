@@ -12,11 +12,11 @@ use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Access;
 use crate::app::{App, Shared};
-use crate::cli::Exit;
 use crate::clock;
 use crate::config::Config;
+use crate::exit::Exit;
+use crate::principal::Access;
 
 /// How often what has expired is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);

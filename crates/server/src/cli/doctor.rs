@@ -7,9 +7,10 @@ use belljar_sandbox::probe::{Finding, Status, probe};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::{Common, Exit, FAILED};
+use crate::cli::Common;
 use crate::config::Config;
 use crate::config::environment::Environment;
+use crate::exit::{Exit, FAILED};
 
 /// Options of `belljar doctor`.
 #[derive(Debug, Args)]

@@ -8,13 +8,14 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::access::LOCAL_WORKSPACE;
 use crate::cell::{self, CellRequest, Language};
-use crate::cli::{Common, Exit, FAILED};
+use crate::cli::Common;
 use crate::config::Config;
 use crate::config::environment::Environment;
 use crate::driver::place::new_container;
+use crate::exit::{Exit, FAILED};
 use crate::organs;
+use crate::principal::LOCAL_WORKSPACE;
 
 /// Options of `belljar exec`.
 #[derive(Debug, Args)]
@@ -189,7 +190,7 @@ fn print(as_json: bool, report: &Value) -> Result<(), Exit> {
             .write_all(text("stdout").as_bytes())
             .and_then(|()| std::io::stderr().write_all(text("stderr").as_bytes())),
     };
-    written.map_err(|error| Exit { code: FAILED, message: format!("standard output: {error}") })
+    written.map_err(|error| Exit::failed(format!("standard output: {error}")))
 }
 
 fn exit_code(report: &Value) -> ExitCode {

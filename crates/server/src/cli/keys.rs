@@ -7,9 +7,10 @@ use belljar_store::{KeyDraft, KeyHash, KeyRing, StoreError, SystemClock, Workspa
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use crate::access::LOCAL_WORKSPACE;
-use crate::cli::{Common, Exit};
+use crate::cli::Common;
 use crate::config::environment::Environment;
+use crate::exit::Exit;
+use crate::principal::LOCAL_WORKSPACE;
 use crate::random::OsIds;
 
 /// Options of `belljar keys`.

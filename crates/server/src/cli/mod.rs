@@ -16,13 +16,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::environment::Environment;
 use crate::config::keys::reference as keys_reference;
 use crate::config::{Config, ConfigError, Overrides};
-
-/// The thing asked for failed.
-pub const FAILED: u8 = 1;
-/// The command line or the configuration is wrong.
-pub const USAGE: u8 = 2;
-/// This machine cannot.
-pub const CANNOT: u8 = 3;
+use crate::exit::Exit;
 
 /// A self-hosted Messages API with the code execution tool: any model, on your machine, in a sandbox you can inspect.
 #[derive(Debug, Parser)]
@@ -70,36 +64,6 @@ impl Common {
     }
 }
 
-/// A command that failed: what to say, and the exit status.
-#[derive(Debug)]
-pub struct Exit {
-    code: u8,
-    message: String,
-}
-
-impl Exit {
-    /// The thing asked for failed.
-    pub fn failed(message: impl Into<String>) -> Self {
-        Self { code: FAILED, message: message.into() }
-    }
-
-    /// The command line or the configuration is wrong.
-    pub fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: message.into() }
-    }
-
-    /// This machine cannot.
-    pub fn cannot(message: impl Into<String>) -> Self {
-        Self { code: CANNOT, message: message.into() }
-    }
-}
-
-impl From<ConfigError> for Exit {
-    fn from(error: ConfigError) -> Self {
-        Self::usage(error.to_string())
-    }
-}
-
 /// Runs the command.
 pub fn run(command_line: CommandLine) -> ExitCode {
     let environment = Environment::snapshot();
@@ -126,6 +90,6 @@ fn print_reference() -> Result<ExitCode, Exit> {
 }
 
 fn report(exit: Exit) -> ExitCode {
-    eprintln!("belljar: {}", exit.message);
-    ExitCode::from(exit.code)
+    eprintln!("belljar: {}", exit.message());
+    ExitCode::from(exit.code())
 }

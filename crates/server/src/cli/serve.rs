@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::access::Access;
-use crate::cli::{Common, Exit};
+use crate::cli::Common;
 use crate::config::Config;
 use crate::config::environment::Environment;
+use crate::exit::Exit;
 use crate::listener::Listener;
+use crate::principal::Access;
 use crate::{organs, routes};
 
 /// Serves until SIGINT or SIGTERM; a second one ends at once.

@@ -24,9 +24,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use crate::access::Principal;
 use crate::app::Shared;
 use crate::failure::Failure;
+use crate::principal::Principal;
 use crate::random::OsIds;
 use place::Place;
 

@@ -18,11 +18,11 @@ use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::access::Principal;
 use crate::app::Shared;
 use crate::cell::{self, CellError, CellReport, CellRequest, Language};
 use crate::clock;
 use crate::failure::Failure;
+use crate::principal::Principal;
 use crate::routes::{body, containers};
 use crate::utf8::Utf8Pieces;
 

@@ -17,10 +17,10 @@ use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use crate::access::Principal;
 use crate::app::Shared;
 use crate::driver::place::{PlaceError, new_container};
 use crate::failure::Failure;
+use crate::principal::Principal;
 use crate::routes::body;
 
 const LIST_LIMIT_DEFAULT: u16 = 20;

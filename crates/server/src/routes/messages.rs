@@ -13,10 +13,10 @@ use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
 use http::HeaderMap;
 
-use crate::access::Principal;
 use crate::app::{App, Shared};
 use crate::driver::{self, Driver};
 use crate::failure::Failure;
+use crate::principal::Principal;
 use crate::routes::body;
 
 /// Runs one turn.

@@ -17,10 +17,10 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
-use crate::access::Principal;
 use crate::app::Shared;
 use crate::clock;
 use crate::failure::Failure;
+use crate::principal::Principal;
 use query::{Dialect, FileList};
 
 /// Bytes read at once from a file that is being sent.

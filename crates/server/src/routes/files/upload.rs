@@ -12,10 +12,10 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
-use crate::access::Principal;
 use crate::app::Shared;
 use crate::clock;
 use crate::failure::Failure;
+use crate::principal::Principal;
 use crate::random::OsIds;
 use crate::routes::body::announced_bytes;
 use crate::routes::files::query::Dialect;
