@@ -50,7 +50,8 @@ pub fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
+/// Refuses a body that does not say that it is JSON.
+pub fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {

@@ -59,8 +59,12 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ContainerObject>, Failure> {
-    let bytes = body::read_json(&headers, body, OPTIONS_BYTES_MAX).await?;
-    Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
+    // There are no options yet: an empty body, of any type, is as good as `{}`.
+    let bytes = body::read(&headers, body, OPTIONS_BYTES_MAX).await?;
+    if !bytes.is_empty() {
+        body::require_json(&headers)?;
+        Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
+    }
     let id = new_container(&app, &principal.workspace).await.map_err(place_failure)?;
     find(&app, &principal, id.as_str()).await.map(|(record, state)| Json(object(&record, state)))
 }
