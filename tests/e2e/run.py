@@ -95,7 +95,7 @@ def run(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--belljar", required=True, help="the server's binary")
-    parser.add_argument("--fake-upstream", help="the binary of crates/model/examples/fake_upstream.rs; default: beside the server's")
+    parser.add_argument("--fake-upstream", help="the binary of crates/model/examples/fake_upstream.rs")
     parser.add_argument("--only", default="", help="only suites whose name contains this")
     parser.add_argument("--log", help="where to copy the server's log when something failed")
     arguments = parser.parse_args()

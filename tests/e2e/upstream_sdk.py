@@ -1,4 +1,4 @@
-"""Streams the request on standard input by the official SDK and prints the message it folds: upstream_sdk.py BASE_URL."""
+"""Streams the request on standard input through the official SDK; prints the folded message: upstream_sdk.py BASE_URL."""
 
 import json
 import sys

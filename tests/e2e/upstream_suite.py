@@ -1,9 +1,9 @@
 """The server between a client and a Messages API: a strict fake upstream per case of `upstream/cases.json`.
 
 A case names its model, and its fake serves that model only, so one server takes them all. `answers` are the fake's
-(crates/model/tests/support/mod.rs); `asks` are the client's requests, each with the whole reply that is expected; `upstream` is
-every request that the fake is to see, whole but for the tools, of which the names are compared. In expected texts `$word` stands
-for the random part of an id or for a time: any at first, and from then on the same.
+(crates/model/tests/support/mod.rs); `asks` are the client's requests, each with the whole reply that is expected;
+`upstream` is every request that the fake is to see, whole but for the tools, of which the names are compared.
+In expected texts `$word` stands for the random part of an id or for a time: any at first, and from then on the same.
 """
 
 import json
@@ -26,7 +26,8 @@ SDK_S_MAX = 120
 
 def run(report, running, fake_binary):
     if not fake_binary.is_file():
-        return report.fail("starting", f"{fake_binary} is missing: cargo build -p belljar-model --example fake_upstream")
+        how = "cargo build -p belljar-model --example fake_upstream"
+        return report.fail("starting", f"{fake_binary} is missing: {how}")
     cases = json.loads((HERE / "upstream" / "cases.json").read_text().replace("$UPSTREAM_KEY", KEY))
     for samplings_max in sorted({case.get("samplings_max", 10) for case in cases}):
         chosen = [case for case in cases if case.get("samplings_max", 10) == samplings_max]
@@ -52,7 +53,7 @@ def serve(report, belljar, fake_binary, cases, samplings_max):
                 fake = fakes[case["model"]]
                 report.check(case["name"], lambda case=case, fake=fake: play(between.base_url, case, fake, replies))
             secrets = [KEY, *(fake.url.removeprefix("http://") for fake in fakes.values())]
-            report.check(f"neither key nor address is in {len(replies)} replies", lambda: kept_from_clients(replies, secrets))
+            report.check("neither key nor address is in a reply", lambda: kept_from_clients(replies, secrets))
             report.check("the key is in no log and no data", lambda: key_kept(between))
             report.check("no thread panicked", between.no_panic)
     finally:
@@ -149,56 +150,55 @@ class Matcher:
 
 
 def play(base_url, case, fake, replies):
-    matcher, history = Matcher(), []
+    """Asks for everything that the case asks, then compares what its fake saw."""
+    matcher, history = Matcher(), list(case.get("history", []))
+    headers = http_client.api_headers(anthropic_beta=case.get("betas", "code-execution-2025-08-25"))
     for number, ask in enumerate(case["asks"]):
         if "user" in ask:
-            history.append({"role": "user", "content": matcher.fill(ask["user"])})
-        body = {"model": case["model"], "max_tokens": 1024, "tools": [TOOL], **case.get("request", {}), "messages": history}
-        body.update(matcher.fill(ask.get("more", {})))
+            history.append({"role": "user", "content": ask["user"]})
+        body = {"model": case["model"], "max_tokens": 1024, "tools": [TOOL], **case.get("request", {})}
+        body.update(matcher.fill(ask.get("more", {})), messages=history)
         started = time.monotonic()
-        reply = WAYS[ask.get("by", "plain")](base_url, body, matcher, ask["expect"], f"reply {number}", replies)
+        reply = WAYS[ask.get("by", "plain")](base_url, body, headers, replies)
         took = time.monotonic() - started
+        equal(reply["status"], ask["expect"]["status"], f"status of {reply!r}")
+        matcher.same(reply, ask["expect"], f"reply {number}")
         if took < ask.get("takes_s_min", 0):
             raise AssertionError(f"it took {took:.2f} s; expected at least {ask['takes_s_min']} s")
-        if reply.get("content"):
-            history.append({"role": "assistant", "content": reply["content"]})
-    seen = fake.finish()
+        history.append({"role": "assistant", "content": reply.get("reply", {}).get("content")})
     defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
-    matcher.same([lowered(request) for request in seen], [{**defaults, **body} for body in case["upstream"]], "upstream")
+    expected = [{**defaults, **body} for body in case["upstream"]]
+    matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")
 
 
-def lowered(request):
+def lowered(request, betas):
     """A request as the fake saw it, with its tools by name. Credentials and betas have to be the server's."""
     headers, body = request["headers"], request["body"]
-    equal((headers.get("x-api-key"), headers.get("authorization")), (KEY, None), "the upstream's credentials")
-    equal(headers.get("anthropic-beta"), None, "betas upstream")
+    found = [headers.get(name) for name in ("x-api-key", "authorization", "anthropic-beta")]
+    equal(found, [KEY, None, betas], "credentials and betas upstream")
     return {**body, "tools": [tool["name"] for tool in body.get("tools", [])]}
 
 
-def headers():
-    return http_client.api_headers(anthropic_beta="code-execution-2025-08-25")
+def plain(base_url, body, headers, replies):
+    return told(http_client.post_json(base_url, "/v1/messages", body, headers), replies)
 
 
-def plain(base_url, body, matcher, expect, path, replies):
-    answer = http_client.post_json(base_url, "/v1/messages", body, headers())
-    replies.append(answer)
-    equal(answer.status, expect["status"], answer.text)
-    named = {name: answer.headers.get(name) for name in expect.get("headers", {})}
-    equal(named, expect.get("headers", {}), "headers")
-    matcher.same(answer.json(), expect["reply"], path)
-    return answer.json()
-
-
-def stream(base_url, body, matcher, expect, path, replies):
-    """Every event whole, but pings and how texts are cut into deltas."""
-    answer = http_client.stream(base_url, body, headers())
-    replies.append(answer)
-    equal(answer.status, expect["status"], answer.text)
+def stream(base_url, body, headers, replies):
+    """Every event whole, but for pings and how texts are cut into deltas."""
+    answer = http_client.stream(base_url, body, headers)
     if answer.status != 200:
-        matcher.same(answer.json(), expect["reply"], path)
-        return answer.json()
-    matcher.same(joined(answer.events), expect["events"], path)
-    return {}
+        return told(answer, replies)
+    replies.append(answer)
+    return {"status": 200, "events": joined(answer.events)}
+
+
+def told(answer, replies):
+    """Status, document, and the one header that clients act on."""
+    replies.append(answer)
+    out = {"status": answer.status, "reply": answer.json()}
+    if "retry-after" in answer.headers:
+        out["retry_after"] = answer.headers["retry-after"]
+    return out
 
 
 def joined(events):
@@ -217,7 +217,7 @@ def joined(events):
     return out
 
 
-def sdk(base_url, body, matcher, expect, path, _replies):
+def sdk(base_url, body, _headers, _replies):
     """Streamed by the official SDK, which folds the events itself."""
     python = toolchain.python_with(HERE / "locks" / "anthropic-2.11.0.txt")
     ended = subprocess.run(
@@ -225,9 +225,7 @@ def sdk(base_url, body, matcher, expect, path, _replies):
         timeout=SDK_S_MAX,
     )
     equal(ended.returncode, 0, ended.stderr)
-    reply = json.loads(ended.stdout)
-    matcher.same(reply, expect["reply"], path)
-    return reply
+    return {"status": 200, "reply": json.loads(ended.stdout)}
 
 
 WAYS = {"plain": plain, "stream": stream, "sdk": sdk}
