@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))
 import bad_input_suite  # noqa: E402
 import keys_suite  # noqa: E402
 import stream_suite  # noqa: E402
+import upstream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
 
 SUITE_S_MAX = 600
@@ -59,11 +60,16 @@ def run_client(total, name, needs, make):
     return total.add(name, *counts)
 
 
-def run_inside(total, name, suite, running):
+def run_inside(total, name, suite, *arguments):
     """Runs one suite of this process."""
     inner = report.Report(name)
-    suite.run(inner, running)
+    suite.run(inner, *arguments)
     total.add(name, inner.passed, inner.failed, inner.skipped)
+
+
+def fake_upstream(arguments):
+    """The fake's binary: as told, or where cargo puts it beside the server's."""
+    return Path(arguments.fake_upstream or Path(arguments.belljar).parent / "examples" / "fake_upstream").resolve()
 
 
 def run(arguments):
@@ -76,6 +82,8 @@ def run(arguments):
         for name, suite in (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite)):
             if arguments.only in name:
                 run_inside(total, name, suite, running)
+        if arguments.only in "upstream":
+            run_inside(total, "upstream", upstream_suite, running, fake_upstream(arguments))
         total.check("the server is healthy after all of it", running.healthy)
         total.check("no thread of the server panicked", running.no_panic)
         total.check("the server ends when asked", lambda: report.equal(running.stop(), 0, "exit status"))
@@ -87,6 +95,7 @@ def run(arguments):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--belljar", required=True, help="the server's binary")
+    parser.add_argument("--fake-upstream", help="the binary of crates/model/examples/fake_upstream.rs")
     parser.add_argument("--only", default="", help="only suites whose name contains this")
     parser.add_argument("--log", help="where to copy the server's log when something failed")
     arguments = parser.parse_args()

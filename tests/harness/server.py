@@ -23,9 +23,10 @@ class MachineCannot(Exception):
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
-    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None):
+    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None):
         self.belljar = str(Path(belljar).resolve())
         self.scripts = scripts
+        self.upstreams = upstreams or []
         self.tables = {"sandbox": sandbox or {}, "serving": serving or {}}
         self.prepare = prepare
         self.environment = environment or {}
@@ -108,6 +109,8 @@ class Server:
         if self.scripts:
             scripts = json.dumps(str(Path(self.scripts).resolve()))
             lines += ["[[upstream]]", 'name = "scripts"', 'kind = "scripted"', f"scripts_dir = {scripts}", 'models = ["claude-opus-5-5", "*"]']
+        for table in self.upstreams:
+            lines += ["[[upstream]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         for name, table in self.tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 //! The stages of a run: what each one starts, and how its outcome is counted.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -88,8 +89,8 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
-        Stage::Escape => runner(root, "tests/escape/run.py"),
-        Stage::E2e => runner(root, "tests/e2e/run.py"),
+        Stage::Escape => runner(root, "tests/escape/run.py", &[]),
+        Stage::E2e => e2e(root),
         Stage::BenchSmoke => whole(cargo(root, &["bench", "--workspace", "--bench", "*", "--", "--test"])),
     };
     let counts = outcome.unwrap_or_else(|why| {
@@ -130,11 +131,23 @@ fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
     settle(&ended, counts::from_nextest(&ended.output, &junit))
 }
 
+/// The end-to-end suites, and before them the fake upstream that some of them talk to.
+///
+/// The fake is built by a command of its own: together with it, cargo would give the server the features of its test crates.
+fn e2e(root: &Path) -> Result<Counts, String> {
+    let built = process::run(&mut cargo(root, &["build", "-p", "belljar-model", "--example", "fake_upstream"]))?;
+    let fake = target_dir(root).join("debug/examples/fake_upstream");
+    if !built.success || !fake.is_file() {
+        return Err(format!("the fake upstream was not built: {}", fake.display()));
+    }
+    runner(root, "tests/e2e/run.py", &["--fake-upstream".as_ref(), fake.as_os_str()])
+}
+
 /// One of our Python suites, with the binary that the build stage made.
-fn runner(root: &Path, script: &str) -> Result<Counts, String> {
+fn runner(root: &Path, script: &str, arguments: &[&OsStr]) -> Result<Counts, String> {
     let binary = target_dir(root).join("debug/belljar");
     let mut command = Command::new("python3");
-    command.current_dir(root).arg("-u").arg(script).arg("--belljar").arg(binary);
+    command.current_dir(root).arg("-u").arg(script).arg("--belljar").arg(binary).args(arguments);
     let ended = process::run(&mut command)?;
     settle(&ended, counts::from_runner(&ended.output))
 }

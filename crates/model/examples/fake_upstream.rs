@@ -1,8 +1,8 @@
 //! A strict fake of the Messages API, for tests of the whole server: `fake_upstream ANSWERS.json`.
 //!
 //! The file holds a list of answers (see `tests/support/mod.rs`). The first line on standard output is the address to configure as
-//! `base_url`; each broken rule is a line on standard error. It runs until standard input ends, and then exits with 1 if a rule
-//! was broken.
+//! `base_url`. It runs until standard input ends; then each request that came is a line of JSON on standard output (`headers`,
+//! `body`), each broken rule is a line on standard error, and it exits with 1 if a rule was broken.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -16,6 +16,9 @@ async fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let fake = support::Fake::start(answers).await?;
     println!("{}", fake.url);
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await??;
+    for seen in fake.seen() {
+        println!("{}", serde_json::to_string(&seen)?);
+    }
     let violations = fake.violations();
     for violation in &violations {
         eprintln!("broken rule: {violation}");

@@ -13,7 +13,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use axum::routing::post;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -45,7 +45,7 @@ pub struct Answer {
 }
 
 /// A request as it came.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Seen {
     pub headers: BTreeMap<String, String>,
     pub body: Value,
@@ -181,6 +181,8 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
             }
         }
         if answer.cut_after_bytes.is_some() {
+            // A body that fails at once takes with it what the connection has not sent yet; one that is late does not.
+            tokio::task::yield_now().await;
             yield Err(std::io::Error::other("cut"));
         }
     };

@@ -1,0 +1,246 @@
+"""The server between a client and a Messages API: a strict fake upstream per case of `upstream/cases.json`.
+
+A case names its model, and its fake serves that model only, so one server takes them all. `answers` are the fake's
+(crates/model/tests/support/mod.rs); `asks` are the client's requests, each with the whole reply that is expected;
+`upstream` is every request that the fake is to see, whole but for the tools, of which the names are compared.
+In expected texts `$word` stands for the random part of an id or for a time: any at first, and from then on the same.
+"""
+
+import json
+import re
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from harness import http_client, server, toolchain
+from harness.report import equal
+
+HERE = Path(__file__).resolve().parent
+KEY = "sk-upstream-7c1f0e-kept-secret"
+KEY_VARIABLE = "BELLJAR_TEST_UPSTREAM_KEY"
+TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
+FAKE_STOP_S_MAX = 20
+SDK_S_MAX = 120
+
+
+def run(report, running, fake_binary):
+    if not fake_binary.is_file():
+        how = "cargo build -p belljar-model --example fake_upstream"
+        return report.fail("starting", f"{fake_binary} is missing: {how}")
+    cases = json.loads((HERE / "upstream" / "cases.json").read_text().replace("$UPSTREAM_KEY", KEY))
+    for samplings_max in sorted({case.get("samplings_max", 10) for case in cases}):
+        chosen = [case for case in cases if case.get("samplings_max", 10) == samplings_max]
+        try:
+            serve(report, running.belljar, fake_binary, chosen, samplings_max)
+        except (RuntimeError, OSError) as error:
+            report.fail(f"starting a server with samplings_max = {samplings_max}", error)
+
+
+def serve(report, belljar, fake_binary, cases, samplings_max):
+    """One server, one fake for each case."""
+    fakes = {}
+    try:
+        for case in cases:
+            fakes[case["model"]] = Fake(fake_binary, case["answers"])
+        tables = [upstream_table(model, fake.url) for model, fake in fakes.items()]
+        with server.Server(
+            belljar, serving={"samplings_max": samplings_max, "ping_interval_s": 60}, upstreams=tables,
+            environment={KEY_VARIABLE: KEY, "BELLJAR_LOG": "trace"},
+        ) as between:
+            replies = []
+            for case in cases:
+                fake = fakes[case["model"]]
+                report.check(case["name"], lambda case=case, fake=fake: play(between.base_url, case, fake, replies))
+            secrets = [KEY, *(fake.url.removeprefix("http://") for fake in fakes.values())]
+            report.check("neither key nor address is in a reply", lambda: kept_from_clients(replies, secrets))
+            report.check("the key is in no log and no data", lambda: key_kept(between))
+            report.check("no thread panicked", between.no_panic)
+    finally:
+        for fake in fakes.values():
+            fake.kill()
+
+
+def upstream_table(model, url):
+    return {"name": model, "kind": "anthropic", "base_url": url, "api_key_env": KEY_VARIABLE, "models": [model]}
+
+
+class Fake:
+    """A running fake upstream; it tells what it saw when it is finished."""
+
+    def __init__(self, binary, answers):
+        self.errors = tempfile.TemporaryFile("w+")
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(answers, file)
+            file.flush()
+            self.process = subprocess.Popen(
+                [binary, file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+            )
+            self.url = self.process.stdout.readline().strip()
+        if not self.url.startswith("http://"):
+            raise RuntimeError(f"the fake upstream did not start: {self.said()}")
+
+    def said(self):
+        self.errors.seek(0)
+        return self.errors.read()
+
+    def finish(self):
+        """Every request that it saw. Raises if one broke a rule."""
+        out, _ = self.process.communicate(timeout=FAKE_STOP_S_MAX)
+        equal((self.process.returncode, self.said()), (0, ""), "the fake upstream's exit status and broken rules")
+        return [json.loads(line) for line in out.splitlines()]
+
+    def kill(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.errors):
+            pipe.close()
+
+
+class Matcher:
+    """Compares with expected values that hold `$word`s, and remembers what each word stood for."""
+
+    ID = r"01[1-9A-HJ-NP-Za-km-z]{22}"
+    TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"
+
+    def __init__(self):
+        self.words = {}
+
+    def fill(self, value):
+        """The value with every word replaced; each must be known."""
+        if isinstance(value, str):
+            return re.sub(r"\$(\w+)", lambda word: self.words[word[1]], value)
+        if isinstance(value, list):
+            return [self.fill(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.fill(item) for key, item in value.items()}
+        return value
+
+    def same(self, actual, expected, path):
+        if isinstance(expected, dict) and isinstance(actual, dict):
+            equal(sorted(actual), sorted(expected), f"keys of {path}")
+            for key in expected:
+                self.same(actual[key], expected[key], f"{path}.{key}")
+        elif isinstance(expected, list) and isinstance(actual, list):
+            for index, (ours, theirs) in enumerate(zip(actual, expected)):
+                self.same(ours, theirs, f"{path}[{index}]")
+            equal(len(actual), len(expected), f"length of {path}, which is {actual!r}")
+        elif isinstance(expected, str) and isinstance(actual, str) and "$" in expected:
+            self.text(actual, expected, path)
+        else:
+            equal((type(actual), actual), (type(expected), expected), path)
+
+    def text(self, actual, expected, path):
+        words = []
+
+        def piece(part):
+            if not part.startswith("$"):
+                return re.escape(part)
+            if part[1:] in self.words:
+                return re.escape(self.words[part[1:]])
+            words.append(part[1:])
+            return f"({self.TIME if part.startswith('$time') else self.ID})"
+
+        pattern = "".join(piece(part) for part in re.split(r"(\$\w+)", expected))
+        found = re.fullmatch(pattern, actual)
+        if found is None:
+            raise AssertionError(f"{path}: got {actual!r}, expected {expected!r} with {self.words!r}")
+        self.words.update(zip(words, found.groups()))
+
+
+def play(base_url, case, fake, replies):
+    """Asks for everything that the case asks, then compares what its fake saw."""
+    matcher, history = Matcher(), list(case.get("history", []))
+    headers = http_client.api_headers(anthropic_beta=case.get("betas", "code-execution-2025-08-25"))
+    for number, ask in enumerate(case["asks"]):
+        if "user" in ask:
+            history.append({"role": "user", "content": ask["user"]})
+        body = {"model": case["model"], "max_tokens": 1024, "tools": [TOOL], **case.get("request", {})}
+        body.update(matcher.fill(ask.get("more", {})), messages=history)
+        started = time.monotonic()
+        reply = WAYS[ask.get("by", "plain")](base_url, body, headers, replies)
+        took = time.monotonic() - started
+        equal(reply["status"], ask["expect"]["status"], f"status of {reply!r}")
+        matcher.same(reply, ask["expect"], f"reply {number}")
+        if took < ask.get("takes_s_min", 0):
+            raise AssertionError(f"it took {took:.2f} s; expected at least {ask['takes_s_min']} s")
+        history.append({"role": "assistant", "content": reply.get("reply", {}).get("content")})
+    defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
+    expected = [{**defaults, **body} for body in case["upstream"]]
+    matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")
+
+
+def lowered(request, betas):
+    """A request as the fake saw it, with its tools by name. Credentials and betas have to be the server's."""
+    headers, body = request["headers"], request["body"]
+    found = [headers.get(name) for name in ("x-api-key", "authorization", "anthropic-beta")]
+    equal(found, [KEY, None, betas], "credentials and betas upstream")
+    return {**body, "tools": [tool["name"] for tool in body.get("tools", [])]}
+
+
+def plain(base_url, body, headers, replies):
+    return told(http_client.post_json(base_url, "/v1/messages", body, headers), replies)
+
+
+def stream(base_url, body, headers, replies):
+    """Every event whole, but for pings and how texts are cut into deltas."""
+    answer = http_client.stream(base_url, body, headers)
+    if answer.status != 200:
+        return told(answer, replies)
+    replies.append(answer)
+    return {"status": 200, "events": joined(answer.events)}
+
+
+def told(answer, replies):
+    """Status, document, and the one header that clients act on."""
+    replies.append(answer)
+    out = {"status": answer.status, "reply": answer.json()}
+    if "retry-after" in answer.headers:
+        out["retry_after"] = answer.headers["retry-after"]
+    return out
+
+
+def joined(events):
+    """The events without pings; neighbouring deltas of one kind are one."""
+    out = []
+    for _name, data in events:
+        last = out[-1].get("delta", {}) if out else {}
+        delta = data.get("delta", {})
+        if data["type"] == "ping":
+            continue
+        if data["type"] == "content_block_delta" and last.get("type") == delta["type"]:
+            key = next(key for key in delta if key != "type")
+            last[key] += delta[key]
+        else:
+            out.append(data)
+    return out
+
+
+def sdk(base_url, body, _headers, _replies):
+    """Streamed by the official SDK, which folds the events itself."""
+    python = toolchain.python_with(HERE / "locks" / "anthropic-2.11.0.txt")
+    ended = subprocess.run(
+        [str(python), str(HERE / "upstream_sdk.py"), base_url], input=json.dumps(body), capture_output=True, text=True,
+        timeout=SDK_S_MAX,
+    )
+    equal(ended.returncode, 0, ended.stderr)
+    return {"status": 200, "reply": json.loads(ended.stdout)}
+
+
+WAYS = {"plain": plain, "stream": stream, "sdk": sdk}
+
+
+def kept_from_clients(replies, secrets):
+    if not replies:
+        raise AssertionError("there was no reply")
+    for answer in replies:
+        whole = f"{answer.headers}\n{answer.text}"
+        equal([secret for secret in secrets if secret in whole], [], f"secrets in {whole!r}")
+
+
+def key_kept(between):
+    kept = [between.log_path, *(path for path in between.data_dir.rglob("*") if path.is_file())]
+    equal([path.name for path in kept if KEY.encode() in path.read_bytes()], [], "files that hold the key")
+    if "TRACE" not in between.log():
+        raise AssertionError("the log is not at its fullest: it proves nothing")
