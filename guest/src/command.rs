@@ -12,6 +12,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
 use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::frame::{COMMAND_BYTES_MAX, Failure};
 
@@ -29,6 +30,14 @@ const HOW_ARGUMENT: &str = "argument";
 const HOW_DESCRIPTOR: &str = "descriptor";
 /// As a shell says that it cannot execute something.
 const EXIT_NO_SHELL: u8 = 127;
+/// Open files of one process of the code. Enough for every program of the image, and far below process 1's own limit.
+///
+/// unix(7), ETOOMANYREFS: descriptors under way in sockets are counted for a user, all containers are one user to the
+/// kernel, and each sender is measured by its own limit. What the code of all containers can pile up must leave every
+/// process 1, and a server that runs as the same user, room to send.
+const CODE_OPEN_FILES_MAX: u64 = 16_384;
+/// The code's part of process 1's limit, where the host grants that one little.
+const CODE_OPEN_FILES_SHARE: u64 = 4;
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -99,6 +108,10 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
         return ExitCode::from(EXIT_NO_SHELL);
     };
     let script = if how == HOW_DESCRIPTOR { read_script(&argument) } else { argument };
+    if let Err(error) = limit_open_files() {
+        eprintln!("belljar: the limit of open files: {error}");
+        return ExitCode::from(EXIT_NO_SHELL);
+    }
     // Neither can fail in a fresh child of the supervisor, and neither is a wall: the shell runs all the same.
     let _no_leader_before = rustix::process::setsid();
     let _nothing_blocked = SigSet::empty().thread_set_mask();
@@ -110,6 +123,13 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
     let error = Command::new(SHELL).arg0("bash").arg("-c").arg(script).exec();
     eprintln!("belljar: {SHELL}: {error}");
     ExitCode::from(EXIT_NO_SHELL)
+}
+
+/// Soft and hard alike, so that the code cannot raise it again.
+fn limit_open_files() -> rustix::io::Result<()> {
+    let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let max = Some(CODE_OPEN_FILES_MAX.min(own / CODE_OPEN_FILES_SHARE));
+    setrlimit(Resource::Nofile, Rlimit { current: max, maximum: max })
 }
 
 /// What the shell has to run to run a long command: the text of the descriptor, closed before the text runs.

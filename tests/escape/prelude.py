@@ -4,7 +4,8 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 NUMBERS = {
     "add_key": (248, 217), "bpf": (321, 280), "chroot": (161, 51), "clone": (56, 220), "clone3": (435, 435),
     "fanotify_init": (300, 262), "finit_module": (313, 273), "fsopen": (430, 430), "fsmount": (432, 432),
-    "init_module": (175, 105), "io_uring_setup": (425, 425), "iopl": (172, None), "kexec_load": (246, 104),
+    "init_module": (175, 105), "inotify_add_watch": (254, 27), "inotify_init1": (294, 26),
+    "io_uring_setup": (425, 425), "iopl": (172, None), "kexec_load": (246, 104),
     "keyctl": (250, 219), "memfd_secret": (447, 447), "modify_ldt": (154, None), "mount": (165, 40),
     "move_mount": (429, 429), "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "open_tree": (428, 428),
     "perf_event_open": (298, 241), "personality": (135, 92), "pidfd_getfd": (438, 438), "pivot_root": (155, 41),

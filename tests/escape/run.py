@@ -99,7 +99,9 @@ def run_case(place, case):
 
 
 def run_step(place, container, step):
-    outcome = place.cell(container, source_of(place, step), step.get("wall_s_max"))
+    # What earlier steps left running in the attacker's container may reach for the neighbour.
+    where = {"own": container, "neighbour": place.neighbour}[step.get("where", "own")]
+    outcome = place.cell(where, source_of(place, step), step.get("wall_s_max"))
     for token in place.forbidden:
         if token in outcome["stdout"] or token in outcome["stderr"]:
             raise AssertionError("something of the host or of the neighbour came out")

@@ -221,8 +221,9 @@ const PROC_MASKS: &[&str] = &[
 const RESOURCE_LIMITS: &[(Resource, u64)] = &[
     // A core file would carry the container's memory out of its accounts.
     (Resource::CoreBytes, 0),
-    // Enough for every program of the image; keeps one process from filling the host's file table.
-    (Resource::OpenFiles, 16_384),
+    // Process 1's own; it gives the code far less, so that descriptors in flight, which the kernel counts for all
+    // containers together (unix(7), ETOOMANYREFS), never keep it from sending one. 1024^2 is what hosts grant.
+    (Resource::OpenFiles, 1_048_576),
     (Resource::LockedMemoryBytes, 8 * 1024 * 1024),
     (Resource::MessageQueueBytes, 819_200),
     (Resource::PendingSignals, 4_096),

@@ -184,6 +184,8 @@ async fn collect(host: &Host, directory: Option<OwnedFd>) -> Harvest {
     let limits = HarvestLimits {
         file_bytes_max: host.config.output_file_bytes_max,
         files_max: host.config.output_files_max,
+        // Real content cannot be more than the disk it is on.
+        total_bytes_max: host.config.disk_bytes_max,
         entries_max: OUTPUT_ENTRIES_MAX,
     };
     match tokio::task::spawn_blocking(move || harvest(directory, limits)).await {

@@ -20,6 +20,8 @@ const TMPFS_MAGIC: i64 = 0x0102_1994;
 pub struct HarvestLimits {
     pub file_bytes_max: u64,
     pub files_max: usize,
+    /// Of all files together. By their sizes: a file without content takes no room inside, but does once it is copied.
+    pub total_bytes_max: u64,
     /// Entries that are looked at.
     pub entries_max: usize,
 }
@@ -56,7 +58,7 @@ fn take(directory: &OwnedFd, limits: HarvestLimits) -> Harvest {
         harvest.losses.push(Loss::OutputNotExamined(limits.entries_max));
     }
     for (name, listed) in entries {
-        match take_one(directory, &name, listed, limits, harvest.files.len()) {
+        match take_one(directory, &name, listed, limits, &harvest.files) {
             Ok(file) => harvest.files.push(file),
             Err(why) => harvest.skipped.push(Skipped { name: shown(&name), why }),
         }
@@ -107,13 +109,13 @@ fn take_one(
     name: &CStr,
     listed: FileType,
     limits: HarvestLimits,
-    taken: usize,
+    taken: &[OutputFile],
 ) -> Result<OutputFile, SkipReason> {
     if listed != FileType::Unknown {
         regular(listed)?;
     }
     let text = name.to_str().ok().filter(|text| names::usable(text)).ok_or(SkipReason::UnusableName)?;
-    if taken == limits.files_max {
+    if taken.len() == limits.files_max {
         return Err(SkipReason::TooMany(limits.files_max));
     }
     let file =
@@ -127,6 +129,10 @@ fn take_one(
     let size = u64::try_from(found.st_size).map_err(|_| SkipReason::Unreadable)?;
     if size > limits.file_bytes_max {
         return Err(SkipReason::TooLarge(limits.file_bytes_max));
+    }
+    let taken_bytes = taken.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size));
+    if size > limits.total_bytes_max.saturating_sub(taken_bytes) {
+        return Err(SkipReason::TooMuch(limits.total_bytes_max));
     }
     Ok(OutputFile { name: text.to_owned(), size, file: File::from(file) })
 }
@@ -149,7 +155,7 @@ mod tests {
     use std::io::Read;
     use std::os::unix::ffi::OsStrExt;
 
-    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2, entries_max: 12 };
+    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2, total_bytes_max: 14, entries_max: 12 };
 
     fn of(directory: &tempfile::TempDir) -> Harvest {
         take(&OwnedFd::from(File::open(directory.path()).expect("open")), LIMITS)
@@ -191,6 +197,19 @@ mod tests {
             ]
         );
         assert_eq!(harvest.losses, []);
+    }
+
+    #[test]
+    fn files_are_taken_up_to_a_size_in_all() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        // Sparse: no bytes on the disk they come from.
+        for (name, size) in [("a", 8), ("b", 7), ("c", 6)] {
+            File::create(directory.path().join(name)).and_then(|file| file.set_len(size)).expect("create");
+        }
+        let harvest = of(&directory);
+        let files: Vec<_> = harvest.files.iter().map(|file| (file.name.as_str(), file.size)).collect();
+        assert_eq!(files, [("a", 8), ("c", 6)]);
+        assert_eq!(harvest.skipped, [Skipped { name: "b".into(), why: SkipReason::TooMuch(14) }]);
     }
 
     #[test]

@@ -123,6 +123,8 @@ pub enum SkipReason {
     TooLarge(u64),
     /// More than this many files.
     TooMany(usize),
+    /// With those before it, more than this many bytes.
+    TooMuch(u64),
     /// It went away, or its permissions keep the host out.
     Unreadable,
 }
@@ -136,6 +138,7 @@ impl std::fmt::Display for SkipReason {
             Self::UnusableName => f.write_str("unusable file name"),
             Self::TooLarge(max) => write!(f, "larger than {max} bytes"),
             Self::TooMany(max) => write!(f, "more than {max} files"),
+            Self::TooMuch(max) => write!(f, "more than {max} bytes in all"),
             Self::Unreadable => f.write_str("unreadable"),
         }
     }
