@@ -40,7 +40,7 @@ fn main() -> Outcome<()> {
     if smoke {
         println!("{report:#}");
     } else {
-        println!("{}", machine::keep(&report)?.display());
+        println!("{}", machine::keep(&report)?.canonicalize()?.file_name().unwrap_or_default().display());
     }
     print_table(&report);
     Ok(())
