@@ -40,7 +40,7 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 31] = [
+const RULES: [(&str, Rule); 32] = [
     ("41", tools::legacy_needs_its_header),
     ("13", tools::names_are_unique),
     ("31", tools::not_all_are_deferred),
@@ -71,6 +71,7 @@ const RULES: [(&str, Rule); 31] = [
     ("22", container::uploads_need_the_tool),
     ("no python tool", unsupported::python_tool),
     ("no skills or connectors", unsupported::skills_and_connectors),
+    ("no file sources", unsupported::file_sources),
     ("no programmatic calls", unsupported::programmatic_calls),
 ];
 
