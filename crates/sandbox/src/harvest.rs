@@ -155,7 +155,8 @@ mod tests {
     use std::io::Read;
     use std::os::unix::ffi::OsStrExt;
 
-    const LIMITS: HarvestLimits = HarvestLimits { file_bytes_max: 10, files_max: 2, total_bytes_max: 14, entries_max: 12 };
+    const LIMITS: HarvestLimits =
+        HarvestLimits { file_bytes_max: 10, files_max: 2, total_bytes_max: 14, entries_max: 12 };
 
     fn of(directory: &tempfile::TempDir) -> Harvest {
         take(&OwnedFd::from(File::open(directory.path()).expect("open")), LIMITS)

@@ -11,6 +11,7 @@ mod failure;
 mod listener;
 mod organs;
 mod random;
+mod room;
 mod routes;
 mod utf8;
 
