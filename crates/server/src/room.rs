@@ -88,12 +88,14 @@ fn victims<'a>(owned: &'a [Owned], newcomer: &WorkspaceId, now: SystemTime) -> V
 mod tests {
     use super::*;
     use ContainerState::{Dead, Leased, Ready};
+    type Row = (&'static str, ContainerState);
+
     fn at(second: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(second)
     }
 
     /// Containers of (workspace, state), each used a second after the one before.
-    fn owned(rows: &[(&str, ContainerState)]) -> Vec<Owned> {
+    fn owned(rows: &[Row]) -> Vec<Owned> {
         let rows = rows.iter().zip(1..);
         rows.map(|((workspace, state), second)| Owned {
             status: ContainerStatus {
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn the_longest_idle_of_whoever_holds_the_most_goes_first() {
         let (a, b, c) = ("a", "b", "c");
-        let cases: [(&[(&str, ContainerState)], &str, &[usize]); 7] = [
+        let cases: [(&[Row], &str, &[usize]); 7] = [
             // One's own, the longest unused first; not what is in use or dead.
             (&[(a, Leased), (a, Ready), (a, Dead), (a, Ready)], a, &[1, 3]),
             // A newcomer takes a place of whoever has more than it will have.
