@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import room_suite  # noqa: E402
 import stream_suite  # noqa: E402
 import upstream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
@@ -79,7 +80,8 @@ def run(arguments):
         for name, needs, make in clients(running.base_url):
             if arguments.only in name:
                 run_client(total, name, needs, make)
-        for name, suite in (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite)):
+        suites = (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite), ("room", room_suite))
+        for name, suite in suites:
             if arguments.only in name:
                 run_inside(total, name, suite, running)
         if arguments.only in "upstream":

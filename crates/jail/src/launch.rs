@@ -20,6 +20,9 @@ use crate::identity::{IDS, Identity, root_is_the_machines};
 use crate::plan::JailPlan;
 use crate::step::SetupError;
 
+/// When the host itself runs out of memory, containers end first (proc_pid_oom_score_adj(5)).
+const OOM_SCORE_ADJ: &str = "1000";
+
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
 const SETUP_WALL_S_MAX: u64 = 30;
 
@@ -120,6 +123,9 @@ pub enum LaunchError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The kernel was not told to end the container before the host's own programs.
+    #[error("could not write oom_score_adj of the guest program: {0}")]
+    OomScore(#[source] io::Error),
     /// The container's root would have been the machine's root.
     #[error("a container's root must not be the machine's root: give it ids of its own")]
     HostRoot,
@@ -172,6 +178,9 @@ pub(crate) fn guide(
     if let Attachment::Cgroup(cgroup) = attachment {
         cgroup.attach(launcher.pid)?;
     }
+    // Inherited by all that runs inside. Set from here, with the host's rights, code inside cannot lower it again.
+    std::fs::write(format!("/proc/{}/oom_score_adj", launcher.pid.as_raw_nonzero()), OOM_SCORE_ADJ)
+        .map_err(LaunchError::OomScore)?;
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
     let bytes = plan.to_bytes().map_err(|error| LaunchError::Channel(error.into()))?;
     channel::send_packet(channel, &bytes).map_err(talk)?;

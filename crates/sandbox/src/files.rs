@@ -98,7 +98,14 @@ pub async fn put(
         outcome
     };
     let asking = lease.ask(|reply| Request::Write { path, size, source: theirs, fed, reply });
-    let (sent, answer) = tokio::join!(feeding, asking);
+    tokio::pin!(feeding, asking);
+    let (sent, answer) = tokio::select! {
+        // What a source has to say weighs more than that the guest heard of its end.
+        biased;
+        sent = &mut feeding => (sent, asking.await),
+        // The guest gave up or died: a source that is silent would keep whoever waits for ever.
+        answer = &mut asking => (Ok(()), answer),
+    };
     match (answer??, sent) {
         (Ok(existed), Ok(())) => Ok(existed),
         // What the guest says explains a broken pipe; a source's own failure explains what the guest says.

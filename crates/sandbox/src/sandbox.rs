@@ -199,6 +199,17 @@ impl Sandbox {
         true
     }
 
+    /// Removes a container if nobody holds it, and waits until nothing of it is left; false when somebody does, or when
+    /// there is none.
+    pub async fn remove_idle(&self, id: &ContainerId) -> bool {
+        let Some(container) = self.shared.find(id) else {
+            return false;
+        };
+        // Held until it is gone, so that nobody gets a lease on it.
+        let hold = container.hold.try_acquire();
+        hold.is_ok() && self.remove(id).await
+    }
+
     /// Removes what is idle for too long or too old at `now`, unless it is leased; returns what was removed.
     pub async fn sweep(&self, now: SystemTime) -> Vec<ContainerId> {
         let config = &self.shared.host.config;

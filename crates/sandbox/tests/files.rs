@@ -2,7 +2,9 @@
 
 mod support;
 
-use belljar_sandbox::{EditCommand, EditFailure, EditOutcome, FileType, PutError, ReadError};
+use belljar_sandbox::{
+    DeathReason, EditCommand, EditFailure, EditOutcome, FileType, PutError, ReadError, SandboxError,
+};
 use support::{leased, run, stdout};
 use tokio::io::AsyncReadExt;
 
@@ -28,6 +30,19 @@ async fn uploads_arrive_whole_under_their_names() {
     let listed = stdout(&mut lease, "cd $INPUT_DIR; stat -c '%n %s %a %U' *; cat /mnt/user-data/a*").await;
     assert_eq!(listed, "a b'ц.csv 5 644 root\nempty 0 644 root\nlarge.bin 5242880 644 root\nagain");
     assert_eq!(read(&mut lease, "/files/input/large.bin", 5 * MIB).await.expect("there"), large);
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_source_does_not_outlive_its_container() {
+    let sandbox = sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    let id = lease.container().clone();
+    let (put, removed) =
+        tokio::join!(lease.put_input("silent", b"half".as_slice().chain(Never), 100), sandbox.remove(&id));
+    assert!(matches!(put, Err(PutError::Sandbox(SandboxError::Dead(DeathReason::Removed)))), "{put:?}");
+    assert!(removed);
     drop(lease);
     sandbox.close().await;
 }

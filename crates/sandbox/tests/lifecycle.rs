@@ -61,6 +61,19 @@ async fn full_is_full_until_one_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn only_what_nobody_holds_is_removed_as_idle() {
+    let sandbox = sandbox!();
+    let lease = leased(&sandbox, 1).await;
+    assert!(!sandbox.remove_idle(&id(1)).await);
+    assert_eq!(state(&sandbox, 1), Some(ContainerState::Leased));
+    drop(lease);
+    assert!(sandbox.remove_idle(&id(1)).await);
+    assert!(!sandbox.remove_idle(&id(1)).await);
+    assert_eq!(sandbox.lease(&id(1), Duration::ZERO).await.expect_err("gone"), LeaseError::Unknown(id(1)));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_idle_and_the_old_are_swept_and_the_leased_are_not() {
     let sandbox = sandbox!(SandboxConfig { container_idle: Duration::from_secs(60), ..config() });
     let lease = leased(&sandbox, 1).await;

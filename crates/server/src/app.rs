@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Serving;
 use crate::principal::Access;
+use crate::room::Owners;
 
 /// The server's organs, introduced to each other here and nowhere else.
 pub struct App {
@@ -20,6 +21,8 @@ pub struct App {
     pub store: Store,
     /// Containers.
     pub sandbox: Sandbox,
+    /// Whose they are.
+    pub owners: Owners,
     /// Models.
     pub router: Router,
     /// What may not run.

@@ -19,6 +19,9 @@ use crate::exit::Exit;
 const HEAD_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Bytes of a request's head.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long a client may leave what was sent to it unread or unacknowledged, in milliseconds. Then the connection is
+/// cut, and with it the turn that waits for room, whose container others may want (tcp(7), TCP_USER_TIMEOUT).
+const UNREAD_MS_MAX: u32 = 120_000;
 /// Rest after `accept` failed, for example because no descriptor is free.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -79,6 +82,9 @@ impl Listener {
 async fn serve_one(stream: tokio::net::TcpStream, router: Router, stopping: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY refused");
+    }
+    if let Err(error) = rustix::net::sockopt::set_tcp_user_timeout(&stream, UNREAD_MS_MAX) {
+        tracing::warn!(%error, "TCP_USER_TIMEOUT refused: a client that reads nothing can hold a container");
     }
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_WAIT_MAX).max_buf_size(HEAD_BYTES_MAX.max(64 * 1024));

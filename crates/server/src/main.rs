@@ -13,6 +13,7 @@ mod listener;
 mod organs;
 mod principal;
 mod random;
+mod room;
 mod routes;
 mod utf8;
 

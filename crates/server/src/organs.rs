@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::principal::Access;
+use crate::room::Owners;
 
 /// How often what has expired is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -48,6 +49,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
     let app = Arc::new(App {
         store,
         sandbox,
+        owners: Owners::default(),
         router,
         guard: Guard::new(config.guard_rules.clone()),
         access,

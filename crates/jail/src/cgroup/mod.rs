@@ -5,6 +5,7 @@
 
 mod container;
 mod place;
+mod total;
 mod tree;
 
 use std::io;

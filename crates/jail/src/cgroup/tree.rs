@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::container::{Cgroup, Home};
 use super::place::{self, Controller, Own};
-use super::{CgroupError, CgroupUnavailable, Limits, Version, read, write};
+use super::{CgroupError, CgroupUnavailable, Limits, Version, read, total, write};
 
 /// Directory of all servers of this name, in each hierarchy.
 const FAMILY: &str = "belljar";
@@ -58,7 +58,9 @@ impl CgroupTree {
                 None => reasons.push("no usable place in the unified hierarchy".to_owned()),
             }
         }
-        tree.require(&reasons)
+        let tree = tree.require(&reasons)?;
+        total::limit(&tree.homes).map_err(|error| CgroupUnavailable { reason: error.to_string() })?;
+        Ok(tree)
     }
 
     fn adopt_v2(&mut self, directory: PathBuf, controllers: &[Controller]) {

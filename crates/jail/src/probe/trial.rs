@@ -146,6 +146,7 @@ fn stage_of(error: &LaunchError) -> usize {
         LaunchError::Spawn(_)
         | LaunchError::Attach(_)
         | LaunchError::IdMap { .. }
+        | LaunchError::OomScore(_)
         | LaunchError::HostRoot
         | LaunchError::Vanished
         | LaunchError::Disorder

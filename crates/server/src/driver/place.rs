@@ -1,7 +1,7 @@
 //! Where a turn's calls run: a container, made when it is first needed, with the turn's uploads in it.
 
 use belljar_ids::{ContainerId, FileId};
-use belljar_sandbox::{Lease, LeaseError, OutputFile, PutError, SandboxError};
+use belljar_sandbox::{ContainerStatus, Lease, LeaseError, OutputFile, PutError, SandboxError};
 use belljar_store::{ContainerRecord, Content, FileDraft, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
@@ -11,9 +11,13 @@ use crate::app::Shared;
 use crate::clock;
 use crate::driver::{Files, Upload};
 use crate::random::OsIds;
+use crate::room;
 
 /// How long the holder of a new container waits for it: nobody else knows its id.
 const NEW_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// How often room is made for one container. Others may be quicker to take it.
+const ROOM_ATTEMPTS_MAX: u32 = 8;
 
 /// Bytes copied at once between a container and the store.
 const COPY_CHUNK_BYTES: usize = 256 * 1024;
@@ -116,13 +120,19 @@ pub enum KeepError {
     Store(#[from] StoreError),
 }
 
-/// Makes a container and records whose it is.
+/// Makes a container and records whose it is. When all exist, an idle one gives way (divergence/full-server.md).
+///
+/// Dropping the future does not undo it, nor leave it half done: a container that nobody owns would keep its place.
 pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<ContainerId, PlaceError> {
+    let (shared, workspace) = (Shared::clone(app), workspace.clone());
+    let making = app.turns.spawn(async move { make_container(&shared, &workspace).await });
+    making.await.map_err(|error| PlaceError::Broken(error.to_string()))?
+}
+
+async fn make_container(app: &Shared, workspace: &WorkspaceId) -> Result<ContainerId, PlaceError> {
     let id = ContainerId::mint(&mut OsIds);
-    let status = app.sandbox.create(id.clone()).await.map_err(|error| match error {
-        SandboxError::Full { .. } => PlaceError::Full,
-        error => PlaceError::Broken(error.to_string()),
-    })?;
+    let status = start(app, workspace, &id).await?;
+    app.owners.enter(id.clone(), workspace.clone());
     let record = ContainerRecord {
         id: id.clone(),
         workspace: workspace.clone(),
@@ -134,6 +144,25 @@ pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<Cont
         return Err(PlaceError::Broken(error.to_string()));
     }
     Ok(id)
+}
+
+/// Starts it, making room as often as others snatch the room away, within reason.
+async fn start(app: &Shared, workspace: &WorkspaceId, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
+    for _attempt in 0..ROOM_ATTEMPTS_MAX {
+        match app.sandbox.create(id.clone()).await {
+            Ok(status) => return Ok(status),
+            Err(SandboxError::Full { .. }) => {}
+            Err(error) => return Err(PlaceError::Broken(error.to_string())),
+        }
+        let Some((gone, owner)) = room::make(&app.sandbox, &app.owners, workspace).await else {
+            return Err(PlaceError::Full);
+        };
+        tracing::info!(container = %gone, "an idle container gave way to a new one");
+        if let Err(error) = app.store.delete_container(&owner, &gone).await {
+            tracing::error!(%error, container = %gone, "a removed container could not be forgotten");
+        }
+    }
+    Err(PlaceError::Full)
 }
 
 /// Copies a captured file into the store: at most the size it had when it was captured, whatever its container does to it now.

@@ -1,13 +1,17 @@
 //! Reading a JSON body: typed, bounded, and not for ever.
 
+use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use belljar_wire::error::{ApiError, ErrorKind};
 use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::io::AsyncRead;
+use tokio_util::io::StreamReader;
 
 use crate::failure::Failure;
 
@@ -45,6 +49,17 @@ pub async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Resu
     }
 }
 
+/// A body as a reader that fails when it is silent for too long, so that whoever holds something for it lets go.
+pub fn reader(body: Body) -> impl AsyncRead + Send {
+    StreamReader::new(stream::unfold(body.into_data_stream(), |mut data| async move {
+        let chunk = match tokio::time::timeout(BODY_SILENCE_MAX, data.next()).await {
+            Ok(chunk) => chunk?.map_err(io::Error::other),
+            Err(_elapsed) => Err(io::Error::new(io::ErrorKind::TimedOut, "The request body stopped coming")),
+        };
+        Some((chunk, data))
+    }))
+}
+
 /// `content-length`, when the client says it.
 pub fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -65,4 +80,21 @@ pub fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
 pub fn too_large(bytes_max: usize) -> Failure {
     let text = format!("Request exceeds the maximum size of {bytes_max} bytes");
     ApiError::new(ErrorKind::RequestTooLarge, text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_body_is_an_error_in_time() {
+        let said = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"half"))]);
+        let mut reader = Box::pin(reader(Body::from_stream(said.chain(stream::pending()))));
+        let started = tokio::time::Instant::now();
+        let mut found = Vec::new();
+        let error = reader.read_to_end(&mut found).await.expect_err("it never ends");
+        assert_eq!((error.kind(), found.as_slice()), (io::ErrorKind::TimedOut, b"half".as_slice()));
+        assert_eq!(started.elapsed(), BODY_SILENCE_MAX);
+    }
 }

@@ -11,11 +11,10 @@ use belljar_sandbox::{ContainerState, Lease, LeaseError, PutError, ReadError};
 use belljar_store::{ContainerRecord, PageCursor};
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::read::{Brief, Object, Path as JsonPath};
-use futures_util::TryStreamExt as _;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
-use tokio_util::io::{ReaderStream, StreamReader};
+use tokio_util::io::ReaderStream;
 
 use crate::app::Shared;
 use crate::driver::place::{PlaceError, new_container};
@@ -125,9 +124,8 @@ pub async fn put_file(
         return Err(body::too_large(usize::try_from(app.serving.file_bytes_max).unwrap_or(usize::MAX)));
     }
     let mut lease = lease(&app, &principal, &id).await?;
-    let source = StreamReader::new(body.into_data_stream().map_err(std::io::Error::other));
     let path = format!("/{path}");
-    lease.write_file(&path, Box::pin(source), size).await.map_err(put_failure)?;
+    lease.write_file(&path, Box::pin(body::reader(body)), size).await.map_err(put_failure)?;
     Ok(Json(serde_json::json!({ "path": path, "size_bytes": size })))
 }
 
@@ -214,6 +212,9 @@ pub fn place_failure(error: PlaceError) -> Failure {
 fn put_failure(error: PutError) -> Failure {
     match error {
         PutError::Sandbox(error) => Failure::internal("put file", &error),
+        PutError::Source(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Failure::with_status(ApiError::invalid(error.to_string()), http::StatusCode::REQUEST_TIMEOUT)
+        }
         error @ (PutError::Name(_)
         | PutError::Source(_)
         | PutError::Size { .. }
