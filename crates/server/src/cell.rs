@@ -148,9 +148,10 @@ async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: C
     let mut files = Vec::with_capacity(output.files.len());
     let mut lost = Vec::new();
     for file in std::mem::take(&mut output.files) {
-        let (filename, size_bytes) = (file.name.clone(), file.size);
+        let filename = file.name.clone();
         match keep(app, workspace, lease.container().clone(), file).await {
-            Ok(file_id) => files.push(ReportedFile { file_id, filename, size_bytes }),
+            // What was stored: code left running may have cut the file after it was captured.
+            Ok(record) => files.push(ReportedFile { file_id: record.id, filename, size_bytes: record.size_bytes }),
             Err(error) => {
                 tracing::error!(%error, filename, "an output file could not be stored");
                 lost.push(format!("belljar: not captured from $OUTPUT_DIR: {filename} (it could not be stored)"));

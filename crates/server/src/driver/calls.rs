@@ -99,7 +99,7 @@ async fn keep_files(place: &Place, container: &ContainerId, output: &mut Output)
     for file in std::mem::take(&mut output.files) {
         let name = file.name.clone();
         match place.keep(container.clone(), file).await {
-            Ok(file_id) => kept.push(BashOutput { file_id }),
+            Ok(record) => kept.push(BashOutput { file_id: record.id }),
             Err(error) => {
                 tracing::error!(%error, name, "an output file could not be stored");
                 lost.push(format!("belljar: not captured from $OUTPUT_DIR: {name} (it could not be stored)"));

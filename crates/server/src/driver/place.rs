@@ -2,7 +2,7 @@
 
 use belljar_ids::{ContainerId, FileId};
 use belljar_sandbox::{ContainerStatus, Lease, LeaseError, OutputFile, PutError, SandboxError};
-use belljar_store::{ContainerRecord, Content, FileDraft, Filename, Origin, StoreError, WorkspaceId};
+use belljar_store::{ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
@@ -104,7 +104,7 @@ impl Place {
     }
 
     /// Stores a captured file; it is a file of its own from then on.
-    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileId, KeepError> {
+    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileRecord, KeepError> {
         keep(&self.app, &self.workspace, container, output).await
     }
 }
@@ -171,11 +171,10 @@ pub async fn keep(
     workspace: &WorkspaceId,
     container: ContainerId,
     output: OutputFile,
-) -> Result<FileId, KeepError> {
-    let id = FileId::mint(&mut OsIds);
+) -> Result<FileRecord, KeepError> {
     let mime_type = mime_guess::from_path(&output.name).first_or_octet_stream();
     let draft = FileDraft {
-        id: id.clone(),
+        id: FileId::mint(&mut OsIds),
         workspace: workspace.clone(),
         filename: Filename::of_generated(output.name.as_bytes()),
         mime_type: mime_type.essence_str().to_owned(),
@@ -190,6 +189,5 @@ pub async fn keep(
         writer.write(chunk.split().freeze()).await?;
         chunk.reserve(COPY_CHUNK_BYTES);
     }
-    writer.finish().await?;
-    Ok(id)
+    Ok(writer.finish().await?)
 }
