@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use belljar_ids::FileId;
 use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, LiveChunk, Loss, Output, PutError, SandboxError};
-use belljar_store::WorkspaceId;
+use belljar_store::{FileRecord, WorkspaceId};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
 use crate::driver::calls::{append_lines, text};
-use crate::driver::place::keep;
+use crate::driver::place::keep_all;
 
 /// What a cell is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -145,19 +145,14 @@ async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: C
         CellOutcome::Crashed(_) => (Outcome::Crashed, None),
     };
     let mut output = outcome.into_output();
-    let mut files = Vec::with_capacity(output.files.len());
-    let mut lost = Vec::new();
-    for file in std::mem::take(&mut output.files) {
-        let filename = file.name.clone();
-        match keep(app, workspace, lease.container().clone(), file).await {
-            // What was stored: code left running may have cut the file after it was captured.
-            Ok(record) => files.push(ReportedFile { file_id: record.id, filename, size_bytes: record.size_bytes }),
-            Err(error) => {
-                tracing::error!(%error, filename, "an output file could not be stored");
-                lost.push(format!("belljar: not captured from $OUTPUT_DIR: {filename} (it could not be stored)"));
-            }
-        }
-    }
+    let (kept, lost) = keep_all(app, workspace, lease.container(), &mut output).await;
+    // The stored size: code left running may have cut the file after it was captured.
+    let reported = |record: FileRecord| ReportedFile {
+        file_id: record.id,
+        filename: record.filename.as_str().to_owned(),
+        size_bytes: record.size_bytes,
+    };
+    let files = kept.into_iter().map(reported).collect();
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices().into_iter().chain(lost));
     CellReport {

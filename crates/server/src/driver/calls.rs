@@ -3,8 +3,8 @@
 use belljar_guard::Verdict;
 use belljar_ids::ContainerId;
 use belljar_sandbox::{
-    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Output,
-    SandboxError, SkipReason,
+    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, SandboxError,
+    SkipReason,
 };
 use belljar_turn::{EditCall, ServerCall};
 use belljar_wire::container::ContainerInfo;
@@ -77,7 +77,8 @@ async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOu
     if output.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooLarge(_))) {
         return execution_error(ErrorCode::OutputFileTooLarge);
     }
-    let (content, lost) = keep_files(place, container, &mut output).await;
+    let (kept, lost) = place.keep_all(container, &mut output).await;
+    let content = kept.into_iter().map(|record| BashOutput { file_id: record.id }).collect();
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices().into_iter().chain(lost));
     ResultContent::BashCodeExecutionResult(BashResult {
@@ -90,23 +91,6 @@ async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOu
 
 fn execution_error(error_code: ErrorCode) -> ResultContent {
     ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
-}
-
-/// Stores the captured files; one that cannot be stored is said, not swallowed.
-async fn keep_files(place: &Place, container: &ContainerId, output: &mut Output) -> (Vec<BashOutput>, Vec<String>) {
-    let mut kept = Vec::with_capacity(output.files.len());
-    let mut lost = Vec::new();
-    for file in std::mem::take(&mut output.files) {
-        let name = file.name.clone();
-        match place.keep(container.clone(), file).await {
-            Ok(record) => kept.push(BashOutput { file_id: record.id }),
-            Err(error) => {
-                tracing::error!(%error, name, "an output file could not be stored");
-                lost.push(format!("belljar: not captured from $OUTPUT_DIR: {name} (it could not be stored)"));
-            }
-        }
-    }
-    (kept, lost)
 }
 
 /// A stream as text: what is not UTF-8 is shown as the replacement character.

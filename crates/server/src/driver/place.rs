@@ -1,7 +1,7 @@
 //! Where a turn's calls run: a container, made when it is first needed, with the turn's uploads in it.
 
 use belljar_ids::{ContainerId, FileId};
-use belljar_sandbox::{ContainerStatus, Lease, LeaseError, OutputFile, PutError, SandboxError};
+use belljar_sandbox::{ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError};
 use belljar_store::{ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
@@ -103,9 +103,9 @@ impl Place {
         })
     }
 
-    /// Stores a captured file; it is a file of its own from then on.
-    pub async fn keep(&self, container: ContainerId, output: OutputFile) -> Result<FileRecord, KeepError> {
-        keep(&self.app, &self.workspace, container, output).await
+    /// See [`keep_all`].
+    pub async fn keep_all(&self, container: &ContainerId, output: &mut Output) -> (Vec<FileRecord>, Vec<String>) {
+        keep_all(&self.app, &self.workspace, container, output).await
     }
 }
 
@@ -165,8 +165,31 @@ async fn start(app: &Shared, workspace: &WorkspaceId, id: &ContainerId) -> Resul
     Err(PlaceError::Full)
 }
 
+/// Stores the captured files, which are files of their own from then on. One that cannot be stored is said, in a line
+/// for standard error, not swallowed.
+pub async fn keep_all(
+    app: &Shared,
+    workspace: &WorkspaceId,
+    container: &ContainerId,
+    output: &mut Output,
+) -> (Vec<FileRecord>, Vec<String>) {
+    let mut kept = Vec::with_capacity(output.files.len());
+    let mut lost = Vec::new();
+    for file in std::mem::take(&mut output.files) {
+        let name = file.name.clone();
+        match keep(app, workspace, container.clone(), file).await {
+            Ok(record) => kept.push(record),
+            Err(error) => {
+                tracing::error!(%error, name, "an output file could not be stored");
+                lost.push(format!("belljar: not captured from $OUTPUT_DIR: {name} (it could not be stored)"));
+            }
+        }
+    }
+    (kept, lost)
+}
+
 /// Copies a captured file into the store: at most the size it had when it was captured, whatever its container does to it now.
-pub async fn keep(
+async fn keep(
     app: &Shared,
     workspace: &WorkspaceId,
     container: ContainerId,

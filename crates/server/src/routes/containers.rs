@@ -6,9 +6,9 @@ use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use belljar_ids::{ContainerId, PageToken};
+use belljar_ids::ContainerId;
 use belljar_sandbox::{ContainerState, Lease, LeaseError, PutError, ReadError};
-use belljar_store::{ContainerRecord, PageCursor};
+use belljar_store::ContainerRecord;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::read::{Brief, Object, Path as JsonPath};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
@@ -20,7 +20,7 @@ use crate::app::Shared;
 use crate::driver::place::{PlaceError, new_container};
 use crate::failure::Failure;
 use crate::principal::Principal;
-use crate::routes::body;
+use crate::routes::{body, page};
 
 const LIST_LIMIT_DEFAULT: u16 = 20;
 const LIST_LIMIT_MAX: u16 = 1000;
@@ -79,7 +79,7 @@ pub async fn list(
     if !(1..=LIST_LIMIT_MAX).contains(&limit) {
         return Err(ApiError::invalid(format!("limit: Input should be between 1 and {LIST_LIMIT_MAX}")).into());
     }
-    let after = query.page.as_deref().map(cursor).transpose()?;
+    let after = query.page.as_deref().map(page::cursor).transpose()?;
     let page = app.store.list_containers(&principal.workspace, after, limit).await;
     let page = page.map_err(|error| Failure::internal("containers", &error))?;
     let alive = page.entries.iter().filter_map(|record| Some(object(record, state(&app, &record.id)?)));
@@ -156,15 +156,10 @@ pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(Co
 /// Holds a workspace's container.
 pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Lease, Failure> {
     let (record, _) = find(app, principal, text).await?;
-    hold(app, &record.id, app.serving.lease_wait).await
-}
-
-/// Holds a container that is known to belong to whoever asks.
-pub async fn hold(app: &Shared, id: &ContainerId, wait: Duration) -> Result<Lease, Failure> {
-    app.sandbox.lease(id, wait).await.map_err(|error| match error {
-        LeaseError::Unknown(_) | LeaseError::Dead { .. } => missing(id.as_str()),
+    app.sandbox.lease(&record.id, app.serving.lease_wait).await.map_err(|error| match error {
+        LeaseError::Unknown(_) | LeaseError::Dead { .. } => missing(text),
         LeaseError::Busy(_) => {
-            let text = format!("Container {id} is in use by another request");
+            let text = format!("Container {} is in use by another request", record.id);
             Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
         }
     })
@@ -190,12 +185,6 @@ fn object(record: &ContainerRecord, state: &'static str) -> ContainerObject {
         expires_at: record.expires_at.to_string(),
         state,
     }
-}
-
-fn cursor(text: &str) -> Result<PageCursor, ApiError> {
-    let token: Option<PageToken> = text.parse().ok();
-    let cursor = token.and_then(|token| PageCursor::from_token(&token).ok());
-    cursor.ok_or_else(|| ApiError::invalid("page: Input should be a cursor of an earlier page"))
 }
 
 /// A container that could not be made.

@@ -7,6 +7,7 @@ pub mod files;
 pub mod health;
 pub mod messages;
 pub mod models;
+pub mod page;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

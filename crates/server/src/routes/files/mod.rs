@@ -113,7 +113,8 @@ pub async fn delete(
     }
 }
 
-async fn find(app: &Shared, principal: &Principal, id: &str) -> Result<FileRecord, Failure> {
+/// A workspace's file, expired or not; what is no id is not found.
+pub async fn find(app: &Shared, principal: &Principal, id: &str) -> Result<FileRecord, Failure> {
     let parsed: FileId = id.parse().map_err(|_| missing(id))?;
     app.store.file(&principal.workspace, &parsed).await.map_err(store_failure)?.ok_or_else(|| missing(id))
 }

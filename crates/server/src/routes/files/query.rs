@@ -1,10 +1,12 @@
 //! The query of `GET /v1/files` (wire.md §9.3, §9.6, §19 row 27).
 
-use belljar_ids::{FileId, PageToken};
-use belljar_store::{FileQuery, PageCursor};
+use belljar_ids::FileId;
+use belljar_store::FileQuery;
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use http::HeaderMap;
+
+use crate::routes::page;
 
 /// The beta header's value that selects the old dialect.
 const OLD_DIALECT: &str = "files-api-2025-04-14";
@@ -101,7 +103,7 @@ impl Raw {
         if !self.ids.is_empty() {
             return self.by_ids();
         }
-        let after = self.page.as_deref().map(cursor).transpose()?;
+        let after = self.page.as_deref().map(page::cursor).transpose()?;
         Ok(FileQuery::Page { limit, after })
     }
 
@@ -127,12 +129,6 @@ impl Raw {
             (None, None) => Ok(FileQuery::Page { limit, after: None }),
         }
     }
-}
-
-fn cursor(text: &str) -> Result<PageCursor, ApiError> {
-    let token: Option<PageToken> = text.parse().ok();
-    let cursor = token.and_then(|token| PageCursor::from_token(&token).ok());
-    cursor.ok_or_else(|| ApiError::invalid("page: Input should be a cursor of an earlier page"))
 }
 
 /// Name and value pairs, percent-decoded, in order.
