@@ -7,6 +7,7 @@ mod clean;
 mod command;
 mod files;
 mod frame;
+mod layer;
 mod supervise;
 
 use std::process::ExitCode;
