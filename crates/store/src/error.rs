@@ -33,6 +33,12 @@ pub enum StoreError {
         /// The id.
         id: String,
     },
+    /// The container was forgotten while its checkpoint was being written.
+    #[error("container {id} is not known any more")]
+    NoContainer {
+        /// The id.
+        id: String,
+    },
     /// The writer already failed, or a write was abandoned half way; the file is gone without a trace.
     #[error("the file's writer was interrupted earlier")]
     Interrupted,
@@ -116,6 +122,7 @@ impl StoreError {
             }
             Self::AnchorNotFound { id } => format!("File `{id}` not found."),
             Self::IdTaken { .. }
+            | Self::NoContainer { .. }
             | Self::Interrupted
             | Self::Corrupt { .. }
             | Self::Locked { .. }

@@ -40,8 +40,9 @@ pub use store::{
     Content, DISK_FREE_BYTES_MIN, FILE_BYTES_MAX, RECORD_KEPT_AFTER_EXPIRY, Store, StoreOptions, WORKSPACE_BYTES_MAX,
 };
 pub use values::{
-    Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileRecord,
-    Filename, FilenameError, KeyDraft, KeyHash, KeyRecord, Origin, PageCursor, Paged, Principal, SweepReport,
-    SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+    CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX,
+    FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash, KeyRecord, Origin,
+    PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX,
+    WorkspaceId, WorkspaceIdError,
 };
-pub use writer::FileWriter;
+pub use writer::{CheckpointWriter, FileWriter};

@@ -2,7 +2,7 @@
 
 use crate::blobs::Staged;
 use crate::store::Inner;
-use crate::{ContentDigest, FileDraft, FileRecord, StoreError};
+use crate::{CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileRecord, StoreError};
 use bytes::Bytes;
 use sha2::Digest as _;
 use std::sync::Arc;
@@ -33,10 +33,29 @@ pub(crate) struct Finished {
     pub(crate) size_bytes: u64,
 }
 
+impl Unfinished {
+    fn new(staged: Staged) -> Self {
+        Self { staged, hasher: sha2::Sha256::new(), size_bytes: 0 }
+    }
+
+    /// Blocks.
+    fn write(mut self, chunk: &[u8]) -> Result<Self, StoreError> {
+        self.staged.write(chunk)?;
+        self.hasher.update(chunk);
+        Ok(self)
+    }
+
+    /// Blocks.
+    fn finish(self) -> Result<Finished, StoreError> {
+        self.staged.sync()?;
+        let digest = ContentDigest(self.hasher.finalize().into());
+        Ok(Finished { staged: self.staged, digest, size_bytes: self.size_bytes })
+    }
+}
+
 impl FileWriter {
     pub(crate) fn new(store: Arc<Inner>, draft: FileDraft, staged: Staged, bytes_used_before: u64) -> Self {
-        let content = Unfinished { staged, hasher: sha2::Sha256::new(), size_bytes: 0 };
-        Self { store, draft, content: Some(content), bytes_used_before }
+        Self { store, draft, content: Some(Unfinished::new(staged)), bytes_used_before }
     }
 
     /// Appends a chunk.
@@ -54,13 +73,7 @@ impl FileWriter {
         if self.bytes_used_before.saturating_add(content.size_bytes) > limits.workspace_bytes_max {
             return Err(StoreError::QuotaExceeded { bytes_max: limits.workspace_bytes_max });
         }
-        let content = blocking(move || {
-            content.staged.write(&chunk)?;
-            content.hasher.update(&chunk);
-            Ok(content)
-        })
-        .await?;
-        self.content = Some(content);
+        self.content = Some(blocking(move || content.write(&chunk)).await?);
         Ok(())
     }
 
@@ -78,14 +91,49 @@ impl FileWriter {
     /// [`StoreError::DiskFull`].
     pub async fn finish(mut self) -> Result<FileRecord, StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
-        let finished = blocking(move || {
-            content.staged.sync()?;
-            let digest = ContentDigest(content.hasher.finalize().into());
-            Ok(Finished { staged: content.staged, digest, size_bytes: content.size_bytes })
-        })
-        .await?;
+        let finished = blocking(move || content.finish()).await?;
         let (draft, bytes_max) = (self.draft, self.store.limits.workspace_bytes_max);
         self.store.writer.call(move |writer| writer.commit_file(draft, finished, bytes_max)).await
+    }
+}
+
+/// A container's files being written. Dropping it, or a failed call, leaves the container's former checkpoint as it was.
+pub struct CheckpointWriter {
+    store: Arc<Inner>,
+    draft: CheckpointDraft,
+    /// As in [`FileWriter`].
+    content: Option<Unfinished>,
+    bytes_max: u64,
+}
+
+impl CheckpointWriter {
+    pub(crate) fn new(store: Arc<Inner>, draft: CheckpointDraft, staged: Staged, bytes_max: u64) -> Self {
+        Self { store, draft, content: Some(Unfinished::new(staged)), bytes_max }
+    }
+
+    /// Appends a chunk.
+    ///
+    /// # Errors
+    /// [`StoreError::TooLarge`] before anything beyond the limit is written; [`StoreError::DiskFull`].
+    pub async fn write(&mut self, chunk: Bytes) -> Result<(), StoreError> {
+        let mut content = self.content.take().ok_or(StoreError::Interrupted)?;
+        content.size_bytes = content.size_bytes.saturating_add(chunk.len() as u64);
+        if content.size_bytes > self.bytes_max {
+            return Err(StoreError::TooLarge { bytes_max: self.bytes_max });
+        }
+        self.content = Some(blocking(move || content.write(&chunk)).await?);
+        Ok(())
+    }
+
+    /// Makes the checkpoint durable, and the container's only one, and answers once it is both.
+    ///
+    /// # Errors
+    /// [`StoreError::NoContainer`] when the container was forgotten meanwhile; [`StoreError::DiskFull`].
+    pub async fn finish(mut self) -> Result<CheckpointRecord, StoreError> {
+        let content = self.content.take().ok_or(StoreError::Interrupted)?;
+        let finished = blocking(move || content.finish()).await?;
+        let (draft, now) = (self.draft, self.store.limits.clock.now());
+        self.store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
     }
 }
 

@@ -198,9 +198,7 @@ pub(crate) fn insert(
 ) -> Result<FileRecord, StoreError> {
     let number = next_number(change, draft.workspace.as_str())?;
     let size = as_integer(size_bytes)?;
-    change
-        .prepare_cached("INSERT INTO blobs (digest, size_bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
-        .execute((digest.as_bytes(), size))?;
+    add_blob(change, digest, size_bytes)?;
     let container = match &draft.origin {
         Origin::Uploaded => None,
         Origin::Generated { container } => Some(container.as_str()),
@@ -264,9 +262,21 @@ pub(crate) fn delete(
     Ok(Deleted::File(orphan))
 }
 
-fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
+/// Adds the row of a blob that lies in its place.
+pub(super) fn add_blob(change: &Transaction<'_>, digest: ContentDigest, size_bytes: u64) -> Result<(), StoreError> {
+    change
+        .prepare_cached("INSERT INTO blobs (digest, size_bytes) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+        .execute((digest.as_bytes(), as_integer(size_bytes)?))?;
+    Ok(())
+}
+
+/// Drops a blob's row if neither a file nor a checkpoint refers to it.
+pub(super) fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
     let dropped = change
-        .prepare_cached("DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)")?
+        .prepare_cached(
+            "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)
+             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)",
+        )?
         .execute([digest.as_bytes()])?;
     Ok(dropped > 0)
 }

@@ -8,10 +8,12 @@ use crate::db::{self, Connected, OldSchema};
 use crate::worker::Worker;
 use crate::writer::blocking;
 use crate::{
-    Clock, ContainerRecord, ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, FileWriter, KeyDraft, KeyHash,
-    KeyRecord, PageCursor, Paged, Principal, StoreError, SweepReport, Timestamp, WorkspaceId,
+    CheckpointDraft, CheckpointRecord, CheckpointWriter, Clock, ContainerRecord, ContentDigest, FileDraft, FilePage,
+    FileQuery, FileRecord, FileWriter, KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, Principal, StoreError,
+    SweepReport, Timestamp, WorkspaceId,
 };
 use belljar_ids::{ContainerId, FileId, KeyId};
+use std::io::Seek as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,7 +163,7 @@ impl Store {
             None | Some(Content::Expired { .. }) => Ok(false),
             Some(Content::Open { record, file }) => {
                 let file = file.into_std().await;
-                blocking(move || threads::check(&record, file)).await?;
+                blocking(move || threads::check(record.content, &file)).await?;
                 Ok(true)
             }
         }
@@ -247,10 +249,62 @@ impl Store {
     /// Forgets a container; `false` when there is no such container. Files it made stay.
     pub async fn delete_container(&self, workspace: &WorkspaceId, id: &ContainerId) -> Result<bool, StoreError> {
         let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner
-            .writer
-            .call(move |writer| writer.change(|change| db::containers::delete(change, &workspace, &id)))
-            .await
+        self.inner.writer.call(move |writer| writer.delete_container(&workspace, &id)).await
+    }
+
+    /// Begins a checkpoint of at most `bytes_max` bytes. It exists for nobody until [`CheckpointWriter::finish`] answers.
+    ///
+    /// # Errors
+    /// [`StoreError::DiskFull`].
+    pub async fn begin_checkpoint(
+        &self,
+        draft: CheckpointDraft,
+        bytes_max: u64,
+    ) -> Result<CheckpointWriter, StoreError> {
+        let blobs = Arc::clone(&self.inner.blobs);
+        let staged = blocking(move || blobs.stage()).await?;
+        Ok(CheckpointWriter::new(Arc::clone(&self.inner), draft, staged, bytes_max))
+    }
+
+    /// What is known of a container's checkpoint.
+    pub async fn checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<Option<CheckpointRecord>, StoreError> {
+        let (workspace, container) = (workspace.clone(), container.clone());
+        self.inner.reader.call(move |reader| db::checkpoints::find(&reader.connection, &workspace, &container)).await
+    }
+
+    /// A container's checkpoint, opened at its beginning, after its content has been held against its digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] when the content is absent or not what was written.
+    pub async fn open_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<Option<(CheckpointRecord, tokio::fs::File)>, StoreError> {
+        let (workspace, container) = (workspace.clone(), container.clone());
+        let found = self.inner.reader.call(move |reader| reader.open_checkpoint(&workspace, &container)).await?;
+        let Some((record, mut file)) = found else { return Ok(None) };
+        let checked = blocking(move || {
+            threads::check(Some(record.content), &file)?;
+            file.rewind().map_err(StoreError::io("reading a blob again"))?;
+            Ok((record, file))
+        });
+        let (record, file) = checked.await?;
+        Ok(Some((record, tokio::fs::File::from_std(file))))
+    }
+
+    /// Removes a container's checkpoint; `false` when there is none.
+    pub async fn delete_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<bool, StoreError> {
+        let (workspace, container) = (workspace.clone(), container.clone());
+        self.inner.writer.call(move |writer| writer.delete_checkpoint(&workspace, &container)).await
     }
 
     /// Keeps a new key's hash.

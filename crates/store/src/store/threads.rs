@@ -4,8 +4,11 @@ use super::{PLACE_KEPT_AFTER_DELETION, RECORD_KEPT_AFTER_EXPIRY};
 use crate::blobs::{BlobDir, Placed};
 use crate::db::{self, files::Deleted};
 use crate::writer::Finished;
-use crate::{ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp, WorkspaceId};
-use belljar_ids::FileId;
+use crate::{
+    CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp,
+    WorkspaceId,
+};
+use belljar_ids::{ContainerId, FileId};
 use rusqlite::{Connection, Transaction};
 use sha2::Digest as _;
 use std::fs::File;
@@ -62,6 +65,64 @@ impl Writer {
         committed
     }
 
+    /// Puts a durable layer in its place, then commits its row in the place of the container's former one.
+    pub(crate) fn commit_checkpoint(
+        &mut self,
+        draft: &CheckpointDraft,
+        finished: Finished,
+        now: Timestamp,
+    ) -> Result<CheckpointRecord, StoreError> {
+        let Finished { staged, digest, size_bytes } = finished;
+        let change = db::begin(&mut self.connection)?;
+        let referenced = db::files::blob_is_known(&change, &digest)?;
+        let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
+        let committed = db::checkpoints::replace(&change, draft, digest, size_bytes, now)
+            .and_then(|orphan| change.commit().map(|()| orphan).map_err(StoreError::from));
+        match (&committed, placed) {
+            (Ok(Some(orphan)), _) => self.blobs.remove(orphan),
+            (Err(error), Placed::New) => self.take_back(&digest, error),
+            (Ok(None), _) | (Err(_), Placed::Shared) => {}
+        }
+        committed.map(|_orphan| CheckpointRecord {
+            image: draft.image.clone(),
+            size_bytes,
+            made_at: now,
+            content: digest,
+        })
+    }
+
+    /// Removes a container's checkpoint: the row first, the blob next.
+    pub(super) fn delete_checkpoint(
+        &mut self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<bool, StoreError> {
+        let (found, orphan) = self.change(|change| {
+            let found = db::checkpoints::find(change, workspace, container)?.is_some();
+            Ok((found, db::checkpoints::delete(change, workspace, container)?))
+        })?;
+        if let Some(digest) = orphan {
+            self.blobs.remove(&digest);
+        }
+        Ok(found)
+    }
+
+    /// Forgets a container and its checkpoint.
+    pub(super) fn delete_container(
+        &mut self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<bool, StoreError> {
+        let (removed, orphan) = self.change(|change| {
+            let orphan = db::checkpoints::delete(change, workspace, container)?;
+            Ok((db::containers::delete(change, workspace, container)?, orphan))
+        })?;
+        if let Some(digest) = orphan {
+            self.blobs.remove(&digest);
+        }
+        Ok(removed)
+    }
+
     /// Removes a blob whose row was not committed. A commit that failed in its sync may yet turn out done
     /// after a power cut, so then the blob stays, and the next opening decides.
     fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
@@ -73,6 +134,7 @@ impl Writer {
             | StoreError::QuotaExceeded { .. }
             | StoreError::AnchorNotFound { .. }
             | StoreError::IdTaken { .. }
+            | StoreError::NoContainer { .. }
             | StoreError::Interrupted
             | StoreError::DiskFull { .. }
             | StoreError::Busy
@@ -173,8 +235,26 @@ impl Reader {
     }
 }
 
+/// A container's checkpoint and its content.
+pub(super) type FoundCheckpoint = (CheckpointRecord, File);
+
+impl Reader {
+    pub(super) fn open_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+    ) -> Result<Option<FoundCheckpoint>, StoreError> {
+        let Some(record) = db::checkpoints::find(&self.connection, workspace, container)? else {
+            return Ok(None);
+        };
+        let missing = || StoreError::Corrupt { what: format!("blob {} is missing", record.content) };
+        let file = self.blobs.open(&record.content)?.ok_or_else(missing)?;
+        Ok(Some((record, file)))
+    }
+}
+
 /// Holds a content against the digest it was kept with.
-pub(super) fn check(record: &FileRecord, mut file: File) -> Result<(), StoreError> {
+pub(super) fn check(kept: Option<ContentDigest>, mut file: &File) -> Result<(), StoreError> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
@@ -185,7 +265,7 @@ pub(super) fn check(record: &FileRecord, mut file: File) -> Result<(), StoreErro
         hasher.update(&buffer[..count]);
     }
     let found = ContentDigest(hasher.finalize().into());
-    match record.content {
+    match kept {
         Some(kept) if kept != found => {
             Err(StoreError::Corrupt { what: format!("blob {kept} holds content with digest {found}") })
         }

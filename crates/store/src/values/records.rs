@@ -85,6 +85,30 @@ pub struct ContainerRecord {
     pub expires_at: Timestamp,
 }
 
+/// A container's files, about to be kept.
+#[derive(Debug, Clone)]
+pub struct CheckpointDraft {
+    /// Owner of the container.
+    pub workspace: WorkspaceId,
+    /// The container.
+    pub container: ContainerId,
+    /// Digest of the image that the files lie over.
+    pub image: String,
+}
+
+/// A container's files as they were kept last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckpointRecord {
+    /// Digest of the image that the files lie over.
+    pub image: String,
+    /// Bytes of the content.
+    pub size_bytes: u64,
+    /// When it was kept.
+    pub made_at: Timestamp,
+    /// Digest of the content.
+    pub content: ContentDigest,
+}
+
 /// A key about to be kept.
 #[derive(Debug, Clone)]
 pub struct KeyDraft {

@@ -180,6 +180,7 @@ pub fn store_failure(error: StoreError) -> Failure {
             ApiError::new(ErrorKind::Overloaded, text).into()
         }
         error @ (StoreError::IdTaken { .. }
+        | StoreError::NoContainer { .. }
         | StoreError::Interrupted
         | StoreError::Corrupt { .. }
         | StoreError::Locked { .. }
