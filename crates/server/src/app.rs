@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Serving;
 use crate::principal::Access;
 use crate::room::Owners;
+use crate::running::RunningCells;
 
 /// The server's organs, introduced to each other here and nowhere else.
 pub struct App {
@@ -23,6 +24,8 @@ pub struct App {
     pub sandbox: Sandbox,
     /// Whose they are.
     pub owners: Owners,
+    /// What runs in them now.
+    pub running: RunningCells,
     /// Models.
     pub router: Router,
     /// What may not run.

@@ -7,7 +7,6 @@ use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, LiveChunk, Lo
 use belljar_store::{FileRecord, WorkspaceId};
 use serde::Serialize;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
 use crate::driver::calls::{append_lines, text};
@@ -122,8 +121,10 @@ pub async fn run(
         Language::Bash => request.source,
         Language::Python => place_python(lease, request.source).await?,
     };
-    let options = CellOptions { wall: request.wall, cancel: CancellationToken::new(), live };
+    let running = app.running.enter(lease.container().clone());
+    let options = CellOptions { wall: request.wall, cancel: running.interrupt(), live };
     let outcome = lease.bash(&command, options).await?;
+    drop(running);
     Ok(report(app, workspace, lease, outcome).await)
 }
 

@@ -14,6 +14,7 @@ mod organs;
 mod principal;
 mod random;
 mod room;
+mod running;
 mod routes;
 mod utf8;
 

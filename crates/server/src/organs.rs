@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::exit::Exit;
 use crate::principal::Access;
 use crate::room::Owners;
+use crate::running::RunningCells;
 
 /// How often what has expired is looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
@@ -50,6 +51,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         store,
         sandbox,
         owners: Owners::default(),
+        running: RunningCells::default(),
         router,
         guard: Guard::new(config.guard_rules.clone()),
         access,

@@ -12,8 +12,8 @@ use belljar_wire::result::{
     BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
     StrReplaceResult, ViewResult,
 };
-use tokio_util::sync::CancellationToken;
 
+use crate::app::Shared;
 use crate::driver::place::{Place, PlaceError};
 
 /// Exit status of a command that the guard halted: "found, but not executed" in the shell's own terms.
@@ -34,13 +34,15 @@ async fn bash(place: &mut Place, command: &str) -> ResultContent {
         tracing::warn!(reason, "the guard halted a command");
         return halted(&reason);
     }
-    let options = CellOptions { wall: place.app.serving.invocation_wall, cancel: CancellationToken::new(), live: None };
+    let app = Shared::clone(&place.app);
     let lease = match place.lease().await {
         Ok(lease) => lease,
         Err(error) => {
             return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) });
         }
     };
+    let running = app.running.enter(lease.container().clone());
+    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
     match lease.bash(command, options).await {
         Ok(outcome) => {
             let container = lease.container().clone();

@@ -110,6 +110,17 @@ pub async fn delete(
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
 }
 
+/// `POST /belljar/v1/containers/{id}/interrupt`.
+pub async fn interrupt(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let (record, _) = find(&app, &principal, &id).await?;
+    let interrupted = app.running.interrupt(&record.id);
+    Ok(Json(serde_json::json!({ "id": record.id, "interrupted": interrupted })))
+}
+
 /// `PUT /belljar/v1/containers/{id}/files/{path}`.
 pub async fn put_file(
     State(app): State<Shared>,

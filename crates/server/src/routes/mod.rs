@@ -33,6 +33,7 @@ pub fn router(app: Shared) -> Router {
         .route("/belljar/v1/containers", post(containers::create).get(containers::list))
         .route("/belljar/v1/containers/{id}", get(containers::retrieve).delete(containers::delete))
         .route("/belljar/v1/containers/{id}/cells", post(cells::create))
+        .route("/belljar/v1/containers/{id}/interrupt", post(containers::interrupt))
         .route("/belljar/v1/containers/{id}/files/{*path}", put(containers::put_file).get(containers::get_file));
     let guarded = hosted.merge(ours).route_layer(from_fn_with_state(app.clone(), authenticate));
     let open = Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz));
