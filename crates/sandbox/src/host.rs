@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, ContainerSpec, Directory, Identity, JailPlan, Symlink, launch};
+use belljar_jail::{Attachment, ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink, launch};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
@@ -27,6 +27,7 @@ pub struct Host {
     pub config: SandboxConfig,
     program: File,
     plan: JailPlan,
+    realm: Realm,
     cgroups: Option<CgroupTree>,
 }
 
@@ -46,7 +47,9 @@ impl Host {
             },
         };
         let plan = plan(&config, rootfs)?;
-        Ok(Self { config, program, plan, cgroups })
+        let realm =
+            Realm::create(program.as_fd(), identity(rootfs)?).map_err(|error| SandboxError::Host(error.to_string()))?;
+        Ok(Self { config, program, plan, realm, cgroups })
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
@@ -54,7 +57,7 @@ impl Host {
         let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, &self.limits())).transpose();
         let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
-        let jailed = launch(self.program.as_fd(), &self.plan, attachment, control)
+        let jailed = launch(&self.realm, self.program.as_fd(), &self.plan, attachment, control)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
     }
