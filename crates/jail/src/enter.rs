@@ -39,6 +39,11 @@ pub fn enter() -> Result<Entered, SetupError> {
 }
 
 impl Entered {
+    /// Process 1's means to have its children killed before itself when memory runs out. To be taken before the seal.
+    pub fn oom_adjuster(&mut self) -> Option<crate::oom::OomAdjuster> {
+        Some(crate::oom::OomAdjuster::new())
+    }
+
     /// Applies Landlock, then seccomp, tells the host that the jail is complete, and hands over the control socket.
     ///
     /// # Errors

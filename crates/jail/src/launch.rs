@@ -18,6 +18,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
 use crate::identity::{IDS, Identity, root_is_the_machines};
 use crate::plan::JailPlan;
+use crate::realm::Realm;
 use crate::step::SetupError;
 
 /// When the host itself runs out of memory, containers end first (proc_pid_oom_score_adj(5)).
@@ -77,6 +78,19 @@ impl Jailed {
         }
     }
 
+    /// The container's namespaces, for a zygote's child to join.
+    ///
+    /// # Errors
+    /// What `open(2)` answers; `ESRCH` when process 1 has been reaped.
+    pub fn namespaces(&self) -> io::Result<Namespaces> {
+        let open = |kind: &str| {
+            let path = format!("/proc/{}/ns/{kind}", self.pid.as_raw_nonzero());
+            fs::File::open(path).map(OwnedFd::from)
+        };
+        let [user, mnt, pid, net, ipc, uts, cgroup] = Namespaces::KINDS.map(open);
+        Ok(Namespaces([user?, mnt?, pid?, net?, ipc?, uts?, cgroup?]))
+    }
+
     /// Reaps process 1. Blocks until it has ended; answers the same when called again.
     ///
     /// # Errors
@@ -94,6 +108,19 @@ impl Jailed {
             (None, None) => return Err(Errno::INVAL.into()),
         };
         Ok(*ended.insert(ExitStatus::from_raw(raw)))
+    }
+}
+
+/// Descriptors of a container's namespaces.
+#[derive(Debug)]
+pub struct Namespaces([OwnedFd; 7]);
+
+impl Namespaces {
+    const KINDS: [&'static str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+    /// In the order user, mount, pid, network, ipc, uts, cgroup.
+    pub fn as_fds(&self) -> [BorrowedFd<'_>; 7] {
+        self.0.each_ref().map(AsFd::as_fd)
     }
 }
 
@@ -155,11 +182,13 @@ pub enum LaunchError {
 /// # Errors
 /// [`LaunchError`]; everything started has been killed and reaped by then.
 pub fn launch(
+    realm: &Realm,
     program: BorrowedFd<'_>,
     plan: &JailPlan,
     attachment: Attachment<'_>,
     control: OwnedFd,
 ) -> Result<Jailed, LaunchError> {
+    let _entered_when_complete = realm.namespace();
     let (channel, theirs) = channel::pair().map_err(talk)?;
     let launcher = Launcher::spawn(program, theirs, control)?;
     guide(&channel, launcher, plan, attachment)

@@ -155,6 +155,34 @@ pub struct JailPlan {
     pub(crate) seccomp: Vec<BpfProgram>,
 }
 
+/// What [`crate::join`] applies to a process that joins a container: the part of a [`JailPlan`] that concerns it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealPlan {
+    pub(crate) identity: Identity,
+    pub(crate) resource_limits: Vec<ResourceLimit>,
+    pub(crate) landlock: LandlockPlan,
+    pub(crate) seccomp: Vec<BpfProgram>,
+}
+
+impl SealPlan {
+    /// The form in which a zygote gets it, as one of its files.
+    ///
+    /// # Errors
+    /// [`PlanError::Form`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, PlanError> {
+        serde_json::to_vec(self).map_err(|error| PlanError::Form(error.to_string()))
+    }
+
+    /// Reads what [`SealPlan::to_bytes`] made.
+    ///
+    /// # Errors
+    /// [`PlanError::Form`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PlanError> {
+        serde_json::from_slice(bytes).map_err(|error| PlanError::Form(error.to_string()))
+    }
+}
+
 /// Why a [`ContainerSpec`] cannot become a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -283,6 +311,16 @@ impl JailPlan {
     /// The lower layer's place on the host.
     pub fn rootfs(&self) -> &Path {
         &self.rootfs
+    }
+
+    /// What a process that joins such a container has to apply to itself.
+    pub fn seal_plan(&self) -> SealPlan {
+        SealPlan {
+            identity: self.identity,
+            resource_limits: self.resource_limits.clone(),
+            landlock: self.landlock.clone(),
+            seccomp: self.seccomp.clone(),
+        }
     }
 
     /// The form in which the guest program gets it.

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, launch};
+use belljar_jail::{Attachment, Identity, Realm, launch};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::config::{LimitsNeed, SandboxConfig};
+use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::error::SandboxError;
 use crate::image::Image;
 use crate::process::Process;
@@ -25,9 +25,12 @@ pub struct Host {
 
 impl Host {
     /// Finds out what this machine offers. Blocks.
-    pub fn prepare(config: SandboxConfig, image: Image) -> Result<Self, SandboxError> {
+    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<Self, SandboxError> {
         raise_open_files();
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
+        let identity = identity(&rootfs)?;
+        let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
+        let image = Image::prepare(&config, rootfs, Arc::new(realm))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -39,6 +42,20 @@ impl Host {
             },
         };
         Ok(Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) })
+    }
+
+    /// What containers can be made from. Blocks.
+    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<Image, SandboxError> {
+        let identity = identity(&rootfs)?;
+        let present = Arc::clone(self.image().realm());
+        // The realm is one user namespace, with one map of ids.
+        let realm = if present.identity() == identity {
+            present
+        } else {
+            let made = Realm::create(self.program.as_fd(), identity);
+            Arc::new(made.map_err(|error| SandboxError::Host(error.to_string()))?)
+        };
+        Image::prepare(&self.config, rootfs, realm)
     }
 
     /// What new containers are made from.
@@ -63,7 +80,7 @@ impl Host {
         let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let plan = image.plan(limits)?;
-        let jailed = launch(self.program.as_fd(), &plan, attachment, control)
+        let jailed = launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
     }
@@ -75,6 +92,18 @@ impl Host {
             cpus: self.config.cpus,
             processes_max: u64::from(self.config.processes_max),
         }
+    }
+}
+
+fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {
+    let uid = rustix::process::geteuid();
+    match rootfs.owner_base {
+        Some(base) if uid.is_root() => Ok(Identity::Mapped { base }),
+        Some(_) => Err(SandboxError::Host("only root can use a root filesystem with shifted owners".to_owned())),
+        None if uid.is_root() => Err(SandboxError::Host(
+            "root needs a root filesystem with shifted owners: its own user must not be a container's".to_owned(),
+        )),
+        None => Ok(Identity::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }),
     }
 }
 

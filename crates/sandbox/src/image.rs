@@ -1,9 +1,10 @@
 //! What containers of one image are started from: its jail plan.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use belljar_jail::cgroup::Limits;
-use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Symlink};
+use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink};
 
 use crate::config::{Rootfs, SandboxConfig};
 use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
@@ -19,16 +20,22 @@ const HOSTNAME: &str = "container";
 /// See the module's head.
 pub struct Image {
     pub rootfs: Rootfs,
+    realm: Arc<Realm>,
     spec: ContainerSpec,
     /// For the sandbox's own limits.
     plan: JailPlan,
 }
 
 impl Image {
-    pub fn prepare(config: &SandboxConfig, rootfs: Rootfs) -> Result<Self, SandboxError> {
-        let spec = spec(config, &rootfs)?;
+    pub fn prepare(config: &SandboxConfig, rootfs: Rootfs, realm: Arc<Realm>) -> Result<Self, SandboxError> {
+        let spec = spec(config, &rootfs, realm.identity());
         let plan = JailPlan::for_container(&spec).map_err(|error| SandboxError::Host(error.to_string()))?;
-        Ok(Self { rootfs, spec, plan })
+        Ok(Self { rootfs, realm, spec, plan })
+    }
+
+    /// Where its containers and zygotes live.
+    pub fn realm(&self) -> &Arc<Realm> {
+        &self.realm
     }
 
     /// The plan of a container with these limits.
@@ -64,12 +71,12 @@ fn disk_in(memory_bytes_max: u64) -> (u64, u64) {
     (memory_bytes_max / 8 * 7, SHM_BYTES_MAX.min(memory_bytes_max / 8))
 }
 
-fn spec(config: &SandboxConfig, rootfs: &Rootfs) -> Result<ContainerSpec, SandboxError> {
+fn spec(config: &SandboxConfig, rootfs: &Rootfs, identity: Identity) -> ContainerSpec {
     let directory = |path: &str, mode| Directory { path: PathBuf::from(path), mode };
     let (disk, shm_bytes_max) = disk_in(config.memory_bytes_max);
-    Ok(ContainerSpec {
+    ContainerSpec {
         rootfs: rootfs.path.clone(),
-        identity: identity(rootfs)?,
+        identity,
         hostname: HOSTNAME.to_owned(),
         disk_bytes_max: config.disk_bytes_max.min(disk),
         inodes_max: INODES_MAX,
@@ -86,17 +93,5 @@ fn spec(config: &SandboxConfig, rootfs: &Rootfs) -> Result<ContainerSpec, Sandbo
         symlinks: vec![Symlink { path: PathBuf::from("/mnt/user-data"), target: PathBuf::from(INPUT_DIRECTORY) }],
         working_directory: PathBuf::from("/"),
         landlock: config.landlock_need,
-    })
-}
-
-fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {
-    let uid = rustix::process::geteuid();
-    match rootfs.owner_base {
-        Some(base) if uid.is_root() => Ok(Identity::Mapped { base }),
-        Some(_) => Err(SandboxError::Host("only root can use a root filesystem with shifted owners".to_owned())),
-        None if uid.is_root() => Err(SandboxError::Host(
-            "root needs a root filesystem with shifted owners: its own user must not be a container's".to_owned(),
-        )),
-        None => Ok(Identity::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }),
     }
 }

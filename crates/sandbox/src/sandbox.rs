@@ -124,10 +124,7 @@ impl Sandbox {
     pub async fn open(config: SandboxConfig, rootfs: Rootfs) -> Result<Sandbox, SandboxError> {
         let digest = rootfs.digest.clone();
         let pool = Arc::new(Pool::new(config.pool_containers));
-        let preparing = tokio::task::spawn_blocking(move || {
-            let image = Image::prepare(&config, rootfs)?;
-            Host::prepare(config, image)
-        });
+        let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs));
         let host = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
         let host = Arc::new(host);
         prove(&host, host.image()).await?;
@@ -186,7 +183,7 @@ impl Sandbox {
         let Shared { maker, pool, .. } = &*self.shared;
         let digest = rootfs.digest.clone();
         let host = Arc::clone(&maker.host);
-        let preparing = tokio::task::spawn_blocking(move || Image::prepare(&host.config, rootfs));
+        let preparing = tokio::task::spawn_blocking(move || host.prepare_image(rootfs));
         let image = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
         let image = Arc::new(image);
         prove(&maker.host, Arc::clone(&image)).await?;

@@ -144,6 +144,40 @@ impl Cgroup {
         }
     }
 
+    /// Imposes other limits on what runs in it.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; `EBUSY` when more memory is in use than the new limit allows and cannot be reclaimed.
+    pub fn set_limits(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let _used_when_complete = limits;
+        todo!()
+    }
+
+    /// Imposes again the processor quota that [`Cgroup::lift_cpu`] lifted.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn restore_cpu(&self) -> Result<(), CgroupError> {
+        todo!()
+    }
+
+    /// Stops every process in it, and waits until they stand still.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; `ENOSYS` where the host has neither the unified hierarchy nor the freezer controller;
+    /// `ETIMEDOUT` when they do not come to a stand (they are let run again).
+    pub fn freeze(&self) -> Result<(), CgroupError> {
+        todo!()
+    }
+
+    /// Lets them run again.
+    ///
+    /// # Errors
+    /// As for [`Cgroup::freeze`].
+    pub fn thaw(&self) -> Result<(), CgroupError> {
+        todo!()
+    }
+
     /// Kills every process in it, after lifting its quota and stopping its forks. What still is on its way into the
     /// cgroup when this is called may live on; a container's end is [`crate::Jailed::kill`].
     ///
@@ -339,7 +373,8 @@ mod tests {
             homes: BTreeMap::from([(Controller::Memory, home.clone()), (Controller::Pids, home)]),
             bare_v2: None,
         };
-        let expected = Stats { memory_peak_bytes: 4096, cpu_usage_us: 77, oom_kills: 1, processes: 5 };
+        let expected =
+            Stats { memory_peak_bytes: 4096, cpu_usage_us: 77, oom_kills: 1, processes: 5, ..Stats::default() };
         assert_eq!(cgroup.stats().expect("stats"), expected);
         fs::remove_file(place.path().join("memory.peak")).expect("older kernel");
         fs::write(place.path().join("memory.current"), "2048\n").expect("file");

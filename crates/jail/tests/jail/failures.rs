@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 
-use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LaunchError, SetupError, Step, launch};
+use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LaunchError, Realm, SetupError, Step, launch};
 use serde_json::{Value, json};
 
 use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
@@ -122,7 +122,8 @@ fn start(program: &OwnedFd) -> LaunchError {
     let rootfs = empty_rootfs();
     let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
     let (_ours, theirs) = std::os::unix::net::UnixStream::pair().expect("pair");
-    launch(program.as_fd(), &plan, Attachment::Unlimited, theirs.into()).expect_err("no container")
+    let realm = Realm::create(crate::harness::program().as_fd(), Identity::strongest(BASE)).expect("realm");
+    launch(&realm, program.as_fd(), &plan, Attachment::Unlimited, theirs.into()).expect_err("no container")
 }
 
 #[test]
