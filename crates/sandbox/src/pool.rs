@@ -11,7 +11,6 @@ use belljar_ids::ContainerId;
 use belljar_jail::cgroup::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::container::{Container, Parts};
 use crate::error::{DeathReason, SandboxError};
@@ -268,17 +267,13 @@ async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {
                 Ok::<_, SandboxError>(())
             }
         });
-        match making.await {
-            Ok(Ok(())) => back_off = BACK_OFF_MIN,
-            Ok(Err(error)) => back_off = rest(back_off, &error).await,
-            Err(error) => back_off = rest(back_off, &error).await,
-        }
+        let made = making.await.map_err(|error| SandboxError::Launch(error.to_string())).flatten();
+        let Err(error) = made else {
+            back_off = BACK_OFF_MIN;
+            continue;
+        };
+        tracing::warn!(%error, retry_after = ?back_off, "the pool could not be filled");
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(BACK_OFF_MAX);
     }
-}
-
-/// Says what went wrong and waits; the answer is how long to wait the next time.
-async fn rest(back_off: Duration, error: &dyn std::error::Error) -> Duration {
-    tracing::warn!(%error, retry_after = ?back_off, "the pool could not be filled");
-    tokio::time::sleep(back_off).await;
-    (back_off * 2).min(BACK_OFF_MAX)
 }
