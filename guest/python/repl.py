@@ -139,6 +139,8 @@ class Streams:
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, 1, 0)  # _IOLBF, as on a terminal.
         self.silence()
         self._watched = False
+        # What the interpreter opened is buffered in blocks.
+        sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
         self.replace_broken()
 
     def silence(self):
@@ -202,10 +204,13 @@ class Streams:
 
 
 def _usable(stream):
+    """Whether it is neither closed nor detached."""
     try:
         return not stream.closed
-    except (AttributeError, ValueError):
-        return hasattr(stream, "write") and not isinstance(stream, io.IOBase)
+    except ValueError:
+        return False
+    except AttributeError:  # No file, but perhaps something of the user's that can write.
+        return hasattr(stream, "write") or hasattr(stream, "read")
 
 
 def _text(descriptor, errors):
@@ -304,6 +309,7 @@ class Repl:
         self._asyncio_seen = "asyncio.base_events" in sys.modules
         self._home = _getcwd()
         self._hook = sys.excepthook
+        self._handler = self._on_interrupt
         self._spare = []
         self._main = types.ModuleType("__main__")
         self._names = self._main.__dict__
@@ -315,8 +321,8 @@ class Repl:
         sys.modules["__main__"] = self._main
         sys.argv = [""]
         sys.path.insert(0, "")
-        signal.default_int_handler = self._on_interrupt  # asyncio asks whether it is the one in charge.
-        _signal(signal.SIGINT, self._on_interrupt)
+        signal.default_int_handler = self._handler  # asyncio asks whether it is the one in charge.
+        _signal(signal.SIGINT, self._handler)
         os.register_at_fork(after_in_child=self._in_child)
         _adopt_threads()
         if self._asyncio_seen:
@@ -444,8 +450,8 @@ class Repl:
 
     def _restore_interrupt(self):
         """A handler of the user's lasts for its cell."""
-        if _getsignal(signal.SIGINT) is not self._on_interrupt:
-            _signal(signal.SIGINT, self._on_interrupt)
+        if _getsignal(signal.SIGINT) is not self._handler:
+            _signal(signal.SIGINT, self._handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
 
     # How it ended.
