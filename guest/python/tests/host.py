@@ -15,19 +15,25 @@ DRIVER = Path(__file__).resolve().parent.parent
 WAIT_S_MAX = 60
 FRAME_BYTES_MAX = 64 * 1024
 
-# What the cold start is, but for the place of the output directories, which only the image has.
+PARTS = ("channel.py", "streams.py", "report.py", "repl.py")
+
+# A cold start but for the place of the output directories, which only the image has. The driver comes in as a file
+# that a descriptor holds, as it does there.
 START = """
 import sys
-from importlib.machinery import SourceFileLoader
-sys.dont_write_bytecode = True
-loader = SourceFileLoader("_belljar_repl", sys.argv[1])
-import types
-module = types.ModuleType("_belljar_repl")
-module.__file__ = sys.argv[1]
-exec(compile(loader.get_data(sys.argv[1]), sys.argv[1], "exec"), module.__dict__)
-module.OUTPUT_ROOT = sys.argv[2]
-module.main(3)
+name, output_root = sys.argv[1:]
+namespace = sys.modules["__main__"].__dict__
+with open(name) as file:
+    code = compile(file.read().replace(\'if __name__ == "__main__"\', "if False"), name, "exec")
+exec(code, namespace)
+OUTPUT_ROOT = output_root
+main(START_FD)
 """
+
+
+def driver():
+    """The driver as one file."""
+    return b"".join((DRIVER / part).read_bytes() for part in PARTS)
 
 
 class Gone(Exception):
@@ -55,8 +61,10 @@ class Repl:
         self.socket.settimeout(WAIT_S_MAX)
         work = self.root / "work"
         work.mkdir(exist_ok=True)
+        joined = self.root / "driver.py"
+        joined.write_bytes(driver())
         self.process = subprocess.Popen(
-            [python, "-I", "-c", START, str(DRIVER / "repl.py"), str(self.output_root)],
+            [python, "-I", "-c", START, str(joined), str(self.output_root)],
             stdin=subprocess.DEVNULL, cwd=work, start_new_session=True, close_fds=False,
             preexec_fn=lambda: os.set_inheritable(3, True) if theirs.fileno() == 3 else os.dup2(theirs.fileno(), 3),
         )
