@@ -6,17 +6,24 @@ use belljar_jail::cgroup::{Limits, Stats};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Channel;
+use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
 use crate::host::SharedHost;
 use crate::image::Image;
+use crate::outcome::InterpreterEnd;
 use crate::process::{Process, Reins};
+use crate::repl::Repl;
 
 /// See the module's head.
 pub struct Guest {
     pub talk: Conversation,
-    process: Process,
+    /// From the first cell in Python on.
+    pub repl: Option<Repl>,
+    /// How the last REPL ended, where no cell has been told yet.
+    pub lost: Option<InterpreterEnd>,
+    pub process: Process,
     image: Arc<Image>,
     limits: Limits,
 }
@@ -38,7 +45,7 @@ impl Guest {
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, process, image, limits };
+        let mut guest = Self { talk, repl: None, lost: None, process, image, limits };
         match guest.talk.answer(ANSWER_WAIT_MAX).await {
             Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
             Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),
@@ -56,9 +63,24 @@ impl Guest {
         &self.image
     }
 
-    /// Waits, with nothing asked of it, until it is no longer as it should be. Cancel-safe.
-    pub async fn rest(&mut self) -> DeathReason {
-        self.talk.frame().await.err().unwrap_or(DeathReason::Protocol("unasked"))
+    /// Waits until something happens that nobody asked for. Cancel-safe.
+    ///
+    /// # Errors
+    /// The container's death; the answer is the end of its REPL.
+    pub async fn disturbed(&mut self) -> Result<InterpreterEnd, DeathReason> {
+        let Self { talk, repl, .. } = self;
+        match repl {
+            Some(repl) => repl.disturbed(talk).await,
+            None => {
+                let _frame = talk.frame().await?;
+                Err(DeathReason::Protocol("unasked"))
+            }
+        }
+    }
+
+    /// The size of its disk.
+    pub fn disk_max(&self) -> DiskFree {
+        self.image.disk_max(&self.limits)
     }
 
     /// The container's own limits.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use belljar_jail::cgroup::Limits;
 use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink};
 
+use crate::command::DiskFree;
 use crate::config::{Rootfs, SandboxConfig};
 use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
 use crate::error::SandboxError;
@@ -53,6 +54,12 @@ impl Image {
     /// and a disk larger than the memory it lives in would end in a kill where `ENOSPC` is due.
     pub fn fits_pooled(&self, limits: &Limits) -> bool {
         self.sized(limits) == self.spec
+    }
+
+    /// The size of the disk of a container with these limits.
+    pub fn disk_max(&self, limits: &Limits) -> DiskFree {
+        let spec = self.sized(limits);
+        DiskFree { bytes: spec.disk_bytes_max, inodes: spec.inodes_max }
     }
 
     fn sized(&self, limits: &Limits) -> ContainerSpec {

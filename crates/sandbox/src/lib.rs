@@ -27,6 +27,7 @@ mod harvest;
 mod host;
 mod image;
 mod keeper;
+mod kill;
 mod lease;
 mod maker;
 mod names;
@@ -51,6 +52,8 @@ pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
 pub use options::{ContainerLimits, ContainerOptions, Language};
-pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
+pub use outcome::{
+    CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
+};
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};

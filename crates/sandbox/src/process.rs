@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use belljar_jail::Jailed;
 use belljar_jail::cgroup::{Cgroup, CgroupError, Stats};
+use belljar_jail::{Jailed, Namespaces};
 
 /// A running container, as the host's kernel sees it.
 pub struct Process {
@@ -30,6 +30,25 @@ impl Process {
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
         self.reins.stats()
+    }
+
+    /// Lifts the processor quota, so that dying is not throttled. A kill works without, only slower.
+    pub fn lift(&self) {
+        if let Err(error) = self.reins.with(Cgroup::lift_cpu) {
+            tracing::warn!(%error, "could not lift a container's processor quota");
+        }
+    }
+
+    /// Imposes the processor quota again.
+    pub fn restore(&self) {
+        if let Err(error) = self.reins.with(Cgroup::restore_cpu) {
+            tracing::warn!(%error, "could not impose a container's processor quota again");
+        }
+    }
+
+    /// The container's namespaces, for a REPL to join.
+    pub fn namespaces(&self) -> std::io::Result<Namespaces> {
+        self.jailed.namespaces()
     }
 }
 
