@@ -57,6 +57,9 @@ pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
     Resource, ResourceLimit, SealPlan, Symlink,
 };
+pub use privileges::limit_code;
 pub use realm::Realm;
 pub use step::{SetupError, Step};
-pub use zygote::{ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote};
+pub use zygote::{
+    ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote,
+};
