@@ -40,9 +40,27 @@ pub enum SandboxError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The guest could not start the shell or make its directories; nothing ran.
+    /// The name of a cell's file is not an absolute path without NUL bytes of at most `bytes_max` bytes.
+    #[error("a cell's file name must be an absolute path of at most {bytes_max} bytes without NUL")]
+    FileName {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The guest could not start the shell or the interpreter, or make its directories; nothing ran.
     #[error("the container could not start the command: {0}")]
     NotStarted(String),
+    /// A limit asked for in [`crate::ContainerOptions`] is above the sandbox's, or too little to live on.
+    #[error("{name} = {asked} is not possible: from {least} to {most}")]
+    LimitRefused {
+        /// The field of [`crate::ContainerLimits`].
+        name: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// The least that works.
+        least: String,
+        /// The sandbox's own.
+        most: String,
+    },
     /// `containers_max` reached.
     #[error("all {containers_max} containers are in use")]
     Full {
