@@ -23,7 +23,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,6 +91,17 @@ pub enum ToGuest {
     },
     /// Say how much of the container's disk is free.
     Disk {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Write everything that the container's code has written as a layer; its processes are stopped meanwhile.
+    /// Carries: the writing end of a pipe.
+    Pack {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Put a layer's files in their places. Carries: the reading end of a pipe.
+    Unpack {
         /// Number of this request.
         id: u64,
     },
@@ -175,6 +186,20 @@ pub enum FromGuest {
         free_bytes: u64,
         /// Files, directories and the like.
         free_inodes: u64,
+    },
+    /// The layer is written, whole.
+    Packed {
+        /// Number of the request.
+        id: u64,
+        /// Files, directories and the like.
+        entries: u64,
+    },
+    /// The layer's files stand.
+    Unpacked {
+        /// Number of the request.
+        id: u64,
+        /// Files, directories and the like.
+        entries: u64,
     },
     /// Carries the output directory, unless there is none.
     Output {

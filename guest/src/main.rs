@@ -3,6 +3,7 @@
 //! Everything here runs with the rights of the code it runs, and no more; what it tells the host is not believed.
 
 mod channel;
+mod checkpoint;
 mod clean;
 mod command;
 mod files;

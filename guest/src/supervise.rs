@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use rustix::fs::statvfs;
 
 use crate::channel::Channel;
+use crate::checkpoint;
 use crate::clean;
 use crate::command;
 use crate::files;
@@ -24,23 +25,27 @@ const EXIT_PROTOCOL: u8 = 71;
 
 /// Stands the jail up and serves the host until it goes away. No untrusted code runs before the seal.
 pub fn main() -> ExitCode {
-    let control = match belljar_jail::enter().and_then(belljar_jail::Entered::seal) {
-        Ok(control) => control,
+    let Ok(entered) = belljar_jail::enter() else {
         // The step and its error number have gone to the host; nobody else listens.
-        Err(_reported) => return ExitCode::from(EXIT_NO_JAIL),
+        return ExitCode::from(EXIT_NO_JAIL);
     };
-    match serve(control) {
+    let layer = entered.writable_layer().ok();
+    let Ok(control) = entered.seal() else {
+        return ExitCode::from(EXIT_NO_JAIL);
+    };
+    match serve(control, layer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_host_gone_or_senseless) => ExitCode::from(EXIT_PROTOCOL),
     }
 }
 
-fn serve(control: OwnedFd) -> io::Result<()> {
+fn serve(control: OwnedFd, layer: Option<OwnedFd>) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel: Channel::new(control), signals, running: None, repl: Repl::None };
+    let channel = Channel::new(control);
+    let mut supervisor = Supervisor { channel, signals, layer, running: None, repl: Repl::None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -69,6 +74,8 @@ enum Repl {
 struct Supervisor {
     channel: Channel,
     signals: SignalFd,
+    /// What the code has written, by itself.
+    layer: Option<OwnedFd>,
     running: Option<Running>,
     repl: Repl,
 }
@@ -125,12 +132,17 @@ impl Supervisor {
                 let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
                 self.channel.send(&FromGuest::Output { id }, &fds)
             }
-            ToGuest::Write { id, path, size } => match <[OwnedFd; 1]>::try_from(fds) {
-                Ok([source]) => match files::write(&path, source, size) {
-                    Ok(existed) => self.channel.send(&FromGuest::Written { id, existed }, &[]),
-                    Err(failure) => self.fail(id, failure),
-                },
-                Err(_) => Err(io::Error::from(io::ErrorKind::InvalidData)),
+            ToGuest::Pack { id } => match checkpoint::pack(self.layer.as_ref(), only(fds)?) {
+                Ok(entries) => self.channel.send(&FromGuest::Packed { id, entries }, &[]),
+                Err(failure) => self.fail(id, failure),
+            },
+            ToGuest::Unpack { id } => match checkpoint::unpack(only(fds)?) {
+                Ok(entries) => self.channel.send(&FromGuest::Unpacked { id, entries }, &[]),
+                Err(failure) => self.fail(id, failure),
+            },
+            ToGuest::Write { id, path, size } => match files::write(&path, only(fds)?, size) {
+                Ok(existed) => self.channel.send(&FromGuest::Written { id, existed }, &[]),
+                Err(failure) => self.fail(id, failure),
             },
         }
     }
@@ -262,6 +274,11 @@ impl Supervisor {
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
         self.channel.send(&FromGuest::Killed { id }, &fds)
     }
+}
+
+/// The one descriptor that a request carries.
+fn only(fds: Vec<OwnedFd>) -> io::Result<OwnedFd> {
+    <[OwnedFd; 1]>::try_from(fds).map(|[fd]| fd).map_err(|_more_or_none| io::ErrorKind::InvalidData.into())
 }
 
 /// The child that has ended, if that is what was waited for.

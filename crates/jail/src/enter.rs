@@ -13,11 +13,12 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 use crate::channel::{Order, Report, receive_go, receive_order, send_report};
 use crate::identity::{IDS, Identity};
+use crate::landlock::{self, Beyond};
 use crate::oom::OomAdjuster;
 use crate::plan::JailPlan;
 use crate::raw::{Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare};
 use crate::step::{INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, apply};
-use crate::{landlock, privileges, root, seccomp, zygote};
+use crate::{privileges, root, seccomp, zygote};
 
 /// The jail stands except for its last two walls, Landlock and seccomp.
 ///
@@ -51,6 +52,16 @@ impl Entered {
     /// `None` when it has been taken.
     pub fn oom_adjuster(&mut self) -> Option<OomAdjuster> {
         self.kernel.held.own_score.take().map(OomAdjuster::new)
+    }
+
+    /// The directory of everything that is written in the container, without the image below it. Process 1 alone has
+    /// it: no path leads there.
+    ///
+    /// # Errors
+    /// What `fcntl(2)` answers; `EBADF` when there is none.
+    pub fn writable_layer(&self) -> std::io::Result<OwnedFd> {
+        let upper = self.kernel.held.upper.as_ref().ok_or(Errno::BADF)?;
+        upper.try_clone()
     }
 
     /// Applies Landlock, then seccomp, tells the host that the jail is complete, and hands over the control socket.
@@ -98,7 +109,11 @@ impl System for Kernel {
             Step::DefaultSignals => default_signals(&[libc::SIGPIPE]),
             Step::PrivateMounts => root::private_mounts(),
             Step::HoldDevices => root::hold_devices(&plan.devices, &mut self.held),
-            Step::WritableLayer => root::writable_layer(&plan.rootfs, plan.disk_bytes_max, plan.inodes_max),
+            Step::WritableLayer => {
+                let upper = root::writable_layer(&plan.rootfs, plan.disk_bytes_max, plan.inodes_max)?;
+                self.held.upper = Some(upper);
+                Ok(())
+            }
             Step::Overlay => root::overlay(),
             Step::Proc => root::make_proc(&mut self.held),
             Step::PivotRoot => root::change_root(),
@@ -116,7 +131,10 @@ impl System for Kernel {
             Step::NoCapabilities => privileges::no_capabilities(),
             Step::OwnSession => self.own_session(),
             Step::Undumpable => privileges::undumpable(),
-            Step::Landlock => landlock::apply(&plan.landlock, None),
+            Step::Landlock => {
+                let layer = self.held.upper.as_ref().map(|upper| Beyond::WritableLayer(upper.as_fd()));
+                landlock::apply(&plan.landlock, layer)
+            }
             Step::Seccomp => seccomp::install(&plan.seccomp),
             // Not a container's; in one of its lists, they would be a mistake.
             _ => Err(Errno::INVAL),

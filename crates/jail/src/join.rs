@@ -7,10 +7,11 @@ use rustix::io::Errno;
 use rustix::process::{chdir, setsid, umask};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::landlock::{self, Beyond};
 use crate::plan::SealPlan;
 use crate::raw::default_signals;
 use crate::step::{JOIN, SetupError, Step, System, apply};
-use crate::{landlock, privileges, seccomp};
+use crate::{privileges, seccomp};
 
 /// Where code starts, as in the guest program.
 const WORKING_DIRECTORY: &str = "/work";
@@ -58,7 +59,7 @@ impl System for Joining<'_> {
             Step::NoFutureCapabilities => privileges::no_future_capabilities(),
             Step::NoNewPrivileges => privileges::no_new_privileges(),
             Step::NoCapabilities => privileges::no_capabilities(),
-            Step::Landlock => landlock::apply(&self.seal.landlock, Some(self.born_in.as_fd())),
+            Step::Landlock => landlock::apply(&self.seal.landlock, Some(Beyond::Birthplace(self.born_in.as_fd()))),
             Step::Seccomp => seccomp::install(&self.seal.seccomp),
             Step::OpenToItself => privileges::dumpable(),
             // A container's or a zygote's; here, they would be a mistake.

@@ -20,12 +20,18 @@ use crate::plan::{FileRight, LandlockNeed, LandlockPlan};
 /// The newest interface whose rights have been looked at; an older kernel enforces what it knows of them.
 const NEWEST: ABI = ABI::V9;
 
+/// What a process may still reach outside the root that the plan speaks of. No path leads there.
+pub(crate) enum Beyond<'a> {
+    /// The root of the zygote that this process was forked from, read-only: its own program lies there
+    /// (`/proc/self/exe`).
+    Birthplace(BorrowedFd<'a>),
+    /// What the container's code has written, by itself: process 1 reads it for a checkpoint.
+    WritableLayer(BorrowedFd<'a>),
+}
+
 /// Restricts this process and all its future children.
-///
-/// `born_in`: the root of the zygote that this process was forked from. It is read-only and out of reach of any path, but
-/// the process's own program lies there (`/proc/self/exe`).
-pub(crate) fn apply(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
-    let status = restrict(plan, born_in).map_err(|error| errno_of(error.as_ref()))?;
+pub(crate) fn apply(plan: &LandlockPlan, beyond: Option<Beyond<'_>>) -> Result<(), Errno> {
+    let status = restrict(plan, beyond).map_err(|error| errno_of(error.as_ref()))?;
     match (status, plan.need) {
         (RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced, _)
         | (RulesetStatus::NotEnforced, LandlockNeed::IfAvailable) => Ok(()),
@@ -33,7 +39,7 @@ pub(crate) fn apply(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Res
     }
 }
 
-fn restrict(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+fn restrict(plan: &LandlockPlan, beyond: Option<Beyond<'_>>) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -43,8 +49,14 @@ fn restrict(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Result<Rule
         let rights: BitFlags<AccessFs> = grant.rights.iter().copied().map(access).collect();
         ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&grant.path)?, rights))?;
     }
-    if let Some(root) = born_in {
-        ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Execute | AccessFs::ReadFile))?;
+    match beyond {
+        None => {}
+        Some(Beyond::Birthplace(root)) => {
+            ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Execute | AccessFs::ReadFile))?;
+        }
+        Some(Beyond::WritableLayer(upper)) => {
+            ruleset = ruleset.add_rule(PathBeneath::new(upper, AccessFs::ReadDir | AccessFs::ReadFile))?;
+        }
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }

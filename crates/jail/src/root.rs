@@ -29,6 +29,8 @@ pub(crate) struct Held {
     proc: Option<OwnedFd>,
     /// Process 1's own `oom_score_adj`, by a `/proc` that can be written and that nobody else gets hold of.
     pub(crate) own_score: Option<OwnedFd>,
+    /// The directory that takes what is written in the container.
+    pub(crate) upper: Option<OwnedFd>,
 }
 
 const OWN_FILE_SYSTEM: MountAttrFlags =
@@ -51,7 +53,7 @@ pub(crate) fn hold_devices(names: &[String], held: &mut Held) -> Result<(), Errn
 }
 
 /// A tmpfs over the image's own place, seen by this mount namespace alone: no other directory need exist.
-pub(crate) fn writable_layer(rootfs: &Path, bytes_max: u64, inodes_max: u64) -> Result<(), Errno> {
+pub(crate) fn writable_layer(rootfs: &Path, bytes_max: u64, inodes_max: u64) -> Result<OwnedFd, Errno> {
     let image = clone_mount(rootfs)?;
     let options = format!("mode=0700,size={bytes_max},nr_inodes={inodes_max}");
     mount("tmpfs", rootfs, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c_string(&options)?.as_c_str())?;
@@ -60,7 +62,8 @@ pub(crate) fn writable_layer(rootfs: &Path, bytes_max: u64, inodes_max: u64) -> 
         mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
     }
     let place = open("image", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    attach(&image, &place)
+    attach(&image, &place)?;
+    open("upper", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Relative names, so that no path of the host stands in the container's mount table.

@@ -69,13 +69,7 @@ impl Host {
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
-    pub fn start(
-        &self,
-        image: &Image,
-        name: &str,
-        limits: &Limits,
-        control: OwnedFd,
-    ) -> Result<Process, SandboxError> {
+    pub fn start(&self, image: &Image, name: &str, limits: &Limits, control: OwnedFd) -> Result<Process, SandboxError> {
         let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
         let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);

@@ -21,6 +21,9 @@ use crate::state::{Life, Obituary};
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// For a layer of the largest kind to be written or read.
+const LAYER_WAIT_MAX: Duration = Duration::from_secs(600);
+
 /// An answer of the guest, under an error that says who survived.
 pub type Answer<T> = Result<T, SandboxError>;
 
@@ -33,6 +36,16 @@ pub enum Request {
     Open {
         path: String,
         reply: oneshot::Sender<Answer<Result<OwnedFd, Failure>>>,
+    },
+    /// The guest writes a layer into `sink` from the moment it has been asked.
+    Pack {
+        sink: OwnedFd,
+        reply: oneshot::Sender<Answer<Result<u64, Failure>>>,
+    },
+    /// The guest takes a layer out of `source`.
+    Unpack {
+        source: OwnedFd,
+        reply: oneshot::Sender<Answer<Result<u64, Failure>>>,
     },
     Write {
         path: String,
@@ -132,6 +145,14 @@ async fn serve(
             let (survives, answer) = sorted(open(&mut guest.talk, path).await);
             tell(container, survives, reply, answer)
         }
+        Request::Pack { sink, reply } => {
+            let (survives, answer) = sorted(pack(&mut guest.talk, sink).await);
+            tell(container, survives, reply, answer)
+        }
+        Request::Unpack { source, reply } => {
+            let (survives, answer) = sorted(unpack(&mut guest.talk, source).await);
+            tell(container, survives, reply, answer)
+        }
         Request::Write { path, size, source, fed, reply } => {
             let (survives, answer) = sorted(write(&mut guest.talk, path, size, source, fed).await);
             tell(container, survives, reply, answer)
@@ -154,6 +175,29 @@ async fn open(talk: &mut Conversation, path: String) -> Result<Result<OwnedFd, F
         (FromGuest::Opened { id: of }, Some(file), true) if of == id => Ok(Ok(file)),
         (FromGuest::Failed { id: of, failure }, None, true) if of == id => Ok(Err(failure)),
         _ => Err(DeathReason::Protocol("out of turn while opening a file")),
+    }
+}
+
+async fn pack(talk: &mut Conversation, sink: OwnedFd) -> Result<Result<u64, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Pack { id }, &[sink.as_fd()]).await?;
+    // The writing end is the guest's alone now: the reader hears of its end.
+    drop(sink);
+    match talk.answer(LAYER_WAIT_MAX).await? {
+        (FromGuest::Packed { id: of, entries }, fds) if of == id && fds.is_empty() => Ok(Ok(entries)),
+        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while packing a layer")),
+    }
+}
+
+async fn unpack(talk: &mut Conversation, source: OwnedFd) -> Result<Result<u64, Failure>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Unpack { id }, &[source.as_fd()]).await?;
+    drop(source);
+    match talk.answer(LAYER_WAIT_MAX).await? {
+        (FromGuest::Unpacked { id: of, entries }, fds) if of == id && fds.is_empty() => Ok(Ok(entries)),
+        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while unpacking a layer")),
     }
 }
 

@@ -9,13 +9,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::cell::{Cell, Code};
+use crate::checkpoint::{self, LayerReader};
+use crate::container::{Container, Hold};
 use crate::edit::{self, EditCommand, EditFailure, EditOutcome};
 use crate::environment::INPUT_DIRECTORY;
 use crate::error::{DeathReason, PutError, ReadError, SandboxError};
 use crate::files::{self, FileContent};
 use crate::frame::COMMAND_BYTES_MAX;
 use crate::host::SharedHost;
-use crate::container::{Container, Hold};
 use crate::keeper::Request;
 use crate::names;
 use crate::outcome::{CellOutcome, LiveChunk};
@@ -165,6 +166,27 @@ impl Lease {
     /// [`ReadError`].
     pub async fn read_file(&mut self, path: &str, bytes_max: u64) -> Result<FileContent, ReadError> {
         files::open(self, path, bytes_max).await
+    }
+
+    /// Everything that the container's code has written, over its image, as a layer: a tar stream in the form of an OCI
+    /// image layer. The container's processes are stopped until the stream's end. `/dev/shm`, processes and their
+    /// memory are no part of it.
+    ///
+    /// The stream is all or nothing: only one that ends without an error is a checkpoint.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] when no pipe can be made; whatever else fails is told by the stream.
+    pub fn checkpoint(&mut self) -> Result<LayerReader, SandboxError> {
+        LayerReader::begin(&self.container)
+    }
+
+    /// Puts the files of a layer into the container, over what is there. Meant for a new container of the image that the
+    /// layer was made over. Dropping the future, or an error, leaves a container of which nothing is known: remove it.
+    ///
+    /// # Errors
+    /// [`PutError`].
+    pub async fn restore(&mut self, layer: impl AsyncRead + Send + Unpin) -> Result<(), PutError> {
+        checkpoint::restore(self, layer).await
     }
 
     /// Asks the keeper and waits for its answer.

@@ -12,6 +12,7 @@
 
 mod cell;
 mod channel;
+mod checkpoint;
 mod command;
 mod config;
 mod container;
@@ -46,6 +47,7 @@ mod watch;
 
 /// What this machine allows, for whoever wants to know before opening a sandbox.
 pub use belljar_jail::probe;
+pub use checkpoint::LayerReader;
 pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
 pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};

@@ -76,7 +76,7 @@ impl System for Zygote<'_> {
             Step::DefaultSignals => default_signals(&[]),
             Step::PrivateMounts => root::private_mounts(),
             Step::HoldDevices => root::hold_devices(&order.devices, &mut self.held),
-            Step::WritableLayer => root::writable_layer(&order.rootfs, LAYER_BYTES_MAX, LAYER_INODES_MAX),
+            Step::WritableLayer => root::writable_layer(&order.rootfs, LAYER_BYTES_MAX, LAYER_INODES_MAX).map(drop),
             Step::Overlay => root::overlay(),
             Step::PivotRoot => root::change_root(),
             Step::Dev => root::dev(order.scratch_bytes_max, SCRATCH_INODES_MAX, &mut self.held),
