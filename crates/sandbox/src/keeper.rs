@@ -151,6 +151,7 @@ async fn serve(
         }
         Request::Unpack { source, reply } => {
             let (survives, answer) = sorted(unpack(&mut guest.talk, source).await);
+            guest.lost = Some(InterpreterEnd::NotKept);
             tell(container, survives, reply, answer)
         }
         Request::Write { path, size, source, fed, reply } => {

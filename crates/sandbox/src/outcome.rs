@@ -102,6 +102,8 @@ pub enum InterpreterEnd {
     Breach(&'static str),
     /// It was killed with every process of the container.
     Killed,
+    /// The container was put away and brought back: its files were kept, its memory was not.
+    NotKept,
     /// Nobody can tell how.
     Unknown,
 }
@@ -126,6 +128,7 @@ impl std::fmt::Display for InterpreterEnd {
             Self::Memory => f.write_str("the memory limit was reached"),
             Self::Breach(what) => write!(f, "it was killed because {what}"),
             Self::Killed => f.write_str("it was killed with all processes of the container"),
+            Self::NotKept => f.write_str("the container was put away while nobody used it"),
             Self::Unknown => f.write_str("for an unknown reason"),
         }
     }

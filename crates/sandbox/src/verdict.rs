@@ -135,9 +135,11 @@ impl Facts {
             InterpreterEnd::Exited(0) => RETURN_CODE_CRASHED,
             InterpreterEnd::Exited(code) => i32::from(code),
             InterpreterEnd::Signal(signal) => 128 + i32::from(signal),
-            InterpreterEnd::Memory | InterpreterEnd::Breach(_) | InterpreterEnd::Killed | InterpreterEnd::Unknown => {
-                RETURN_CODE_KILLED
-            }
+            InterpreterEnd::Memory
+            | InterpreterEnd::Breach(_)
+            | InterpreterEnd::Killed
+            | InterpreterEnd::NotKept
+            | InterpreterEnd::Unknown => RETURN_CODE_KILLED,
         };
         let memory = self.memory_killed().then_some(Loss::ProcessKilledByMemory(memory_max));
         let losses = memory.into_iter().chain([Loss::InterpreterEnded(how)]).collect();

@@ -11,6 +11,7 @@ use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::checkpoints::Changes;
 use crate::config::Serving;
 use crate::principal::Access;
 use crate::room::Owners;
@@ -36,8 +37,16 @@ pub struct App {
     pub serving: Serving,
     /// What the tool text tells the model about its container.
     pub tool_limits: ToolLimits,
+    /// One change between live and kept at a time for each container.
+    pub changes: Changes,
+    /// Digest of the image that containers start from.
+    pub image_digest: String,
     /// How long an unused container lives; told to clients as `expires_at`.
     pub container_idle: Duration,
+    /// How long a container lives at most, used or not.
+    pub container_life: Duration,
+    /// Size of one checkpoint in bytes.
+    pub checkpoint_bytes_max: u64,
     /// Cancelled when the server is asked to stop: running turns come to an end.
     pub stopping: CancellationToken,
     /// Running turns.

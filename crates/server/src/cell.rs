@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belljar_ids::FileId;
-use belljar_sandbox::{CellOptions, CellOutcome, Lease, LiveChunk, PutError, SandboxError};
+use belljar_sandbox::{CellOptions, CellOutcome, Lease, LiveChunk, SandboxError};
 use belljar_store::{FileRecord, WorkspaceId};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use crate::driver::place::keep_all;
 /// What a cell is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
-    /// A fresh Python process.
+    /// The container's Python interpreter.
     Python,
     /// A fresh bash process.
     Bash,
@@ -115,9 +115,6 @@ pub struct CellReport {
 /// A cell that could not be run.
 #[derive(Debug, thiserror::Error)]
 pub enum CellError {
-    /// Its source could not be put into the container.
-    #[error("the source could not be put into the container: {0}")]
-    Source(#[from] PutError),
     /// The container or the host failed.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -131,24 +128,19 @@ pub async fn run(
     request: CellRequest,
     live: Option<mpsc::Sender<LiveChunk>>,
 ) -> Result<CellReport, CellError> {
-    let command = match request.language {
-        Language::Bash => request.source,
-        Language::Python => place_python(lease, request.source).await?,
-    };
     let running = app.running.enter(lease.container().clone());
     let options = CellOptions { wall: request.wall, cancel: running.interrupt(), live };
-    let outcome = lease.bash(&command, options).await?;
+    let outcome = match request.language {
+        Language::Bash => lease.bash(&request.source, options).await?,
+        Language::Python => lease.python(&request.source, &cell_file(), options).await?,
+    };
     drop(running);
     Ok(report(app, workspace, lease, outcome).await)
 }
 
-/// Puts Python source where a traceback can quote it, and gives the command that runs it.
-async fn place_python(lease: &mut Lease, source: String) -> Result<String, CellError> {
-    let id = belljar_ids::ServerToolUseId::mint(&mut crate::random::OsIds);
-    let path = format!("/tmp/{id}/cell.py");
-    let size = source.len() as u64;
-    lease.write_file(&path, std::io::Cursor::new(source.into_bytes()), size).await?;
-    Ok(format!("exec python3 {path}"))
+/// The name of a cell in tracebacks (wire.md §6.1).
+fn cell_file() -> String {
+    format!("/tmp/{}/cell.py", belljar_ids::ServerToolUseId::mint(&mut crate::random::OsIds))
 }
 
 async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: CellOutcome) -> CellReport {

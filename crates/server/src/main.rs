@@ -3,6 +3,7 @@
 mod access;
 mod app;
 mod cell;
+mod checkpoints;
 mod cli;
 mod clock;
 mod config;
@@ -14,8 +15,8 @@ mod organs;
 mod principal;
 mod random;
 mod room;
-mod running;
 mod routes;
+mod running;
 mod utf8;
 
 use std::process::ExitCode;

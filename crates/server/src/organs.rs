@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Shared};
+use crate::checkpoints::{self, Changes};
 use crate::clock;
 use crate::config::Config;
 use crate::exit::Exit;
@@ -62,7 +63,11 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
             memory_bytes_max: config.sandbox.memory_bytes_max,
             disk_bytes_max: config.sandbox.disk_bytes_max,
         },
+        changes: Changes::default(),
+        image_digest: image.digest().to_string(),
         container_idle: config.sandbox.container_idle,
+        container_life: config.sandbox.container_life,
+        checkpoint_bytes_max: config.sandbox.disk_bytes_max,
         stopping: CancellationToken::new(),
         turns: TaskTracker::new(),
     });
@@ -95,6 +100,7 @@ pub async fn sweep(app: Shared) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
+        checkpoints::put_idle_away(&app).await;
         for id in app.sandbox.sweep(clock::system_now()).await {
             tracing::info!(container = %id, "container ended by age or disuse");
         }

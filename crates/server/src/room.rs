@@ -27,6 +27,11 @@ impl Owners {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, workspace);
     }
 
+    /// Whose a container is.
+    pub fn of_one(&self, id: &ContainerId) -> Option<WorkspaceId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
     /// The containers that still are, each with its owner; what is gone is forgotten.
     fn of(&self, sandbox: &Sandbox) -> Vec<Owned> {
         let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -78,9 +78,6 @@ fn announce(config: &Config, listener: &Listener, access: Access) {
     for upstream in &config.upstreams {
         eprintln!("  model      {} for {}", upstream.name, upstream.models.join(", "));
     }
-    for key in &config.unused_keys {
-        eprintln!("  note       {key} is set, and not used by this version");
-    }
     if config.is_default {
         eprintln!("  nothing is configured: the built-in scripted model answers under every model name");
     }

@@ -57,8 +57,8 @@ pub struct SandboxTable {
     pub cell_wall_s_max: u64,
     pub invocation_wall_s_max: u64,
     pub output_bytes_max: u64,
-    pub pool_containers: Option<u32>,
-    pub container_idle_s_max: Option<u64>,
+    pub pool_containers: usize,
+    pub container_idle_s_max: u64,
     pub container_expiry_s: u64,
     pub container_life_s_max: u64,
     pub containers_max: usize,
@@ -76,8 +76,8 @@ impl Default for SandboxTable {
             cell_wall_s_max: 90,
             invocation_wall_s_max: 300,
             output_bytes_max: 1_048_576,
-            pool_containers: None,
-            container_idle_s_max: None,
+            pool_containers: 4,
+            container_idle_s_max: 300,
             container_expiry_s: 3600,
             container_life_s_max: 2_592_000,
             containers_max: 256,
@@ -165,6 +165,7 @@ impl ConfigFile {
         Serving {
             cell_wall: Duration::from_secs(self.sandbox.cell_wall_s_max),
             invocation_wall: Duration::from_secs(self.sandbox.invocation_wall_s_max),
+            container_checkpoint: Duration::from_secs(self.sandbox.container_idle_s_max.max(1)),
             samplings_max: self.serving.samplings_max.max(1),
             request_bytes_max: self.serving.request_bytes_max,
             file_bytes_max: self.serving.file_bytes_max,
@@ -186,15 +187,6 @@ impl ConfigFile {
 }
 
 impl SandboxTable {
-    /// Keys that were set although this version does nothing with them; said at start, so that nobody relies on them.
-    pub fn unused(&self) -> Vec<&'static str> {
-        let set = [
-            ("sandbox.pool_containers", self.pool_containers.is_some()),
-            ("sandbox.container_idle_s_max", self.container_idle_s_max.is_some()),
-        ];
-        set.into_iter().filter(|(_, set)| *set).map(|(key, _)| key).collect()
-    }
-
     /// The limits, checked.
     pub fn limits(&self) -> Result<SandboxConfig, ConfigError> {
         let positive = |name: &str, value: u64| match value {
@@ -221,6 +213,7 @@ impl SandboxTable {
             container_idle: Duration::from_secs(positive("container_expiry_s", self.container_expiry_s)?),
             container_life: Duration::from_secs(positive("container_life_s_max", self.container_life_s_max)?),
             limits_need,
+            pool_containers: self.pool_containers,
             ..SandboxConfig::default()
         })
     }

@@ -59,13 +59,13 @@ pub const KEYS: &[Key] = &[
         "sandbox",
         "pool_containers",
         "4",
-        "Accepted, and not used by this version: containers are made when they are needed.",
+        "Complete containers made ahead of need: so many for bash, and as many with a Python interpreter.",
     ),
     key(
         "sandbox",
         "container_idle_s_max",
         "300",
-        "Accepted, and not used by this version: idle containers are not checkpointed yet.",
+        "Seconds without use after which a container's files go to disk and its processes end. The next use brings it back.",
     ),
     key(
         "sandbox",

@@ -41,8 +41,6 @@ pub struct Config {
     pub serving: Serving,
     /// What may not run.
     pub guard_rules: Vec<Rule>,
-    /// Keys that were set although this version does nothing with them.
-    pub unused_keys: Vec<&'static str>,
     /// True when nothing at all was configured.
     pub is_default: bool,
 }
@@ -54,6 +52,8 @@ pub struct Serving {
     pub cell_wall: Duration,
     /// Wall time of one sub-tool invocation.
     pub invocation_wall: Duration,
+    /// How long a container may be unused before it is put on disk.
+    pub container_checkpoint: Duration,
     /// Samplings in one turn before it pauses.
     pub samplings_max: u32,
     /// Bytes of a Messages request.
@@ -107,7 +107,6 @@ impl Config {
             sandbox: file.sandbox.limits()?,
             serving: file.serving(),
             guard_rules: file.guard_rules()?,
-            unused_keys: file.sandbox.unused(),
             is_default,
             data_dir,
         })

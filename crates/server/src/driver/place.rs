@@ -7,7 +7,7 @@ use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
 
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::clock;
 use crate::driver::{Files, Upload};
 use crate::random::OsIds;
@@ -147,7 +147,7 @@ async fn make_container(app: &Shared, workspace: &WorkspaceId) -> Result<Contain
 }
 
 /// Starts it, making room as often as others snatch the room away, within reason.
-async fn start(app: &Shared, workspace: &WorkspaceId, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
+pub async fn start(app: &App, workspace: &WorkspaceId, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
     for _attempt in 0..ROOM_ATTEMPTS_MAX {
         match app.sandbox.create(id.clone()).await {
             Ok(status) => return Ok(status),

@@ -79,10 +79,6 @@ fn cell_failure(error: CellError) -> Failure {
         CellError::Sandbox(
             error @ (SandboxError::CommandHasNul | SandboxError::CommandTooLong { .. } | SandboxError::FileName { .. }),
         ) => ApiError::invalid(format!("source: {error}")).into(),
-        CellError::Source(error) => {
-            tracing::warn!(%error, "a cell's source was refused");
-            ApiError::invalid("source: the container could not take it; is its disk full?").into()
-        }
         error @ CellError::Sandbox(_) => Failure::internal("cell", &error),
     }
 }

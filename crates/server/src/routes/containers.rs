@@ -17,11 +17,14 @@ use serde::{Deserialize, Serialize};
 use tokio_util::io::ReaderStream;
 
 use crate::app::Shared;
+use crate::checkpoints::{self, CheckpointError};
 use crate::driver::place::{PlaceError, new_container};
 use crate::failure::Failure;
 use crate::principal::Principal;
 use crate::routes::{body, page};
 
+/// How often a container that is put away under one's hands is brought back.
+const LEASE_ATTEMPTS_MAX: u32 = 3;
 const LIST_LIMIT_DEFAULT: u16 = 20;
 const LIST_LIMIT_MAX: u16 = 1000;
 /// Bytes of a body that only has options.
@@ -82,8 +85,13 @@ pub async fn list(
     let after = query.page.as_deref().map(page::cursor).transpose()?;
     let page = app.store.list_containers(&principal.workspace, after, limit).await;
     let page = page.map_err(|error| Failure::internal("containers", &error))?;
-    let alive = page.entries.iter().filter_map(|record| Some(object(record, state(&app, &record.id)?)));
-    Ok(Json(ContainerPage { data: alive.collect(), next_page: page.next.map(|cursor| cursor.to_token().to_string()) }))
+    let mut data = Vec::with_capacity(page.entries.len());
+    for record in &page.entries {
+        if let Some(state) = state(&app, record).await? {
+            data.push(object(record, state));
+        }
+    }
+    Ok(Json(ContainerPage { data, next_page: page.next.map(|cursor| cursor.to_token().to_string()) }))
 }
 
 /// `GET /belljar/v1/containers/{id}`.
@@ -108,6 +116,48 @@ pub async fn delete(
         .await
         .map_err(|error| Failure::internal("container", &error))?;
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
+}
+
+/// `POST /belljar/v1/containers/{id}/checkpoint`: puts a container that nobody uses on disk now, not when it has been idle.
+pub async fn checkpoint(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<serde_json::Value>, Failure> {
+    let (record, _) = find(&app, &principal, &id).await?;
+    let kept = match checkpoints::put_away(&app, &record).await {
+        Err(CheckpointError::Unknown) => {
+            let kept = checkpoints::kept(&app, &record.workspace, &record.id).await;
+            kept.map_err(|error| Failure::internal("checkpoint", &error))?.ok_or_else(|| missing(&id))?
+        }
+        Err(CheckpointError::Busy) => {
+            let text = format!("Container {} is in use by another request", record.id);
+            return Err(Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry());
+        }
+        Err(CheckpointError::Read(error)) => {
+            return Err(ApiError::invalid(format!("container: its files could not be read: {error}")).into());
+        }
+        kept => kept.map_err(|error| Failure::internal("checkpoint", &error))?,
+    };
+    Ok(Json(serde_json::json!({
+        "id": record.id,
+        "state": "checkpointed",
+        "made_at": kept.made_at.to_string(),
+        "size_bytes": kept.size_bytes,
+        "digest": format!("sha256:{}", kept.content),
+        "image": kept.image,
+    })))
+}
+
+/// `POST /belljar/v1/containers/{id}/restore`: brings a container back now, not when it is named by the next request.
+pub async fn restore(
+    State(app): State<Shared>,
+    Extension(principal): Extension<Principal>,
+    Path(id): Path<String>,
+) -> Result<Json<ContainerObject>, Failure> {
+    let (record, _) = find(&app, &principal, &id).await?;
+    bring_back(&app, &record, &id).await?;
+    find(&app, &principal, &id).await.map(|(record, state)| Json(object(&record, state)))
 }
 
 /// `POST /belljar/v1/containers/{id}/interrupt`.
@@ -160,20 +210,35 @@ pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(Co
     let id: ContainerId = text.parse().map_err(|_| missing(text))?;
     let record = app.store.container(&principal.workspace, &id).await;
     let record = record.map_err(|error| Failure::internal("container", &error))?.ok_or_else(|| missing(text))?;
-    let state = state(app, &id).ok_or_else(|| missing(text))?;
+    let state = state(app, &record).await?.ok_or_else(|| missing(text))?;
     Ok((record, state))
 }
 
 /// Holds a workspace's container.
 pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Lease, Failure> {
     let (record, _) = find(app, principal, text).await?;
-    app.sandbox.lease(&record.id, app.serving.lease_wait).await.map_err(|error| match error {
-        LeaseError::Unknown(_) | LeaseError::Dead { .. } => missing(text),
-        LeaseError::Busy(_) => {
-            let text = format!("Container {} is in use by another request", record.id);
-            Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
+    // Live, it may be put away between the look and the lease; then once more.
+    for _attempt in 0..LEASE_ATTEMPTS_MAX {
+        bring_back(app, &record, text).await?;
+        match app.sandbox.lease(&record.id, app.serving.lease_wait).await {
+            Ok(lease) => return Ok(lease),
+            Err(LeaseError::Unknown(_) | LeaseError::Dead { .. }) => {}
+            Err(LeaseError::Busy(_)) => {
+                let text = format!("Container {} is in use by another request", record.id);
+                return Err(Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry());
+            }
         }
-    })
+    }
+    Err(missing(text))
+}
+
+async fn bring_back(app: &Shared, record: &ContainerRecord, text: &str) -> Result<(), Failure> {
+    match checkpoints::bring_back(app, &record.workspace, &record.id).await {
+        Ok(()) => Ok(()),
+        Err(CheckpointError::Unknown) => Err(missing(text)),
+        Err(CheckpointError::Place(error)) => Err(place_failure(error)),
+        Err(error) => Err(Failure::internal("container", &error)),
+    }
 }
 
 /// The prefix on which clients drop an id and go on without it (wire.md §23).
@@ -181,12 +246,16 @@ pub fn missing(id: &str) -> Failure {
     ApiError::not_found(format!("Container not found: {}", Brief(id))).into()
 }
 
-fn state(app: &Shared, id: &ContainerId) -> Option<&'static str> {
-    match app.sandbox.status(id)?.state {
-        ContainerState::Ready => Some("ready"),
-        ContainerState::Leased => Some("leased"),
-        ContainerState::Dead => None,
+/// What can be done with a container; nothing when it is dead.
+async fn state(app: &Shared, record: &ContainerRecord) -> Result<Option<&'static str>, Failure> {
+    match app.sandbox.status(&record.id).map(|status| status.state) {
+        Some(ContainerState::Ready | ContainerState::Frozen) => return Ok(Some("ready")),
+        Some(ContainerState::Leased) => return Ok(Some("leased")),
+        Some(ContainerState::Dead) | None => {}
     }
+    let kept = checkpoints::kept(app, &record.workspace, &record.id).await;
+    let kept = kept.map_err(|error| Failure::internal("container", &error))?;
+    Ok(kept.map(|_checkpoint| "checkpointed"))
 }
 
 fn object(record: &ContainerRecord, state: &'static str) -> ContainerObject {

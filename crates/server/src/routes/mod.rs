@@ -34,6 +34,8 @@ pub fn router(app: Shared) -> Router {
         .route("/belljar/v1/containers/{id}", get(containers::retrieve).delete(containers::delete))
         .route("/belljar/v1/containers/{id}/cells", post(cells::create))
         .route("/belljar/v1/containers/{id}/interrupt", post(containers::interrupt))
+        .route("/belljar/v1/containers/{id}/checkpoint", post(containers::checkpoint))
+        .route("/belljar/v1/containers/{id}/restore", post(containers::restore))
         .route("/belljar/v1/containers/{id}/files/{*path}", put(containers::put_file).get(containers::get_file));
     let guarded = hosted.merge(ours).route_layer(from_fn_with_state(app.clone(), authenticate));
     let open = Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz));

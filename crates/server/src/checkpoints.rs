@@ -1,0 +1,187 @@
+//! Containers that nobody uses rest on disk, and come back when they are named again.
+//!
+//! A container is either live or kept, never both: its checkpoint is made durable before its processes are ended, and
+//! removed only once its files stand in a container again. So there is never an old state to come back to by mistake.
+
+use std::time::Duration;
+
+use async_compression::tokio::bufread::{ZstdDecoder, ZstdEncoder};
+use belljar_ids::ContainerId;
+use belljar_sandbox::{ContainerState, Lease, LeaseError, PutError, SandboxError};
+use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, StoreError, WorkspaceId};
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt as _, BufReader};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::app::App;
+use crate::clock;
+use crate::driver::place::{PlaceError, start};
+
+/// Bytes copied at once between a container and the store.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Nobody else knows of a container that has just been made.
+const LEASE_WAIT: Duration = Duration::from_secs(1);
+/// Containers whose names fall together wait for each other; so many need not.
+const STRIPES: usize = 64;
+
+/// One change between live and kept at a time for each container.
+#[derive(Debug)]
+pub struct Changes([Mutex<()>; STRIPES]);
+
+impl Default for Changes {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Changes {
+    /// Waits until nobody else changes this container.
+    pub async fn of(&self, container: &ContainerId) -> MutexGuard<'_, ()> {
+        let sum = container.as_str().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        self.0[sum % STRIPES].lock().await
+    }
+}
+
+/// Why a container could not be kept, or brought back.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// There is no such container, live or kept.
+    #[error("there is no such container")]
+    Unknown,
+    /// Somebody uses it.
+    #[error("it is in use")]
+    Busy,
+    /// Its files could not be read out.
+    #[error("its files could not be read: {0}")]
+    Read(#[from] std::io::Error),
+    /// Its files could not be put back.
+    #[error("its files could not be put back: {0}")]
+    Write(#[from] PutError),
+    /// It lies over another image than the server's.
+    #[error("it was made from the image {made_from}, and this server has {present}")]
+    OtherImage {
+        /// The checkpoint's.
+        made_from: String,
+        /// The server's.
+        present: String,
+    },
+    /// No container could be made for it.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The container or the host failed.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Whether a container of this workspace is kept.
+pub async fn kept(
+    app: &App,
+    workspace: &WorkspaceId,
+    id: &ContainerId,
+) -> Result<Option<CheckpointRecord>, StoreError> {
+    app.store.checkpoint(workspace, id).await
+}
+
+/// Keeps a live container that nobody uses, and ends its processes.
+///
+/// # Errors
+/// [`CheckpointError`]; the container is as it was.
+pub async fn put_away(app: &App, record: &ContainerRecord) -> Result<CheckpointRecord, CheckpointError> {
+    let _change = app.changes.of(&record.id).await;
+    let mut lease = app.sandbox.lease(&record.id, Duration::ZERO).await.map_err(|error| match error {
+        LeaseError::Busy(_) => CheckpointError::Busy,
+        LeaseError::Unknown(_) | LeaseError::Dead { .. } => CheckpointError::Unknown,
+    })?;
+    let kept = keep(app, &record.workspace, &mut lease).await?;
+    // While it is held, so that nobody changes what has been kept.
+    app.sandbox.remove(&record.id).await;
+    drop(lease);
+    let end = record.created_at.saturating_add(app.container_life);
+    app.store.touch_container(&record.workspace, &record.id, end).await?;
+    Ok(kept)
+}
+
+async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<CheckpointRecord, CheckpointError> {
+    let draft = CheckpointDraft {
+        workspace: workspace.clone(),
+        container: lease.container().clone(),
+        image: app.image_digest.clone(),
+    };
+    let mut writer = app.store.begin_checkpoint(draft, app.checkpoint_bytes_max).await?;
+    let layer = BufReader::with_capacity(CHUNK_BYTES, lease.checkpoint()?);
+    let mut compressed = ZstdEncoder::new(layer);
+    let mut chunk = BytesMut::with_capacity(CHUNK_BYTES);
+    while compressed.read_buf(&mut chunk).await? > 0 {
+        writer.write(chunk.split().freeze()).await?;
+        chunk.reserve(CHUNK_BYTES);
+    }
+    Ok(writer.finish().await?)
+}
+
+/// Sees to it that a container is live, if it was kept. To be called before a lease.
+///
+/// # Errors
+/// [`CheckpointError::Unknown`] when there is nothing to bring back; anything else leaves the checkpoint as it is.
+pub async fn bring_back(app: &App, workspace: &WorkspaceId, id: &ContainerId) -> Result<(), CheckpointError> {
+    let _change = app.changes.of(id).await;
+    if app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead) {
+        return Ok(());
+    }
+    let (record, file) = app.store.open_checkpoint(workspace, id).await?.ok_or(CheckpointError::Unknown)?;
+    if record.image != app.image_digest {
+        return Err(CheckpointError::OtherImage { made_from: record.image, present: app.image_digest.clone() });
+    }
+    // What died under this name, and was not kept since, is only remembered.
+    app.sandbox.remove(id).await;
+    start(app, workspace, id).await?;
+    app.owners.enter(id.clone(), workspace.clone());
+    let restored = put_back(app, id, file).await;
+    if restored.is_err() {
+        app.sandbox.remove(id).await;
+    }
+    restored?;
+    let expires_at = clock::now().saturating_add(app.container_idle);
+    app.store.touch_container(workspace, id, expires_at).await?;
+    app.store.delete_checkpoint(workspace, id).await?;
+    Ok(())
+}
+
+async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<(), CheckpointError> {
+    let lease = app.sandbox.lease(id, LEASE_WAIT).await;
+    let mut lease = lease.map_err(|error| PlaceError::Broken(error.to_string()))?;
+    let layer = ZstdDecoder::new(BufReader::with_capacity(CHUNK_BYTES, file));
+    Ok(lease.restore(layer).await?)
+}
+
+/// Keeps every container that has been unused for long enough.
+pub async fn put_idle_away(app: &App) {
+    let now = clock::system_now();
+    for status in app.sandbox.list() {
+        let idle = now.duration_since(status.last_used_at).unwrap_or_default();
+        let unused = matches!(status.state, ContainerState::Ready | ContainerState::Frozen);
+        if !unused || idle < app.serving.container_checkpoint {
+            continue;
+        }
+        let Some(workspace) = app.owners.of_one(&status.id) else { continue };
+        match app.store.container(&workspace, &status.id).await {
+            Ok(Some(record)) => tell(&record, put_away(app, &record).await),
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, container = %status.id, "an idle container could not be looked up"),
+        }
+    }
+}
+
+fn tell(record: &ContainerRecord, kept: Result<CheckpointRecord, CheckpointError>) {
+    match kept {
+        Ok(kept) => {
+            tracing::info!(container = %record.id, size_bytes = kept.size_bytes, "an idle container was put away")
+        }
+        Err(CheckpointError::Busy | CheckpointError::Unknown) => {}
+        Err(error) => {
+            tracing::warn!(%error, container = %record.id, "an idle container could not be put away; it stays")
+        }
+    }
+}
