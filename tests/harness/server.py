@@ -84,6 +84,11 @@ class Server:
             self.process.kill()
             return self.process.wait()
 
+    def restart(self):
+        """Ends the server and starts it again on the same data."""
+        self.stop()
+        self._start()
+
     def _start(self):
         # Another program may take the free port before the server does: then the server ends at once, and we ask again.
         for _attempt in range(5):

@@ -161,7 +161,7 @@ pub async fn put_idle_away(app: &App) {
     let now = clock::system_now();
     for status in app.sandbox.list() {
         let idle = now.duration_since(status.last_used_at).unwrap_or_default();
-        let unused = matches!(status.state, ContainerState::Ready | ContainerState::Frozen);
+        let unused = status.state == ContainerState::Ready;
         if !unused || idle < app.serving.container_checkpoint {
             continue;
         }

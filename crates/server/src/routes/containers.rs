@@ -249,7 +249,7 @@ pub fn missing(id: &str) -> Failure {
 /// What can be done with a container; nothing when it is dead.
 async fn state(app: &Shared, record: &ContainerRecord) -> Result<Option<&'static str>, Failure> {
     match app.sandbox.status(&record.id).map(|status| status.state) {
-        Some(ContainerState::Ready | ContainerState::Frozen) => return Ok(Some("ready")),
+        Some(ContainerState::Ready) => return Ok(Some("ready")),
         Some(ContainerState::Leased) => return Ok(Some("leased")),
         Some(ContainerState::Dead) | None => {}
     }
