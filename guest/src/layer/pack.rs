@@ -11,7 +11,7 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fgetxattr, flistxattr, openat, readlinkat, statat,
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, chmodat, fchmod, fgetxattr, flistxattr, openat, readlinkat, statat,
 };
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
@@ -33,6 +33,9 @@ pub fn pack(upper: BorrowedFd<'_>, sink: impl Write) -> Result<Summary, Failure>
     Ok(packer.summary)
 }
 
+/// Where other file systems lie over the container's own: what is below them was never the code's.
+const MOUNT_POINTS: &[&[u8]] = &[b"dev", b"proc"];
+
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 struct Packer<W: Write> {
@@ -44,15 +47,15 @@ struct Packer<W: Write> {
 
 /// A directory that is being walked; the way down is a list of these, not recursion: its depth is the code's choice.
 struct Level {
-    directory: OwnedFd,
+    directory: Opened,
     names: std::vec::IntoIter<Vec<u8>>,
     path_bytes: usize,
 }
 
 impl Level {
-    fn new(directory: OwnedFd, path_bytes: usize) -> Result<Self, Failure> {
+    fn new(directory: Opened, path_bytes: usize) -> Result<Self, Failure> {
         let mut names = Vec::new();
-        for entry in Dir::read_from(&directory)? {
+        for entry in Dir::read_from(&directory.fd)? {
             let name = entry?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(name);
@@ -66,7 +69,7 @@ impl Level {
 impl<W: Write> Packer<W> {
     fn directory(&mut self, root: OwnedFd) -> Result<(), Failure> {
         let mut path = Vec::new();
-        let mut levels = vec![Level::new(root, 0)?];
+        let mut levels = vec![Level::new(Opened { fd: root, mode: None }, 0)?];
         while let Some(level) = levels.last_mut() {
             path.truncate(level.path_bytes);
             let Some(name) = level.names.next() else {
@@ -77,10 +80,13 @@ impl<W: Write> Packer<W> {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
+            if MOUNT_POINTS.contains(&path.as_slice()) {
+                continue;
+            }
             if path.len() > PATH_BYTES_MAX {
                 return Err(Errno::NAMETOOLONG.into());
             }
-            if let Some(inside) = self.entry(level.directory.as_fd(), OsStr::from_bytes(&name), &path)? {
+            if let Some(inside) = self.entry(level.directory.fd.as_fd(), OsStr::from_bytes(&name), &path)? {
                 let deeper = Level::new(inside, path.len())?;
                 levels.push(deeper);
             }
@@ -89,7 +95,7 @@ impl<W: Write> Packer<W> {
     }
 
     /// Writes one entry; a directory is answered opened, to be gone into.
-    fn entry(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> Result<Option<OwnedFd>, Failure> {
+    fn entry(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &[u8]) -> Result<Option<Opened>, Failure> {
         let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW)?;
         let kind = FileType::from_raw_mode(found.st_mode);
         match kind {
@@ -107,11 +113,11 @@ impl<W: Write> Packer<W> {
         Ok(None)
     }
 
-    fn enter(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &[u8], found: &Stat) -> Result<OwnedFd, Failure> {
+    fn enter(&mut self, at: BorrowedFd<'_>, name: &OsStr, path: &[u8], found: &Stat) -> Result<Opened, Failure> {
         let directory = readable(at, name, found, DIRECTORY_FLAGS)?;
-        self.append(EntryType::Directory, path, None, found, attributes(directory.as_fd())?, io::empty())?;
+        self.append(EntryType::Directory, path, None, found, attributes(directory.fd.as_fd())?, io::empty())?;
         let mut mark = [0; 1];
-        if matches!(fgetxattr(&directory, OPAQUE_XATTR, &mut mark[..]), Ok(1) if mark == *b"y") {
+        if matches!(fgetxattr(&directory.fd, OPAQUE_XATTR, &mut mark[..]), Ok(1) if mark == *b"y") {
             let inside = [path, b"/", OPAQUE].concat();
             self.append(EntryType::Regular, &inside, None, found, Vec::new(), io::empty())?;
         }
@@ -128,8 +134,8 @@ impl<W: Write> Packer<W> {
         }
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = readable(at, name, found, flags)?;
-        let attributes = attributes(file.as_fd())?;
-        self.append(EntryType::Regular, path, None, found, attributes, File::from(file))
+        let attributes = attributes(file.fd.as_fd())?;
+        self.append(EntryType::Regular, path, None, found, attributes, File::from(file.fd.try_clone()?))
     }
 
     fn removed(&mut self, path: &[u8], found: &Stat) -> Result<(), Failure> {
@@ -173,17 +179,35 @@ impl<W: Write> Packer<W> {
     }
 }
 
-/// Opens what the code may have closed to itself: process 1 is its owner, and has no other power over it.
-fn readable(at: BorrowedFd<'_>, name: &OsStr, found: &Stat, flags: OFlags) -> Result<OwnedFd, Failure> {
-    match openat(at, name, flags, Mode::empty()) {
-        Err(Errno::ACCESS) => {
-            let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
-            chmodat(at, name, mode | Mode::RUSR | Mode::XUSR, AtFlags::empty())?;
-            let opened = openat(at, name, flags, Mode::empty());
-            chmodat(at, name, mode, AtFlags::empty())?;
-            Ok(opened?)
+/// A file or directory that can be read, and gone through, for as long as this lives: process 1 is its owner, and has no
+/// other power over what the code has closed to itself.
+struct Opened {
+    fd: OwnedFd,
+    /// The mode to give back.
+    mode: Option<Mode>,
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if let Some(mode) = self.mode {
+            let _as_it_was = fchmod(&self.fd, mode);
         }
-        opened => Ok(opened?),
+    }
+}
+
+fn readable(at: BorrowedFd<'_>, name: &OsStr, found: &Stat, flags: OFlags) -> Result<Opened, Failure> {
+    let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
+    let needed = if flags.contains(OFlags::DIRECTORY) { Mode::RUSR | Mode::XUSR } else { Mode::RUSR };
+    if mode.contains(needed) {
+        return Ok(Opened { fd: openat(at, name, flags, Mode::empty())?, mode: None });
+    }
+    chmodat(at, name, mode | needed, AtFlags::empty())?;
+    match openat(at, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Opened { fd, mode: Some(mode) }),
+        Err(error) => {
+            let _as_it_was = chmodat(at, name, mode, AtFlags::empty());
+            Err(error.into())
+        }
     }
 }
 
