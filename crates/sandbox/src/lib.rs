@@ -44,3 +44,12 @@ pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
 pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+
+/// What the fuzz targets (`fuzz/`) reach into; built for them alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::channel::Channel;
+    pub use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest};
+    pub use crate::harvest::{Harvest, HarvestLimits, harvest};
+    pub use crate::names::usable;
+}

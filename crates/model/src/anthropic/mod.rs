@@ -7,6 +7,8 @@
 mod body;
 mod decode;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod send;
 mod sse;
 
