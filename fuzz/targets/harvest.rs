@@ -39,9 +39,15 @@ enum Name {
 
 #[derive(Arbitrary, Debug)]
 enum Kind {
-    Regular { size: u16 },
-    Sparse { size: u64 },
-    Unreadable { mode: u16 },
+    Regular {
+        size: u16,
+    },
+    Sparse {
+        size: u64,
+    },
+    Unreadable {
+        mode: u16,
+    },
     Directory,
     Fifo,
     Socket,

@@ -13,7 +13,8 @@ fuzz_target!(|input: (Vec<u8>, &str)| {
     assert_eq!(cut, whole, "it depends on where the text was cut");
     let (passed, read, verdict) = whole;
     // What was passed on is what clients parse.
-    let shown: Value = if passed.is_empty() { Value::Object(Map::new()) } else { serde_json::from_str(&passed).expect("JSON") };
+    let shown: Value =
+        if passed.is_empty() { Value::Object(Map::new()) } else { serde_json::from_str(&passed).expect("JSON") };
     assert_eq!(shown, read);
     assert!(read.is_object());
     let meant = serde_json::from_str::<Map<String, Value>>(text);

@@ -21,13 +21,21 @@ use serde_json::{Value, json};
 enum Step {
     Text(Vec<String>),
     Thinking(String, String),
-    Call { name: u8, pieces: Vec<String> },
-    End { reason: u8, tokens: u64 },
+    Call {
+        name: u8,
+        pieces: Vec<String>,
+    },
+    End {
+        reason: u8,
+        tokens: u64,
+    },
     /// Events out of place.
     Started,
     BlockEnded,
     Delta(String),
-    CellEnded { stdout: String },
+    CellEnded {
+        stdout: String,
+    },
     Stopping,
     ClientGone,
 }

@@ -11,6 +11,8 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod judge;
 pub(crate) mod policy;
+#[cfg(test)]
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
