@@ -12,15 +12,19 @@ pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEv
     let mut decoder = Decoder::default();
     let mut events = Vec::new();
     for piece in pieces {
-        let parsed = match parser.push(piece) {
-            Ok(parsed) => parsed,
-            Err(error) => return (events, Some(error.to_string())),
-        };
+        let mut parsed = Vec::new();
+        let unparsed = parser.push(piece, &mut parsed).err();
         for event in &parsed {
             match decoder.take(event) {
                 Ok(decoded) => events.extend(decoded),
                 Err(fault) => return (events, Some(format!("{fault:?}"))),
             }
+        }
+        if let Some(error) = unparsed.filter(|_| !decoder.ended()) {
+            return (events, Some(error.to_string()));
+        }
+        if decoder.ended() {
+            break;
         }
     }
     (events, None)
