@@ -91,9 +91,7 @@ fn run_one(root: &Path, target: &str) -> Result<Ran, String> {
         scratch.display().to_string(),
     ]);
     let kept = root.join("fuzz/corpus").join(target);
-    let dictionary = root.join("fuzz/dictionaries").join(target);
     command.args(kept.is_dir().then_some(kept));
-    command.args(dictionary.is_file().then(|| format!("-dict={}", dictionary.display())));
     let output = command.output().map_err(|error| format!("cannot start {target}: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
     let ran = read(target, output.status.success(), &said).ok_or_else(|| format!("{target} did not run:\n{said}"))?;
