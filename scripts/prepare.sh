@@ -20,6 +20,7 @@ missing_packages() {
         ;;
       rust)
         [ -n "$(command -v cc)" ] || echo gcc libc6-dev
+        [ -n "$(command -v c++)" ] || echo g++
         [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
         if [ -z "$(command -v cargo)" ] && [ -z "$(command -v curl)" ]; then echo curl; fi
         ;;

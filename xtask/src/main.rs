@@ -3,6 +3,7 @@
 //! Reading order: [`stage`] (what runs and how it is counted), [`tidy`] (the architecture's rules as tests).
 
 mod counts;
+mod fuzzing;
 mod process;
 mod stage;
 mod summary;
@@ -42,6 +43,10 @@ enum Task {
     Escape,
     /// The official SDKs against a server started for them.
     E2e,
+    /// Programs that people need, and every refusal of the system call policy, in containers.
+    Programs,
+    /// Every fuzz target for a few seconds.
+    Fuzz,
     /// Every benchmark once, to see that it still runs.
     BenchSmoke,
 }
@@ -58,6 +63,8 @@ impl Task {
             Task::Conformance => vec![Stage::Conformance],
             Task::Escape => vec![Stage::Build, Stage::Escape],
             Task::E2e => vec![Stage::Build, Stage::E2e],
+            Task::Programs => vec![Stage::Build, Stage::Programs],
+            Task::Fuzz => vec![Stage::Fuzz],
             Task::BenchSmoke => vec![Stage::BenchSmoke],
         }
     }

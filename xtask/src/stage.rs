@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::counts::{self, Counts, Skip};
 use crate::process::{self, Ended};
-use crate::tidy;
+use crate::{fuzzing, tidy};
 
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +28,10 @@ pub enum Stage {
     Build,
     /// Attacks.
     Escape,
+    /// Programs that people need.
+    Programs,
+    /// Fuzz targets.
+    Fuzz,
     /// Official SDKs.
     E2e,
     /// Benchmarks, once each.
@@ -56,7 +60,9 @@ impl Stage {
         Stage::Conformance,
         Stage::Build,
         Stage::Escape,
+        Stage::Programs,
         Stage::E2e,
+        Stage::Fuzz,
     ];
 
     /// The name in the table and on the command line.
@@ -70,6 +76,8 @@ impl Stage {
             Stage::Conformance => "conformance",
             Stage::Build => "build",
             Stage::Escape => "escape",
+            Stage::Programs => "programs",
+            Stage::Fuzz => "fuzz",
             Stage::E2e => "e2e",
             Stage::BenchSmoke => "bench-smoke",
         }
@@ -90,6 +98,8 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
         Stage::Escape => runner(root, "tests/escape/run.py", &[]),
+        Stage::Programs => runner(root, "tests/programs/run.py", &[]),
+        Stage::Fuzz => fuzzing::run(root),
         Stage::E2e => e2e(root),
         Stage::BenchSmoke => whole(cargo(root, &["bench", "--workspace", "--bench", "*", "--", "--test"])),
     };
@@ -165,7 +175,7 @@ fn settle(ended: &Ended, counts: Option<Counts>) -> Result<Counts, String> {
 }
 
 fn deny(root: &Path) -> Result<Counts, String> {
-    let Some(program) = cargo_deny() else {
+    let Some(program) = tool("cargo-deny") else {
         let why = "cargo-deny is not installed (scripts/test installs it)".to_owned();
         return Ok(Counts { skips: vec![Skip::Missing(why)], ..Counts::default() });
     };
@@ -196,10 +206,11 @@ fn database_unreachable(output: &str) -> bool {
     output.contains("failed to fetch advisory database") || output.contains("failed to load advisory database")
 }
 
-fn cargo_deny() -> Option<PathBuf> {
-    let cached = std::env::var_os("BELLJAR_TOOLS").map(|tools| PathBuf::from(tools).join("bin/cargo-deny"));
+/// A cargo subcommand that scripts/test installs, or one on the search path.
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let cached = std::env::var_os("BELLJAR_TOOLS").map(|tools| PathBuf::from(tools).join("bin").join(name));
     let on_path = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).map(|dir| dir.join("cargo-deny")).collect::<Vec<_>>())
+        .map(|path| std::env::split_paths(&path).map(|dir| dir.join(name)).collect::<Vec<_>>())
         .unwrap_or_default();
     cached.into_iter().chain(on_path).find(|candidate| candidate.is_file())
 }

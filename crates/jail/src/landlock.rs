@@ -86,3 +86,6 @@ fn errno_of(error: &(dyn std::error::Error + 'static)) -> Errno {
         .find_map(|error| Errno::from_io_error(error.downcast_ref::<std::io::Error>()?))
         .unwrap_or(Errno::INVAL)
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,6 +34,8 @@
 pub mod cgroup;
 mod channel;
 mod enter;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod join;
 mod landlock;

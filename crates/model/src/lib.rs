@@ -15,6 +15,8 @@ mod router;
 mod scripted;
 mod upstream;
 
+#[cfg(fuzzing)]
+pub use anthropic::fuzzing;
 pub use config::{ConfigError, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;

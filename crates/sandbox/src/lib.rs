@@ -59,3 +59,13 @@ pub use outcome::{
 };
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+
+/// What the fuzz targets (`fuzz/`) reach into; built for them alone.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::channel::Packets;
+    pub use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest};
+    pub use crate::harvest::{Harvest, HarvestLimits, harvest};
+    pub use crate::names::usable;
+    pub use crate::repl::{FromRepl, Warmth};
+}

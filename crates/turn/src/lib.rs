@@ -14,6 +14,8 @@
 mod call;
 mod context;
 mod effect;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod input_text;
 mod plan;
 mod tools;

@@ -3,6 +3,7 @@
 mod failures;
 mod harness;
 mod limits;
+mod policy;
 mod probing;
 mod programs;
 mod refusals;

@@ -7,6 +7,8 @@
 mod body;
 mod decode;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod send;
 mod sse;
 
@@ -181,10 +183,8 @@ impl<'a> Reply<'a> {
             return Err(self.too_large(REPLY_BYTES_MAX));
         }
         let scrub = self.shared.scrub();
-        let parsed = self.parser.push(&piece).map_err(|error| match error {
-            SseError::TooLong(max) => self.too_large(max),
-            SseError::NotUtf8 => UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{name}`: {error}")),
-        })?;
+        let mut parsed = Vec::new();
+        let unparsed = self.parser.push(&piece, &mut parsed).err();
         let mut events = Vec::new();
         for event in &parsed {
             match self.decoder.take(event) {
@@ -194,6 +194,15 @@ impl<'a> Reply<'a> {
                     break;
                 }
             }
+        }
+        // Behind a complete reply, nothing counts.
+        if self.failed.is_none() && !self.decoder.ended() {
+            self.failed = unparsed.map(|error| match error {
+                SseError::TooLong(max) => self.too_large(max),
+                SseError::NotUtf8 => {
+                    UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{name}`: {error}"))
+                }
+            });
         }
         Ok(Some(events))
     }

@@ -48,17 +48,16 @@ impl SseParser {
         }
     }
 
-    /// Takes the next bytes; returns the events that they complete.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Result<Vec<SseEvent>, SseError> {
-        let mut events = Vec::new();
+    /// Takes the next bytes, and adds the events that they complete; those before an error count, wherever the bytes were
+    /// cut. After an error the parser is of no more use.
+    pub(crate) fn push(&mut self, mut bytes: &[u8], events: &mut Vec<SseEvent>) -> Result<(), SseError> {
         loop {
             if self.after_cr && !bytes.is_empty() {
                 self.after_cr = false;
                 bytes = bytes.strip_prefix(b"\n").unwrap_or(bytes);
             }
             let Some(end) = bytes.iter().position(|byte| matches!(byte, b'\n' | b'\r')) else {
-                self.extend_line(bytes)?;
-                return Ok(events);
+                return self.extend_line(bytes);
             };
             let (head, tail) = bytes.split_at(end);
             self.extend_line(head)?;
@@ -120,7 +119,7 @@ mod tests {
         let mut parser = SseParser::new(1 << 16);
         let mut events = Vec::new();
         for chunk in chunks {
-            events.extend(parser.push(chunk)?);
+            parser.push(chunk, &mut events)?;
         }
         Ok(events.into_iter().map(|event| (event.name, event.data)).collect())
     }
@@ -151,12 +150,27 @@ mod tests {
     #[test]
     fn a_long_event_is_refused_however_it_is_split() {
         let mut parser = SseParser::new(8);
-        assert_eq!(parser.push(b"data: 12"), Ok(Vec::new()));
-        assert_eq!(parser.push(b"3"), Err(SseError::TooLong(8)));
+        let mut events = Vec::new();
+        assert_eq!(parser.push(b"data: 12", &mut events), Ok(()));
+        assert_eq!(parser.push(b"3", &mut events), Err(SseError::TooLong(8)));
         let mut parser = SseParser::new(8);
-        assert_eq!(parser.push(b"data: 1\n"), Ok(Vec::new()));
-        assert_eq!(parser.push(b"data: 2\n"), Ok(Vec::new()));
-        assert_eq!(parser.push(b"data: 3\n"), Err(SseError::TooLong(8)));
+        assert_eq!(parser.push(b"data: 1\n", &mut events), Ok(()));
+        assert_eq!(parser.push(b"data: 2\n", &mut events), Ok(()));
+        assert_eq!(parser.push(b"data: 3\n", &mut events), Err(SseError::TooLong(8)));
+        assert_eq!(events, []);
+    }
+
+    #[test]
+    fn events_before_an_error_count_wherever_the_bytes_were_cut() {
+        let stream = b"data: 1\n\ndata: 2\n\ndata: \xff\n\ndata: 3\n\n";
+        for size in 1..=stream.len() {
+            let mut parser = SseParser::new(1 << 16);
+            let mut events = Vec::new();
+            let read = stream.chunks(size).try_for_each(|piece| parser.push(piece, &mut events));
+            assert_eq!(read, Err(SseError::NotUtf8));
+            let data: Vec<_> = events.iter().map(|event| event.data.as_str()).collect();
+            assert_eq!(data, ["1", "2"], "in pieces of {size}");
+        }
     }
 
     #[test]

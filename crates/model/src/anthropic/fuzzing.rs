@@ -1,0 +1,31 @@
+//! What the fuzz targets (`fuzz/`) see of this upstream's reader: bytes in, sampling events out.
+
+use belljar_wire::sampling::SamplingEvent;
+
+use super::EVENT_BYTES_MAX;
+use super::decode::Decoder;
+use super::sse::SseParser;
+
+/// The events that come of these pieces of a reply's body, and what ended the reading, if something did.
+pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+    let mut parser = SseParser::new(EVENT_BYTES_MAX);
+    let mut decoder = Decoder::default();
+    let mut events = Vec::new();
+    for piece in pieces {
+        let mut parsed = Vec::new();
+        let unparsed = parser.push(piece, &mut parsed).err();
+        for event in &parsed {
+            match decoder.take(event) {
+                Ok(decoded) => events.extend(decoded),
+                Err(fault) => return (events, Some(format!("{fault:?}"))),
+            }
+        }
+        if let Some(error) = unparsed.filter(|_| !decoder.ended()) {
+            return (events, Some(error.to_string()));
+        }
+        if decoder.ended() {
+            break;
+        }
+    }
+    (events, None)
+}
