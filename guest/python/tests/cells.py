@@ -3,7 +3,7 @@
 A case is `{"name", "steps": [...]}`. A step has `cell`, its lines, and of `stdout`, `stderr`, `code`, `output` and
 `files` what must come of it, by default nothing, 0 and "none". An expected text is a string, a list of lines, or
 `{"pattern": ...}`; `@CELL@` is the cell's file. `"as_python": true` compares with `python3 cell.py` instead.
-`"interrupt_at"` sends Ctrl-C when standard output shows this text. `"repeat"` runs the step so often.
+`"interrupt_at"` sends Ctrl-C when standard output shows this text, and, but for `"busy"`, the REPL sleeps. `"repeat"` runs the step so often.
 `"gone"` says that the REPL does not survive the step.
 """
 
@@ -44,6 +44,8 @@ def run_step(repl, step):
     running = repl.start_cell(source, file)
     if "interrupt_at" in step:
         running.wait_for(step["interrupt_at"].encode())
+        if not step.get("busy"):
+            repl.wait_asleep()
         repl.interrupt()
     if step.get("gone"):
         try:
