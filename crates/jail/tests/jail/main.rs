@@ -2,9 +2,11 @@
 
 mod failures;
 mod harness;
+mod joining;
 mod limits;
 mod policy;
 mod probing;
 mod programs;
 mod refusals;
 mod view;
+mod zygotes;
