@@ -1,4 +1,4 @@
-//! The guest program, as a file that nobody can change.
+//! What runs inside the wall: the guest program, as a file that nobody can change, and the library that joins.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -7,6 +7,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// Built by this crate's build script.
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/belljar-guest"));
+
+/// Built by this crate's build script.
+static JOIN_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libbelljar_join.so"));
 
 /// The guest program in a sealed memfd: no container can overwrite it through `/proc/<pid>/exe`, and so no other
 /// container can be reached that way (the lesson of CVE-2019-5736).
@@ -20,7 +23,7 @@ pub fn sealed() -> io::Result<File> {
 /// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
 #[expect(dead_code, reason = "the pool will hand it to zygotes")]
 pub fn join_library() -> &'static [u8] {
-    &[]
+    JOIN_LIBRARY
 }
 
 /// The REPL's driver, for a REPL that is started cold.
