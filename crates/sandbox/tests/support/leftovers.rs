@@ -16,6 +16,13 @@ pub fn processes_with(words: &str) -> Vec<i32> {
     .collect()
 }
 
+/// The one process below this one with these words as arguments.
+pub fn only_process_with(words: &str) -> i32 {
+    let found = processes_with(words);
+    assert_eq!(found.len(), 1, "{words}");
+    found[0]
+}
+
 /// Whether a process descends from this one: an orphan of a container is a child of its process 1.
 fn is_below_us(mut id: i32) -> bool {
     let us = i32::try_from(std::process::id()).expect("process ids are small");
@@ -78,6 +85,25 @@ fn cgroups() -> Vec<PathBuf> {
     }
     found.sort();
     found
+}
+
+/// Those in which a file has this value.
+pub fn cgroups_with(file: &str, value: &str) -> Vec<PathBuf> {
+    let containers = cgroups().into_iter().flat_map(|ours| fs::read_dir(ours).expect("list"));
+    let containers = containers.map(|entry| entry.expect("entry").path());
+    containers.filter(|path| fs::read_to_string(path.join(file)).is_ok_and(|text| text.trim() == value)).collect()
+}
+
+/// Direct children, without zombies.
+pub fn children_alive() -> usize {
+    let tasks = fs::read_dir("/proc/self/task").expect("proc");
+    let lists = tasks.map(|task| fs::read_to_string(task.expect("entry").path().join("children")).unwrap_or_default());
+    let ids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    ids.filter(|id| {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, behind)| !behind.starts_with(['Z', 'X']))
+    })
+    .count()
 }
 
 /// Ends every direct child: process 1 of every container of this test.
