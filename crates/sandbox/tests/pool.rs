@@ -73,8 +73,8 @@ async fn more_claims_than_there_are_get_containers_all_the_same() {
 async fn what_dies_on_the_shelf_is_made_anew_and_never_claimed() {
     let sandbox = sandbox!(pooled(2));
     full(&sandbox, 2).await;
-    kill_children();
-    until("they are dead", || support::leftovers::children_alive() == 0 || sandbox.counts().pooled < 2).await;
+    let killed = kill_children();
+    until("they are dead", || !killed.iter().any(|pid| support::leftovers::is_alive(*pid))).await;
     // Whatever has been noticed by now: a claim gets a container that lives.
     sandbox.create(id(1)).await.expect("claimed or made");
     let mut lease = sandbox.lease(&id(1), Duration::ZERO).await.expect("free");
