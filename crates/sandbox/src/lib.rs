@@ -44,6 +44,7 @@ mod state;
 mod stream;
 mod verdict;
 mod watch;
+mod zygote;
 
 /// What this machine allows, for whoever wants to know before opening a sandbox.
 pub use belljar_jail::probe;
@@ -59,6 +60,7 @@ pub use outcome::{
 };
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use zygote::{WarmthStatus, ZygoteStatus};
 
 /// What the fuzz targets (`fuzz/`) reach into; built for them alone.
 #[cfg(fuzzing)]

@@ -1,5 +1,6 @@
 //! What the rest of the server calls: containers made, leased, listed, expired, closed.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -22,6 +23,7 @@ use crate::outcome::CellOutcome;
 use crate::pool::{self, Pool};
 use crate::registry::Registry;
 use crate::state::State;
+use crate::zygote::{Attendance, WarmthStatus};
 
 /// Looking for what can be frozen costs something too.
 const FREEZE_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -42,6 +44,7 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.maker.stop.cancel();
+        self.maker.host.image().stop.cancel();
     }
 }
 
@@ -125,13 +128,14 @@ impl Sandbox {
         let digest = rootfs.digest.clone();
         let pool = Arc::new(Pool::new(config.pool_containers));
         let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs));
-        let host = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
+        let prepared = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))?;
+        let (host, attendances) = prepared?;
         let host = Arc::new(host);
         prove(&host, host.image()).await?;
         tracing::info!(%digest, "containers can be started");
         let registry = Registry::new(host.config.containers_max);
         let shared = Arc::new(Shared { maker: Arc::new(Maker::new(host)), pool, registry });
-        shared.keep_house();
+        shared.keep_house(attendances);
         Ok(Sandbox { shared })
     }
 
@@ -184,11 +188,14 @@ impl Sandbox {
         let digest = rootfs.digest.clone();
         let host = Arc::clone(&maker.host);
         let preparing = tokio::task::spawn_blocking(move || host.prepare_image(rootfs));
-        let image = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
+        let prepared = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))?;
+        let (image, attendances) = prepared?;
         let image = Arc::new(image);
         prove(&maker.host, Arc::clone(&image)).await?;
-        maker.host.change_image(image);
+        let before = maker.host.change_image(image);
         pool.drain();
+        before.stop.cancel();
+        self.shared.attend(attendances);
         tracing::info!(%digest, "new containers are made from another image");
         Ok(())
     }
@@ -275,10 +282,14 @@ impl Sandbox {
     pub async fn close(self) {
         let Shared { maker, registry, .. } = &*self.shared;
         registry.close();
-        maker.stop.cancel();
-        maker.keepers.close();
-        maker.keepers.wait().await;
+        maker.close().await;
         registry.clear();
+    }
+
+    /// How REPLs can be had, by the zygotes of the present image.
+    #[must_use]
+    pub fn warmth_status(&self) -> WarmthStatus {
+        self.shared.maker.host.image().zygotes().status()
     }
 
     /// How many containers there are.
@@ -303,10 +314,19 @@ impl Sandbox {
 
 impl Shared {
     /// Starts the tasks that nobody waits for. None of them keeps the sandbox open.
-    fn keep_house(self: &Arc<Self>) {
+    fn keep_house(self: &Arc<Self>, attendances: [Attendance; 2]) {
         let Self { maker, pool, .. } = &**self;
+        self.attend(attendances);
         maker.keepers.spawn(pool::fill(Arc::clone(pool), Arc::clone(maker)));
         maker.keepers.spawn(freeze_unused(Arc::downgrade(self), maker.stop.clone(), maker.host.config.idle_freeze));
+    }
+
+    /// Starts the tasks behind the present image's zygotes.
+    fn attend(&self, attendances: [Attendance; 2]) {
+        let Self { maker, pool, .. } = self;
+        let image = maker.host.image();
+        maker.attend(&image, attendances);
+        maker.keepers.spawn(pool::wake_when_warm(Arc::clone(pool), Arc::clone(maker), image));
     }
 
     /// Starts the container for which a place is reserved, and enters it there.
@@ -328,12 +348,13 @@ impl Shared {
     async fn made(&self, id: &ContainerId, language: Language, limits: Limits) -> Result<Made, SandboxError> {
         let Self { maker, pool, .. } = self;
         let _awaiting = maker.awaiting();
+        let purpose = Purpose::For(id.clone());
         if language == Language::Python
-            && let Some(mut made) = pool.take(maker, Language::Bash, limits).await
+            && let Some(made) = pool.take(maker, Language::Bash, limits).await
         {
-            return maker.ready(&mut made, language).await.map(|()| made);
+            return maker.ready(made, language, &purpose).await;
         }
-        maker.make(Purpose::For(id.clone()), language, limits).await
+        maker.make(purpose, language, limits).await
     }
 }
 
@@ -344,16 +365,33 @@ async fn freeze_unused(shared: Weak<Shared>, stop: CancellationToken, unused_max
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let Some(shared) = shared.upgrade() else { return };
-        let freezing = tokio::task::spawn_blocking(move || {
-            let now = (shared.maker.host.config.clock)();
-            for container in shared.registry.started() {
-                container.freeze(now, unused_max);
-            }
-        });
-        if let Err(error) = freezing.await {
-            tracing::error!(%error, "what is unused was not frozen");
+        let freezing = tokio::task::spawn_blocking(move || freeze_all(&shared, unused_max));
+        match freezing.await {
+            Ok(Freezing::GoesOn) => {}
+            Ok(Freezing::Impossible) => return,
+            Err(error) => tracing::error!(%error, "what is unused was not frozen"),
         }
     }
+}
+
+enum Freezing {
+    GoesOn,
+    Impossible,
+}
+
+fn freeze_all(shared: &Shared, unused_max: Duration) -> Freezing {
+    let now = (shared.maker.host.config.clock)();
+    for container in shared.registry.started() {
+        match container.freeze(now, unused_max) {
+            Ok(()) => {}
+            Err(error) if error.source.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(%error, "idle containers are not frozen");
+                return Freezing::Impossible;
+            }
+            Err(error) => tracing::warn!(container = %container.id, %error, "could not freeze a container"),
+        }
+    }
+    Freezing::GoesOn
 }
 
 /// Starts a container, runs a command that does nothing, and clears it all away.
