@@ -21,7 +21,7 @@ pub fn sealed() -> io::Result<File> {
 }
 
 /// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
-#[expect(dead_code, reason = "the pool will hand it to zygotes")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the pool will hand it to zygotes"))]
 pub fn join_library() -> &'static [u8] {
     JOIN_LIBRARY
 }
