@@ -137,7 +137,7 @@ async fn disturbed(guest: &mut Guest) -> Result<InterpreterEnd, DeathReason> {
     }
 }
 
-/// A REPL that ended between cells is missed by the next; one that breaks the rules takes with it whatever it has started.
+/// A REPL that ends between two cells is missed by the next.
 async fn see_to(
     guest: &mut Guest,
     container: &Container,
@@ -145,13 +145,7 @@ async fn see_to(
 ) -> Result<(), DeathReason> {
     let end = disturbance?;
     tracing::info!(container = %container.id, %end, "a REPL ended between cells");
-    let killed = match end {
-        InterpreterEnd::Breach(_) => kill::everything(guest).await,
-        _ => Ok(()),
-    };
-    guest.repl = None;
-    guest.lost = Some(end);
-    killed
+    kill::lose(guest, end).await
 }
 
 /// Marks a container as dead: whoever waits for it, or asks later, hears why.

@@ -1,19 +1,22 @@
 //! Process 1 of a container with its cgroup: whoever drops it kills everything inside and waits for the end.
 
+use std::cell::OnceCell;
 use std::os::fd::OwnedFd;
 
 use belljar_jail::Jailed;
-use belljar_jail::cgroup::{Cgroup, Stats};
+use belljar_jail::cgroup::{Cgroup, CgroupError, Meter, Stats};
 
 /// A running container, as the host's kernel sees it.
 pub struct Process {
     jailed: Jailed,
     cgroup: Option<Cgroup>,
+    /// From the first [`Process::counters`] on.
+    meter: OnceCell<Option<Meter>>,
 }
 
 impl Process {
     pub fn new(jailed: Jailed, cgroup: Option<Cgroup>) -> Self {
-        Self { jailed, cgroup }
+        Self { jailed, cgroup, meter: OnceCell::new() }
     }
 
     /// A descriptor of its own that is readable when process 1 has ended.
@@ -23,13 +26,24 @@ impl Process {
 
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        let Some(cgroup) = &self.cgroup else {
-            return Stats::default();
+        let stats = match (self.meter.get(), &self.cgroup) {
+            (Some(Some(meter)), _) => meter.read(),
+            (Some(None) | None, Some(cgroup)) => cgroup.stats(),
+            (Some(None) | None, None) => return Stats::default(),
         };
-        cgroup.stats().unwrap_or_else(|error| {
-            tracing::warn!(%error, "could not read what a container has used");
-            Stats::default()
-        })
+        told(stats)
+    }
+
+    /// Of [`Process::stats`] only what grows, at a tenth of the price: the accounts stay open from now on.
+    pub fn counters(&self) -> Stats {
+        let meter = self.meter.get_or_init(|| {
+            let opened = self.cgroup.as_ref().map(Cgroup::meter).transpose();
+            opened.unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not keep a container's accounts open");
+                None
+            })
+        });
+        meter.as_ref().map_or_else(|| self.stats(), |meter| told(meter.read_counters()))
     }
 
     /// Lifts the processor quota, so that dying is not throttled. A kill works without, only slower.
@@ -43,6 +57,13 @@ impl Process {
 
     /// Imposes the processor quota again.
     pub fn restore(&self) {}
+}
+
+fn told(stats: Result<Stats, CgroupError>) -> Stats {
+    stats.unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not read what a container has used");
+        Stats::default()
+    })
 }
 
 impl Drop for Process {

@@ -41,8 +41,10 @@ const SIGKILL: u8 = 9;
 const RETURN_CODE_KILLED: i32 = 128 + SIGKILL as i32;
 /// Of an interpreter that ended with 0 though nobody had asked it to.
 const RETURN_CODE_CRASHED: i32 = 1;
-/// With less than this left, in bytes, a disk is full: few files are smaller.
-const DISK_FREE_BYTES_MIN: u64 = 4096;
+/// With less than this left, in bytes, a disk is full: what failed for want of room has given some of it back.
+const DISK_FREE_BYTES_MIN: u64 = 64 * 1024;
+/// The same for files, of which the cell's own output directory was one.
+const DISK_FREE_INODES_MIN: u64 = 16;
 
 /// The exit status as a shell reports it.
 pub fn return_code(status: Status) -> i32 {
@@ -82,7 +84,7 @@ impl Facts {
     fn limits_met(&self) -> impl Iterator<Item = Loss> + use<> {
         let processes_max = self.limits.processes_max;
         let refused = self.at_end.processes >= processes_max;
-        let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes == 0);
+        let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes < DISK_FREE_INODES_MIN);
         let DiskFree { bytes: bytes_max, inodes: inodes_max } = self.disk_max;
         let processes = refused.then_some(Loss::ProcessesRefused(processes_max));
         processes.into_iter().chain(full.then_some(Loss::DiskFull { bytes_max, inodes_max }))
@@ -278,10 +280,11 @@ mod tests {
         let free = |bytes, inodes| Some(DiskFree { bytes, inodes });
         let refused = Loss::ProcessesRefused(8);
         let cases = [
-            (1, 7, free(1 << 20, 5), vec![]),
-            (1, 8, free(1 << 20, 5), vec![refused.clone()]),
-            (1, 7, free(0, 5), vec![DISK_FULL]),
-            (1, 7, free(1 << 20, 0), vec![DISK_FULL]),
+            (1, 7, free(1 << 20, 500), vec![]),
+            (1, 8, free(1 << 20, 500), vec![refused.clone()]),
+            (1, 7, free(0, 500), vec![DISK_FULL]),
+            (1, 7, free(8192, 500), vec![DISK_FULL]),
+            (1, 7, free(1 << 20, 2), vec![DISK_FULL]),
             (1, 8, free(0, 0), vec![refused, DISK_FULL]),
             (0, 8, None, vec![]),
         ];

@@ -191,8 +191,9 @@ async fn an_interpreter_lost_between_cells_is_missed_by_the_next() {
     usable(&mut lease, Repl::Lost, &[killed]).await;
     // It ends by itself a moment after its cell.
     let later = "import threading, os\nthreading.Timer(0.05, os._exit, (4,)).start()";
+    let pid = support::leftovers::only_process_with("/proc/self/fd/4");
     python(&mut lease, later).await;
-    until("it has gone", || processes_with("/proc/self/fd/4").is_empty()).await;
+    until("it has gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
     let exited = "belljar: the Python interpreter was restarted: it exited with code 4; variables are lost";
     usable(&mut lease, Repl::Lost, &[exited]).await;
     drop(lease);
