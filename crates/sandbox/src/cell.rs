@@ -118,10 +118,10 @@ async fn attempt(
     let Prepared { output, nonce, handed, mut stdout, mut stderr } = Prepared::new(host, &cell)?;
     let mut losses = Vec::new();
     if cell.code.language() == Language::Bash {
-        losses.extend(make_room(guest, host, &output).await?);
+        losses.extend(make_room(guest, &output).await?);
     }
     let before = guest.process.counters();
-    let (asked, restarted) = ask(guest, host, &cell.code, &output, &nonce, handed).await?;
+    let (asked, restarted) = ask(guest, &cell.code, &output, &nonce, handed).await?;
     losses.extend(restarted);
     let started = Instant::now();
     let (end, run) = {
@@ -134,26 +134,24 @@ async fn attempt(
         };
         wait(guest, asked, started + cell.wall, draining, stopped).await
     };
-    let at_end = guest.stats();
+    let well = matches!(end.ending, Ending::Exited { status: Status::Code(0), .. }) && end.stop.is_none();
     let (end, mut survives) = settle(guest, end, run, &output).await?;
     if cell.code.language() == Language::Python {
         // This cell tells it itself.
         guest.lost = None;
     }
     let wall = started.elapsed();
-    let after = if matches!(end.ending, Ending::Exited { .. }) { at_end } else { guest.stats() };
+    let after = guest.process.counters();
     let mut facts = Facts {
         language: cell.code.language(),
         wall_max: cell.wall,
         before,
-        at_end,
         after,
-        limits: host.limits(),
+        limits: guest.limits(),
         disk: None,
-        disk_max: host.disk_max(),
+        disk_max: guest.disk_max(),
     };
-    let failed = !matches!(end.ending, Ending::Exited { status: Status::Code(0), .. });
-    if failed && survives.is_ok() {
+    if !well && survives.is_ok() {
         match command::disk(&mut guest.talk).await {
             Ok(free) => facts.disk = free,
             Err(reason) => survives = Err(guest.explain(reason)),
@@ -210,7 +208,6 @@ enum Asked {
 /// Asks for a cell, and tells what it must hear of that. The descriptors are the guest's alone afterwards.
 async fn ask(
     guest: &mut Guest,
-    host: &SharedHost,
     code: &Code,
     output: &str,
     nonce: &str,
@@ -224,7 +221,7 @@ async fn ask(
     for _ in 0..ASKED_MAX {
         let mut repl = match guest.repl.take() {
             Some(repl) => repl,
-            None => repl::start(guest, host, Warmth::wanted(source)).await?,
+            None => repl::start(guest, Warmth::wanted(source)).await?,
         };
         if let Some(asked) = repl.ask(nonce.to_owned(), file, output, &handed) {
             return Ok((Asked::Cell(repl, asked), guest.lost.take().map(Loss::InterpreterRestarted)));
@@ -268,8 +265,8 @@ async fn settle(
 }
 
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
-async fn make_room(guest: &mut Guest, host: &Host, output: &str) -> Result<Option<Loss>, DeathReason> {
-    let processes_max = host.limits().processes_max;
+async fn make_room(guest: &mut Guest, output: &str) -> Result<Option<Loss>, DeathReason> {
+    let processes_max = guest.limits().processes_max;
     if guest.stats().processes <= processes_max - processes_max / PROCESSES_FREE_SHARE {
         return Ok(None);
     }

@@ -14,7 +14,6 @@ pub struct Facts {
     pub language: Language,
     pub wall_max: Duration,
     pub before: Stats,
-    pub at_end: Stats,
     pub after: Stats,
     pub limits: Limits,
     /// Asked for only where the cell failed.
@@ -83,7 +82,7 @@ impl Facts {
     /// Limits that a failed cell met, whatever it died of.
     fn limits_met(&self) -> impl Iterator<Item = Loss> + use<> {
         let processes_max = self.limits.processes_max;
-        let refused = self.at_end.processes >= processes_max;
+        let refused = self.after.pids_refused > self.before.pids_refused;
         let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes < DISK_FREE_INODES_MIN);
         let DiskFree { bytes: bytes_max, inodes: inodes_max } = self.disk_max;
         let processes = refused.then_some(Loss::ProcessesRefused(processes_max));
@@ -180,7 +179,7 @@ mod tests {
         let none = Stats::default();
         let limits = Limits { memory_bytes_max: 1000, cpus: 1.0, processes_max: 8 };
         let (wall_max, disk_max) = (WALL_MAX, DISK_MAX);
-        Facts { language, wall_max, before: none, at_end: none, after: none, limits, disk: None, disk_max }
+        Facts { language, wall_max, before: none, after: none, limits, disk: None, disk_max }
     }
 
     fn judged(facts: &Facts, ending: Ending, stop: Option<Stop>) -> (i32, &'static str, Vec<Loss>) {
@@ -288,11 +287,11 @@ mod tests {
             (1, 8, free(0, 0), vec![refused, DISK_FULL]),
             (0, 8, None, vec![]),
         ];
-        for (code, processes, disk, losses) in cases {
+        for (code, refused, disk, losses) in cases {
             let mut facts = Facts { disk, ..facts(Language::Bash) };
-            facts.at_end.processes = processes;
+            (facts.before.pids_refused, facts.after.pids_refused) = (7, refused);
             let expected = (i32::from(code), "ended", losses);
-            assert_eq!(judged(&facts, exited(Status::Code(code)), None), expected, "{processes} {disk:?}");
+            assert_eq!(judged(&facts, exited(Status::Code(code)), None), expected, "{refused} {disk:?}");
         }
     }
 }

@@ -55,24 +55,33 @@ impl Meter {
         };
         match (controller, version) {
             (Controller::Memory, Version::V1) => {
-                account("memory.max_usage_in_bytes", None, 1, |s| &mut s.memory_peak_bytes, Reading::WholeOnly)?;
+                account("memory.max_usage_in_bytes", None, 1, |s| &mut s.memory_peak_bytes, Reading::Always)?;
+                account("memory.usage_in_bytes", None, 1, |s| &mut s.memory_bytes, Reading::WholeOnly)?;
                 account("memory.oom_control", Some("oom_kill"), 1, |s| &mut s.oom_kills, Reading::Always)
             }
             (Controller::Memory, Version::V2) => {
                 let peak: fn(&mut Stats) -> &mut u64 = |s| &mut s.memory_peak_bytes;
-                match account("memory.peak", None, 1, peak, Reading::WholeOnly) {
+                match account("memory.peak", None, 1, peak, Reading::Always) {
                     // Before Linux 5.19.
                     Err(CgroupError { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                        account("memory.current", None, 1, peak, Reading::WholeOnly)
+                        account("memory.current", None, 1, peak, Reading::Always)
                     }
                     opened => opened,
                 }?;
+                account("memory.current", None, 1, |s| &mut s.memory_bytes, Reading::WholeOnly)?;
                 account("memory.events", Some("oom_kill"), 1, |s| &mut s.oom_kills, Reading::Always)?;
                 account("cpu.stat", Some("usage_usec"), 1, |s| &mut s.cpu_usage_us, Reading::Always)
             }
-            (Controller::Pids, _) => account("pids.current", None, 1, |s| &mut s.processes, Reading::WholeOnly),
+            (Controller::Pids, _) => {
+                account("pids.current", None, 1, |s| &mut s.processes, Reading::WholeOnly)?;
+                match account("pids.events", Some("max"), 1, |s| &mut s.pids_refused, Reading::Always) {
+                    // Before Linux 4.8.
+                    Err(CgroupError { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
+                    opened => opened,
+                }
+            }
             (Controller::Cpuacct, _) => account("cpuacct.usage", None, 1_000, |s| &mut s.cpu_usage_us, Reading::Always),
-            (Controller::Cpu, _) => Ok(()),
+            (Controller::Cpu | Controller::Freezer, _) => Ok(()),
         }
     }
 
@@ -84,8 +93,8 @@ impl Meter {
         self.read_those(|_| true)
     }
 
-    /// What only ever grows and is needed to see a difference: processor time and processes killed for want of memory.
-    /// The rest is zero.
+    /// What only ever grows: processor time, the peak of memory, what was killed for want of memory or refused for the
+    /// number of processes. The rest is zero.
     ///
     /// # Errors
     /// [`CgroupError`].
@@ -134,17 +143,25 @@ mod tests {
     fn accounts_of_version_1_are_read_again_and_again() {
         let place = files(&[
             ("memory.max_usage_in_bytes", "4096\n"),
+            ("memory.usage_in_bytes", "2048\n"),
             ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
             ("pids.current", "5\n"),
+            ("pids.events", "max 3\n"),
             ("cpuacct.usage", "77123\n"),
         ]);
         let all = [Controller::Memory, Controller::Pids, Controller::Cpu, Controller::Cpuacct];
         let meter = meter(place.path(), &all.map(|controller| (controller, Version::V1))).expect("opens");
-        let expected =
-            Stats { memory_peak_bytes: 4096, cpu_usage_us: 77, oom_kills: 2, processes: 5, ..Stats::default() };
+        let expected = Stats {
+            memory_peak_bytes: 4096,
+            memory_bytes: 2048,
+            cpu_usage_us: 77,
+            oom_kills: 2,
+            processes: 5,
+            pids_refused: 3,
+        };
         assert_eq!(meter.read().expect("reads"), expected);
         fs::write(place.path().join("cpuacct.usage"), "99000\n").expect("file");
-        let counters = Stats { cpu_usage_us: 99, oom_kills: 2, ..Stats::default() };
+        let counters = Stats { cpu_usage_us: 99, memory_bytes: 0, processes: 0, ..expected };
         assert_eq!(meter.read_counters().expect("reads"), counters);
         fs::write(place.path().join("cpuacct.usage"), "much\n").expect("file");
         assert_eq!(meter.read().expect_err("nonsense").source.kind(), io::ErrorKind::InvalidData);
@@ -161,6 +178,7 @@ mod tests {
         let homes = [(Controller::Memory, Version::V2), (Controller::Pids, Version::V2)];
         let expected = |memory_peak_bytes| Stats {
             memory_peak_bytes,
+            memory_bytes: 2048,
             cpu_usage_us: 77,
             oom_kills: 1,
             processes: 5,

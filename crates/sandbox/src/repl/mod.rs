@@ -6,6 +6,7 @@
 mod cell;
 mod frame;
 mod start;
+mod warm;
 mod warmth;
 
 use std::io;
