@@ -5,7 +5,7 @@ use std::time::Duration;
 use belljar_ids::FileId;
 use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, LiveChunk, Loss, Output, PutError, SandboxError};
 use belljar_store::{FileRecord, WorkspaceId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ pub struct CellRequest {
 }
 
 /// How a cell ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// By itself, with any return code.
@@ -48,7 +48,7 @@ pub enum Outcome {
 }
 
 /// Why a cell was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Its memory limit.
@@ -137,13 +137,7 @@ async fn place_python(lease: &mut Lease, source: String) -> Result<String, CellE
 }
 
 async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: CellOutcome) -> CellReport {
-    let (ended, reason) = match &outcome {
-        CellOutcome::Ended(output) => (Outcome::Ended, soft_reason(output)),
-        CellOutcome::TimedOut(_) => (Outcome::TimedOut, Some(Reason::Time)),
-        CellOutcome::Killed(KillReason::Memory, _) => (Outcome::Killed, Some(Reason::Memory)),
-        CellOutcome::Killed(KillReason::Requested, _) => (Outcome::Killed, Some(Reason::Requested)),
-        CellOutcome::Crashed(_) => (Outcome::Crashed, None),
-    };
+    let (ended, reason) = ended(&outcome);
     let mut output = outcome.into_output();
     let (kept, lost) = keep_all(app, workspace, lease.container(), &mut output).await;
     // The stored size: code left running may have cut the file after it was captured.
@@ -167,6 +161,17 @@ async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: C
         cpu_ms: millis(output.cpu),
         memory_peak_bytes: output.memory_peak_bytes,
         reason,
+    }
+}
+
+/// How a cell ended, and the limit that ended it or that it met.
+pub fn ended(outcome: &CellOutcome) -> (Outcome, Option<Reason>) {
+    match outcome {
+        CellOutcome::Ended(output) => (Outcome::Ended, soft_reason(output)),
+        CellOutcome::TimedOut(_) => (Outcome::TimedOut, Some(Reason::Time)),
+        CellOutcome::Killed(KillReason::Memory, _) => (Outcome::Killed, Some(Reason::Memory)),
+        CellOutcome::Killed(KillReason::Requested, _) => (Outcome::Killed, Some(Reason::Requested)),
+        CellOutcome::Crashed(_) => (Outcome::Crashed, None),
     }
 }
 
