@@ -74,6 +74,8 @@ pub enum Run {
     Bash(Lines),
     /// A Python program of its own, after `prelude.py`, which names the system calls.
     Python(Lines),
+    /// A cell in Python, in the container's interpreter.
+    Cell(Lines),
     /// The host puts a file into `$INPUT_DIR`.
     Put {
         /// Base name.

@@ -85,8 +85,8 @@ impl Catalogue {
 
     /// What a case tries, in people's words.
     pub fn tried(&self, case: &Case) -> String {
-        let text = |name: &String| self.items.iter().find(|item| item.name == *name).map_or(name.as_str(), |item| &item.text);
-        case.items.iter().map(text).collect::<Vec<_>>().join("; ")
+        let tried = self.items.iter().filter(|item| case.items.contains(&item.name));
+        tried.map(|item| item.text.as_str()).collect::<Vec<_>>().join("; ")
     }
 
     /// Items without a case, each with the reason.

@@ -87,6 +87,7 @@ fn named(reason: Reason) -> &'static str {
         Reason::Memory => "memory",
         Reason::Processes => "processes",
         Reason::Time => "time",
+        Reason::Disk => "disk",
         Reason::Requested => "request",
     }
 }

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use belljar_ids::ContainerId;
-use belljar_sandbox::{CellOptions, CellOutcome, Lease, Sandbox};
+use belljar_sandbox::{CellOptions, CellOutcome, Lease, Sandbox, SandboxError};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::attack::case::{Case, Run, Step, Whose};
 use crate::attack::judge::{self, Seen};
 use crate::attack::mode::Mode;
-use crate::cell;
+use crate::cell::{Outcome, Reason};
 use crate::driver::calls::{append_lines, text};
 use crate::random::{OsIds, secret};
 
@@ -22,8 +22,8 @@ const LEASE_WAIT: Duration = Duration::from_secs(5);
 const SEARCHED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Names the system calls.
 const PRELUDE: &str = include_str!("prelude.py");
-/// A process of the neighbour that holds a secret in its memory and gives its digest to who asks by the pipe.
-const KEEPER: &str = include_str!("keeper.py");
+/// The name that cells in Python have in tracebacks.
+const CELL_FILE: &str = "/tmp/srvtoolu_attack/cell.py";
 
 /// Files of the image whose digests are compared after each case.
 const SAMPLED: &str = "/usr/bin/bash /usr/bin/env /usr/bin/ls /etc/passwd /etc/ld.so.cache /usr/lib/*-linux-gnu/libc.so.6 \
@@ -68,28 +68,25 @@ impl Range {
         let secret = secret("secret");
         forbidden.push(secret.clone());
         let mut range = Self { sandbox, mode, neighbour, secret, well: String::new(), words, forbidden };
-        let kept = format!(
-            "umask 077; echo {secret} > /tmp/secret.txt; cat > /tmp/keeper.py; mkfifo /tmp/ask /tmp/answer\n\
-             setsid python3 /tmp/keeper.py /tmp/secret.txt >/dev/null 2>&1 </dev/null &",
-            secret = range.secret
-        );
-        let kept = kept.replace("cat > /tmp/keeper.py", &format!("cat > /tmp/keeper.py <<'END_OF_KEEPER'\n{KEEPER}\nEND_OF_KEEPER\ntrue"));
-        range.quietly(&kept).await?;
-        range.well = range.quietly(&range.question()).await?;
-        if !range.well.starts_with(&range.secret) {
+        let kept = format!("umask 077; echo {} > /tmp/secret.txt", range.secret);
+        range.in_bash(&kept).await?;
+        range.in_python(&format!("KEPT = {:?}", format!("kept-{}", range.secret))).await?;
+        range.well = range.ask_neighbour().await?;
+        if range.well.matches(&range.secret).count() != 2 {
             return Err(Broken(format!("the neighbour answers {:?}", range.well)));
         }
         Ok(range)
     }
 
-    /// What the neighbour is asked after each case: its file, its process, the image as it sees it.
-    fn question(&self) -> String {
-        format!("cat /tmp/secret.txt && echo ? > /tmp/ask && cat /tmp/answer && sha256sum {SAMPLED}")
+    /// What the neighbour says after each case: its file, its interpreter's memory, the image as it sees it.
+    async fn ask_neighbour(&self) -> Result<String, Broken> {
+        let files = self.in_bash(&format!("cat /tmp/secret.txt && sha256sum {SAMPLED}")).await?;
+        Ok(files + &self.in_python("print(KEPT)").await?)
     }
 
     /// What is not as it was with the neighbour and the image; `None` when all is well.
     pub async fn harm_to_neighbour(&self) -> Option<String> {
-        match self.quietly(&self.question()).await {
+        match self.ask_neighbour().await {
             Ok(answer) if answer == self.well => None,
             Ok(answer) => Some(format!("it answered {answer:?} instead of {:?}", self.well)),
             Err(broken) => Some(broken.to_string()),
@@ -111,13 +108,7 @@ impl Range {
         let mut all = Vec::new();
         let mut wrong = Vec::new();
         for (index, step) in case.steps.iter().enumerate() {
-            let seen = match self.step(&container, step).await {
-                Ok(seen) => seen,
-                Err(broken) => {
-                    self.sandbox.remove(&container).await;
-                    return Err(Broken(format!("step {}: {broken}", index + 1)));
-                }
-            };
+            let seen = self.step(&container, step).await;
             let fill = |text: &str| self.filled(text);
             let mut found = judge::differences(&seen, step.expected(self.mode), &fill);
             found.extend(self.leaked(&seen));
@@ -128,7 +119,7 @@ impl Range {
         Ok((all, wrong))
     }
 
-    async fn step(&self, own: &ContainerId, step: &Step) -> Result<Seen, Broken> {
+    async fn step(&self, own: &ContainerId, step: &Step) -> Seen {
         let id = match step.at {
             Whose::Own => own,
             Whose::Neighbour => &self.neighbour,
@@ -136,16 +127,17 @@ impl Range {
         let wall = Duration::from_secs(step.wall_s_max.unwrap_or(CELL_WALL_S));
         let mut lease = match self.sandbox.lease(id, LEASE_WAIT).await {
             Ok(lease) => lease,
-            Err(dead) => return Ok(Seen::dead(&dead.to_string())),
+            Err(dead) => return Seen::dead(&dead.to_string()),
         };
         match &step.run {
             Run::Bash(lines) => bash(&mut lease, &self.filled(&lines.joined()), wall).await,
+            Run::Cell(lines) => python(&mut lease, &self.filled(&lines.joined()), wall).await,
             Run::Python(lines) => {
                 let source = format!("{PRELUDE}\n{}", self.filled(&lines.joined()));
                 bash(&mut lease, &format!("python3 - <<'END_OF_CASE'\n{source}\nEND_OF_CASE\n"), wall).await
             }
-            Run::Put { name, content } => Ok(put(&mut lease, name, self.filled(content)).await),
-            Run::Read { path } => Ok(read(&mut lease, &self.filled(path)).await),
+            Run::Put { name, content } => put(&mut lease, name, self.filled(content)).await,
+            Run::Read { path } => read(&mut lease, &self.filled(path)).await,
         }
     }
 
@@ -159,20 +151,27 @@ impl Range {
         self.words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(&format!("@{word}@"), value))
     }
 
-    /// Runs a command of our own in the neighbour.
-    async fn quietly(&self, command: &str) -> Result<String, Broken> {
-        let lease = self.sandbox.lease(&self.neighbour, LEASE_WAIT).await;
-        let mut lease = lease.map_err(|error| Broken::at("the neighbour")(&error))?;
-        let seen = bash(&mut lease, command, Duration::from_secs(CELL_WALL_S)).await?;
-        match (seen.outcome, seen.return_code) {
-            (cell::Outcome::Ended, 0) => Ok(seen.stdout),
-            (outcome, code) => Err(Broken(format!("the neighbour: {outcome:?} with {code}: {}", seen.stderr))),
-        }
+    async fn in_bash(&self, command: &str) -> Result<String, Broken> {
+        let mut lease = self.lease_neighbour().await?;
+        well(bash(&mut lease, command, Duration::from_secs(CELL_WALL_S)).await)
     }
 
-    /// Ends every container.
-    pub async fn close(self) {
-        self.sandbox.close().await;
+    async fn in_python(&self, source: &str) -> Result<String, Broken> {
+        let mut lease = self.lease_neighbour().await?;
+        well(python(&mut lease, source, Duration::from_secs(CELL_WALL_S)).await)
+    }
+
+    async fn lease_neighbour(&self) -> Result<Lease, Broken> {
+        let lease = self.sandbox.lease(&self.neighbour, LEASE_WAIT).await;
+        lease.map_err(|error| Broken::at("the neighbour")(&error))
+    }
+}
+
+/// What a cell of our own in the neighbour printed.
+fn well(seen: Seen) -> Result<String, Broken> {
+    match (seen.outcome, seen.return_code) {
+        (Outcome::Ended, 0) => Ok(seen.stdout),
+        (outcome, code) => Err(Broken(format!("the neighbour: {outcome:?} with {code}: {}", seen.stderr))),
     }
 }
 
@@ -182,16 +181,27 @@ async fn new_container(sandbox: &Sandbox) -> Result<ContainerId, Broken> {
     Ok(id)
 }
 
-async fn bash(lease: &mut Lease, command: &str, wall: Duration) -> Result<Seen, Broken> {
-    let options = CellOptions { wall, cancel: CancellationToken::new(), live: None };
-    match lease.bash(command, options).await {
-        Ok(outcome) => Ok(seen(outcome).await),
-        Err(error) => Ok(Seen::dead(&error.to_string())),
+async fn bash(lease: &mut Lease, command: &str, wall: Duration) -> Seen {
+    judged(lease.bash(command, options(wall)).await).await
+}
+
+async fn python(lease: &mut Lease, source: &str, wall: Duration) -> Seen {
+    judged(lease.python(source, CELL_FILE, options(wall)).await).await
+}
+
+fn options(wall: Duration) -> CellOptions {
+    CellOptions { wall, cancel: CancellationToken::new(), live: None }
+}
+
+async fn judged(outcome: Result<CellOutcome, SandboxError>) -> Seen {
+    match outcome {
+        Ok(outcome) => seen(outcome).await,
+        Err(error) => Seen::dead(&error.to_string()),
     }
 }
 
 async fn seen(outcome: CellOutcome) -> Seen {
-    let (ended, reason) = cell::ended(&outcome);
+    let (ended, reason) = (Outcome::of(&outcome), outcome.reason().map(Reason::from));
     let output = outcome.into_output();
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices());
