@@ -24,8 +24,8 @@ use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
 pub use cell::{ask, wait};
-pub use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
-pub use start::{greet, start};
+use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
+pub use start::start;
 pub use warmth::Warmth;
 
 /// For the zygote to say how a REPL ended whose end the kernel has told already.

@@ -16,6 +16,13 @@ pub fn processes_with(words: &str) -> Vec<i32> {
     .collect()
 }
 
+/// The one process below this one with these words as arguments.
+pub fn only_process_with(words: &str) -> i32 {
+    let found = processes_with(words);
+    assert_eq!(found.len(), 1, "{words}");
+    found[0]
+}
+
 /// Whether a process descends from this one: an orphan of a container is a child of its process 1.
 fn is_below_us(mut id: i32) -> bool {
     let us = i32::try_from(std::process::id()).expect("process ids are small");
