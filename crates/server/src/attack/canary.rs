@@ -58,6 +58,7 @@ pub struct Bait {
     /// Connections and datagrams that came.
     visits: AtomicU64,
     ids: Ids,
+    mounts: String,
 }
 
 /// The host before the first attack.
@@ -92,7 +93,8 @@ const STILL: &[Still] = &[
     Still { name: "listeners", state: Bait::visits },
     Still { name: "processes", state: |bait| host::processes(&bait.ids) },
     Still { name: "control groups", state: |_| Ok(host::control_groups_of(std::process::id())) },
-    Still { name: "mounts", state: |_| fs::read_to_string("/proc/self/mountinfo") },
+    // The host may let go of mounts; new ones are nobody's but an escaped container's.
+    Still { name: "mounts", state: |bait| Ok(host::added(&bait.mounts, &host::mounts()?)) },
     Still { name: "listening sockets", state: |bait| host::listening(&bait.ids) },
     Still { name: "descriptors", state: |_| host::descriptors() },
     Still { name: "kernel settings", state: |_| Ok(settings()) },
@@ -127,7 +129,8 @@ impl Bait {
         stream.set_nonblocking(true)?;
         datagram.set_nonblocking(true)?;
         let visits = AtomicU64::new(0);
-        let mut bait = Self { directory, token, processes: Vec::new(), tcp, udp, stream, datagram, name, visits, ids };
+        let (processes, mounts) = (Vec::new(), host::mounts()?);
+        let mut bait = Self { directory, token, processes, tcp, udp, stream, datagram, name, visits, ids, mounts };
         bait.processes.push(sleeper(None, &bait.token)?);
         // A process with a container's own host id can be signalled by it, if it can be named.
         if let Some(id) = ids.first() {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
 /// Ids of one container's user namespace.
@@ -62,37 +63,36 @@ fn pids() -> io::Result<Vec<u32>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Every process below this one.
-fn descendants() -> io::Result<BTreeMap<u32, Process>> {
-    let mut all: BTreeMap<u32, Process> = pids()?.into_iter().filter_map(|pid| Some((pid, process(pid)?))).collect();
-    let us = std::process::id();
-    let parents: BTreeMap<u32, u32> = all.iter().map(|(pid, process)| (*pid, process.parent)).collect();
-    let below = |pid: u32| {
-        let mut seen = BTreeSet::new();
-        let mut at = pid;
-        while seen.insert(at) {
-            match parents.get(&at) {
-                Some(&parent) if parent == us => return true,
-                Some(&parent) => at = parent,
-                None => return false,
-            }
-        }
-        false
-    };
-    all.retain(|&pid, _| below(pid));
-    Ok(all)
+fn snapshot() -> io::Result<BTreeMap<u32, Process>> {
+    Ok(pids()?.into_iter().filter_map(|pid| Some((pid, process(pid)?))).collect())
 }
 
-/// Processes below this one, and any that run with a container's ids: by name, because one that was replaced is no harm.
+/// The processes above one, nearest first.
+fn above(all: &BTreeMap<u32, Process>, pid: u32) -> impl Iterator<Item = u32> {
+    let parent = |pid: &u32| all.get(pid).map(|process| process.parent).filter(|parent| *parent > 0);
+    // Process ids are used again while they are read: no way is longer than there are processes.
+    std::iter::successors(parent(&pid), parent).take(all.len())
+}
+
+/// Nobody's when it is gone.
+fn owner(pid: u32) -> u32 {
+    std::fs::metadata(format!("/proc/{pid}")).map_or(u32::MAX, |found| found.uid())
+}
+
+/// Processes below this one, and any with a container's ids that nobody but the host's first process has above it: by
+/// name, because one that was replaced is no harm. Another server's containers are below that server.
 pub fn processes(ids: &Ids) -> io::Result<String> {
-    let mut names: Vec<String> = descendants()?.into_values().map(|process| process.name).collect();
-    let below: BTreeSet<u32> = descendants()?.into_keys().collect();
-    let strays = pids()?.into_iter().filter(|pid| !below.contains(pid)).filter_map(|pid| {
-        use std::os::unix::fs::MetadataExt as _;
-        let owner = fs::metadata(format!("/proc/{pid}")).ok()?.uid();
-        Some(format!("stray {}", process(pid)?.name)).filter(|_| ids.contains(owner))
-    });
-    names.extend(strays);
+    let all = snapshot()?;
+    let us = std::process::id();
+    let name = |(pid, process): (&u32, &Process)| {
+        if above(&all, *pid).any(|pid| pid == us) {
+            return Some(process.name.clone());
+        }
+        let foreign = |pid: u32| !ids.contains(owner(pid));
+        let stray = !foreign(*pid) && !above(&all, *pid).any(|pid| pid > 1 && foreign(pid));
+        stray.then(|| format!("stray {}", process.name))
+    };
+    let mut names: Vec<String> = all.iter().filter_map(name).collect();
     names.sort_unstable();
     Ok(names.iter().map(|name| format!("{name}\n")).collect())
 }
@@ -138,7 +138,9 @@ pub fn control_groups_of(pid: u32) -> String {
 /// Listening TCP and UDP sockets with a container's ids, or held by this process or one below it.
 pub fn listening(ids: &Ids) -> io::Result<String> {
     let mut held = BTreeSet::new();
-    for pid in descendants()?.into_keys().chain([std::process::id()]) {
+    let all = snapshot()?;
+    let us = std::process::id();
+    for pid in all.keys().filter(|pid| **pid == us || above(&all, **pid).any(|above| above == us)) {
         let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         held.extend(links.filter_map(|link| {
             let target = fs::read_link(link.path()).ok()?;
@@ -165,6 +167,11 @@ pub fn listening(ids: &Ids) -> io::Result<String> {
     }
     found.sort_unstable();
     Ok(found.concat())
+}
+
+/// The mount table.
+pub fn mounts() -> io::Result<String> {
+    fs::read_to_string("/proc/self/mountinfo")
 }
 
 /// What this process has open, without the numbers.
@@ -208,6 +215,12 @@ pub fn memory_available_bytes() -> io::Result<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
     let kib: Option<u64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
     kib.map(|kib| kib * 1024).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Lines that came.
+pub fn added(before: &str, now: &str) -> String {
+    let known: BTreeSet<&str> = before.lines().collect();
+    now.lines().filter(|line| !known.contains(line)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Lines that came and lines that went.

@@ -134,7 +134,7 @@ impl Range {
             Run::Cell(lines) => python(&mut lease, &self.filled(&lines.joined()), wall).await,
             Run::Python(lines) => {
                 let source = format!("{PRELUDE}\n{}", self.filled(&lines.joined()));
-                bash(&mut lease, &format!("python3 - <<'END_OF_CASE'\n{source}\nEND_OF_CASE\n"), wall).await
+                bash(&mut lease, &format!("exec python3 - <<'END_OF_CASE'\n{source}\nEND_OF_CASE\n"), wall).await
             }
             Run::Put { name, content } => put(&mut lease, name, self.filled(content)).await,
             Run::Read { path } => read(&mut lease, &self.filled(path)).await,

@@ -109,7 +109,8 @@ pub struct Runner {
     mode: Mode,
     limits: Limits,
     sandbox: Sandbox,
-    ground: Ground,
+    /// None after a canary died: the next case gets a new one.
+    ground: Option<Ground>,
     ids: Ids,
     before: Host,
     images: ImageStore,
@@ -131,7 +132,7 @@ impl Host {
         Ok(Self {
             processes: host::processes(&ids).map_err(unreadable)?,
             control_groups: host::control_groups_of(std::process::id()),
-            mounts: std::fs::read_to_string("/proc/self/mountinfo").map_err(unreadable)?,
+            mounts: host::mounts().map_err(unreadable)?,
         })
     }
 }
@@ -155,7 +156,7 @@ impl Runner {
             digest: mounted.digest().to_string(),
         };
         let sandbox = Sandbox::open(settings, rootfs).await.map_err(organs::sandbox_exit)?;
-        let ground = Ground::lay_out(&sandbox, mode, ids).await?;
+        let ground = Some(Ground::lay_out(&sandbox, mode, ids).await?);
         Ok(Self { config, mode, limits, sandbox, ground, ids, before, images, image, _mounted: mounted })
     }
 
@@ -189,28 +190,32 @@ impl Runner {
         if let Some(why) = self.lacking(case) {
             return Ok(Row { verdict: Verdict::Skipped, how: why, ..row });
         }
-        match self.attack(case).await {
+        let ground = match self.ground.take() {
+            Some(ground) => ground,
+            None => Ground::lay_out(&self.sandbox, self.mode, self.ids).await?,
+        };
+        match self.attack(&ground, case).await {
             Ok((how, wrong)) => {
                 row.verdict = if wrong.is_empty() { Verdict::Held } else { Verdict::Escaped };
                 (row.how, row.wrong) = (how, wrong);
             }
             Err(broken) => (row.verdict, row.how) = (Verdict::Broken, broken),
         }
-        row.dead = self.ground.dead().await;
-        if !row.dead.is_empty() {
-            row.verdict = Verdict::CanaryDead;
-            self.ground = Ground::lay_out(&self.sandbox, self.mode, self.ids).await?;
+        row.dead = ground.dead().await;
+        match row.dead.is_empty() {
+            true => self.ground = Some(ground),
+            false => row.verdict = Verdict::CanaryDead,
         }
         row.took_ms = millis(since);
         Ok(row)
     }
 
-    async fn attack(&self, case: &Case) -> Result<(String, Vec<String>), String> {
+    async fn attack(&self, ground: &Ground, case: &Case) -> Result<(String, Vec<String>), String> {
         if let Some(start) = &case.start {
             let started = start::run(start, &self.start_settings(), &self.config).await?;
             return Ok((started.summary, started.wrong));
         }
-        let (seen, wrong) = self.ground.range.run(case).await.map_err(|broken| broken.to_string())?;
+        let (seen, wrong) = ground.range.run(case).await.map_err(|broken| broken.to_string())?;
         let how: Vec<String> = seen.iter().map(Seen::summary).collect();
         Ok((how.join(" | "), wrong))
     }
@@ -271,7 +276,8 @@ impl Runner {
             ("no mount is left", &before.mounts, &after.mounts),
         ];
         for (name, before, after) in what {
-            rows.push(last(name, (before != after).then(|| host::difference(before, after)), since));
+            let left = host::added(before, after);
+            rows.push(last(name, (!left.is_empty()).then_some(left), since));
         }
         Ok(rows)
     }
