@@ -1,7 +1,7 @@
 //! Times the start of a container: `launch` up to a sealed process 1, on an empty root file system.
 //!
 //! `cargo run --release -p belljar-jail --example start_time -- [STARTS]` prints quantiles in microseconds as JSON.
-//! It is its own guest program.
+//! It is its own guest program, unless the next argument names another.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use belljar_jail::cgroup::{CgroupTree, Limits};
-use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LandlockNeed, enter, launch};
+use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LandlockNeed, Realm, enter, launch};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -39,15 +39,16 @@ fn main() -> Result<(), Failure> {
         landlock: LandlockNeed::IfAvailable,
     })?;
     let tree = CgroupTree::detect();
-    let program = own_program()?;
+    let program = program(arguments.next().as_deref().unwrap_or("/proc/self/exe"))?;
+    let realm = Realm::create(program.as_fd(), identity)?;
     let mut bare_us = Vec::new();
     let mut limited_us = Vec::new();
     for round in 0..starts {
-        bare_us.push(start(&program, &plan, Attachment::Unlimited)?);
+        bare_us.push(start(&realm, &program, &plan, Attachment::Unlimited)?);
         if let Ok(tree) = &tree {
             let limits = Limits { memory_bytes_max: 64 << 20, cpus: 1.0, processes_max: 64 };
             let cgroup = tree.create(&format!("start-{round}"), &limits)?;
-            limited_us.push(start(&program, &plan, Attachment::Cgroup(&cgroup))?);
+            limited_us.push(start(&realm, &program, &plan, Attachment::Cgroup(&cgroup))?);
             cgroup.remove()?;
         }
     }
@@ -62,17 +63,17 @@ fn guest() -> Result<(), Failure> {
     Ok(())
 }
 
-fn own_program() -> Result<OwnedFd, Failure> {
+fn program(path: &str) -> Result<OwnedFd, Failure> {
     let memfd = rustix::fs::memfd_create("belljar-guest", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memfd);
-    file.write_all(&std::fs::read("/proc/self/exe")?)?;
+    file.write_all(&std::fs::read(path)?)?;
     Ok(file.into())
 }
 
-fn start(program: &OwnedFd, plan: &JailPlan, attachment: Attachment<'_>) -> Result<u128, Failure> {
+fn start(realm: &Realm, program: &OwnedFd, plan: &JailPlan, attachment: Attachment<'_>) -> Result<u128, Failure> {
     let (_ours, theirs) = UnixStream::pair()?;
     let begin = Instant::now();
-    let jailed = launch(program.as_fd(), plan, attachment, theirs.into())?;
+    let jailed = launch(realm, program.as_fd(), plan, attachment, theirs.into())?;
     let took = begin.elapsed().as_micros();
     jailed.kill()?;
     jailed.wait()?;

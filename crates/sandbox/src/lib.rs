@@ -14,6 +14,7 @@ mod cell;
 mod channel;
 mod command;
 mod config;
+mod container;
 mod conversation;
 mod edit;
 mod environment;
@@ -24,18 +25,25 @@ mod frame;
 mod guest;
 mod harvest;
 mod host;
+mod image;
 mod keeper;
 mod kill;
 mod lease;
+mod maker;
 mod names;
+mod options;
 mod outcome;
+mod pool;
 mod process;
 mod program;
+mod registry;
 mod repl;
 mod sandbox;
+mod state;
 mod stream;
 mod verdict;
 mod watch;
+mod zygote;
 
 /// What this machine allows, for whoever wants to know before opening a sandbox.
 pub use belljar_jail::probe;
@@ -44,7 +52,10 @@ pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
+pub use options::{ContainerLimits, ContainerOptions, Language};
 pub use outcome::{
     CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
 };
+pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use zygote::{WarmthStatus, ZygoteStatus};

@@ -4,6 +4,8 @@
 //! A server owns one directory per hierarchy, `belljar/<instance>`, with one directory per container below it.
 
 mod container;
+mod freeze;
+mod meter;
 mod place;
 mod total;
 mod tree;
@@ -12,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use container::Cgroup;
+pub use meter::Meter;
 pub use tree::CgroupTree;
 
 /// What a container may use at most.
@@ -30,12 +33,16 @@ pub struct Limits {
 pub struct Stats {
     /// Highest memory use; on kernels that keep no peak (v2 before 5.19), the present use.
     pub memory_peak_bytes: u64,
+    /// Present memory use.
+    pub memory_bytes: u64,
     /// Processor time, user and system; zero where the host does not account for it.
     pub cpu_usage_us: u64,
     /// Processes killed for want of memory.
     pub oom_kills: u64,
     /// Processes and threads now.
     pub processes: u64,
+    /// Forks refused because there were too many processes; zero where the host does not count them.
+    pub pids_refused: u64,
 }
 
 /// This host's cgroups cannot limit a container.
@@ -88,12 +95,19 @@ fn read(path: &Path) -> Result<String, CgroupError> {
 }
 
 fn read_number(path: &Path) -> Result<u64, CgroupError> {
-    read(path)?.trim().parse().map_err(|_| CgroupError::invalid(path))
+    number(&read(path)?).ok_or_else(|| CgroupError::invalid(path))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// The value behind `key` in a file of `key value` lines; zero where the kernel does not count it.
 fn read_keyed(path: &Path, key: &str) -> Result<u64, CgroupError> {
-    let text = read(path)?;
+    keyed(&read(path)?, key).ok_or_else(|| CgroupError::invalid(path))
+}
+
+fn keyed(text: &str, key: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    values.next().map_or(Ok(0), |value| value.trim().parse().map_err(|_| CgroupError::invalid(path)))
+    values.next().map_or(Some(0), number)
 }

@@ -6,6 +6,7 @@
 mod cell;
 mod frame;
 mod start;
+mod warm;
 mod warmth;
 
 use std::io;
@@ -23,7 +24,7 @@ use crate::frame::{FromGuest, Status};
 use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
-pub use cell::{ask, wait};
+pub use cell::{Asked, Handed, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warmth::Warmth;
