@@ -5,7 +5,7 @@ use std::time::Duration;
 use belljar_ids::FileId;
 use belljar_sandbox::{CellOptions, CellOutcome, Lease, LiveChunk, SandboxError};
 use belljar_store::{FileRecord, WorkspaceId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::app::Shared;
@@ -33,7 +33,7 @@ pub struct CellRequest {
 }
 
 /// How a cell ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// By itself, with any return code.
@@ -46,8 +46,20 @@ pub enum Outcome {
     Crashed,
 }
 
+impl Outcome {
+    /// As it is told.
+    pub fn of(outcome: &CellOutcome) -> Self {
+        match outcome {
+            CellOutcome::Ended(_) => Self::Ended,
+            CellOutcome::TimedOut(_) => Self::TimedOut,
+            CellOutcome::Killed(..) => Self::Killed,
+            CellOutcome::Crashed(_) => Self::Crashed,
+        }
+    }
+}
+
 /// Why a cell was ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Its memory limit.
@@ -145,12 +157,7 @@ fn cell_file() -> String {
 
 async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: CellOutcome) -> CellReport {
     let reason = outcome.reason().map(Reason::from);
-    let ended = match &outcome {
-        CellOutcome::Ended(_) => Outcome::Ended,
-        CellOutcome::TimedOut(_) => Outcome::TimedOut,
-        CellOutcome::Killed(..) => Outcome::Killed,
-        CellOutcome::Crashed(_) => Outcome::Crashed,
-    };
+    let ended = Outcome::of(&outcome);
     let mut output = outcome.into_output();
     let (kept, lost) = keep_all(app, workspace, lease.container(), &mut output).await;
     // The stored size: code left running may have cut the file after it was captured.

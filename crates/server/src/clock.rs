@@ -1,6 +1,6 @@
 //! The server's clock: the store's timestamps, and the way from and to the system's.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use belljar_store::{Clock as _, SystemClock, Timestamp};
 
@@ -14,6 +14,22 @@ pub fn system_now() -> SystemTime {
     SystemTime::now()
 }
 
+/// Since when something takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// From now on.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// How long it took so far.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
 /// A system time as a timestamp; what lies before 1970 or beyond the calendar is cut to its ends.
 pub fn timestamp(time: SystemTime) -> Timestamp {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -23,7 +39,6 @@ pub fn timestamp(time: SystemTime) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn times_have_six_digits_and_a_z() {

@@ -2,6 +2,7 @@
 
 mod access;
 mod app;
+mod attack;
 mod cell;
 mod checkpoints;
 mod cli;

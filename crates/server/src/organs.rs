@@ -80,7 +80,8 @@ async fn mount(config: &Config) -> Result<Mounted, Exit> {
     images.mount(&image, &Monitor::silent()).await.map_err(image_exit)
 }
 
-fn image_exit(error: ImageError) -> Exit {
+/// An image that cannot be had, as the end of a command.
+pub fn image_exit(error: ImageError) -> Exit {
     match error.class() {
         FailureClass::Machine => Exit::cannot(error.to_string()),
         FailureClass::Request | FailureClass::Interrupted | FailureClass::Host => Exit::failed(error.to_string()),
@@ -91,7 +92,8 @@ fn store_exit(error: StoreError) -> Exit {
     Exit::failed(error.to_string())
 }
 
-fn sandbox_exit(error: SandboxError) -> Exit {
+/// A sandbox that cannot be opened, as the end of a command.
+pub fn sandbox_exit(error: SandboxError) -> Exit {
     Exit::cannot(format!("{error}\n  `belljar doctor` tells what this machine allows"))
 }
 

@@ -13,3 +13,13 @@ impl IdSource for OsIds {
         getrandom::fill(bytes).expect("the operating system provides random bytes");
     }
 }
+
+/// A word that nobody can guess, beginning with `kind`.
+///
+/// # Panics
+/// As [`OsIds::fill`].
+pub fn secret(kind: &str) -> String {
+    let mut bytes = [0; 16];
+    OsIds.fill(&mut bytes);
+    format!("{kind}-{:032x}", u128::from_ne_bytes(bytes))
+}
