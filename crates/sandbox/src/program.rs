@@ -1,7 +1,7 @@
 //! What runs inside the wall: the guest program, as a file that nobody can change, and the library that joins.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -20,10 +20,32 @@ pub fn sealed() -> io::Result<File> {
     Ok(file)
 }
 
-/// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
-#[cfg_attr(not(test), expect(dead_code, reason = "the pool will hand it to zygotes"))]
-pub fn join_library() -> &'static [u8] {
-    JOIN_LIBRARY
+/// The REPL's driver, for a REPL that is started cold; its parts are one file when it runs, in this order.
+static DRIVER: &str = concat!(
+    include_str!("../../../guest/python/channel.py"),
+    include_str!("../../../guest/python/streams.py"),
+    include_str!("../../../guest/python/report.py"),
+    include_str!("../../../guest/python/repl.py"),
+);
+
+/// What a zygote finds beside itself, by name; the plan of the jail is missing, it is the image's.
+pub fn zygote_files() -> [(&'static str, &'static [u8]); 5] {
+    [
+        ("zygote.py", include_bytes!("../../../guest/python/zygote.py")),
+        ("warm.py", include_bytes!("../../../guest/python/warm.py")),
+        ("reseed.py", include_bytes!("../../../guest/python/reseed.py")),
+        ("repl.py", DRIVER.as_bytes()),
+        ("libbelljar_join.so", JOIN_LIBRARY),
+    ]
+}
+
+/// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
+pub fn driver() -> io::Result<File> {
+    let mut file = File::from(memfd_create("belljar-driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(DRIVER.as_bytes())?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -37,7 +59,7 @@ mod tests {
     #[test]
     fn the_library_needs_no_newer_c_library_than_images_have() {
         // The versions of symbols stand as plain text in the library's table of strings.
-        let text = String::from_utf8_lossy(join_library());
+        let text = String::from_utf8_lossy(JOIN_LIBRARY);
         let versions = text.split("GLIBC_2.").skip(1).map(|rest| {
             let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
             digits.parse::<u32>().expect("a number")
