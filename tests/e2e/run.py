@@ -13,6 +13,7 @@ sys.path.insert(0, str(TESTS))
 sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
+import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
 import room_suite  # noqa: E402
 import stream_suite  # noqa: E402
@@ -80,7 +81,7 @@ def run(arguments):
         for name, needs, make in clients(running.base_url):
             if arguments.only in name:
                 run_client(total, name, needs, make)
-        suites = (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite), ("room", room_suite))
+        suites = (("bad input", bad_input_suite), ("stream", stream_suite), ("keys", keys_suite), ("room", room_suite), ("hostile", hostile_suite))
         for name, suite in suites:
             if arguments.only in name:
                 run_inside(total, name, suite, running)

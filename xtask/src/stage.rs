@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::counts::{self, Counts, Skip};
+use crate::escape;
 use crate::process::{self, Ended};
 use crate::tidy;
 
@@ -95,7 +96,7 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
-        Stage::Escape => runner(root, "tests/escape/run.py", &[]),
+        Stage::Escape => escape::run(&target_dir(root).join("debug/belljar")),
         Stage::E2e => e2e(root),
         Stage::BenchSmoke => whole(cargo(root, &["bench", "--workspace", "--bench", "*", "--", "--test"])),
     };

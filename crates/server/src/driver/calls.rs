@@ -213,6 +213,7 @@ fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
             ErrorCode::Unavailable
         }
         SandboxError::Dead(_)
+        | SandboxError::LimitRefused { .. }
         | SandboxError::Exists(_)
         | SandboxError::Launch(_)
         | SandboxError::Host(_)
