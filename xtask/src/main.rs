@@ -3,6 +3,7 @@
 //! Reading order: [`stage`] (what runs and how it is counted), [`tidy`] (the architecture's rules as tests).
 
 mod counts;
+mod escape;
 mod fuzzing;
 mod process;
 mod stage;
@@ -41,7 +42,7 @@ enum Task {
     Driver,
     /// The fixture tests of the wire format and the turn.
     Conformance,
-    /// The attack suite against a server started for it.
+    /// The attack suite, as root and as an ordinary user.
     Escape,
     /// The official SDKs against a server started for them.
     E2e,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::counts::{self, Counts, Skip};
 use crate::process::{self, Ended};
-use crate::{fuzzing, tidy};
+use crate::{escape, fuzzing, tidy};
 
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,7 +103,7 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
-        Stage::Escape => runner(root, "tests/escape/run.py", &[]),
+        Stage::Escape => escape::run(&target_dir(root).join("debug/belljar")),
         Stage::Programs => runner(root, "tests/programs/run.py", &[]),
         Stage::Fuzz => fuzzing::run(root),
         Stage::E2e => e2e(root),

@@ -20,7 +20,7 @@ use crate::clock::Stopwatch;
 use crate::random::secret;
 
 /// Processes, mounts and the like that are on their way out get so long.
-const SETTLE_MAX: Duration = Duration::from_secs(10);
+pub const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// How often the state is looked at meanwhile.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Available memory may go down by so much: other programs of the host use it too.
@@ -169,7 +169,9 @@ impl Bait {
         let files = fs::read_dir(self.directory.path())?.count();
         let (inode, links, mode) = (meta.ino(), meta.nlink(), meta.mode());
         let (uid, mtime, nanoseconds) = (meta.uid(), meta.mtime(), meta.mtime_nsec());
-        Ok(format!("{content} inode {inode} links {links} mode {mode:o} owner {uid} changed {mtime}.{nanoseconds:09} of {files}"))
+        Ok(format!(
+            "{content} inode {inode} links {links} mode {mode:o} owner {uid} changed {mtime}.{nanoseconds:09} of {files}"
+        ))
     }
 
     fn processes(&self) -> io::Result<String> {
@@ -230,6 +232,21 @@ fn wall_offset() -> Duration {
     read(ClockId::Realtime).saturating_sub(read(ClockId::Boottime))
 }
 
+/// Whether something came true within the time.
+pub async fn settled(max: Duration, mut is_true: impl FnMut() -> bool) -> bool {
+    let since = Stopwatch::start();
+    let mut ticks = tokio::time::interval(SETTLE_INTERVAL);
+    loop {
+        ticks.tick().await;
+        if is_true() {
+            return true;
+        }
+        if since.elapsed() > max {
+            return false;
+        }
+    }
+}
+
 impl Canaries {
     /// Looks at the host, which is taken as it is.
     ///
@@ -243,14 +260,9 @@ impl Canaries {
 
     /// The dead ones, once what ends late has had its time to end.
     pub async fn dead(&self) -> Vec<Dead> {
-        let since = Stopwatch::start();
-        let mut ticks = tokio::time::interval(SETTLE_INTERVAL);
-        loop {
-            ticks.tick().await;
-            let dead = self.dead_now();
-            if dead.is_empty() || since.elapsed() > SETTLE_MAX {
-                return dead;
-            }
+        match settled(SETTLE_MAX, || self.dead_now().is_empty()).await {
+            true => Vec::new(),
+            false => self.dead_now(),
         }
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use belljar_ids::ContainerId;
-use belljar_sandbox::{CellOptions, CellOutcome, Lease, Sandbox, SandboxError};
+use belljar_sandbox::{
+    CellOptions, CellOutcome, ContainerOptions, Language, Lease, Sandbox, SandboxCounts, SandboxError, ZygoteStatus,
+};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -64,7 +66,7 @@ impl Range {
         words: Vec<(&'static str, String)>,
         mut forbidden: Vec<String>,
     ) -> Result<Self, Broken> {
-        let neighbour = new_container(&sandbox).await?;
+        let neighbour = new_container(&sandbox, Language::Python).await?;
         let secret = secret("secret");
         forbidden.push(secret.clone());
         let mut range = Self { sandbox, mode, neighbour, secret, well: String::new(), words, forbidden };
@@ -93,10 +95,21 @@ impl Range {
         }
     }
 
-    /// Containers that there should not be, besides the neighbour.
-    pub fn containers_left(&self) -> Vec<String> {
-        let left = self.sandbox.list().into_iter().filter(|status| status.id != self.neighbour);
-        left.map(|status| status.id.to_string()).collect()
+    /// How many containers and zygotes there are, as text to be compared; none while some are being made.
+    pub fn population(&self) -> Option<String> {
+        let counts = self.sandbox.counts();
+        let warmth = self.sandbox.warmth_status();
+        let settled = counts.starting == 0 && warmth.core != ZygoteStatus::Starting;
+        let SandboxCounts { ready, leased, dead, pooled, .. } = counts;
+        settled.then(|| {
+            format!("ready {ready}\nleased {leased}\ndead {dead}\npooled {pooled}\nzygote {:?}\n", warmth.core)
+        })
+    }
+
+    /// Whether the pool has all the containers it is to have.
+    pub fn is_full(&self, pool_containers: usize) -> bool {
+        let warm = matches!(self.sandbox.warmth_status().core, ZygoteStatus::Warm { .. });
+        self.population().is_some() && self.sandbox.counts().pooled == pool_containers * if warm { 2 } else { 1 }
     }
 
     /// Runs the steps of a case in a new container and takes it away: what was seen, and what should not have been.
@@ -104,7 +117,9 @@ impl Range {
     /// # Errors
     /// [`Broken`], when there is nothing to judge.
     pub async fn run(&self, case: &Case) -> Result<(Vec<Seen>, Vec<String>), Broken> {
-        let container = new_container(&self.sandbox).await?;
+        let interpreted = case.steps.iter().any(|step| matches!(step.run, Run::Cell(_)));
+        let language = if interpreted { Language::Python } else { Language::Bash };
+        let container = new_container(&self.sandbox, language).await?;
         let mut all = Vec::new();
         let mut wrong = Vec::new();
         for (index, step) in case.steps.iter().enumerate() {
@@ -175,9 +190,10 @@ fn well(seen: Seen) -> Result<String, Broken> {
     }
 }
 
-async fn new_container(sandbox: &Sandbox) -> Result<ContainerId, Broken> {
+async fn new_container(sandbox: &Sandbox, language: Language) -> Result<ContainerId, Broken> {
     let id = ContainerId::mint(&mut OsIds);
-    sandbox.create(id.clone()).await.map_err(|error| Broken::at("a container")(&error))?;
+    let options = ContainerOptions { ready_for: language, ..ContainerOptions::default() };
+    sandbox.create_with(id.clone(), options).await.map_err(|error| Broken::at("a container")(&error))?;
     Ok(id)
 }
 

@@ -1,11 +1,13 @@
 //! Runs cases one after the other, because canaries are the whole host's, and looks at the canaries after each.
 
+use std::time::Duration;
+
 use belljar_image::{ImageRef, ImageStore, Monitor, Mounted};
 use belljar_sandbox::probe::{Status, probe};
-use belljar_sandbox::{LimitsNeed, Rootfs, Sandbox, SandboxConfig};
+use belljar_sandbox::{LimitsNeed, Rootfs, Sandbox, SandboxConfig, Warmth};
 use serde::Serialize;
 
-use crate::attack::canary::{Bait, Canaries, Dead};
+use crate::attack::canary::{Bait, Canaries, Dead, SETTLE_MAX, settled};
 use crate::attack::case::{Case, Need};
 use crate::attack::catalogue::Catalogue;
 use crate::attack::host::{self, Ids};
@@ -24,6 +26,10 @@ const MEMORY_BYTES_MAX: u64 = 384 * MIB;
 const DISK_BYTES_MAX: u64 = 96 * MIB;
 const PROCESSES_MAX: u32 = 64;
 const OUTPUT_BYTES_MAX: u64 = 65_536;
+/// Attacked containers come from the pool, as a server's do.
+const POOL_CONTAINERS: usize = 1;
+/// For a zygote to import its libraries, on a busy machine.
+const POOL_WAIT_MAX: Duration = Duration::from_secs(120);
 
 /// What came of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -233,7 +239,9 @@ impl Runner {
             Need::Ordinary => root,
         };
         let why = match case.needs.iter().find(lacks) {
-            Some(Need::Limits) => Some("this user has no cgroups: memory, processes and time are not limited".to_owned()),
+            Some(Need::Limits) => {
+                Some("this user has no cgroups: memory, processes and time are not limited".to_owned())
+            }
             Some(Need::Root) => Some("needs the host's root".to_owned()),
             Some(Need::Ordinary) => Some("needs an ordinary user of the host".to_owned()),
             None => None,
@@ -283,10 +291,11 @@ impl Runner {
     }
 }
 
-/// A container to attack from, bait on the host, and what they were like before.
+/// A neighbour, bait on the host, and what they were like before.
 struct Ground {
     range: Range,
     canaries: Canaries,
+    population: Option<String>,
 }
 
 impl Ground {
@@ -301,18 +310,22 @@ impl Ground {
         let mut forbidden = host::password_lines();
         forbidden.push(bait.token().to_owned());
         let range = Range::open(sandbox.clone(), mode, words, forbidden).await.map_err(|error| cannot(&error))?;
+        if !settled(POOL_WAIT_MAX, || range.is_full(POOL_CONTAINERS)).await {
+            return Err(cannot(&format!("the pool does not fill: {:?}", range.population())));
+        }
         let canaries = Canaries::watch(bait).map_err(|error| cannot(&error))?;
-        Ok(Self { range, canaries })
+        let population = range.population();
+        Ok(Self { range, canaries, population })
     }
 
     async fn dead(&self) -> Vec<Dead> {
         let mut dead = Vec::new();
-        let left = self.range.containers_left();
-        if !left.is_empty() {
-            dead.push(Dead { canary: "containers", what: left.join(", ") });
-        }
         let harm = self.range.harm_to_neighbour().await;
         dead.extend(harm.map(|what| Dead { canary: "neighbour and image", what }));
+        if !settled(SETTLE_MAX, || self.range.population() == self.population).await {
+            let [before, now] = [self.population.clone(), self.range.population()].map(Option::unwrap_or_default);
+            dead.push(Dead { canary: "containers", what: host::difference(&before, &now) });
+        }
         dead.extend(self.canaries.dead().await);
         dead
     }
@@ -344,6 +357,8 @@ fn small(config: &Config) -> SandboxConfig {
         processes_max: PROCESSES_MAX,
         cell_wall_s_max: CELL_WALL_S,
         output_bytes_max: OUTPUT_BYTES_MAX,
+        pool_containers: POOL_CONTAINERS,
+        zygotes: vec![Warmth::Core],
         ..config.sandbox.clone()
     }
 }
