@@ -2,6 +2,7 @@
 
 mod access;
 mod app;
+mod bench;
 mod cell;
 mod cli;
 mod clock;

@@ -1,5 +1,6 @@
 //! The command line. Exit status: 0 done; 1 the thing asked for failed; 2 usage; 3 this machine cannot.
 
+pub mod bench;
 pub mod doctor;
 pub mod exec;
 pub mod image;
@@ -36,6 +37,8 @@ enum Command {
     Image(image::ImageArgs),
     /// Run one cell, through the running server or in this process when none runs.
     Exec(exec::ExecArgs),
+    /// Measure the sandbox against its promises and its peers.
+    Bench(bench::BenchArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -76,6 +79,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Doctor(args) => doctor::run(&args, &environment),
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
+        Command::Bench(args) => runtime.block_on(bench::run(&args, &environment)),
         Command::Config => print_reference(),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
