@@ -1,4 +1,5 @@
-//! Frames over the control socket. What comes out of here has the right shape and size; nothing more is believed.
+//! Frames over a socket that keeps packets whole. What comes out of here has the right shape and size; nothing more is
+//! believed.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -8,6 +9,8 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -15,17 +18,28 @@ use crate::error::DeathReason;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 use crate::watch::watch;
 
-/// The host's end of a container's control socket.
-pub struct Channel {
+/// The host's end of a socket pair; the other end is hostile.
+pub struct Packets {
     socket: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
 }
 
-/// A frame with what came beside it.
-pub type Received = (FromGuest, Vec<OwnedFd>);
+/// Why there is no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// Every holder of the other end has closed it.
+    #[error("the socket ended")]
+    Ended,
+    /// The other end broke a rule.
+    #[error("{0}")]
+    Breach(&'static str),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
-impl Channel {
-    /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
+impl Packets {
+    /// Both ends: ours, and one that may block. Must be called in a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
@@ -34,16 +48,16 @@ impl Channel {
         Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
     }
 
-    /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
-    pub async fn receive(&mut self) -> Result<Received, DeathReason> {
+    /// The next frame with what came beside it. Cancel-safe: a frame is either returned or still in the socket.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>), PacketError> {
         loop {
-            let mut ready = self.socket.readable().await.map_err(channel)?;
+            let mut ready = self.socket.readable().await?;
             let buffer = &mut self.buffer;
             match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
                 Ok(packet) => {
-                    let (length, fds) = packet.map_err(channel)??;
+                    let (length, fds) = packet??;
                     let frame = serde_json::from_slice(&self.buffer[..length])
-                        .map_err(|_untrusted_text| DeathReason::Protocol("a frame without meaning"))?;
+                        .map_err(|_untrusted_text| PacketError::Breach("a frame without meaning"))?;
                     return Ok((frame, fds));
                 }
                 Err(_would_block) => {}
@@ -52,24 +66,50 @@ impl Channel {
     }
 
     /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
-    pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
-        let bytes = serde_json::to_vec(frame).map_err(|error| DeathReason::Channel(error.to_string()))?;
+    pub async fn send(&self, frame: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(frame)?;
         loop {
-            let mut ready = self.socket.writable().await.map_err(channel)?;
+            let mut ready = self.socket.writable().await?;
             match ready.try_io(|socket| write_packet(socket.get_ref(), &bytes, fds)) {
-                Ok(sent) => return sent.map_err(channel),
+                Ok(sent) => return sent,
                 Err(_would_block) => {}
             }
         }
     }
 }
 
-fn channel(error: io::Error) -> DeathReason {
-    DeathReason::Channel(error.to_string())
+/// The host's end of a container's control socket.
+pub struct Channel {
+    packets: Packets,
 }
 
-/// The outer error is the socket's, the inner one the guest's fault.
-fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize, Vec<OwnedFd>), DeathReason>> {
+/// A frame with what came beside it.
+pub type Received = (FromGuest, Vec<OwnedFd>);
+
+impl Channel {
+    /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (packets, theirs) = Packets::pair()?;
+        Ok((Self { packets }, theirs))
+    }
+
+    /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
+    pub async fn receive(&mut self) -> Result<Received, DeathReason> {
+        self.packets.receive().await.map_err(|error| match error {
+            PacketError::Ended => DeathReason::SupervisorEnded,
+            PacketError::Breach(what) => DeathReason::Protocol(what),
+            PacketError::Io(error) => DeathReason::Channel(error.to_string()),
+        })
+    }
+
+    /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
+    pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
+        self.packets.send(frame, fds).await.map_err(|error| DeathReason::Channel(error.to_string()))
+    }
+}
+
+/// The outer error is the socket's, the inner one the other end's fault.
+fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize, Vec<OwnedFd>), PacketError>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -81,13 +121,13 @@ fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize,
         }
     }
     Ok(if message.bytes == 0 {
-        Err(DeathReason::SupervisorEnded)
+        Err(PacketError::Ended)
     } else if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
         || message.bytes > FRAME_BYTES_MAX
         // The space for descriptors is rounded up and may hold one more.
         || fds.len() > FRAME_FDS_MAX
     {
-        Err(DeathReason::Protocol("a frame too large"))
+        Err(PacketError::Breach("a frame too large"))
     } else {
         Ok((message.bytes, fds))
     })

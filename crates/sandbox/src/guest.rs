@@ -8,12 +8,18 @@ use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
 use crate::host::SharedHost;
+use crate::outcome::InterpreterEnd;
 use crate::process::Process;
+use crate::repl::Repl;
 
 /// See the module's head.
 pub struct Guest {
     pub talk: Conversation,
-    process: Process,
+    /// From the first cell in Python on.
+    pub repl: Option<Repl>,
+    /// How the last REPL ended, where no cell has been told yet.
+    pub lost: Option<InterpreterEnd>,
+    pub process: Process,
     oom_kills_at_start: u64,
 }
 
@@ -29,7 +35,7 @@ impl Guest {
         let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
         let oom_kills_at_start = process.stats().oom_kills;
-        let mut guest = Self { talk, process, oom_kills_at_start };
+        let mut guest = Self { talk, repl: None, lost: None, process, oom_kills_at_start };
         match guest.talk.answer(ANSWER_WAIT_MAX).await {
             Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
             Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),

@@ -9,6 +9,7 @@ use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
 use belljar_jail::{Attachment, ContainerSpec, Directory, Identity, JailPlan, Symlink, launch};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::command::DiskFree;
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
 use crate::error::SandboxError;
@@ -59,6 +60,11 @@ impl Host {
         Ok(Process::new(jailed, cgroup))
     }
 
+    /// The limits of each container's disk.
+    pub fn disk_max(&self) -> DiskFree {
+        DiskFree { bytes: disk_bytes_max(&self.config), inodes: INODES_MAX }
+    }
+
     /// The limits of each container.
     pub fn limits(&self) -> Limits {
         Limits {
@@ -69,13 +75,18 @@ impl Host {
     }
 }
 
+/// A full disk must answer ENOSPC before it becomes an out-of-memory kill.
+fn disk_bytes_max(config: &SandboxConfig) -> u64 {
+    config.disk_bytes_max.min(config.memory_bytes_max / 8 * 7)
+}
+
 fn plan(config: &SandboxConfig, rootfs: &Rootfs) -> Result<JailPlan, SandboxError> {
     let directory = |path: &str, mode| Directory { path: PathBuf::from(path), mode };
     let spec = ContainerSpec {
         rootfs: rootfs.path.clone(),
         identity: identity(rootfs)?,
         hostname: HOSTNAME.to_owned(),
-        disk_bytes_max: config.disk_bytes_max.min(config.memory_bytes_max / 8 * 7),
+        disk_bytes_max: disk_bytes_max(config),
         inodes_max: INODES_MAX,
         shm_bytes_max: SHM_BYTES_MAX.min(config.memory_bytes_max / 8),
         directories: vec![

@@ -16,7 +16,8 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
 use crate::guest::Guest;
 use crate::host::SharedHost;
-use crate::outcome::CellOutcome;
+use crate::kill;
+use crate::outcome::{CellOutcome, InterpreterEnd};
 
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -55,7 +56,7 @@ pub type Answer<T> = Result<T, SandboxError>;
 
 /// What a lease may ask of a keeper.
 pub enum Request {
-    Bash {
+    Cell {
         cell: Cell,
         reply: oneshot::Sender<Answer<CellOutcome>>,
     },
@@ -102,7 +103,7 @@ async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut
     let gone = container.gone.clone().drop_guard();
     let reason = loop {
         let survives = tokio::select! {
-            frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
+            disturbance = disturbed(&mut guest) => see_to(&mut guest, &container, disturbance).await,
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),
                 Some(request) => serve(&mut guest, &host, &container, request).await,
@@ -122,6 +123,35 @@ async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut
         tracing::error!(%error, "a container was not cleared away");
     }
     drop(gone);
+}
+
+/// Waits until something happens that nobody asked for. Cancel-safe.
+async fn disturbed(guest: &mut Guest) -> Result<InterpreterEnd, DeathReason> {
+    let Guest { talk, repl, .. } = guest;
+    match repl {
+        Some(repl) => repl.disturbed(talk).await,
+        None => {
+            let _frame = talk.frame().await?;
+            Err(DeathReason::Protocol("unasked"))
+        }
+    }
+}
+
+/// A REPL that ended between cells is missed by the next; one that breaks the rules takes with it whatever it has started.
+async fn see_to(
+    guest: &mut Guest,
+    container: &Container,
+    disturbance: Result<InterpreterEnd, DeathReason>,
+) -> Result<(), DeathReason> {
+    let end = disturbance?;
+    tracing::info!(container = %container.id, %end, "a REPL ended between cells");
+    let killed = match end {
+        InterpreterEnd::Breach(_) => kill::everything(guest).await,
+        _ => Ok(()),
+    };
+    guest.repl = None;
+    guest.lost = Some(end);
+    killed
 }
 
 /// Marks a container as dead: whoever waits for it, or asks later, hears why.
@@ -154,7 +184,7 @@ async fn serve(
     request: Request,
 ) -> Result<(), DeathReason> {
     match request {
-        Request::Bash { cell, mut reply } => {
+        Request::Cell { cell, mut reply } => {
             let done = cell::run(guest, host, cell, reply.closed()).await;
             tell(container, done.survives, reply, done.answer)
         }

@@ -25,11 +25,13 @@ mod guest;
 mod harvest;
 mod host;
 mod keeper;
+mod kill;
 mod lease;
 mod names;
 mod outcome;
 mod process;
 mod program;
+mod repl;
 mod sandbox;
 mod stream;
 mod verdict;
@@ -42,5 +44,7 @@ pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
-pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
+pub use outcome::{
+    CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
+};
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};

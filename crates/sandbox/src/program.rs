@@ -1,7 +1,7 @@
 //! The guest program, as a file that nobody can change.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -13,6 +13,18 @@ static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/belljar-guest"))
 pub fn sealed() -> io::Result<File> {
     let mut file = File::from(memfd_create("belljar-guest", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(GUEST)?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file)
+}
+
+/// The REPL's driver, for a REPL that is started cold.
+static DRIVER: &str = include_str!("../../../guest/python/repl.py");
+
+/// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
+pub fn driver() -> io::Result<File> {
+    let mut file = File::from(memfd_create("belljar-driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(DRIVER.as_bytes())?;
+    file.rewind()?;
     fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(file)
 }

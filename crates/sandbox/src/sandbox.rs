@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use crate::cell::{self, Cell};
+use crate::cell::{self, Cell, Code};
 use crate::config::{Rootfs, SandboxConfig};
 use crate::error::{DeathReason, LeaseError, SandboxError};
 use crate::guest::Guest;
@@ -365,7 +365,7 @@ async fn prove(host: &SharedHost) -> Result<(), SandboxError> {
     let name = format!("proof_{}", random_name()?);
     let mut guest = Guest::start(host, name, CancellationToken::new()).await?;
     let cell = Cell {
-        command: ":".to_owned(),
+        code: Code::Bash(":".to_owned()),
         wall: Duration::from_secs(host.config.cell_wall_s_max),
         cancel: CancellationToken::new(),
         live: None,
