@@ -43,11 +43,7 @@ pub async fn cell(
 ) -> Result<CellOutcome, Failure> {
     match language {
         Language::Bash => Ok(lease.bash(source, options).await?),
-        Language::Python => {
-            let path = "/tmp/cell.py";
-            lease.write_file(path, source.as_bytes(), source.len() as u64).await?;
-            Ok(lease.bash(&format!("exec python3 {path}"), options).await?)
-        }
+        Language::Python => Ok(lease.python(source, "/tmp/cell.py", options).await?),
     }
 }
 

@@ -63,7 +63,7 @@ impl Tally {
 /// Runs the load for `time`, and counts.
 pub async fn run(stage: &Stage, time: Duration) -> Result<Yield, Failure> {
     let mut seed = [0; 8];
-    getrandom::fill(&mut seed)?;
+    getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
     let seed = u64::from_ne_bytes(seed);
     let tally = SharedTally::default();
     let closed_before = Census::take();
