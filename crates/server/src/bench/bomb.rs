@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease};
+use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, Sandbox};
 
 use super::Failure;
 use super::cgroups::Cgroups;
@@ -10,6 +10,7 @@ use super::figure::Series;
 use super::ours;
 use super::stage::Stage;
 use super::stopwatch::Stopwatch;
+use crate::cell::Language;
 
 const ROUNDS: usize = 20;
 const PROCESSES: u32 = 256;
@@ -17,6 +18,8 @@ const PROCESSES: u32 = 256;
 const FILL_WAIT: Duration = Duration::from_secs(30);
 /// A kill that takes this long has failed.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+
+const WALL: Duration = Duration::from_secs(90);
 
 /// Every process forks for as long as it lives.
 const BOMB: &str = "exec python3 -c '
@@ -28,26 +31,48 @@ while True:
         pass
 '";
 
-/// Fills the quota, kills, and looks at the cgroup until nothing of the bomb is in it.
+/// Fills the quota, kills, and looks at the cgroup until nothing of the bomb is in it: by turns with the container, and
+/// with the cell alone, which is interrupted before it is killed.
 pub async fn run(stage: &Stage) -> Result<Vec<Series>, Failure> {
     let sandbox = stage.sandbox_with(|config| config.processes_max = PROCESSES + 1).await?;
-    let mut gone = Series::times("last process gone");
-    let mut told = Series::times("outcome");
+    let mut container = Series::times("container killed");
+    let mut cell = Series::times("cell cancelled");
     for _ in 0..stage.scale.of(ROUNDS) {
-        let mut lease = ours::start(&sandbox, crate::cell::Language::Bash).await?;
-        let (to_gone, to_told) = kill_one(&mut lease).await?;
-        gone.samples.push(to_gone);
-        told.samples.push(to_told);
+        let mut lease = ours::start(&sandbox, Language::Bash).await?;
+        container.samples.push(remove(&sandbox, &mut lease).await?);
+        let mut lease = ours::start(&sandbox, Language::Bash).await?;
+        cell.samples.push(cancel(&mut lease).await?);
         ours::end(&sandbox, lease).await;
     }
     sandbox.close().await;
-    Ok(vec![gone, told, Series::single("processes", "count", f64::from(PROCESSES))])
+    Ok(vec![container, cell, Series::single("processes", "count", f64::from(PROCESSES))])
 }
 
-async fn kill_one(lease: &mut Lease) -> Result<(f64, f64), Failure> {
+/// Removes the container under the bomb.
+async fn remove(sandbox: &Sandbox, lease: &mut Lease) -> Result<f64, Failure> {
+    let id = lease.container().clone();
+    let cgroup = Cgroups::of_container(id.as_str());
+    let options = CellOptions { wall: WALL, ..ours::options() };
+    let killing = async {
+        let (full, gone) = (cgroup.clone(), cgroup);
+        tokio::task::spawn_blocking(move || reach(&full, FILL_WAIT, |processes| processes > u64::from(PROCESSES))).await??;
+        let begun = Stopwatch::start();
+        let watcher = tokio::task::spawn_blocking(move || {
+            reach(&gone, KILL_WAIT, |processes| processes == 0)?;
+            Ok::<_, Failure>(begun.micros())
+        });
+        sandbox.remove(&id).await;
+        watcher.await?
+    };
+    let (_, took) = tokio::join!(lease.bash(BOMB, options), killing);
+    took
+}
+
+/// Cancels the cell; the container lives on.
+async fn cancel(lease: &mut Lease) -> Result<f64, Failure> {
     let cgroup = Cgroups::of_container(lease.container().as_str());
     let idle = cgroup.processes().ok_or("the container's cgroup does not count processes")?;
-    let options = CellOptions { wall: Duration::from_secs(90), ..ours::options() };
+    let options = CellOptions { wall: WALL, ..ours::options() };
     let cancel = options.cancel.clone();
     let watcher = tokio::task::spawn_blocking(move || {
         let full = reach(&cgroup, FILL_WAIT, |processes| processes > u64::from(PROCESSES));
@@ -55,14 +80,13 @@ async fn kill_one(lease: &mut Lease) -> Result<(f64, f64), Failure> {
         cancel.cancel();
         full?;
         reach(&cgroup, KILL_WAIT, |processes| processes <= idle)?;
-        Ok::<_, Failure>((begun, begun.micros()))
+        Ok::<_, Failure>(begun.micros())
     });
     let outcome = lease.bash(BOMB, options).await?;
-    let ended = Stopwatch::start();
-    let (begun, gone) = watcher.await??;
+    let took = watcher.await??;
     match outcome {
-        CellOutcome::Killed(KillReason::Requested, _) => Ok((gone, begun.micros() - ended.micros())),
-        other => Err(format!("a killed fork bomb ended as {other:?}").into()),
+        CellOutcome::Killed(KillReason::Requested, _) => Ok(took),
+        other => Err(format!("a cancelled fork bomb ended as {other:?}").into()),
     }
 }
 

@@ -119,7 +119,7 @@ pub const ROWS: &[Row] = &[
         how: How::Bomb,
         promises: &[Promise {
             says: "gone within 20 ms",
-            of: Measure::Plain(median("last process gone")),
+            of: Measure::Plain(median("container killed")),
             bound: Bound::AtMost(20_000.0),
         }],
     },
