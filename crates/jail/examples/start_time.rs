@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use belljar_jail::cgroup::{CgroupTree, Limits};
-use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LandlockNeed, enter, launch};
+use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LandlockNeed, Realm, enter, launch};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -40,14 +40,15 @@ fn main() -> Result<(), Failure> {
     })?;
     let tree = CgroupTree::detect();
     let program = own_program()?;
+    let realm = Realm::create(program.as_fd(), identity)?;
     let mut bare_us = Vec::new();
     let mut limited_us = Vec::new();
     for round in 0..starts {
-        bare_us.push(start(&program, &plan, Attachment::Unlimited)?);
+        bare_us.push(start(&realm, &program, &plan, Attachment::Unlimited)?);
         if let Ok(tree) = &tree {
             let limits = Limits { memory_bytes_max: 64 << 20, cpus: 1.0, processes_max: 64 };
             let cgroup = tree.create(&format!("start-{round}"), &limits)?;
-            limited_us.push(start(&program, &plan, Attachment::Cgroup(&cgroup))?);
+            limited_us.push(start(&realm, &program, &plan, Attachment::Cgroup(&cgroup))?);
             cgroup.remove()?;
         }
     }
@@ -69,10 +70,10 @@ fn own_program() -> Result<OwnedFd, Failure> {
     Ok(file.into())
 }
 
-fn start(program: &OwnedFd, plan: &JailPlan, attachment: Attachment<'_>) -> Result<u128, Failure> {
+fn start(realm: &Realm, program: &OwnedFd, plan: &JailPlan, attachment: Attachment<'_>) -> Result<u128, Failure> {
     let (_ours, theirs) = UnixStream::pair()?;
     let begin = Instant::now();
-    let jailed = launch(program.as_fd(), plan, attachment, theirs.into())?;
+    let jailed = launch(realm, program.as_fd(), plan, attachment, theirs.into())?;
     let took = begin.elapsed().as_micros();
     jailed.kill()?;
     jailed.wait()?;

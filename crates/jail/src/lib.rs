@@ -35,21 +35,31 @@ pub mod cgroup;
 mod channel;
 mod enter;
 mod identity;
+mod join;
 mod landlock;
 mod launch;
+pub mod oom;
 mod plan;
 mod privileges;
 pub mod probe;
 mod raw;
+mod realm;
 mod root;
 mod seccomp;
 mod step;
+mod zygote;
 
 pub use enter::{Entered, enter};
 pub use identity::Identity;
-pub use launch::{Attachment, Jailed, LaunchError, launch};
+pub use join::join;
+pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch};
 pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
-    Resource, ResourceLimit, Symlink,
+    Resource, ResourceLimit, SealPlan, Symlink,
 };
+pub use privileges::limit_code;
+pub use realm::Realm;
 pub use step::{SetupError, Step};
+pub use zygote::{
+    ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote,
+};

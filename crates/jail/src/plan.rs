@@ -68,8 +68,9 @@ pub struct BpfProgram(pub Vec<u64>);
 
 /// The Landlock rules to restrict process 1 with (`landlock(7)`).
 ///
-/// Every right the kernel knows is handled, so what is not granted is denied. Besides: TCP bind and connect,
-/// signals to and abstract sockets of processes outside the container are always denied.
+/// Every right the kernel knows is handled, so what is not granted is denied. Besides, TCP bind and connect are always
+/// denied. Signals and abstract sockets are not scoped: process 1 and a REPL of one container are two domains, and must
+/// be able to signal each other. That none of them leaves the container is the work of its pid and network namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LandlockPlan {
     /// What to do when the kernel has no Landlock.
@@ -114,6 +115,8 @@ pub enum FileRight {
 pub enum Resource {
     /// `RLIMIT_CORE`, bytes.
     CoreBytes,
+    /// `RLIMIT_FSIZE`, bytes of one file. A sparse file has no other bound.
+    FileBytes,
     /// `RLIMIT_NOFILE`, open files per process.
     OpenFiles,
     /// `RLIMIT_MEMLOCK`, bytes.
@@ -155,6 +158,34 @@ pub struct JailPlan {
     pub(crate) seccomp: Vec<BpfProgram>,
 }
 
+/// What [`crate::join`] applies to a process that joins a container: the part of a [`JailPlan`] that concerns it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealPlan {
+    pub(crate) identity: Identity,
+    pub(crate) resource_limits: Vec<ResourceLimit>,
+    pub(crate) landlock: LandlockPlan,
+    pub(crate) seccomp: Vec<BpfProgram>,
+}
+
+impl SealPlan {
+    /// The form in which a zygote gets it, as one of its files.
+    ///
+    /// # Errors
+    /// [`PlanError::Form`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, PlanError> {
+        serde_json::to_vec(self).map_err(|error| PlanError::Form(error.to_string()))
+    }
+
+    /// Reads what [`SealPlan::to_bytes`] made.
+    ///
+    /// # Errors
+    /// [`PlanError::Form`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, PlanError> {
+        serde_json::from_slice(bytes).map_err(|error| PlanError::Form(error.to_string()))
+    }
+}
+
 /// Why a [`ContainerSpec`] cannot become a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -183,6 +214,10 @@ pub enum PlanError {
 
 /// Device nodes every program expects; none of them reaches hardware.
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
+
+pub(crate) fn devices() -> Vec<String> {
+    DEVICES.iter().map(ToString::to_string).collect()
+}
 
 /// Entries of `/proc` that tell of the host or reach into its kernel; the list of container runtimes, and a little more.
 const PROC_MASKS: &[&str] = &[
@@ -217,6 +252,12 @@ const PROC_MASKS: &[&str] = &[
     "timer_stats",
     "vmallocinfo",
 ];
+
+/// The limits of a jail whose files together have at most `file_bytes_max` bytes.
+pub(crate) fn resource_limits(file_bytes_max: u64) -> Vec<ResourceLimit> {
+    let fixed = RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max });
+    fixed.chain([ResourceLimit { resource: Resource::FileBytes, max: file_bytes_max }]).collect()
+}
 
 const RESOURCE_LIMITS: &[(Resource, u64)] = &[
     // A core file would carry the container's memory out of its accounts.
@@ -261,19 +302,19 @@ impl JailPlan {
             disk_bytes_max: spec.disk_bytes_max,
             inodes_max: spec.inodes_max,
             shm_bytes_max: spec.shm_bytes_max,
-            devices: DEVICES.iter().map(ToString::to_string).collect(),
+            devices: devices(),
             proc_masks: PROC_MASKS.iter().map(ToString::to_string).collect(),
             directories: spec.directories.clone(),
             symlinks: spec.symlinks.clone(),
             working_directory: spec.working_directory.clone(),
-            resource_limits: RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max }).collect(),
+            resource_limits: resource_limits(spec.disk_bytes_max),
             landlock: LandlockPlan {
                 need: spec.landlock,
                 grants: vec![LandlockGrant { path: PathBuf::from("/"), rights: RIGHTS.to_vec() }],
             },
             seccomp: crate::seccomp::compiled().map_err(|error| PlanError::Seccomp(error.to_string()))?.to_vec(),
         };
-        let bytes = plan.to_bytes().map_err(|error| PlanError::Form(error.to_string()))?.len();
+        let bytes = plan.to_order().map_err(|error| PlanError::Form(error.to_string()))?.len();
         if bytes > PLAN_BYTES_MAX {
             return Err(PlanError::TooLarge(bytes));
         }
@@ -285,13 +326,24 @@ impl JailPlan {
         &self.rootfs
     }
 
-    /// The form in which the guest program gets it.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
+    /// What a process that joins such a container has to apply to itself.
+    pub fn seal_plan(&self) -> SealPlan {
+        SealPlan {
+            identity: self.identity,
+            resource_limits: self.resource_limits.clone(),
+            landlock: self.landlock.clone(),
+            seccomp: self.seccomp.clone(),
+        }
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+    /// The form in which the guest program gets it: an [`crate::channel::Order`], without a copy of the plan.
+    pub(crate) fn to_order(&self) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Order<'a> {
+            Container(&'a JailPlan),
+        }
+        serde_json::to_vec(&Order::Container(self))
     }
 }
 
@@ -330,7 +382,7 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
     }
 }
 
-fn check_path(path: &Path) -> Result<(), PlanError> {
+pub(crate) fn check_path(path: &Path) -> Result<(), PlanError> {
     let plain = path.is_absolute()
         && path
             .to_str()
@@ -360,7 +412,12 @@ mod tests {
     #[test]
     fn a_containers_plan() {
         let mut plan = JailPlan::for_container(&spec()).expect("plan");
-        assert_eq!(JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"), plan);
+        match serde_json::from_slice(&plan.to_order().expect("bytes")).expect("back") {
+            crate::channel::Order::Container(back) => assert_eq!(*back, plan),
+            other => panic!("{other:?}"),
+        }
+        let seal = plan.seal_plan();
+        assert_eq!(SealPlan::from_bytes(&seal.to_bytes().expect("bytes")).expect("back"), seal);
         assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
         // They differ between architectures.
         plan.seccomp.clear();

@@ -142,9 +142,9 @@ async fn attempt(
         before,
         at_end,
         after,
-        limits: host.limits(),
+        limits: guest.limits(),
         disk: None,
-        disk_max: host.disk_max(),
+        disk_max: guest.disk_max(),
     };
     let failed = !matches!(end.ending, Ending::Exited { status: Status::Code(0), .. });
     if failed && survives.is_ok() {
@@ -239,7 +239,7 @@ async fn settle(
 /// Makes the container ready for a cell, and tells what the cell must hear of that.
 async fn make_ready(guest: &mut Guest, host: &SharedHost, code: &Code, output: &str) -> Result<Option<Loss>, Trouble> {
     match code {
-        Code::Bash(_) => Ok(make_room(guest, host, output).await?),
+        Code::Bash(_) => Ok(make_room(guest, output).await?),
         Code::Python { source, .. } => {
             if guest.repl.is_none() {
                 guest.repl = Some(repl::start(guest, host, Warmth::wanted(source)).await?);
@@ -250,8 +250,8 @@ async fn make_ready(guest: &mut Guest, host: &SharedHost, code: &Code, output: &
 }
 
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
-async fn make_room(guest: &mut Guest, host: &Host, output: &str) -> Result<Option<Loss>, DeathReason> {
-    let processes_max = host.limits().processes_max;
+async fn make_room(guest: &mut Guest, output: &str) -> Result<Option<Loss>, DeathReason> {
+    let processes_max = guest.limits().processes_max;
     if guest.stats().processes <= processes_max - processes_max / PROCESSES_FREE_SHARE {
         return Ok(None);
     }

@@ -2,15 +2,13 @@
 //! guest, so a lease can be dropped at any point and the container is still in good hands.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use belljar_ids::ContainerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::cell::{self, Cell};
+use crate::container::Container;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
@@ -18,38 +16,10 @@ use crate::guest::Guest;
 use crate::host::SharedHost;
 use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd};
+use crate::state::{Life, Obituary};
 
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What the registry, the leases and the keeper share of one container.
-pub struct Container {
-    pub id: ContainerId,
-    pub created_at: SystemTime,
-    last_used_at: Mutex<SystemTime>,
-    dead: OnceLock<DeathReason>,
-    /// One permit: the lease.
-    pub hold: Arc<Semaphore>,
-    /// Ends the container.
-    pub stop: CancellationToken,
-    /// Set when nothing of it is left on the host.
-    pub gone: CancellationToken,
-    pub requests: mpsc::Sender<Request>,
-}
-
-impl Container {
-    pub fn last_used_at(&self) -> SystemTime {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn used_at(&self, now: SystemTime) {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-
-    pub fn death(&self) -> Option<&DeathReason> {
-        self.dead.get()
-    }
-}
 
 /// An answer of the guest, under an error that says who survived.
 pub type Answer<T> = Result<T, SandboxError>;
@@ -74,36 +44,18 @@ pub enum Request {
     },
 }
 
-/// Starts a container and the task that keeps it.
-pub async fn start(
+/// Keeps a container from the moment it is somebody's to its last trace.
+pub async fn keep(
+    mut guest: Guest,
     host: SharedHost,
-    id: ContainerId,
-    stop: CancellationToken,
-    keepers: &tokio_util::task::TaskTracker,
-) -> Result<Arc<Container>, SandboxError> {
-    let guest = Guest::start(&host, id.as_str().to_owned(), stop.clone()).await?;
-    let (requests, inbox) = mpsc::channel(1);
-    let now = (host.config.clock)();
-    let container = Arc::new(Container {
-        id,
-        created_at: now,
-        last_used_at: Mutex::new(now),
-        dead: OnceLock::new(),
-        hold: Arc::new(Semaphore::new(1)),
-        stop,
-        gone: CancellationToken::new(),
-        requests,
-    });
-    keepers.spawn(keep(guest, host, Arc::clone(&container), inbox));
-    Ok(container)
-}
-
-async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut inbox: mpsc::Receiver<Request>) {
-    // Whatever happens to this task, whoever waits for the end of the container hears of it.
-    let gone = container.gone.clone().drop_guard();
+    reapers: Arc<Semaphore>,
+    container: Arc<Container>,
+    mut inbox: mpsc::Receiver<Request>,
+) {
+    let _obituary = Obituary(Arc::clone(&container.life));
     let reason = loop {
         let survives = tokio::select! {
-            disturbance = disturbed(&mut guest) => see_to(&mut guest, &container, disturbance).await,
+            disturbance = guest.disturbed() => see_to(&mut guest, &container, disturbance).await,
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),
                 Some(request) => serve(&mut guest, &host, &container, request).await,
@@ -117,24 +69,19 @@ async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut
         DeathReason::Removed => tracing::debug!(container = %container.id, "container removed"),
         reason => tracing::warn!(container = %container.id, %reason, "container died"),
     }
-    bury(&container, reason);
+    container.life.die(reason);
     drop(inbox);
+    bury(guest, &reapers, &container.life).await;
+}
+
+/// Clears away what is left of a dead container. Not more at once than there are reapers.
+pub async fn bury(guest: Guest, reapers: &Semaphore, life: &Life) {
+    // Never closed; without a permit it would only be less orderly.
+    let _permit = reapers.acquire().await;
     if let Err(error) = tokio::task::spawn_blocking(move || drop(guest)).await {
         tracing::error!(%error, "a container was not cleared away");
     }
-    drop(gone);
-}
-
-/// Waits until something happens that nobody asked for. Cancel-safe.
-async fn disturbed(guest: &mut Guest) -> Result<InterpreterEnd, DeathReason> {
-    let Guest { talk, repl, .. } = guest;
-    match repl {
-        Some(repl) => repl.disturbed(talk).await,
-        None => {
-            let _frame = talk.frame().await?;
-            Err(DeathReason::Protocol("unasked"))
-        }
-    }
+    life.cleared();
 }
 
 /// A REPL that ended between cells is missed by the next; one that breaks the rules takes with it whatever it has started.
@@ -154,13 +101,6 @@ async fn see_to(
     killed
 }
 
-/// Marks a container as dead: whoever waits for it, or asks later, hears why.
-fn bury(container: &Container, reason: DeathReason) {
-    // The first reason is the true one.
-    let _already_known = container.dead.set(reason);
-    container.hold.close();
-}
-
 /// Tells whoever asked, but not before a death is known: nobody who has heard of it gets a lease again.
 fn tell<T>(
     container: &Container,
@@ -169,7 +109,7 @@ fn tell<T>(
     answer: T,
 ) -> Result<(), DeathReason> {
     if let Err(reason) = &survives {
-        bury(container, reason.clone());
+        container.life.die(reason.clone());
     }
     if reply.send(answer).is_err() {
         tracing::debug!(container = %container.id, "nobody waited for an answer");

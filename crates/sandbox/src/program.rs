@@ -17,6 +17,12 @@ pub fn sealed() -> io::Result<File> {
     Ok(file)
 }
 
+/// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
+#[expect(dead_code, reason = "the pool will hand it to zygotes")]
+pub fn join_library() -> &'static [u8] {
+    &[]
+}
+
 /// The REPL's driver, for a REPL that is started cold.
 static DRIVER: &str = include_str!("../../../guest/python/repl.py");
 

@@ -4,6 +4,7 @@
 //! A server owns one directory per hierarchy, `belljar/<instance>`, with one directory per container below it.
 
 mod container;
+mod freeze;
 mod place;
 mod total;
 mod tree;
@@ -30,12 +31,16 @@ pub struct Limits {
 pub struct Stats {
     /// Highest memory use; on kernels that keep no peak (v2 before 5.19), the present use.
     pub memory_peak_bytes: u64,
+    /// Present memory use.
+    pub memory_bytes: u64,
     /// Processor time, user and system; zero where the host does not account for it.
     pub cpu_usage_us: u64,
     /// Processes killed for want of memory.
     pub oom_kills: u64,
     /// Processes and threads now.
     pub processes: u64,
+    /// Forks refused because there were too many processes; zero where the host does not count them.
+    pub pids_refused: u64,
 }
 
 /// This host's cgroups cannot limit a container.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use belljar_jail::{
-    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError, Symlink, launch,
+    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError, Realm, Symlink, launch,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
@@ -99,7 +99,8 @@ impl Inside {
         let (control, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair");
         let program = program();
-        let jailed = launch(program.as_fd(), plan, attachment, theirs)?;
+        let realm = Realm::create(program.as_fd(), Identity::strongest(BASE))?;
+        let jailed = launch(&realm, program.as_fd(), plan, attachment, theirs)?;
         Ok(Self { jailed, control })
     }
 
