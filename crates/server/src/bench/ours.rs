@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belljar_ids::ContainerId;
-use belljar_sandbox::{CellOptions, CellOutcome, Lease, Sandbox};
+use belljar_sandbox::{CellOptions, CellOutcome, ContainerOptions, Lease, Sandbox};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -16,9 +16,12 @@ const WALL: Duration = Duration::from_secs(60);
 
 /// Makes a container that is ready for `language`, and takes hold of it.
 pub async fn start(sandbox: &Sandbox, language: Language) -> Result<Lease, Failure> {
-    let _ = language;
     let id = ContainerId::mint(&mut crate::random::OsIds);
-    sandbox.create(id.clone()).await?;
+    let ready_for = match language {
+        Language::Bash => belljar_sandbox::Language::Bash,
+        Language::Python => belljar_sandbox::Language::Python,
+    };
+    sandbox.create_with(id.clone(), ContainerOptions { ready_for, ..ContainerOptions::default() }).await?;
     Ok(sandbox.lease(&id, Duration::ZERO).await?)
 }
 
@@ -71,7 +74,20 @@ pub async fn time_cell(lease: &mut Lease, task: Task) -> Result<f64, Failure> {
     Ok(begun.micros())
 }
 
-/// Waits until the pool is as full as it gets.
-pub async fn await_pool(sandbox: &Sandbox) {
-    let _ = sandbox;
+/// How long a pool may take to fill.
+const POOL_WAIT: Duration = Duration::from_secs(60);
+/// Between two looks at the pool.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Waits until the pool is full: `pooled` containers for bash and as many for Python.
+pub async fn await_pool(sandbox: &Sandbox, pooled: usize) -> Result<(), Failure> {
+    let begun = Stopwatch::start();
+    let mut looks = tokio::time::interval(LOOK);
+    while sandbox.counts().pooled < 2 * pooled {
+        if begun.elapsed() > POOL_WAIT {
+            return Err(format!("the pool did not fill: {:?}", sandbox.counts()).into());
+        }
+        looks.tick().await;
+    }
+    Ok(())
 }

@@ -58,7 +58,8 @@ pub async fn run(stage: &Stage, entrants: &[Entrant], rounds: usize) -> Result<V
 }
 
 enum Runner {
-    Start(Sandbox, Task),
+    /// From a pool of so many, which may be none.
+    Start(Sandbox, Task, usize),
     Cell(Sandbox, Lease, Task),
     Program(Peer, Task),
     Jupyter(Box<Jupyter>, Task),
@@ -71,9 +72,9 @@ impl Runner {
     /// `None` when the peer is not on this host.
     async fn prepare(stage: &Stage, does: Does) -> Result<Option<Self>, Failure> {
         Ok(Some(match does {
-            Does::Start(task) => Self::Start(stage.sandbox(Needs { containers: 4, pooled: 0 }).await?, task),
+            Does::Start(task) => Self::Start(stage.sandbox(Needs { containers: 4, pooled: 0 }).await?, task, 0),
             Does::Claim(task) => {
-                Self::Start(stage.sandbox(Needs { containers: 4 + POOLED, pooled: POOLED }).await?, task)
+                Self::Start(stage.sandbox(Needs { containers: 4, pooled: POOLED }).await?, task, POOLED)
             }
             Does::Cell(task) => {
                 let sandbox = stage.sandbox(Needs { containers: 4, pooled: 0 }).await?;
@@ -88,8 +89,8 @@ impl Runner {
 
     async fn once(&mut self, stage: &Stage, round: usize) -> Result<f64, Failure> {
         match self {
-            Self::Start(sandbox, task) => {
-                ours::await_pool(sandbox).await;
+            Self::Start(sandbox, task, pooled) => {
+                ours::await_pool(sandbox, *pooled).await?;
                 let (took, lease) = ours::time_start(sandbox, *task).await?;
                 ours::end(sandbox, lease).await;
                 Ok(took)
@@ -105,7 +106,7 @@ impl Runner {
 
     async fn finish(self) {
         match self {
-            Self::Start(sandbox, _) => sandbox.close().await,
+            Self::Start(sandbox, ..) => sandbox.close().await,
             Self::Cell(sandbox, lease, _) => {
                 drop(lease);
                 sandbox.close().await;

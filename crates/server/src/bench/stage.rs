@@ -42,7 +42,7 @@ pub struct Stage {
 pub struct Needs {
     /// Containers at once.
     pub containers: usize,
-    /// Containers kept ready.
+    /// Containers kept ready for bash, and as many for Python.
     pub pooled: usize,
 }
 
@@ -61,13 +61,17 @@ impl Stage {
 
     /// Opens a sandbox for one row.
     pub async fn sandbox(&self, needs: Needs) -> Result<Sandbox, Failure> {
-        let config = SandboxConfig { containers_max: needs.containers, ..self.config.clone() };
+        let config = SandboxConfig {
+            containers_max: needs.containers,
+            pool_containers: needs.pooled,
+            ..self.config.clone()
+        };
         Ok(Sandbox::open(config, self.rootfs.clone()).await?)
     }
 
-    /// As [`Self::sandbox`], with other limits of each container.
+    /// Opens a sandbox without a pool and with other limits of each container.
     pub async fn sandbox_with(&self, change: impl FnOnce(&mut SandboxConfig)) -> Result<Sandbox, Failure> {
-        let mut config = self.config.clone();
+        let mut config = SandboxConfig { pool_containers: 0, ..self.config.clone() };
         change(&mut config);
         Ok(Sandbox::open(config, self.rootfs.clone()).await?)
     }

@@ -67,13 +67,13 @@ pub async fn run(stage: &Stage, time: Duration) -> Result<Yield, Failure> {
     let seed = u64::from_ne_bytes(seed);
     let tally = SharedTally::default();
     let closed_before = Census::take();
-    let needs = Needs { containers: usize::try_from(USERS)? * 2 + POOLED, pooled: POOLED };
+    let needs = Needs { containers: usize::try_from(USERS)? * 2, pooled: POOLED };
     let sandbox = stage.sandbox(needs).await?;
     lap(&sandbox, &tally, seed, FIRST_LAP).await?;
-    let open_before = settled(&sandbox).await;
+    let open_before = settled(&sandbox).await?;
     let begun = Stopwatch::start();
     lap(&sandbox, &tally, seed.wrapping_add(USERS), time).await?;
-    let open_after = settled(&sandbox).await;
+    let open_after = settled(&sandbox).await?;
     let took = begun.elapsed();
     sandbox.close().await;
     let closed_after = Census::take();
@@ -108,9 +108,9 @@ fn census_pair(before: &Census, after: &Census) -> Value {
 }
 
 /// Counts once nobody uses the sandbox and its pool is full.
-async fn settled(sandbox: &Sandbox) -> Census {
-    ours::await_pool(sandbox).await;
-    tokio::task::block_in_place(Census::take)
+async fn settled(sandbox: &Sandbox) -> Result<Census, Failure> {
+    ours::await_pool(sandbox, POOLED).await?;
+    Ok(tokio::task::block_in_place(Census::take))
 }
 
 /// All users at once, until the time is over; progress is told meanwhile. Nobody holds a container afterwards.
