@@ -77,6 +77,9 @@ class Repl:
         sys.path.insert(0, "")
         signal.default_int_handler = self._handler  # asyncio asks whether it is in charge.
         _signal(_SIGINT, self._handler)
+        # As Python has them; joining the container has made them the default again.
+        _signal(signal.SIGPIPE, signal.SIG_IGN)
+        _signal(signal.SIGXFSZ, signal.SIG_IGN)
         os.register_at_fork(after_in_child=self._in_child)
 
     def _in_child(self):
@@ -274,6 +277,7 @@ def touch():
         axes.set_title("title")
         axes.legend()
         FigureCanvasAgg(drawn).print_png(io.BytesIO())
+        sys.modules["matplotlib.font_manager"]._get_font.cache_clear()  # It holds the files open.
 
 
 def main(descriptor, start=None):
