@@ -23,8 +23,13 @@ pub fn join_library() -> &'static [u8] {
     &[]
 }
 
-/// The REPL's driver, for a REPL that is started cold.
-static DRIVER: &str = include_str!("../../../guest/python/repl.py");
+/// The REPL's driver, for a REPL that is started cold; its parts are one file when it runs, in this order.
+static DRIVER: &str = concat!(
+    include_str!("../../../guest/python/channel.py"),
+    include_str!("../../../guest/python/streams.py"),
+    include_str!("../../../guest/python/report.py"),
+    include_str!("../../../guest/python/repl.py"),
+);
 
 /// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
 pub fn driver() -> io::Result<File> {
