@@ -61,7 +61,7 @@ impl Peer {
         let (program, arguments): (&Path, &[&str]) = match self {
             Self::Bwrap => (Path::new("bwrap"), &["--version"]),
             Self::Runc => (Path::new("runc"), &["--version"]),
-            Self::Runsc => (Path::new("runsc"), &["--version"]),
+            Self::Runsc => (&places.runsc, &["--version"]),
             Self::Chroot => (Path::new("chroot"), &["--version"]),
             Self::Bare => (Path::new("bash"), &["--version"]),
             Self::Jupyter => (
@@ -104,7 +104,10 @@ impl Peer {
         let words = match self {
             Self::Bwrap => places.bwrap(task),
             Self::Runc => places.oci(&["runc"], "runc", task, run),
-            Self::Runsc => places.oci(&["runsc", "--network=none", "--ignore-cgroups"], "runsc", task, run),
+            Self::Runsc => {
+                let runsc = places.runsc.display().to_string();
+                places.oci(&[&runsc, "--network=none", "--ignore-cgroups"], "runsc", task, run)
+            }
             Self::Chroot => places.chroot(task),
             Self::Bare | Self::Jupyter => task.argv(),
         };
@@ -128,6 +131,9 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("JE_ARROW_MALLOC_CONF", "background_thread:false"),
 ];
 
+/// Where a runsc lies that no package of this host brought, below the cache directory.
+const RUNSC: &str = "tools/bin/runsc";
+
 /// Where peers find what they need.
 #[derive(Debug)]
 pub struct Places {
@@ -135,13 +141,15 @@ pub struct Places {
     owner_base: Option<u32>,
     /// The Python that has `jupyter_client` and `ipykernel`.
     pub jupyter: PathBuf,
+    /// gVisor's program: a name to be searched for, or a path.
+    runsc: PathBuf,
     /// Holds the font cache, bundles, and the state of runc.
     work: tempfile::TempDir,
 }
 
 impl Places {
     /// Lays out the peers' working directory.
-    pub fn lay_out(rootfs: &Rootfs, jupyter: PathBuf) -> Result<Self, Failure> {
+    pub fn lay_out(rootfs: &Rootfs, cache_dir: &Path, jupyter: PathBuf) -> Result<Self, Failure> {
         let work = tempfile::Builder::new().prefix("belljar-bench-").tempdir()?;
         let everyone = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
         everyone(work.path(), 0o755)?;
@@ -155,7 +163,9 @@ impl Places {
             fs::copy(entry.path(), &copy)?;
             everyone(&copy, 0o666)?;
         }
-        Ok(Self { rootfs: rootfs.path.clone(), owner_base: rootfs.owner_base, jupyter, work })
+        let cached = cache_dir.join(RUNSC);
+        let runsc = if cached.is_file() { cached } else { PathBuf::from("runsc") };
+        Ok(Self { rootfs: rootfs.path.clone(), owner_base: rootfs.owner_base, jupyter, runsc, work })
     }
 
     fn fonts(&self) -> String {
