@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, Identity, Realm, launch};
+use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
@@ -13,6 +13,7 @@ use crate::error::SandboxError;
 use crate::image::Image;
 use crate::process::Process;
 use crate::program;
+use crate::zygote::Attendance;
 
 /// See the module's head.
 pub struct Host {
@@ -24,13 +25,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Finds out what this machine offers. Blocks.
-    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<Self, SandboxError> {
+    /// Finds out what this machine offers; with what the attendants of the image's zygotes need. Blocks.
+    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<(Self, [Attendance; 2]), SandboxError> {
         raise_open_files();
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let identity = identity(&rootfs)?;
         let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
-        let image = Image::prepare(&config, rootfs, Arc::new(realm))?;
+        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -41,11 +42,11 @@ impl Host {
                 }
             },
         };
-        Ok(Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) })
+        Ok((Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) }, attendances))
     }
 
     /// What containers can be made from. Blocks.
-    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<Image, SandboxError> {
+    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<(Image, [Attendance; 2]), SandboxError> {
         let identity = identity(&rootfs)?;
         let present = Arc::clone(self.image().realm());
         // The realm is one user namespace, with one map of ids.
@@ -76,13 +77,34 @@ impl Host {
         limits: &Limits,
         control: OwnedFd,
     ) -> Result<Process, SandboxError> {
-        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
-        let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
+        let cgroup = self.cgroup(name, limits)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let plan = image.plan(limits)?;
         let jailed = launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
+    }
+
+    /// Starts a zygote, in a cgroup called `name`. Blocks.
+    pub fn start_zygote(
+        &self,
+        image: &Image,
+        name: &str,
+        limits: &Limits,
+        plan: &ZygotePlan,
+        control: OwnedFd,
+        files: &[ZygoteFile],
+    ) -> Result<Process, SandboxError> {
+        let cgroup = self.cgroup(name, limits)?;
+        let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
+        let jailed = launch_zygote(image.realm(), self.program.as_fd(), plan, attachment, control, files)
+            .map_err(|error| SandboxError::Launch(error.to_string()))?;
+        Ok(Process::new(jailed, cgroup))
+    }
+
+    fn cgroup(&self, name: &str, limits: &Limits) -> Result<Option<Cgroup>, SandboxError> {
+        let made = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
+        made.map_err(|error| SandboxError::Launch(error.to_string()))
     }
 
     /// The limits of a container of which nothing else was said, and the highest of any.

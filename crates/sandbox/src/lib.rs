@@ -43,6 +43,7 @@ mod state;
 mod stream;
 mod verdict;
 mod watch;
+mod zygote;
 
 /// What this machine allows, for whoever wants to know before opening a sandbox.
 pub use belljar_jail::probe;
@@ -57,3 +58,4 @@ pub use outcome::{
 };
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use zygote::{WarmthStatus, ZygoteStatus};

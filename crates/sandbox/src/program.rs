@@ -1,4 +1,4 @@
-//! The guest program, as a file that nobody can change.
+//! What runs inside the wall: the guest program, as a file that nobody can change, and the library that joins.
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
@@ -7,6 +7,9 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// Built by this crate's build script.
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/belljar-guest"));
+
+/// Built by this crate's build script.
+static JOIN_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libbelljar_join.so"));
 
 /// The guest program in a sealed memfd: no container can overwrite it through `/proc/<pid>/exe`, and so no other
 /// container can be reached that way (the lesson of CVE-2019-5736).
@@ -17,12 +20,6 @@ pub fn sealed() -> io::Result<File> {
     Ok(file)
 }
 
-/// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
-#[expect(dead_code, reason = "the pool will hand it to zygotes")]
-pub fn join_library() -> &'static [u8] {
-    &[]
-}
-
 /// The REPL's driver, for a REPL that is started cold; its parts are one file when it runs, in this order.
 static DRIVER: &str = concat!(
     include_str!("../../../guest/python/channel.py"),
@@ -30,6 +27,17 @@ static DRIVER: &str = concat!(
     include_str!("../../../guest/python/report.py"),
     include_str!("../../../guest/python/repl.py"),
 );
+
+/// What a zygote finds beside itself, by name; the plan of the jail is missing, it is the image's.
+pub fn zygote_files() -> [(&'static str, &'static [u8]); 5] {
+    [
+        ("zygote.py", include_bytes!("../../../guest/python/zygote.py")),
+        ("warm.py", include_bytes!("../../../guest/python/warm.py")),
+        ("reseed.py", include_bytes!("../../../guest/python/reseed.py")),
+        ("repl.py", DRIVER.as_bytes()),
+        ("libbelljar_join.so", JOIN_LIBRARY),
+    ]
+}
 
 /// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
 pub fn driver() -> io::Result<File> {
