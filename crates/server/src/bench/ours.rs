@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belljar_ids::ContainerId;
-use belljar_sandbox::{CellOptions, CellOutcome, ContainerOptions, Lease, Sandbox};
+use belljar_sandbox::{CellOptions, CellOutcome, ContainerOptions, Lease, Sandbox, ZygoteStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
@@ -74,20 +74,26 @@ pub async fn time_cell(lease: &mut Lease, task: Task) -> Result<f64, Failure> {
     Ok(begun.micros())
 }
 
-/// How long a pool may take to fill.
-const POOL_WAIT: Duration = Duration::from_secs(60);
-/// Between two looks at the pool.
+/// How long a zygote and a pool may take to come up.
+const UP_WAIT: Duration = Duration::from_secs(120);
+/// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Waits until the pool is full: `pooled` containers for bash and as many for Python.
-pub async fn await_pool(sandbox: &Sandbox, pooled: usize) -> Result<(), Failure> {
+/// Waits until the zygote forks, and the pool is full: `pooled` containers for bash and as many for Python.
+pub async fn await_up(sandbox: &Sandbox, pooled: usize) -> Result<(), Failure> {
     let begun = Stopwatch::start();
     let mut looks = tokio::time::interval(LOOK);
-    while sandbox.counts().pooled < 2 * pooled {
-        if begun.elapsed() > POOL_WAIT {
-            return Err(format!("the pool did not fill: {:?}", sandbox.counts()).into());
+    loop {
+        let zygote = sandbox.warmth_status().core;
+        if let ZygoteStatus::Impossible { reason } = &zygote {
+            return Err(format!("there can be no zygote: {reason}").into());
+        }
+        if matches!(zygote, ZygoteStatus::Warm { .. }) && sandbox.counts().pooled >= 2 * pooled {
+            return Ok(());
+        }
+        if begun.elapsed() > UP_WAIT {
+            return Err(format!("neither zygote nor pool came up: {zygote:?}, {:?}", sandbox.counts()).into());
         }
         looks.tick().await;
     }
-    Ok(())
 }

@@ -90,7 +90,7 @@ impl Runner {
     async fn once(&mut self, stage: &Stage, round: usize) -> Result<f64, Failure> {
         match self {
             Self::Start(sandbox, task, pooled) => {
-                ours::await_pool(sandbox, *pooled).await?;
+                ours::await_up(sandbox, *pooled).await?;
                 let (took, lease) = ours::time_start(sandbox, *task).await?;
                 ours::end(sandbox, lease).await;
                 Ok(took)

@@ -4,6 +4,7 @@ use belljar_sandbox::{Rootfs, Sandbox, SandboxConfig};
 
 use super::Failure;
 use super::jupyter::Jupyter;
+use super::ours;
 use super::peer::{Found, Peer, Places};
 
 /// How much is measured.
@@ -66,7 +67,9 @@ impl Stage {
             pool_containers: needs.pooled,
             ..self.config.clone()
         };
-        Ok(Sandbox::open(config, self.rootfs.clone()).await?)
+        let sandbox = Sandbox::open(config, self.rootfs.clone()).await?;
+        ours::await_up(&sandbox, needs.pooled).await?;
+        Ok(sandbox)
     }
 
     /// Opens a sandbox without a pool and with other limits of each container.

@@ -109,7 +109,7 @@ fn census_pair(before: &Census, after: &Census) -> Value {
 
 /// Counts once nobody uses the sandbox and its pool is full.
 async fn settled(sandbox: &Sandbox) -> Result<Census, Failure> {
-    ours::await_pool(sandbox, POOLED).await?;
+    ours::await_up(sandbox, POOLED).await?;
     Ok(tokio::task::block_in_place(Census::take))
 }
 
