@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use belljar_sandbox::{Lease, Sandbox};
+use belljar_ids::ContainerId;
+use belljar_sandbox::Sandbox;
 
 use super::Failure;
 use super::cgroups::Cgroups;
@@ -24,16 +25,16 @@ pub async fn run(stage: &Stage) -> Result<Vec<Series>, Failure> {
     let mut crowded = Series::times("start at 1000");
     starts(stage, &sandbox, &mut alone).await?;
     let before = Memory::now();
-    let mut leases = Vec::with_capacity(containers);
+    let mut idle = Vec::with_capacity(containers);
     for _ in 0..containers {
         let (_, lease) = ours::time_start(&sandbox, Task::Number).await?;
-        leases.push(lease);
+        idle.push(lease.container().clone());
     }
     let full = Memory::now();
     starts(stage, &sandbox, &mut crowded).await?;
-    let own = tokio::task::block_in_place(|| Own::of(&leases));
-    for lease in leases {
-        ours::end(&sandbox, lease).await;
+    let own = tokio::task::block_in_place(|| Own::of(&idle));
+    for id in &idle {
+        sandbox.remove(id).await;
     }
     starts(stage, &sandbox, &mut alone).await?;
     sandbox.close().await;
@@ -69,10 +70,10 @@ struct Own {
 }
 
 impl Own {
-    fn of(leases: &[Lease]) -> Self {
+    fn of(containers: &[ContainerId]) -> Self {
         let mut own = Self { pss: 0.0, kernel: 0.0 };
-        for lease in leases {
-            let cgroups = Cgroups::of_container(lease.container().as_str());
+        for id in containers {
+            let cgroups = Cgroups::of_container(id.as_str());
             own.kernel += cgroups.kernel_bytes() as f64;
             own.pss += cgroups.members().into_iter().map(pss_bytes).sum::<f64>();
         }
