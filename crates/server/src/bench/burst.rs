@@ -5,6 +5,7 @@ use super::figure::Series;
 use super::ours;
 use super::stage::{Needs, Stage};
 use super::task::Task;
+use crate::cell::Language;
 use crate::bench::stopwatch::Stopwatch;
 
 const AT_ONCE: usize = 50;
@@ -12,7 +13,7 @@ const ROUNDS: usize = 10;
 
 /// One start alone, then fifty at once, and again.
 pub async fn run(stage: &Stage) -> Result<Vec<Series>, Failure> {
-    let sandbox = stage.sandbox(Needs { containers: AT_ONCE + 4, pooled: 0 }).await?;
+    let sandbox = stage.sandbox(Needs { containers: AT_ONCE + 4, pooled: 0, language: Language::Python }).await?;
     let mut alone = Series::times("one start");
     let mut last = Series::times("last of 50");
     for _ in 0..stage.scale.of(ROUNDS).max(2) {

@@ -12,6 +12,7 @@ use super::machine::meminfo_kib;
 use super::ours;
 use super::stage::{Needs, Stage};
 use super::task::Task;
+use crate::cell::Language;
 
 const CONTAINERS: usize = 1000;
 const STARTS: usize = 40;
@@ -20,7 +21,7 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Starts at one container, then at all, then at one again: a machine that slows down by itself shows.
 pub async fn run(stage: &Stage) -> Result<Vec<Series>, Failure> {
     let containers = stage.scale.of(CONTAINERS);
-    let sandbox = stage.sandbox(Needs { containers: containers + 8, pooled: 0 }).await?;
+    let sandbox = stage.sandbox(Needs { containers: containers + 8, pooled: 0, language: Language::Python }).await?;
     let mut alone = Series::times("start at 1");
     let mut crowded = Series::times("start at 1000");
     starts(stage, &sandbox, &mut alone).await?;

@@ -7,6 +7,7 @@ use belljar_sandbox::{CellOptions, CellOutcome, ContainerOptions, Lease, Sandbox
 use tokio_util::sync::CancellationToken;
 
 use super::Failure;
+use super::stage::Needs;
 use super::stopwatch::Stopwatch;
 use super::task::Task;
 use crate::cell::Language;
@@ -79,16 +80,18 @@ const UP_WAIT: Duration = Duration::from_secs(120);
 /// Between two looks at them.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// Waits until the zygote forks, and the pool is full: `pooled` containers for bash and as many for Python.
-pub async fn await_up(sandbox: &Sandbox, pooled: usize) -> Result<(), Failure> {
+/// Waits until the zygote forks, if Python is wanted, and the pool is full.
+pub async fn await_up(sandbox: &Sandbox, needs: Needs) -> Result<(), Failure> {
+    let wants_zygote = needs.pooled > 0 || needs.language == Language::Python;
     let begun = Stopwatch::start();
     let mut looks = tokio::time::interval(LOOK);
     loop {
         let zygote = sandbox.warmth_status().core;
-        if let ZygoteStatus::Impossible { reason } = &zygote {
+        if let (true, ZygoteStatus::Impossible { reason }) = (wants_zygote, &zygote) {
             return Err(format!("there can be no zygote: {reason}").into());
         }
-        if matches!(zygote, ZygoteStatus::Warm { .. }) && sandbox.counts().pooled >= 2 * pooled {
+        let warm = !wants_zygote || matches!(zygote, ZygoteStatus::Warm { .. });
+        if warm && sandbox.counts().pooled >= 2 * needs.pooled {
             return Ok(());
         }
         if begun.elapsed() > UP_WAIT {

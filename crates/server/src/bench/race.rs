@@ -58,8 +58,8 @@ pub async fn run(stage: &Stage, entrants: &[Entrant], rounds: usize) -> Result<V
 }
 
 enum Runner {
-    /// From a pool of so many, which may be none.
-    Start(Sandbox, Task, usize),
+    /// From a pool, or on demand.
+    Start(Sandbox, Task, Needs),
     Cell(Sandbox, Lease, Task),
     Program(Peer, Task),
     Jupyter(Box<Jupyter>, Task),
@@ -68,16 +68,18 @@ enum Runner {
 /// Containers kept ready for rows that claim them.
 const POOLED: usize = 4;
 
+fn needs(task: Task, pooled: usize) -> Needs {
+    Needs { containers: 4, pooled, language: task.language() }
+}
+
 impl Runner {
     /// `None` when the peer is not on this host.
     async fn prepare(stage: &Stage, does: Does) -> Result<Option<Self>, Failure> {
         Ok(Some(match does {
-            Does::Start(task) => Self::Start(stage.sandbox(Needs { containers: 4, pooled: 0 }).await?, task, 0),
-            Does::Claim(task) => {
-                Self::Start(stage.sandbox(Needs { containers: 4, pooled: POOLED }).await?, task, POOLED)
-            }
+            Does::Start(task) => Self::start(stage, task, 0).await?,
+            Does::Claim(task) => Self::start(stage, task, POOLED).await?,
             Does::Cell(task) => {
-                let sandbox = stage.sandbox(Needs { containers: 4, pooled: 0 }).await?;
+                let sandbox = stage.sandbox(needs(task, 0)).await?;
                 let lease = ours::start(&sandbox, task.language()).await?;
                 Self::Cell(sandbox, lease, task)
             }
@@ -87,10 +89,15 @@ impl Runner {
         }))
     }
 
+    async fn start(stage: &Stage, task: Task, pooled: usize) -> Result<Self, Failure> {
+        let needs = needs(task, pooled);
+        Ok(Self::Start(stage.sandbox(needs).await?, task, needs))
+    }
+
     async fn once(&mut self, stage: &Stage, round: usize) -> Result<f64, Failure> {
         match self {
-            Self::Start(sandbox, task, pooled) => {
-                ours::await_up(sandbox, *pooled).await?;
+            Self::Start(sandbox, task, needs) => {
+                ours::await_up(sandbox, *needs).await?;
                 let (took, lease) = ours::time_start(sandbox, *task).await?;
                 ours::end(sandbox, lease).await;
                 Ok(took)

@@ -6,6 +6,7 @@ use super::Failure;
 use super::jupyter::Jupyter;
 use super::ours;
 use super::peer::{Found, Peer, Places};
+use crate::cell::Language;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub struct Needs {
     pub containers: usize,
     /// Containers kept ready for bash, and as many for Python.
     pub pooled: usize,
+    /// What its containers run.
+    pub language: Language,
 }
 
 impl Stage {
@@ -68,7 +71,7 @@ impl Stage {
             ..self.config.clone()
         };
         let sandbox = Sandbox::open(config, self.rootfs.clone()).await?;
-        ours::await_up(&sandbox, needs.pooled).await?;
+        ours::await_up(&sandbox, needs).await?;
         Ok(sandbox)
     }
 

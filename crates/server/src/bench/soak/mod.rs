@@ -67,13 +67,13 @@ pub async fn run(stage: &Stage, time: Duration) -> Result<Yield, Failure> {
     let seed = u64::from_ne_bytes(seed);
     let tally = SharedTally::default();
     let closed_before = Census::take();
-    let needs = Needs { containers: usize::try_from(USERS)? * 2, pooled: POOLED };
+    let needs = Needs { containers: usize::try_from(USERS)? * 2, pooled: POOLED, language: Language::Python };
     let sandbox = stage.sandbox(needs).await?;
     lap(&sandbox, &tally, seed, FIRST_LAP).await?;
-    let open_before = settled(&sandbox).await?;
+    let open_before = settled(&sandbox, needs).await?;
     let begun = Stopwatch::start();
     lap(&sandbox, &tally, seed.wrapping_add(USERS), time).await?;
-    let open_after = settled(&sandbox).await?;
+    let open_after = settled(&sandbox, needs).await?;
     let took = begun.elapsed();
     sandbox.close().await;
     let closed_after = Census::take();
@@ -108,8 +108,8 @@ fn census_pair(before: &Census, after: &Census) -> Value {
 }
 
 /// Counts once nobody uses the sandbox and its pool is full.
-async fn settled(sandbox: &Sandbox) -> Result<Census, Failure> {
-    ours::await_up(sandbox, POOLED).await?;
+async fn settled(sandbox: &Sandbox, needs: Needs) -> Result<Census, Failure> {
+    ours::await_up(sandbox, needs).await?;
     Ok(tokio::task::block_in_place(Census::take))
 }
 
