@@ -22,6 +22,8 @@ pub enum Stage {
     Deny,
     /// Unit tests.
     Unit,
+    /// What runs inside the wall in Python.
+    Driver,
     /// Fixture tests of the wire and the turn.
     Conformance,
     /// The binary that the last two stages run.
@@ -56,6 +58,8 @@ impl Stage {
         Stage::Conformance,
         Stage::Build,
         Stage::Escape,
+        // After a stage that has made the image, in which it runs too.
+        Stage::Driver,
         Stage::E2e,
     ];
 
@@ -67,6 +71,7 @@ impl Stage {
             Stage::Tidy => "tidy",
             Stage::Deny => "deny",
             Stage::Unit => "unit",
+            Stage::Driver => "driver",
             Stage::Conformance => "conformance",
             Stage::Build => "build",
             Stage::Escape => "escape",
@@ -87,6 +92,7 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Tidy => tidy::run(root),
         Stage::Deny => deny(root),
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
+        Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
         Stage::Escape => runner(root, "tests/escape/run.py", &[]),
@@ -141,6 +147,13 @@ fn e2e(root: &Path) -> Result<Counts, String> {
         return Err(format!("the fake upstream was not built: {}", fake.display()));
     }
     runner(root, "tests/e2e/run.py", &["--fake-upstream".as_ref(), fake.as_os_str()])
+}
+
+/// The tests beside the driver, with the Python at hand, and in the image where there is one.
+fn driver(root: &Path) -> Result<Counts, String> {
+    let ended =
+        process::run(Command::new("python3").current_dir(root).arg("-u").arg("guest/python/tests/run.py"))?;
+    settle(&ended, counts::from_runner(&ended.output))
 }
 
 /// One of our Python suites, with the binary that the build stage made.

@@ -2,8 +2,10 @@
 
 mod failures;
 mod harness;
+mod joining;
 mod limits;
 mod probing;
 mod programs;
 mod refusals;
 mod view;
+mod zygotes;

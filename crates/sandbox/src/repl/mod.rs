@@ -25,7 +25,7 @@ use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
 pub use cell::{ask, wait};
-pub use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
+use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warmth::Warmth;
 

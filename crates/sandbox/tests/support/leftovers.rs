@@ -16,6 +16,13 @@ pub fn processes_with(words: &str) -> Vec<i32> {
     .collect()
 }
 
+/// The one process below this one with these words as arguments.
+pub fn only_process_with(words: &str) -> i32 {
+    let found = processes_with(words);
+    assert_eq!(found.len(), 1, "{words}");
+    found[0]
+}
+
 /// Whether a process descends from this one: an orphan of a container is a child of its process 1.
 fn is_below_us(mut id: i32) -> bool {
     let us = i32::try_from(std::process::id()).expect("process ids are small");
@@ -80,13 +87,30 @@ fn cgroups() -> Vec<PathBuf> {
     found
 }
 
-/// Ends every direct child: process 1 of every container of this test.
-pub fn kill_children() {
+/// Those in which a file has this value.
+pub fn cgroups_with(file: &str, value: &str) -> Vec<PathBuf> {
+    let containers = cgroups().into_iter().flat_map(|ours| fs::read_dir(ours).expect("list"));
+    let containers = containers.map(|entry| entry.expect("entry").path());
+    containers.filter(|path| fs::read_to_string(path.join(file)).is_ok_and(|text| text.trim() == value)).collect()
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, behind)| !behind.starts_with(['Z', 'X']))
+}
+
+/// Ends every direct child, process 1 of every container of this test among them, and tells which there were.
+pub fn kill_children() -> Vec<i32> {
+    let mut killed = Vec::new();
     for thread in fs::read_dir("/proc/self/task").expect("proc") {
         let list = thread.expect("entry").path().join("children");
         for child in fs::read_to_string(list).unwrap_or_default().split_whitespace() {
-            let pid = child.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+            let child = child.parse().expect("a process id");
+            let pid = rustix::process::Pid::from_raw(child).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+            killed.push(child);
         }
     }
+    killed
 }

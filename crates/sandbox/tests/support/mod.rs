@@ -156,3 +156,18 @@ pub async fn printed(lease: &mut Lease, source: &str) -> String {
     assert_eq!(output.notices(), Vec::<String>::new(), "{source}");
     said.stdout
 }
+
+/// As [`python`], for a cell of which the end is not known.
+pub async fn python_outcome(lease: &mut Lease, source: &str) -> CellOutcome {
+    lease.python(source, CELL, options()).await.expect("the container lives")
+}
+
+/// Waits for a state of the machine.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
+}
