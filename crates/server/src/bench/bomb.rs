@@ -55,7 +55,8 @@ async fn remove(sandbox: &Sandbox, lease: &mut Lease) -> Result<f64, Failure> {
     let options = CellOptions { wall: WALL, ..ours::options() };
     let killing = async {
         let (full, gone) = (cgroup.clone(), cgroup);
-        tokio::task::spawn_blocking(move || reach(&full, FILL_WAIT, |processes| processes > u64::from(PROCESSES))).await??;
+        tokio::task::spawn_blocking(move || reach(&full, FILL_WAIT, |processes| processes > u64::from(PROCESSES)))
+            .await??;
         let begun = Stopwatch::start();
         let watcher = tokio::task::spawn_blocking(move || {
             reach(&gone, KILL_WAIT, |processes| processes == 0)?;

@@ -5,8 +5,8 @@ use super::figure::Series;
 use super::ours;
 use super::stage::{Needs, Stage};
 use super::task::Task;
-use crate::cell::Language;
 use crate::bench::stopwatch::Stopwatch;
+use crate::cell::Language;
 
 const AT_ONCE: usize = 50;
 const ROUNDS: usize = 10;

@@ -145,7 +145,8 @@ mod tests {
     #[test]
     fn what_grew_is_named_and_what_shrank_is_not() {
         let before = Census::take();
-        let after = Census { mounts: before.mounts + 2, processes: 0, descriptors: before.descriptors, ..before.clone() };
+        let after =
+            Census { mounts: before.mounts + 2, processes: 0, descriptors: before.descriptors, ..before.clone() };
         let said = format!("mounts: {} before, {} after", before.mounts, before.mounts + 2);
         assert_eq!(after.left_over(&before), [said]);
         let grown = Census { resident_kib: before.resident_kib + RESIDENT_SLACK_KIB + 1, ..before.clone() };

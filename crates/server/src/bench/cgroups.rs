@@ -14,7 +14,13 @@ const ROOT: &str = "/sys/fs/cgroup";
 impl Cgroups {
     /// Of one container of this process.
     pub fn of_container(name: &str) -> Self {
-        Self { directories: ours().into_iter().map(|directory| directory.join(name)).filter(|path| path.is_dir()).collect() }
+        Self {
+            directories: ours()
+                .into_iter()
+                .map(|directory| directory.join(name))
+                .filter(|path| path.is_dir())
+                .collect(),
+        }
     }
 
     /// Of each container of this process, those of zygotes and supervisors that have their own included.
@@ -46,7 +52,8 @@ impl Cgroups {
 
     /// The ids of its processes on this host.
     pub fn members(&self) -> Vec<u32> {
-        let lists = self.directories.iter().filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok());
+        let lists =
+            self.directories.iter().filter_map(|directory| fs::read_to_string(directory.join("cgroup.procs")).ok());
         let mut members: Vec<u32> =
             lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect();
         members.sort_unstable();

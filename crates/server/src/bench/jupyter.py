@@ -14,12 +14,13 @@ from jupyter_client.manager import start_new_kernel
 def round_trip(client, source):
     begun = time.perf_counter()
     request = client.execute(source)
-    output, output_at = "", None
-    while output_at is None:
+    output = ""
+    # A line may come in pieces.
+    while not output.endswith("\n"):
         message = client.get_iopub_msg(timeout=60)
         if message["parent_header"].get("msg_id") == request and message["msg_type"] == "stream":
             output += message["content"]["text"]
-            output_at = time.perf_counter()
+    output_at = time.perf_counter()
     client.get_shell_msg(timeout=60)
     replied_at = time.perf_counter()
     idle = False

@@ -66,7 +66,10 @@ impl Peer {
             Self::Bare => (Path::new("bash"), &["--version"]),
             Self::Jupyter => (
                 &places.jupyter,
-                &["-c", "import ipykernel, jupyter_client as c; print('ipykernel', ipykernel.__version__, 'jupyter_client', c.__version__)"],
+                &[
+                    "-c",
+                    "import ipykernel, jupyter_client as c; print('ipykernel', ipykernel.__version__, 'jupyter_client', c.__version__)",
+                ],
             ),
         };
         let mut command = Command::new(program);

@@ -40,13 +40,16 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "on-demand",
         what: "new container to Python output, numpy, pandas and pyplot ready",
-        how: How::Race(30, &[
-            ours(Does::Start(Task::Libraries)),
-            peer(Peer::Bwrap, Task::Libraries),
-            peer(Peer::Runc, Task::Libraries),
-            peer(Peer::Runsc, Task::Libraries),
-            peer(Peer::Chroot, Task::Libraries),
-        ]),
+        how: How::Race(
+            30,
+            &[
+                ours(Does::Start(Task::Libraries)),
+                peer(Peer::Bwrap, Task::Libraries),
+                peer(Peer::Runc, Task::Libraries),
+                peer(Peer::Runsc, Task::Libraries),
+                peer(Peer::Chroot, Task::Libraries),
+            ],
+        ),
         promises: &[faster(100.0, "bwrap", "at least 100 times faster than bubblewrap + python + imports")],
     },
     Row {
@@ -58,13 +61,16 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "bash-start",
         what: "new container to the output of `echo hi`, bash only",
-        how: How::Race(200, &[
-            ours(Does::Start(Task::Echo)),
-            peer(Peer::Bwrap, Task::EchoAlone),
-            Entrant { name: "bwrap bash", does: Does::Peer(Peer::Bwrap, Task::Echo) },
-            peer(Peer::Runc, Task::EchoAlone),
-            peer(Peer::Runsc, Task::EchoAlone),
-        ]),
+        how: How::Race(
+            200,
+            &[
+                ours(Does::Start(Task::Echo)),
+                peer(Peer::Bwrap, Task::EchoAlone),
+                Entrant { name: "bwrap bash", does: Does::Peer(Peer::Bwrap, Task::Echo) },
+                peer(Peer::Runc, Task::EchoAlone),
+                peer(Peer::Runsc, Task::EchoAlone),
+            ],
+        ),
         promises: &[faster(1.0, "bwrap", "faster than `bwrap ... /bin/echo hi`")],
     },
     Row {
@@ -95,7 +101,11 @@ pub const ROWS: &[Row] = &[
         what: "1000 idle containers that have run a Python cell",
         how: How::Crowd,
         promises: &[
-            Promise { says: "at most 3 MiB each, all told", of: Measure::Plain(median("all told")), bound: Bound::AtMost(3.0) },
+            Promise {
+                says: "at most 3 MiB each, all told",
+                of: Measure::Plain(median("all told")),
+                bound: Bound::AtMost(3.0),
+            },
             Promise {
                 says: "a start among 1000 takes at most 1.5 times a start alone",
                 of: ratio(median("start at 1000"), median("start at 1")),
@@ -129,7 +139,11 @@ pub const ROWS: &[Row] = &[
         how: How::Soak,
         promises: &[
             Promise { says: "no wrong answer", of: Measure::Plain(median("wrong answers")), bound: Bound::AtMost(0.0) },
-            Promise { says: "nothing is left over", of: Measure::Plain(median("left over")), bound: Bound::AtMost(0.0) },
+            Promise {
+                says: "nothing is left over",
+                of: Measure::Plain(median("left over")),
+                bound: Bound::AtMost(0.0),
+            },
         ],
     },
 ];

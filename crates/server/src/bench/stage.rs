@@ -65,11 +65,8 @@ impl Stage {
 
     /// Opens a sandbox for one row.
     pub async fn sandbox(&self, needs: Needs) -> Result<Sandbox, Failure> {
-        let config = SandboxConfig {
-            containers_max: needs.containers,
-            pool_containers: needs.pooled,
-            ..self.config.clone()
-        };
+        let config =
+            SandboxConfig { containers_max: needs.containers, pool_containers: needs.pooled, ..self.config.clone() };
         let sandbox = Sandbox::open(config, self.rootfs.clone()).await?;
         ours::await_up(&sandbox, needs).await?;
         Ok(sandbox)

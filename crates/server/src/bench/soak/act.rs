@@ -120,7 +120,8 @@ async fn put_file(lease: &mut Lease, dice: &mut Dice, number: u64) -> Result<(),
     let content = vec![b'x'; size];
     let name = format!("{number}.txt");
     lease.put_input(&name, content.as_slice(), size as u64).await?;
-    let command = format!("tr -d x <\"$INPUT_DIR/{name}\" | wc -c; wc -c <\"$INPUT_DIR/{name}\"; rm \"$INPUT_DIR/{name}\"");
+    let command =
+        format!("tr -d x <\"$INPUT_DIR/{name}\" | wc -c; wc -c <\"$INPUT_DIR/{name}\"; rm \"$INPUT_DIR/{name}\"");
     says(lease, Bash, &command, &format!("0\n{size}\n")).await
 }
 

@@ -90,11 +90,7 @@ pub async fn run(stage: &Stage, time: Duration) -> Result<Yield, Failure> {
     let total: u64 = acts.values().sum();
     let count = |name, value: u64| Series::single(name, "count", value as f64);
     Ok(Yield {
-        series: vec![
-            count("acts", total),
-            count("wrong answers", tally.wrong),
-            count("left over", left.len() as u64),
-        ],
+        series: vec![count("acts", total), count("wrong answers", tally.wrong), count("left over", left.len() as u64)],
         notes: json!({
             "seed": seed, "seconds": took.as_secs(), "users": USERS, "acts": acts,
             "complaints": tally.complaints, "left_over": left,
