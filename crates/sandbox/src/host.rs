@@ -70,13 +70,7 @@ impl Host {
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
-    pub fn start(
-        &self,
-        image: &Image,
-        name: &str,
-        limits: &Limits,
-        control: OwnedFd,
-    ) -> Result<Process, SandboxError> {
+    pub fn start(&self, image: &Image, name: &str, limits: &Limits, control: OwnedFd) -> Result<Process, SandboxError> {
         let cgroup = self.cgroup(name, limits)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let plan = image.plan(limits)?;

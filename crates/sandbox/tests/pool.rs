@@ -5,8 +5,8 @@ mod support;
 use std::time::{Duration, SystemTime};
 
 use belljar_sandbox::{
-    ContainerLimits, ContainerOptions, ContainerState, Language, Loss, Sandbox, SandboxConfig, SandboxCounts, SandboxError,
-    ZygoteStatus,
+    ContainerLimits, ContainerOptions, ContainerState, Language, Loss, Sandbox, SandboxConfig, SandboxCounts,
+    SandboxError, ZygoteStatus,
 };
 use support::leftovers::{Held, kill_children, processes_with};
 use support::{config, id, limits_enforced, run, stdout};

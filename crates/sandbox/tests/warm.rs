@@ -4,9 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use belljar_sandbox::{
-    ContainerOptions, Language, Lease, Sandbox, SandboxConfig, SandboxCounts, Warmth, ZygoteStatus,
-};
+use belljar_sandbox::{ContainerOptions, Language, Lease, Sandbox, SandboxConfig, SandboxCounts, Warmth, ZygoteStatus};
 use support::leftovers::Held;
 use support::{id, printed, python_config, stdout};
 

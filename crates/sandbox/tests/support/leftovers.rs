@@ -68,9 +68,27 @@ fn children() -> usize {
         .sum()
 }
 
-/// Those that this process made: the folder in front bears its process id.
+/// Every process below one.
+pub fn descendants(of: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut above = vec![of];
+    while let Some(pid) = above.pop() {
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            above.extend(list.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+        found.extend(i32::try_from(pid).ok().filter(|_| pid != of));
+    }
+    found
+}
+
 fn cgroups() -> Vec<PathBuf> {
-    let ours = format!("{}.", std::process::id());
+    cgroups_of(std::process::id())
+}
+
+/// Those that a process made: the folder in front bears its process id.
+pub fn cgroups_of(pid: u32) -> Vec<PathBuf> {
+    let ours = format!("{pid}.");
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
