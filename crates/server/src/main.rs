@@ -3,6 +3,7 @@
 mod access;
 mod app;
 mod attack;
+mod bench;
 mod cell;
 mod checkpoints;
 mod cli;

@@ -45,9 +45,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         true => Access::Open,
         false => Access::Keys,
     };
-    let rootfs =
-        Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() };
-    let sandbox = Sandbox::open(config.sandbox.clone(), rootfs).await.map_err(sandbox_exit)?;
+    let sandbox = Sandbox::open(config.sandbox.clone(), rootfs(&image)).await.map_err(sandbox_exit)?;
     let app = Arc::new(App {
         store,
         sandbox,
@@ -74,10 +72,16 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
     Ok(Organs { app, _image: image })
 }
 
-async fn mount(config: &Config) -> Result<Mounted, Exit> {
+/// Makes the configured image appear as a directory.
+pub async fn mount(config: &Config) -> Result<Mounted, Exit> {
     let images = ImageStore::open(&config.cache_dir).map_err(image_exit)?;
     let image = images.resolve(&config.image).map_err(image_exit)?;
     images.mount(&image, &Monitor::silent()).await.map_err(image_exit)
+}
+
+/// A mounted image as the sandbox wants it named.
+pub fn rootfs(image: &Mounted) -> Rootfs {
+    Rootfs { path: image.path().to_path_buf(), owner_base: image.owner_base(), digest: image.digest().to_string() }
 }
 
 /// An image that cannot be had, as the end of a command.

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod image;
+pub mod inside;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;

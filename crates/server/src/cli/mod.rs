@@ -1,6 +1,7 @@
 //! The command line. Exit status: 0 done; 1 the thing asked for failed; 2 usage; 3 this machine cannot.
 
 pub mod attack;
+pub mod bench;
 pub mod doctor;
 pub mod exec;
 pub mod image;
@@ -39,6 +40,8 @@ enum Command {
     Exec(exec::ExecArgs),
     /// Run the attack suite against this host: what an attacker would try, and whether it is held.
     Attack(attack::AttackArgs),
+    /// Measure the sandbox against its promises and its peers.
+    Bench(bench::BenchArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -80,6 +83,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
         Command::Attack(args) => runtime.block_on(attack::run(&args, &environment)),
+        Command::Bench(args) => runtime.block_on(bench::run(&args, &environment)),
         Command::Config => print_reference(),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };

@@ -1,0 +1,216 @@
+//! The promises of SPECIFICATION.md that can be held on a noisy machine: counts of processes, who takes part, and ratios
+//! within one interleaved run with room to spare. `belljar bench` measures the same with peers, without the room.
+
+mod support;
+
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use belljar_sandbox::{ContainerOptions, Language, Lease, Sandbox, SandboxConfig};
+use rustix::process::{Pid, Signal, kill_process};
+use support::inside::{Inside, inside};
+use support::{id, leased, python_config, stdout};
+
+const IMPORTS: &str = "import numpy, pandas, matplotlib.pyplot";
+
+/// A new container for a language, leased.
+async fn leased_for(sandbox: &Sandbox, seed: u64, ready_for: Language) -> Lease {
+    let id = id(seed);
+    let options = ContainerOptions { ready_for, ..ContainerOptions::default() };
+    sandbox.create_with(id.clone(), options).await.expect("a container starts");
+    sandbox.lease(&id, Duration::ZERO).await.expect("nobody else has it")
+}
+
+async fn pool_is_full(sandbox: &Sandbox, pooled: usize) {
+    let mut looks = tokio::time::interval(Duration::from_millis(1));
+    while sandbox.counts().pooled < 2 * pooled {
+        looks.tick().await;
+    }
+}
+
+async fn timed<T>(work: impl Future<Output = T>) -> Duration {
+    let begun = Instant::now();
+    work.await;
+    begun.elapsed()
+}
+
+/// The medians of two things done by turns.
+async fn by_turns(rounds: u64, mut one: impl AsyncFnMut(u64), mut other: impl AsyncFnMut(u64)) -> [Duration; 2] {
+    let (mut ones, mut others) = (Vec::new(), Vec::new());
+    for round in 0..rounds {
+        ones.push(timed(one(round)).await);
+        others.push(timed(other(round)).await);
+    }
+    [ones, others].map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
+}
+
+fn bare(words: &[&str]) {
+    let ended = Command::new(words[0]).args(&words[1..]).stdout(Stdio::null()).status().expect("it is installed");
+    assert!(ended.success(), "{words:?}: {ended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_costs_one_process() {
+    let sandbox = sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    let mut pids = Vec::new();
+    for _ in 0..4 {
+        pids.push(stdout(&mut lease, "echo $$").await.trim().parse::<u32>().expect("a process id"));
+    }
+    let steps: Vec<u32> = pids.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(steps, [1, 1, 1], "{pids:?}");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_for_bash_has_no_interpreter() {
+    let sandbox = sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    let found: Vec<i32> = inside(&mut lease).await.iter().map(|one| one.pid_inside).collect();
+    assert_eq!(found, [1]);
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_takes_little_longer_than_the_shell_alone() {
+    let sandbox = sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    let ours = async |_| assert_eq!(stdout(&mut lease, "echo hi").await, "hi\n");
+    let [ours, bare] = by_turns(40, ours, async |_| bare(&["bash", "-c", "echo hi"])).await;
+    assert!(ours < bare * 5, "a command took {ours:?}, a bare shell {bare:?}");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_for_bash_starts_in_the_time_of_a_few_shells() {
+    let sandbox = sandbox!();
+    let ours = async |round| {
+        let mut lease = leased(&sandbox, round).await;
+        assert_eq!(stdout(&mut lease, "echo hi").await, "hi\n");
+        drop(lease);
+        sandbox.remove(&id(round)).await;
+    };
+    let [ours, bare] = by_turns(20, ours, async |_| bare(&["bash", "-c", "echo hi"])).await;
+    assert!(ours < bare * 30, "a container took {ours:?}, a bare shell {bare:?}");
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_cell_goes_past_the_supervisor() {
+    let (sandbox, _image) = python_sandbox!();
+    let mut lease = leased_for(&sandbox, 1, Language::Python).await;
+    assert_eq!(support::printed(&mut lease, "print(2 + 2)").await, "4\n");
+    let supervisor = inside(&mut lease).await.into_iter().find(|one| one.pid_inside == 1).expect("process 1");
+    let supervisor = Pid::from_raw(supervisor.pid).expect("a process id");
+    // Stopped, it can neither answer a frame nor start a process.
+    kill_process(supervisor, Signal::STOP).expect("it is ours");
+    let printed = support::printed(&mut lease, "print(3 + 3)").await;
+    kill_process(supervisor, Signal::CONT).expect("it is ours");
+    assert_eq!(printed, "6\n");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_starts_no_process() {
+    let (sandbox, _image) = python_sandbox!(SandboxConfig { pool_containers: 1, ..python_config() });
+    pool_is_full(&sandbox, 1).await;
+    let made_by = support::inside::ticks_since_boot();
+    while support::inside::ticks_since_boot() == made_by {
+        tokio::task::yield_now().await;
+    }
+    let mut lease = leased_for(&sandbox, 1, Language::Python).await;
+    assert_eq!(support::printed(&mut lease, "print(2 + 2)").await, "4\n");
+    let started: Vec<(i32, u64)> = inside(&mut lease).await.into_iter().map(Inside::start).collect();
+    assert_eq!(started.iter().map(|(pid, _)| *pid).min(), Some(1));
+    assert_eq!(started.len(), 2, "the supervisor and the REPL: {started:?}");
+    assert!(started.iter().all(|(_, ticks)| *ticks <= made_by), "{started:?} after {made_by}");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn python_with_its_libraries_starts_far_sooner_than_by_importing_them() {
+    let (sandbox, _image) = python_sandbox!(SandboxConfig { pool_containers: 0, ..python_config() });
+    let source = format!("{IMPORTS}\nprint(2 + 2)");
+    let command = format!("python3 -c '{IMPORTS}; print(2 + 2)'");
+    let mut shell = leased(&sandbox, 1000).await;
+    let warm = async |round| {
+        let mut lease = leased_for(&sandbox, round, Language::Python).await;
+        assert_eq!(support::printed(&mut lease, &source).await, "4\n");
+        drop(lease);
+        sandbox.remove(&id(round)).await;
+    };
+    let [warm, cold] = by_turns(5, warm, async |_| assert_eq!(stdout(&mut shell, &command).await, "4\n")).await;
+    assert!(warm * 15 < cold, "a start took {warm:?}, the imports {cold:?}");
+    drop(shell);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_warm_cell_is_far_quicker_than_a_process() {
+    let (sandbox, _image) = python_sandbox!();
+    let mut lease = leased_for(&sandbox, 1, Language::Python).await;
+    let warm = async |_| assert_eq!(support::printed(&mut lease, "print(2 + 2)").await, "4\n");
+    let [warm, process] = by_turns(40, warm, async |_| bare(&["python3", "-c", "print(2 + 2)"])).await;
+    assert!(warm * 8 < process, "a cell took {warm:?}, a process {process:?}");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_interpreter_costs_little_memory_of_its_own() {
+    const CONTAINERS: u64 = 8;
+    let (sandbox, _image) = python_sandbox!(SandboxConfig { pool_containers: 0, ..python_config() });
+    let mut own_kib = Vec::new();
+    for seed in 0..CONTAINERS {
+        let mut lease = leased_for(&sandbox, seed, Language::Python).await;
+        assert_eq!(support::printed(&mut lease, "print(2 + 2)").await, "4\n");
+        own_kib.push(inside(&mut lease).await.iter().map(Inside::own_kib).sum::<u64>());
+    }
+    own_kib.sort_unstable();
+    let median = own_kib[own_kib.len() / 2];
+    // What is shared with the zygote is paid once; this is what each container adds.
+    assert!(median < 8 * 1024, "KiB of each container's own: {own_kib:?}");
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_dies_about_as_soon_as_an_idle_container() {
+    let sandbox = sandbox!();
+    let idle = async |round| {
+        drop(leased(&sandbox, round).await);
+        assert!(sandbox.remove(&id(round)).await);
+    };
+    let bombed = async |round| {
+        let mut lease = leased(&sandbox, 100 + round).await;
+        // Says when the quota is full, then goes on trying.
+        let bomb = "b() { b & b & while :; do :; done; }; b 2>/dev/null & \
+                    until ! (:) 2>/dev/null; do :; done; echo full; while :; do :; done";
+        let (live, mut chunks) = tokio::sync::mpsc::channel(4);
+        let options = belljar_sandbox::CellOptions { live: Some(live), ..support::options() };
+        let killed = async {
+            chunks.recv().await.expect("the bomb fills its quota");
+            timed(sandbox.remove(&id(100 + round))).await
+        };
+        let (_, took) = tokio::join!(lease.bash(bomb, options), killed);
+        took
+    };
+    let mut bombs = Vec::new();
+    let mut idles = Vec::new();
+    for round in 0..5 {
+        idles.push(timed(idle(round)).await);
+        bombs.push(bombed(round).await);
+    }
+    bombs.sort_unstable();
+    idles.sort_unstable();
+    // The idle one's time has its start in it.
+    assert!(bombs[2] < idles[2] * 20, "bombs took {bombs:?}, idle containers {idles:?}");
+    sandbox.close().await;
+}

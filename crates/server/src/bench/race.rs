@@ -1,0 +1,125 @@
+//! Rows that are races: every contestant once, then every contestant again.
+
+use belljar_sandbox::{Lease, Sandbox};
+
+use super::Failure;
+use super::figure::Series;
+use super::jupyter::Jupyter;
+use super::ours;
+use super::peer::{self, Peer};
+use super::stage::{Needs, Stage};
+use super::task::Task;
+
+/// Who runs, and what; the name is that of its series.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrant {
+    /// Of the series.
+    pub name: &'static str,
+    /// What it does each round.
+    pub does: Does,
+}
+
+/// What an entrant does each round.
+#[derive(Debug, Clone, Copy)]
+pub enum Does {
+    /// A new container, made on demand, to the outcome of the task.
+    Start(Task),
+    /// A container from a full pool, to the outcome of the task.
+    Claim(Task),
+    /// The task in a container that is there already.
+    Cell(Task),
+    /// The task by a peer, from nothing; of Jupyter, by a warm kernel.
+    Peer(Peer, Task),
+}
+
+/// Runs the race; peers that are not here are left out.
+pub async fn run(stage: &Stage, entrants: &[Entrant], rounds: usize) -> Result<Vec<Series>, Failure> {
+    let mut runners = Vec::new();
+    for entrant in entrants {
+        if let Some(runner) = Runner::prepare(stage, entrant.does).await? {
+            runners.push((runner, Series::times(entrant.name)));
+        }
+    }
+    // What the first time costs (reading files from the disk) is nobody's figure.
+    for (runner, _) in &mut runners {
+        runner.once(stage, 0).await?;
+    }
+    for round in 1..=stage.scale.of(rounds) {
+        for (runner, series) in &mut runners {
+            series.samples.push(runner.once(stage, round).await?);
+        }
+    }
+    let mut measured = Vec::new();
+    for (runner, series) in runners {
+        runner.finish().await;
+        measured.push(series);
+    }
+    Ok(measured)
+}
+
+enum Runner {
+    /// From a pool, or on demand.
+    Start(Sandbox, Task, Needs),
+    Cell(Sandbox, Lease, Task),
+    Program(Peer, Task),
+    Jupyter(Box<Jupyter>, Task),
+}
+
+/// Containers kept ready for rows that claim them.
+const POOLED: usize = 4;
+
+fn needs(task: Task, pooled: usize) -> Needs {
+    Needs { containers: 4, pooled, language: task.language() }
+}
+
+impl Runner {
+    /// `None` when the peer is not on this host.
+    async fn prepare(stage: &Stage, does: Does) -> Result<Option<Self>, Failure> {
+        Ok(Some(match does {
+            Does::Start(task) => Self::start(stage, task, 0).await?,
+            Does::Claim(task) => Self::start(stage, task, POOLED).await?,
+            Does::Cell(task) => {
+                let sandbox = stage.sandbox(needs(task, 0)).await?;
+                let lease = ours::start(&sandbox, task.language()).await?;
+                Self::Cell(sandbox, lease, task)
+            }
+            Does::Peer(peer, _) if !stage.has(peer) => return Ok(None),
+            Does::Peer(Peer::Jupyter, task) => Self::Jupyter(Box::new(stage.jupyter()?), task),
+            Does::Peer(peer, task) => Self::Program(peer, task),
+        }))
+    }
+
+    async fn start(stage: &Stage, task: Task, pooled: usize) -> Result<Self, Failure> {
+        let needs = needs(task, pooled);
+        Ok(Self::Start(stage.sandbox(needs).await?, task, needs))
+    }
+
+    async fn once(&mut self, stage: &Stage, round: usize) -> Result<f64, Failure> {
+        match self {
+            Self::Start(sandbox, task, needs) => {
+                ours::await_up(sandbox, *needs).await?;
+                let (took, lease) = ours::time_start(sandbox, *task).await?;
+                ours::end(sandbox, lease).await;
+                Ok(took)
+            }
+            Self::Cell(_, lease, task) => ours::time_cell(lease, *task).await,
+            Self::Program(peer, task) => {
+                let command = peer.command(*task, &stage.places, round as u64);
+                tokio::task::block_in_place(|| peer::time(command, *task))
+            }
+            Self::Jupyter(jupyter, task) => tokio::task::block_in_place(|| jupyter.time(*task)),
+        }
+    }
+
+    async fn finish(self) {
+        match self {
+            Self::Start(sandbox, ..) => sandbox.close().await,
+            Self::Cell(sandbox, lease, _) => {
+                drop(lease);
+                sandbox.close().await;
+            }
+            Self::Program(..) => {}
+            Self::Jupyter(jupyter, _) => drop(tokio::task::spawn_blocking(move || drop(jupyter)).await),
+        }
+    }
+}
