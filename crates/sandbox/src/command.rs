@@ -330,18 +330,39 @@ mod tests {
         assert!(matches!(&nonsense, Ending::Died(reason) if *reason == meaningless), "{nonsense:?}");
     }
 
+    /// As a supervisor: what is said once the interrupt has been asked for.
+    async fn interrupted(answers: [&'static str; 2]) -> End {
+        let (mut talk, (theirs, alive)) = with(&[r#"{"started":{"id":7}}"#]);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let guest = std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            let (length, _) = rustix::net::recv(&theirs, &mut buffer, rustix::net::RecvFlags::empty()).expect("asked");
+            assert_eq!(&buffer[..length], br#"{"interrupt":{"id":1,"pid":null}}"#);
+            for answer in answers {
+                send(&theirs, answer.as_bytes(), SendFlags::NOSIGNAL).expect("room");
+            }
+            // Both ends stay open until the wait is over.
+            let _over = told.blocking_recv();
+            drop((theirs, alive));
+        });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
+        tell.send(()).expect("the guest is there");
+        guest.join().expect("no panic");
+        end
+    }
+
     #[tokio::test]
     async fn an_interrupt_is_answered_before_the_wait_is_over() {
-        let (started, exited) = (r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"signal":2}}}"#);
-        let interrupted = r#"{"interrupted":{"id":1}}"#;
-        for frames in [[started, interrupted, exited], [started, exited, interrupted]] {
-            let (mut talk, _alive) = with(&frames);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
-            let by_signal = matches!(end.ending, Ending::Exited { status: Status::Signal(2), .. });
-            // The end may be there before the wish.
-            assert!(by_signal && end.stop.is_none_or(|stop| stop == Stop::Request), "{frames:?}: {end:?}");
+        let (exited, answered) = (r#"{"exited":{"id":7,"status":{"signal":2}}}"#, r#"{"interrupted":{"id":1}}"#);
+        for answers in [[answered, exited], [exited, answered]] {
+            let End { stop, ending } = interrupted(answers).await;
+            assert_eq!(stop, Some(Stop::Request), "{answers:?}");
+            let by_signal = matches!(ending, Ending::Exited { status: Status::Signal(2), .. });
+            assert!(by_signal, "{answers:?}: {ending:?}");
         }
+        let End { ending, .. } = interrupted([exited, r#"{"interrupted":{"id":2}}"#]).await;
+        assert!(matches!(ending, Ending::Died(DeathReason::Protocol("out of turn during an interrupt"))), "{ending:?}");
     }
 
     #[tokio::test]
