@@ -7,7 +7,9 @@ mod clean;
 mod command;
 mod files;
 mod frame;
+mod inside;
 mod supervise;
+mod warden;
 
 use std::process::ExitCode;
 
@@ -15,6 +17,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let _program = arguments.next();
     match arguments.next() {
+        Some(how) if how == inside::MODE => inside::main(arguments),
         Some(how) => command::become_shell(&how, arguments),
         None => supervise::main(),
     }

@@ -16,30 +16,41 @@ use crate::clean;
 use crate::command;
 use crate::files;
 use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, Status, ToGuest};
+use crate::warden;
 
 /// Exit codes of process 1; the host reads no more out of them than that the container is dead.
-const EXIT_NO_JAIL: u8 = 70;
+pub const EXIT_NO_JAIL: u8 = 70;
 const EXIT_PROTOCOL: u8 = 71;
 
 /// Stands the jail up and serves the host until it goes away. No untrusted code runs before the seal.
 pub fn main() -> ExitCode {
-    let control = match belljar_jail::enter().and_then(belljar_jail::Entered::seal) {
-        Ok(control) => control,
-        // The step and its error number have gone to the host; nobody else listens.
-        Err(_reported) => return ExitCode::from(EXIT_NO_JAIL),
+    // The step and its error number have gone to the host; nobody else listens.
+    let Ok(entered) = belljar_jail::enter() else {
+        return ExitCode::from(EXIT_NO_JAIL);
     };
-    match serve(control) {
+    if entered.ward().is_some() {
+        return warden::main(entered);
+    }
+    let Ok(control) = entered.seal() else {
+        return ExitCode::from(EXIT_NO_JAIL);
+    };
+    serve_until_the_end(Channel::new(control))
+}
+
+/// Serves the host until it goes away.
+pub fn serve_until_the_end(channel: Channel) -> ExitCode {
+    match serve(channel) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_host_gone_or_senseless) => ExitCode::from(EXIT_PROTOCOL),
     }
 }
 
-fn serve(control: OwnedFd) -> io::Result<()> {
+fn serve(channel: Channel) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel: Channel::new(control), signals, running: None };
+    let mut supervisor = Supervisor { channel, signals, running: None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())

@@ -1,6 +1,6 @@
 //! The guest side: become process 1 of a jail.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
@@ -12,8 +12,9 @@ use rustix::thread::UnshareFlags;
 use crate::channel::{PLAN_BYTES_MAX, Report, receive_go, receive_packet, send_report};
 use crate::plan::JailPlan;
 use crate::raw::{Side, clone_sibling, close_from, default_signals, exit_now, take_inherited, unshare};
-use crate::step::{INSIDE, OUTSIDE, SEAL, SetupError, Step, System, apply};
-use crate::{landlock, privileges, root, seccomp};
+use crate::step::{INSIDE, OUTSIDE, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
+use crate::ward::Ward;
+use crate::{landlock, privileges, root, seccomp, ward};
 
 /// The jail stands except for its last two walls, Landlock and seccomp.
 ///
@@ -44,6 +45,12 @@ impl Entered {
         Some(crate::oom::OomAdjuster::new())
     }
 
+    /// What process 1 of a ward starts before it seals itself; `None` in a container's own jail.
+    pub fn ward(&self) -> Option<Ward<'_>> {
+        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.runsc.as_ref()?);
+        Some(Ward { plan, program: program.as_fd(), control: self.control.as_fd() })
+    }
+
     /// Applies Landlock, then seccomp, tells the host that the jail is complete, and hands over the control socket.
     ///
     /// # Errors
@@ -59,6 +66,9 @@ const CHANNEL_FD: i32 = 0;
 
 /// Where `launch` puts the control socket.
 const CONTROL_FD: i32 = 1;
+
+/// Where `launch_ward` puts the program that the ward is for.
+const PROGRAM_FD: i32 = 2;
 
 fn at(step: Step) -> impl FnOnce(Errno) -> SetupError {
     move |errno| SetupError { step, errno: errno.raw_os_error() }
@@ -84,6 +94,8 @@ pub(crate) struct Kernel {
     plan: JailPlan,
     channel: OwnedFd,
     held: root::Held,
+    /// The program that a ward is for.
+    runsc: Option<OwnedFd>,
 }
 
 impl System for Kernel {
@@ -107,6 +119,9 @@ impl System for Kernel {
             Step::MaskProc => root::mask_proc(plan),
             Step::Directories => root::directories(&plan.directories),
             Step::Symlinks => root::symlinks(&plan.symlinks),
+            Step::WardProc => root::make_writable_proc(&mut self.held),
+            Step::WardRoot => root::change_root_to_layer(),
+            Step::WardFiles => ward::files(plan.ward.as_ref().ok_or(Errno::INVAL)?),
             Step::Hostname => sethostname(plan.hostname.as_bytes()),
             Step::ResourceLimits => privileges::resource_limits(&plan.resource_limits),
             Step::WorkingDirectory => chdir(&plan.working_directory),
@@ -135,16 +150,22 @@ impl Kernel {
     pub(crate) fn set_up(channel: OwnedFd) -> Result<Self, SetupError> {
         let plan = read_plan(&channel).map_err(at(Step::ReadPlan));
         let plan = reported(&channel, plan)?;
-        let mut kernel = Self { plan, channel, held: root::Held::default() };
+        let mut kernel = Self { plan, channel, held: root::Held::default(), runsc: None };
         umask(Mode::from_raw_mode(0o022));
-        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
+        if kernel.plan.ward.is_some() {
+            let program = take_inherited(PROGRAM_FD).map_err(at(Step::ReadPlan));
+            kernel.runsc = Some(reported(&kernel.channel, program)?);
+        }
+        let inside = if kernel.plan.ward.is_some() { WARD } else { INSIDE };
+        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
     }
 
     /// The last two steps, and the last word.
     pub(crate) fn seal(mut self) -> Result<(), SetupError> {
-        let sealed = apply(SEAL, &mut self);
+        let seal = if self.plan.ward.is_some() { WARD_SEAL } else { SEAL };
+        let sealed = apply(seal, &mut self);
         reported(&self.channel, sealed)?;
         send_report(&self.channel, Report::Sealed).map_err(at(Step::Report))
     }

@@ -190,7 +190,26 @@ pub fn launch(
 ) -> Result<Jailed, LaunchError> {
     let _entered_when_complete = realm.namespace();
     let (channel, theirs) = channel::pair().map_err(talk)?;
-    let launcher = Launcher::spawn(program, theirs, control)?;
+    let launcher = Launcher::spawn(program, theirs, control, Stdio::null())?;
+    guide(&channel, launcher, plan, attachment)
+}
+
+/// As [`launch`], for a plan made by [`JailPlan::for_ward`]: process 1 starts `inner`, an executable file, which makes
+/// the container, and only waits from then on.
+///
+/// # Errors
+/// [`LaunchError`]; everything started has been killed and reaped by then.
+pub fn launch_ward(
+    realm: &Realm,
+    program: BorrowedFd<'_>,
+    plan: &JailPlan,
+    attachment: Attachment<'_>,
+    control: OwnedFd,
+    inner: OwnedFd,
+) -> Result<Jailed, LaunchError> {
+    let _entered_when_complete = realm.namespace();
+    let (channel, theirs) = channel::pair().map_err(talk)?;
+    let launcher = Launcher::spawn(program, theirs, control, inner.into())?;
     guide(&channel, launcher, plan, attachment)
 }
 
@@ -247,7 +266,7 @@ enum LauncherState {
 }
 
 impl Launcher {
-    fn spawn(program: BorrowedFd<'_>, channel: OwnedFd, control: OwnedFd) -> Result<Self, LaunchError> {
+    fn spawn(program: BorrowedFd<'_>, channel: OwnedFd, control: OwnedFd, third: Stdio) -> Result<Self, LaunchError> {
         // Nothing here makes `Command` fork this large process: it uses posix_spawn(3).
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("belljar-guest")
@@ -255,7 +274,7 @@ impl Launcher {
             .process_group(0)
             .stdin(channel)
             .stdout(control)
-            .stderr(Stdio::null())
+            .stderr(third)
             .spawn()
             .map_err(LaunchError::Spawn)?;
         Ok(Self::leading_its_group(Pid::from_child(&child)))

@@ -47,16 +47,18 @@ mod realm;
 mod root;
 mod seccomp;
 mod step;
+mod ward;
 mod zygote;
 
 pub use enter::{Entered, enter};
 pub use identity::Identity;
 pub use join::join;
-pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch};
+pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};
 pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
     Resource, ResourceLimit, SealPlan, Symlink,
 };
 pub use realm::Realm;
 pub use step::{SetupError, Step};
+pub use ward::{CONTROL_FD_INSIDE, WORDS, Ward, WardPlan, control_inside};
 pub use zygote::{ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote};

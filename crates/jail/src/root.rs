@@ -73,17 +73,30 @@ pub(crate) fn overlay() -> Result<(), Errno> {
 
 /// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first.
 pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
+    proc(held, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)
+}
+
+/// For runsc, which writes id maps there and mounts another one, which the kernel allows to whoever sees a whole one.
+pub(crate) fn make_writable_proc(held: &mut Held) -> Result<(), Errno> {
+    proc(held, OWN_FILE_SYSTEM)
+}
+
+fn proc(held: &mut Held, flags: MountAttrFlags) -> Result<(), Errno> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
-    held.proc =
-        Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
+    held.proc = Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?);
     Ok(())
 }
 
 /// `pivot_root(".", ".")` stacks the old root on the new one, so no directory is needed to put it in; see `pivot_root(2)`.
 pub(crate) fn change_root() -> Result<(), Errno> {
     chdir("root")?;
+    change_root_to_layer()
+}
+
+/// The working directory is the top of the writable layer.
+pub(crate) fn change_root_to_layer() -> Result<(), Errno> {
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     chdir("/")
@@ -175,7 +188,7 @@ pub(crate) fn symlinks(list: &[Symlink]) -> Result<(), Errno> {
 }
 
 /// Opens a directory of the new root, making what is missing of its path.
-fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
     let mut at = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     for component in path.components() {
         let name = match component {

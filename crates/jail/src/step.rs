@@ -47,6 +47,12 @@ pub enum Step {
     Directories,
     /// The plan's symbolic links.
     Symlinks,
+    /// A writable `/proc` of the new pid namespace, for runsc.
+    WardProc,
+    /// The writable layer itself becomes `/`, the container's root being a directory of it.
+    WardRoot,
+    /// What runsc reads and writes: its configuration, its state, its words.
+    WardFiles,
     /// The container's own host name.
     Hostname,
     /// The plan's resource limits.
@@ -103,6 +109,36 @@ pub(crate) const INSIDE: &[Step] = &[
 /// Done last, when the guest program has opened what it needs.
 pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
 
+/// Done by process 1 of a ward instead of [`INSIDE`]: runsc starts with power over these namespaces.
+pub(crate) const WARD: &[Step] = &[
+    Step::OwnSession,
+    Step::DefaultSignals,
+    Step::PrivateMounts,
+    Step::HoldDevices,
+    Step::WritableLayer,
+    Step::Overlay,
+    Step::WardProc,
+    Step::WardRoot,
+    Step::AttachProc,
+    Step::Dev,
+    Step::WardFiles,
+    Step::Hostname,
+    Step::ResourceLimits,
+    Step::WorkingDirectory,
+    Step::Streams,
+];
+
+/// Done by process 1 of a ward instead of [`SEAL`], when runsc has been started: nothing is left that it has to be
+/// able to do but wait.
+pub(crate) const WARD_SEAL: &[Step] = &[
+    Step::NoFutureCapabilities,
+    Step::NoNewPrivileges,
+    Step::NoCapabilities,
+    Step::Undumpable,
+    Step::Landlock,
+    Step::Seccomp,
+];
+
 /// Every step in order, with those that happen around the lists.
 pub(crate) fn all() -> impl Iterator<Item = Step> {
     [Step::CloseInherited, Step::ReadPlan]
@@ -135,6 +171,9 @@ impl std::fmt::Display for Step {
             Self::MaskProc => "mask /proc",
             Self::Directories => "make directories",
             Self::Symlinks => "make symbolic links",
+            Self::WardProc => "make a writable /proc",
+            Self::WardRoot => "change to the ward's root",
+            Self::WardFiles => "make the files of runsc",
             Self::Hostname => "set the host name",
             Self::ResourceLimits => "set resource limits",
             Self::WorkingDirectory => "enter the working directory",
