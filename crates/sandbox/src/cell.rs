@@ -76,7 +76,7 @@ async fn attempt(
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
     let Prepared { output, text, mut stdout, mut stderr, writers } = Prepared::new(host, &cell)?;
-    let mut losses = Vec::from_iter(make_room(guest, host, &output).await?);
+    let mut losses = Vec::from_iter(make_room(guest, &output).await?);
     let before = guest.stats();
     let started = Instant::now();
     let id = command::ask(&mut guest.talk, &output, text.into(), writers).await?;
@@ -94,7 +94,7 @@ async fn attempt(
     let (end, mut survives) = settle(guest, end, id, &output).await?;
     let wall = started.elapsed();
     let after = guest.stats();
-    let facts = Facts { wall_max: cell.wall, before, at_end, after, limits: host.limits() };
+    let facts = Facts { wall_max: cell.wall, before, at_end, after, limits: guest.limits() };
     let judged = facts.judge(&end);
     let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
     let mut harvest = Harvest::default();
@@ -142,8 +142,8 @@ async fn settle(guest: &mut Guest, end: End, id: u64, output: &str) -> Result<(E
 }
 
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
-async fn make_room(guest: &mut Guest, host: &Host, output: &str) -> Result<Option<Loss>, DeathReason> {
-    let processes_max = host.limits().processes_max;
+async fn make_room(guest: &mut Guest, output: &str) -> Result<Option<Loss>, DeathReason> {
+    let processes_max = guest.limits().processes_max;
     if guest.stats().processes <= processes_max - processes_max / PROCESSES_FREE_SHARE {
         return Ok(None);
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 pub use belljar_jail::LandlockNeed;
 pub use belljar_jail::probe::LimitsNeed;
 
+use crate::repl::Warmth;
+
 /// The limits of every container and of the sandbox as a whole.
 ///
 /// The defaults are the documented ones of the server's `[sandbox]` table.
@@ -26,6 +28,13 @@ pub struct SandboxConfig {
     pub output_bytes_max: u64,
     /// Live containers, those being started included.
     pub containers_max: usize,
+    /// Complete containers kept ahead of need: so many for bash, and as many with a Python REPL. They do not count
+    /// against `containers_max`; zero keeps none.
+    pub pool_containers: usize,
+    /// Interpreters kept warm from the start. The others start when they are first needed.
+    pub zygotes: Vec<Warmth>,
+    /// A container unused for this long is frozen: its processes do not run until somebody takes hold of it again.
+    pub idle_freeze: Duration,
     /// A container unused for this long is removed by [`crate::Sandbox::sweep`].
     pub container_idle: Duration,
     /// A container this old is removed by [`crate::Sandbox::sweep`], used or not (wire.md §7.3).
@@ -52,6 +61,9 @@ impl Default for SandboxConfig {
             cell_wall_s_max: 90,
             output_bytes_max: 1024 * 1024,
             containers_max: 256,
+            pool_containers: 4,
+            zygotes: vec![Warmth::Core],
+            idle_freeze: Duration::from_secs(60),
             container_idle: Duration::from_secs(60 * 60),
             container_life: Duration::from_secs(30 * 24 * 60 * 60),
             output_file_bytes_max: 500 * 1000 * 1000,

@@ -43,6 +43,18 @@ pub enum SandboxError {
     /// The guest could not start the shell or make its directories; nothing ran.
     #[error("the container could not start the command: {0}")]
     NotStarted(String),
+    /// A limit asked for in [`crate::ContainerOptions`] is above the sandbox's, or too little to live on.
+    #[error("{name} = {asked} is not possible: from {least} to {most}")]
+    LimitRefused {
+        /// The field of [`crate::ContainerLimits`].
+        name: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// The least that works.
+        least: String,
+        /// The sandbox's own.
+        most: String,
+    },
     /// `containers_max` reached.
     #[error("all {containers_max} containers are in use")]
     Full {

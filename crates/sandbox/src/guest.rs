@@ -1,6 +1,8 @@
 //! A live container as its keeper holds it: what talks and what runs.
 
-use belljar_jail::cgroup::Stats;
+use std::sync::Arc;
+
+use belljar_jail::cgroup::{Limits, Stats};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Channel;
@@ -8,28 +10,35 @@ use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
 use crate::host::SharedHost;
-use crate::process::Process;
+use crate::image::Image;
+use crate::process::{Process, Reins};
 
 /// See the module's head.
 pub struct Guest {
     pub talk: Conversation,
     process: Process,
-    oom_kills_at_start: u64,
+    image: Arc<Image>,
+    limits: Limits,
 }
 
 impl Guest {
     /// Starts a container and hears its first word.
-    pub async fn start(host: &SharedHost, name: String, stop: CancellationToken) -> Result<Self, SandboxError> {
+    pub async fn start(
+        host: &SharedHost,
+        image: Arc<Image>,
+        name: String,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Result<Self, SandboxError> {
         let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
         let starting = {
-            let host = SharedHost::clone(host);
-            tokio::task::spawn_blocking(move || host.start(&name, theirs))
+            let (host, image) = (SharedHost::clone(host), Arc::clone(&image));
+            tokio::task::spawn_blocking(move || host.start(&image, &name, &limits, theirs))
         };
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let oom_kills_at_start = process.stats().oom_kills;
-        let mut guest = Self { talk, process, oom_kills_at_start };
+        let mut guest = Self { talk, process, image, limits };
         match guest.talk.answer(ANSWER_WAIT_MAX).await {
             Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
             Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),
@@ -42,12 +51,41 @@ impl Guest {
         self.process.stats()
     }
 
+    /// What it was made from.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Waits, with nothing asked of it, until it is no longer as it should be. Cancel-safe.
+    pub async fn rest(&mut self) -> DeathReason {
+        self.talk.frame().await.err().unwrap_or(DeathReason::Protocol("unasked"))
+    }
+
+    /// The container's own limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Its limits have been changed to these.
+    pub fn limited_to(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// What others may do to it while it lives.
+    pub fn reins(&self) -> &Arc<Reins> {
+        self.process.reins()
+    }
+
+    /// A descriptor that is readable when process 1 has ended.
+    pub fn ended(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        self.process.ended()
+    }
+
     /// Why the guest ended, if that is all that is known: the kernel may have had a reason.
     pub fn explain(&self, reason: DeathReason) -> DeathReason {
         match reason {
-            DeathReason::SupervisorEnded | DeathReason::Channel(_)
-                if self.stats().oom_kills > self.oom_kills_at_start =>
-            {
+            // Its cgroup was new with it, so whatever is counted there is its own.
+            DeathReason::SupervisorEnded | DeathReason::Channel(_) if self.stats().oom_kills > 0 => {
                 DeathReason::OutOfMemory
             }
             reason => reason,

@@ -1,41 +1,36 @@
-//! What all containers of a sandbox share: the guest program, the root filesystem, the cgroups, the limits.
+//! What all containers of a sandbox share: the guest program, the cgroups, the limits, the image of the day.
 
 use std::fs::File;
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink, launch};
+use belljar_jail::{Attachment, Identity, Realm, launch};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
-use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
 use crate::error::SandboxError;
+use crate::image::Image;
 use crate::process::Process;
 use crate::program;
-
-/// Files of one container, directories included.
-const INODES_MAX: u64 = 262_144;
-/// `/dev/shm` of one container.
-const SHM_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Seen from inside.
-const HOSTNAME: &str = "container";
 
 /// See the module's head.
 pub struct Host {
     pub config: SandboxConfig,
     program: File,
-    plan: JailPlan,
-    realm: Realm,
     cgroups: Option<CgroupTree>,
+    /// New containers are made from it; those that live keep theirs.
+    image: RwLock<Arc<Image>>,
 }
 
 impl Host {
     /// Finds out what this machine offers. Blocks.
-    pub fn prepare(config: SandboxConfig, rootfs: &Rootfs) -> Result<Self, SandboxError> {
+    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<Self, SandboxError> {
         raise_open_files();
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
+        let identity = identity(&rootfs)?;
+        let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
+        let image = Image::prepare(&config, rootfs, Arc::new(realm))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -46,23 +41,51 @@ impl Host {
                 }
             },
         };
-        let plan = plan(&config, rootfs)?;
-        let realm =
-            Realm::create(program.as_fd(), identity(rootfs)?).map_err(|error| SandboxError::Host(error.to_string()))?;
-        Ok(Self { config, program, plan, realm, cgroups })
+        Ok(Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) })
+    }
+
+    /// What containers can be made from. Blocks.
+    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<Image, SandboxError> {
+        let identity = identity(&rootfs)?;
+        let present = Arc::clone(self.image().realm());
+        // The realm is one user namespace, with one map of ids.
+        let realm = if present.identity() == identity {
+            present
+        } else {
+            let made = Realm::create(self.program.as_fd(), identity);
+            Arc::new(made.map_err(|error| SandboxError::Host(error.to_string()))?)
+        };
+        Image::prepare(&self.config, rootfs, realm)
+    }
+
+    /// What new containers are made from.
+    pub fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.image.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Containers are made from another image from here on; returns the one before.
+    pub fn change_image(&self, image: Arc<Image>) -> Arc<Image> {
+        std::mem::replace(&mut *self.image.write().unwrap_or_else(PoisonError::into_inner), image)
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
-    pub fn start(&self, name: &str, control: std::os::fd::OwnedFd) -> Result<Process, SandboxError> {
-        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, &self.limits())).transpose();
+    pub fn start(
+        &self,
+        image: &Image,
+        name: &str,
+        limits: &Limits,
+        control: OwnedFd,
+    ) -> Result<Process, SandboxError> {
+        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
         let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
-        let jailed = launch(&self.realm, self.program.as_fd(), &self.plan, attachment, control)
+        let plan = image.plan(limits)?;
+        let jailed = launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
     }
 
-    /// The limits of each container.
+    /// The limits of a container of which nothing else was said, and the highest of any.
     pub fn limits(&self) -> Limits {
         Limits {
             memory_bytes_max: self.config.memory_bytes_max,
@@ -70,31 +93,6 @@ impl Host {
             processes_max: u64::from(self.config.processes_max),
         }
     }
-}
-
-fn plan(config: &SandboxConfig, rootfs: &Rootfs) -> Result<JailPlan, SandboxError> {
-    let directory = |path: &str, mode| Directory { path: PathBuf::from(path), mode };
-    let spec = ContainerSpec {
-        rootfs: rootfs.path.clone(),
-        identity: identity(rootfs)?,
-        hostname: HOSTNAME.to_owned(),
-        disk_bytes_max: config.disk_bytes_max.min(config.memory_bytes_max / 8 * 7),
-        inodes_max: INODES_MAX,
-        shm_bytes_max: SHM_BYTES_MAX.min(config.memory_bytes_max / 8),
-        directories: vec![
-            directory(INPUT_DIRECTORY, 0o755),
-            directory(OUTPUT_ROOT, 0o755),
-            directory("/mnt", 0o755),
-            directory(WORKING_DIRECTORY, 0o755),
-            directory(HOME, 0o700),
-            directory("/tmp", 0o1777),
-            directory("/skills", 0o755),
-        ],
-        symlinks: vec![Symlink { path: PathBuf::from("/mnt/user-data"), target: PathBuf::from(INPUT_DIRECTORY) }],
-        working_directory: PathBuf::from("/"),
-        landlock: config.landlock_need,
-    };
-    JailPlan::for_container(&spec).map_err(|error| SandboxError::Host(error.to_string()))
 }
 
 fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {

@@ -2,53 +2,23 @@
 //! guest, so a lease can be dropped at any point and the container is still in good hands.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::OnceLock;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use belljar_ids::ContainerId;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
 
 use crate::cell::{self, Cell};
+use crate::container::Container;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
 use crate::guest::Guest;
 use crate::host::SharedHost;
 use crate::outcome::CellOutcome;
+use crate::state::Life;
 
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// What the registry, the leases and the keeper share of one container.
-pub struct Container {
-    pub id: ContainerId,
-    pub created_at: SystemTime,
-    last_used_at: Mutex<SystemTime>,
-    dead: OnceLock<DeathReason>,
-    /// One permit: the lease.
-    pub hold: Arc<Semaphore>,
-    /// Ends the container.
-    pub stop: CancellationToken,
-    /// Set when nothing of it is left on the host.
-    pub gone: CancellationToken,
-    pub requests: mpsc::Sender<Request>,
-}
-
-impl Container {
-    pub fn last_used_at(&self) -> SystemTime {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn used_at(&self, now: SystemTime) {
-        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
-    }
-
-    pub fn death(&self) -> Option<&DeathReason> {
-        self.dead.get()
-    }
-}
 
 /// An answer of the guest, under an error that says who survived.
 pub type Answer<T> = Result<T, SandboxError>;
@@ -73,33 +43,14 @@ pub enum Request {
     },
 }
 
-/// Starts a container and the task that keeps it.
-pub async fn start(
+/// Keeps a container from the moment it is somebody's to its last trace.
+pub async fn keep(
+    mut guest: Guest,
     host: SharedHost,
-    id: ContainerId,
-    stop: CancellationToken,
-    keepers: &tokio_util::task::TaskTracker,
-) -> Result<Arc<Container>, SandboxError> {
-    let guest = Guest::start(&host, id.as_str().to_owned(), stop.clone()).await?;
-    let (requests, inbox) = mpsc::channel(1);
-    let now = (host.config.clock)();
-    let container = Arc::new(Container {
-        id,
-        created_at: now,
-        last_used_at: Mutex::new(now),
-        dead: OnceLock::new(),
-        hold: Arc::new(Semaphore::new(1)),
-        stop,
-        gone: CancellationToken::new(),
-        requests,
-    });
-    keepers.spawn(keep(guest, host, Arc::clone(&container), inbox));
-    Ok(container)
-}
-
-async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut inbox: mpsc::Receiver<Request>) {
-    // Whatever happens to this task, whoever waits for the end of the container hears of it.
-    let gone = container.gone.clone().drop_guard();
+    reapers: Arc<Semaphore>,
+    container: Arc<Container>,
+    mut inbox: mpsc::Receiver<Request>,
+) {
     let reason = loop {
         let survives = tokio::select! {
             frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
@@ -116,19 +67,19 @@ async fn keep(mut guest: Guest, host: SharedHost, container: Arc<Container>, mut
         DeathReason::Removed => tracing::debug!(container = %container.id, "container removed"),
         reason => tracing::warn!(container = %container.id, %reason, "container died"),
     }
-    bury(&container, reason);
+    container.life.die(reason);
     drop(inbox);
+    bury(guest, &reapers, &container.life).await;
+}
+
+/// Clears away what is left of a dead container. Not more at once than there are reapers.
+pub async fn bury(guest: Guest, reapers: &Semaphore, life: &Life) {
+    // Never closed; without a permit it would only be less orderly.
+    let _permit = reapers.acquire().await;
     if let Err(error) = tokio::task::spawn_blocking(move || drop(guest)).await {
         tracing::error!(%error, "a container was not cleared away");
     }
-    drop(gone);
-}
-
-/// Marks a container as dead: whoever waits for it, or asks later, hears why.
-fn bury(container: &Container, reason: DeathReason) {
-    // The first reason is the true one.
-    let _already_known = container.dead.set(reason);
-    container.hold.close();
+    life.cleared();
 }
 
 /// Tells whoever asked, but not before a death is known: nobody who has heard of it gets a lease again.
@@ -139,7 +90,7 @@ fn tell<T>(
     answer: T,
 ) -> Result<(), DeathReason> {
     if let Err(reason) = &survives {
-        bury(container, reason.clone());
+        container.life.die(reason.clone());
     }
     if reply.send(answer).is_err() {
         tracing::debug!(container = %container.id, "nobody waited for an answer");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use belljar_ids::ContainerId;
 use tokio::io::AsyncRead;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::cell::Cell;
@@ -15,7 +15,8 @@ use crate::error::{DeathReason, PutError, ReadError, SandboxError};
 use crate::files::{self, FileContent};
 use crate::frame::COMMAND_BYTES_MAX;
 use crate::host::SharedHost;
-use crate::keeper::{Container, Request};
+use crate::container::{Container, Hold};
+use crate::keeper::Request;
 use crate::names;
 use crate::outcome::{CellOutcome, LiveChunk};
 
@@ -35,7 +36,8 @@ pub struct CellOptions {
 pub struct Lease {
     pub(crate) container: Arc<Container>,
     pub(crate) host: SharedHost,
-    pub(crate) _hold: OwnedSemaphorePermit,
+    /// Gives the container back; dropped after the rest.
+    pub(crate) _hold: Hold,
 }
 
 impl Drop for Lease {

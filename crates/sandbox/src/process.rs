@@ -1,19 +1,25 @@
 //! Process 1 of a container with its cgroup: whoever drops it kills everything inside and waits for the end.
 
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use belljar_jail::Jailed;
-use belljar_jail::cgroup::{Cgroup, Stats};
+use belljar_jail::cgroup::{Cgroup, CgroupError, Stats};
 
 /// A running container, as the host's kernel sees it.
 pub struct Process {
     jailed: Jailed,
-    cgroup: Option<Cgroup>,
+    reins: Arc<Reins>,
 }
 
 impl Process {
     pub fn new(jailed: Jailed, cgroup: Option<Cgroup>) -> Self {
-        Self { jailed, cgroup }
+        Self { jailed, reins: Arc::new(Reins(Mutex::new(cgroup))) }
+    }
+
+    /// What others may do to it while it lives.
+    pub fn reins(&self) -> &Arc<Reins> {
+        &self.reins
     }
 
     /// A descriptor of its own that is readable when process 1 has ended.
@@ -23,10 +29,27 @@ impl Process {
 
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        let Some(cgroup) = &self.cgroup else {
-            return Stats::default();
-        };
-        cgroup.stats().unwrap_or_else(|error| {
+        self.reins.stats()
+    }
+}
+
+/// The container's cgroup, for as long as there is one, in the hands of whoever limits, freezes or counts it.
+pub struct Reins(Mutex<Option<Cgroup>>);
+
+impl Reins {
+    fn lock(&self) -> MutexGuard<'_, Option<Cgroup>> {
+        // The only change is taking it out at the end.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something to the cgroup while nobody else does; nothing where there is none (any more).
+    pub fn with<T>(&self, act: impl FnOnce(&Cgroup) -> Result<T, CgroupError>) -> Result<Option<T>, CgroupError> {
+        self.lock().as_ref().map(act).transpose()
+    }
+
+    /// What was used so far; zeros where nothing is counted.
+    pub fn stats(&self) -> Stats {
+        self.with(Cgroup::stats).map(Option::unwrap_or_default).unwrap_or_else(|error| {
             tracing::warn!(%error, "could not read what a container has used");
             Stats::default()
         })
@@ -36,7 +59,8 @@ impl Process {
 impl Drop for Process {
     /// Blocks until the kernel has ended every process inside.
     fn drop(&mut self) {
-        if let Some(cgroup) = &self.cgroup
+        let cgroup = self.reins.lock().take();
+        if let Some(cgroup) = &cgroup
             && let Err(error) = cgroup.kill()
         {
             tracing::warn!(%error, "could not kill a container by its cgroup");
@@ -47,7 +71,7 @@ impl Drop for Process {
         if let Err(error) = self.jailed.wait() {
             tracing::error!(%error, "could not wait for a container's end");
         }
-        if let Some(cgroup) = self.cgroup.take()
+        if let Some(cgroup) = cgroup
             && let Err(error) = cgroup.remove()
         {
             tracing::error!(%error, "could not remove a container's cgroup");

@@ -1,22 +1,30 @@
-//! The registry of containers: made, leased, listed, expired, closed.
+//! What the rest of the server calls: containers made, leased, listed, expired, closed.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
+use belljar_jail::cgroup::Limits;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::cell::{self, Cell};
 use crate::config::{Rootfs, SandboxConfig};
+use crate::container::Container;
 use crate::error::{DeathReason, LeaseError, SandboxError};
 use crate::guest::Guest;
 use crate::host::{Host, SharedHost, random_name};
-use crate::keeper::{self, Container};
+use crate::image::Image;
 use crate::lease::Lease;
+use crate::maker::{Made, Maker, Purpose};
+use crate::options::{ContainerOptions, Language};
 use crate::outcome::CellOutcome;
+use crate::pool::{self, Pool};
+use crate::registry::Registry;
+use crate::state::State;
+
+/// Looking for what can be frozen costs something too.
+const FREEZE_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// All containers of one server. Clones share them; when the last is dropped, all are killed, but only
 /// [`Sandbox::close`] waits for their ends.
@@ -26,28 +34,15 @@ pub struct Sandbox {
 }
 
 struct Shared {
-    host: SharedHost,
-    registry: Mutex<Registry>,
-    keepers: TaskTracker,
-    /// Parent of every container's own.
-    stop: CancellationToken,
+    maker: Arc<Maker>,
+    pool: Arc<Pool>,
+    registry: Registry,
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.maker.stop.cancel();
     }
-}
-
-#[derive(Default)]
-struct Registry {
-    entries: HashMap<ContainerId, Entry>,
-    closed: bool,
-}
-
-enum Entry {
-    Starting,
-    Started(Arc<Container>),
 }
 
 /// One container, as others may see it.
@@ -66,7 +61,7 @@ pub struct ContainerStatus {
 /// What can be done with a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContainerState {
-    /// It can be leased.
+    /// It can be leased; it may be frozen until then.
     Ready,
     /// Somebody holds it.
     Leased,
@@ -81,35 +76,44 @@ pub struct SandboxCounts {
     pub starting: usize,
     /// Ready for a lease.
     pub ready: usize,
+    /// How many of those are frozen.
+    pub frozen: usize,
     /// Leased.
     pub leased: usize,
     /// Dead, kept to say so.
     pub dead: usize,
+    /// Made ahead of need, and nobody's yet.
+    pub pooled: usize,
+}
+
+impl ContainerState {
+    /// What of a container's life others may see; none while it is being made.
+    fn of(state: State) -> Option<Self> {
+        match state {
+            State::Starting | State::Pooled => None,
+            State::Ready | State::Frozen => Some(Self::Ready),
+            State::Leased => Some(Self::Leased),
+            State::Dead | State::Gone => Some(Self::Dead),
+        }
+    }
 }
 
 impl Container {
-    fn state(&self) -> ContainerState {
-        if self.death().is_some() {
-            ContainerState::Dead
-        } else if self.hold.available_permits() == 0 {
-            ContainerState::Leased
-        } else {
-            ContainerState::Ready
-        }
-    }
-
-    fn status(&self) -> ContainerStatus {
+    /// As others may see it.
+    pub fn status(&self) -> ContainerStatus {
         ContainerStatus {
             id: self.id.clone(),
             created_at: self.created_at,
             last_used_at: self.last_used_at(),
-            state: self.state(),
+            // It was claimed when it got its name, so it is past its making.
+            state: ContainerState::of(self.life.state()).unwrap_or(ContainerState::Ready),
         }
     }
 }
 
 impl Sandbox {
-    /// Proves that one container can start and run a command, then is open for business.
+    /// Proves that one container can start and run a command, then is open for business. The pool is filled meanwhile;
+    /// nobody waits for that.
     ///
     /// Raises this process's soft limit of open files to its hard limit: each container takes a few, each cell's output
     /// files more.
@@ -119,56 +123,90 @@ impl Sandbox {
     /// attempt is left.
     pub async fn open(config: SandboxConfig, rootfs: Rootfs) -> Result<Sandbox, SandboxError> {
         let digest = rootfs.digest.clone();
-        let host = tokio::task::spawn_blocking(move || Host::prepare(config, &rootfs))
-            .await
-            .map_err(|error| SandboxError::Host(error.to_string()))??;
+        let pool = Arc::new(Pool::new(config.pool_containers));
+        let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs));
+        let host = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
         let host = Arc::new(host);
-        prove(&host).await?;
+        prove(&host, host.image()).await?;
         tracing::info!(%digest, "containers can be started");
-        let shared =
-            Shared { host, registry: Mutex::default(), keepers: TaskTracker::new(), stop: CancellationToken::new() };
-        Ok(Sandbox { shared: Arc::new(shared) })
+        let registry = Registry::new(host.config.containers_max);
+        let shared = Arc::new(Shared { maker: Arc::new(Maker::new(host)), pool, registry });
+        shared.keep_house();
+        Ok(Sandbox { shared })
     }
 
-    /// Starts a container under `id`. Dropping the future does not undo it.
+    /// Starts a container for commands of bash under `id`, with the sandbox's own limits.
     ///
     /// # Errors
-    /// [`SandboxError::Full`], [`SandboxError::Exists`], [`SandboxError::Closed`], or what kept it from starting.
+    /// As [`Sandbox::create_with`].
     pub async fn create(&self, id: ContainerId) -> Result<ContainerStatus, SandboxError> {
-        let place = self.shared.reserve(&id)?;
-        let (shared, named) = (Arc::clone(&self.shared), id.clone());
-        let starting = self.shared.keepers.spawn(async move {
-            let stop = shared.stop.child_token();
-            let host = Arc::clone(&shared.host);
-            let started = keeper::start(host, named.clone(), stop, &shared.keepers).await;
-            let entered = shared.enter(&named, started);
-            drop(place);
-            entered
-        });
-        match starting.await {
-            Ok(entered) => entered,
-            Err(error) => {
-                let failed = SandboxError::Launch(error.to_string());
-                self.shared.enter(&id, Err(failed))
-            }
-        }
+        self.create_with(id, ContainerOptions::default()).await
     }
 
-    /// An exclusive hold on a container; waits at most `wait` for another holder.
+    /// Starts a container under `id`, or takes one from the pool. Dropping the future does not undo it.
+    ///
+    /// # Errors
+    /// [`SandboxError::LimitRefused`], [`SandboxError::Full`], [`SandboxError::Exists`], [`SandboxError::Closed`], or
+    /// what kept it from starting.
+    pub async fn create_with(
+        &self,
+        id: ContainerId,
+        options: ContainerOptions,
+    ) -> Result<ContainerStatus, SandboxError> {
+        let Shared { maker, pool, registry } = &*self.shared;
+        let limits = options.limits.resolve(&maker.host.config)?;
+        let language = options.ready_for;
+        // Whoever closes the sandbox waits for the token's end.
+        let token = maker.keepers.token();
+        registry.reserve(&id)?;
+        if let Some(container) = pool.claim(maker, &id, language, limits) {
+            return Ok(registry.enter(container));
+        }
+        let (shared, named) = (Arc::clone(&self.shared), id.clone());
+        let starting = maker.keepers.spawn(async move {
+            let entered = shared.start(&named, language, limits).await;
+            drop(token);
+            entered
+        });
+        starting.await.unwrap_or_else(|error| {
+            registry.give_up(&id);
+            Err(SandboxError::Launch(error.to_string()))
+        })
+    }
+
+    /// Makes new containers from another image from here on, once it is proved that one can start from it. Those that
+    /// live stay as they are; those of the pool are made anew.
+    ///
+    /// # Errors
+    /// As [`Sandbox::open`]; the sandbox goes on with the image it has then.
+    pub async fn change_image(&self, rootfs: Rootfs) -> Result<(), SandboxError> {
+        let Shared { maker, pool, .. } = &*self.shared;
+        let digest = rootfs.digest.clone();
+        let host = Arc::clone(&maker.host);
+        let preparing = tokio::task::spawn_blocking(move || host.prepare_image(rootfs));
+        let image = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
+        let image = Arc::new(image);
+        prove(&maker.host, Arc::clone(&image)).await?;
+        maker.host.change_image(image);
+        pool.drain();
+        tracing::info!(%digest, "new containers are made from another image");
+        Ok(())
+    }
+
+    /// An exclusive hold on a container; waits at most `wait` for another holder. One that was frozen runs again.
     ///
     /// # Errors
     /// [`LeaseError`].
     pub async fn lease(&self, id: &ContainerId, wait: Duration) -> Result<Lease, LeaseError> {
-        let container = self.shared.find(id).ok_or_else(|| LeaseError::Unknown(id.clone()))?;
-        let holding = Arc::clone(&container.hold).acquire_owned();
-        match tokio::time::timeout(wait, holding).await {
+        let container = self.shared.registry.find(id).ok_or_else(|| LeaseError::Unknown(id.clone()))?;
+        match tokio::time::timeout(wait, Arc::clone(&container).hold()).await {
             Err(_elapsed) => Err(LeaseError::Busy(id.clone())),
-            Ok(Err(_closed)) => match container.death() {
+            Ok(Err(_dead)) => match container.death() {
                 Some(DeathReason::Removed) | None => Err(LeaseError::Unknown(id.clone())),
                 Some(reason) => Err(LeaseError::Dead { id: id.clone(), reason: reason.clone() }),
             },
             Ok(Ok(hold)) => {
-                let host = Arc::clone(&self.shared.host);
+                let host = Arc::clone(&self.shared.maker.host);
                 container.used_at((host.config.clock)());
                 Ok(Lease { container, host, _hold: hold })
             }
@@ -178,51 +216,55 @@ impl Sandbox {
     /// What is known of a container.
     #[must_use]
     pub fn status(&self, id: &ContainerId) -> Option<ContainerStatus> {
-        self.shared.find(id).map(|container| container.status())
+        self.shared.registry.find(id).map(|container| container.status())
     }
 
     /// All containers, oldest first.
     #[must_use]
     pub fn list(&self) -> Vec<ContainerStatus> {
-        let mut all: Vec<_> = self.shared.started().iter().map(|container| container.status()).collect();
+        let mut all: Vec<_> = self.shared.registry.started().iter().map(|container| container.status()).collect();
         all.sort_by(|a, b| (a.created_at, &a.id).cmp(&(b.created_at, &b.id)));
         all
     }
 
     /// Removes a container, in use or not, and waits until nothing of it is left; false when there is none.
     pub async fn remove(&self, id: &ContainerId) -> bool {
-        let Some(container) = self.shared.take(id) else {
+        let Some(container) = self.shared.registry.take(id) else {
             return false;
         };
         container.stop.cancel();
-        container.gone.cancelled().await;
+        container.life.gone().await;
         true
     }
 
     /// Removes a container if nobody holds it, and waits until nothing of it is left; false when somebody does, or when
     /// there is none.
     pub async fn remove_idle(&self, id: &ContainerId) -> bool {
-        let Some(container) = self.shared.find(id) else {
-            return false;
-        };
-        // Held until it is gone, so that nobody gets a lease on it.
-        let hold = container.hold.try_acquire();
-        hold.is_ok() && self.remove(id).await
+        match self.shared.registry.find(id) {
+            // From here on nobody gets a lease on it.
+            Some(container) if container.retire() => self.remove(id).await,
+            Some(_) | None => false,
+        }
     }
 
     /// Removes what is idle for too long or too old at `now`, unless it is leased; returns what was removed.
     pub async fn sweep(&self, now: SystemTime) -> Vec<ContainerId> {
-        let config = &self.shared.host.config;
+        let config = &self.shared.maker.host.config;
         let since = |then: SystemTime| now.duration_since(then).unwrap_or_default();
+        let expired = |container: &Container| {
+            since(container.last_used_at()) >= config.container_idle
+                || since(container.created_at) >= config.container_life
+        };
+        let mut ended = Vec::new();
+        for container in self.shared.registry.started() {
+            if expired(&container) && (container.retire() || container.life.state().is_over()) {
+                ended.push(container.id.clone());
+            }
+        }
         let mut removed = Vec::new();
-        for container in self.shared.started() {
-            // Held while it is looked at, so that nobody gets a lease on what is about to go. A dead one has no hold.
-            let hold = container.hold.try_acquire();
-            let leased = hold.is_err() && container.death().is_none();
-            let expired = since(container.last_used_at()) >= config.container_idle
-                || since(container.created_at) >= config.container_life;
-            if expired && !leased && self.remove(&container.id).await {
-                removed.push(container.id.clone());
+        for id in ended {
+            if self.remove(&id).await {
+                removed.push(id);
             }
         }
         removed
@@ -231,139 +273,93 @@ impl Sandbox {
     /// Kills every container and waits until processes, mounts and cgroups are gone. Other clones can only be told
     /// [`SandboxError::Closed`] from here on.
     pub async fn close(self) {
-        self.shared.lock().closed = true;
-        self.shared.stop.cancel();
-        self.shared.keepers.close();
-        self.shared.keepers.wait().await;
-        self.shared.lock().entries.clear();
+        let Shared { maker, registry, .. } = &*self.shared;
+        registry.close();
+        maker.stop.cancel();
+        maker.keepers.close();
+        maker.keepers.wait().await;
+        registry.clear();
     }
 
     /// How many containers there are.
     #[must_use]
     pub fn counts(&self) -> SandboxCounts {
-        let mut counts = SandboxCounts::default();
-        for entry in self.shared.lock().entries.values() {
-            let count = match entry {
-                Entry::Starting => &mut counts.starting,
-                Entry::Started(container) => match container.state() {
-                    ContainerState::Ready => &mut counts.ready,
-                    ContainerState::Leased => &mut counts.leased,
-                    ContainerState::Dead => &mut counts.dead,
-                },
-            };
-            *count += 1;
+        let mut counts = SandboxCounts { pooled: self.shared.pool.count(), ..SandboxCounts::default() };
+        for state in self.shared.registry.states() {
+            match state {
+                State::Starting | State::Pooled => counts.starting += 1,
+                State::Ready => counts.ready += 1,
+                State::Frozen => {
+                    counts.ready += 1;
+                    counts.frozen += 1;
+                }
+                State::Leased => counts.leased += 1,
+                State::Dead | State::Gone => counts.dead += 1,
+            }
         }
         counts
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Registry> {
-        // Every change of the registry is a single call on the map: a panic elsewhere leaves it whole.
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Starts the tasks that nobody waits for. None of them keeps the sandbox open.
+    fn keep_house(self: &Arc<Self>) {
+        let Self { maker, pool, .. } = &**self;
+        maker.keepers.spawn(pool::fill(Arc::clone(pool), Arc::clone(maker)));
+        maker.keepers.spawn(freeze_unused(Arc::downgrade(self), maker.stop.clone(), maker.host.config.idle_freeze));
     }
 
-    /// Takes a place for a container that is about to start. Whoever closes the sandbox waits for the
-    /// token's end.
-    fn reserve(&self, id: &ContainerId) -> Result<TaskTrackerToken, SandboxError> {
-        let mut registry = self.lock();
-        if registry.closed {
-            return Err(SandboxError::Closed);
-        }
-        if registry.entries.contains_key(id) {
-            return Err(SandboxError::Exists(id.clone()));
-        }
-        let containers_max = self.host.config.containers_max;
-        registry.forget_dead_beyond(containers_max);
-        if registry.entries.values().filter(|entry| entry.takes_room()).count() >= containers_max {
-            return Err(SandboxError::Full { containers_max });
-        }
-        registry.entries.insert(id.clone(), Entry::Starting);
-        Ok(self.keepers.token())
-    }
-
-    /// Turns the place into a container, or gives it up.
-    fn enter(
+    /// Starts the container for which a place is reserved, and enters it there.
+    async fn start(
         &self,
         id: &ContainerId,
-        started: Result<Arc<Container>, SandboxError>,
+        language: Language,
+        limits: Limits,
     ) -> Result<ContainerStatus, SandboxError> {
-        let mut registry = self.lock();
-        match started {
-            Ok(container) => {
-                let status = container.status();
-                registry.entries.insert(id.clone(), Entry::Started(container));
-                Ok(status)
-            }
+        match self.made(id, language, limits).await {
+            Ok(made) => Ok(self.registry.enter(self.maker.entrust(made, id.clone()))),
             Err(error) => {
-                registry.entries.remove(id);
+                self.registry.give_up(id);
                 Err(error)
             }
         }
     }
 
-    fn find(&self, id: &ContainerId) -> Option<Arc<Container>> {
-        match self.lock().entries.get(id) {
-            Some(Entry::Started(container)) => Some(Arc::clone(container)),
-            Some(Entry::Starting) | None => None,
+    async fn made(&self, id: &ContainerId, language: Language, limits: Limits) -> Result<Made, SandboxError> {
+        let Self { maker, pool, .. } = self;
+        let _awaiting = maker.awaiting();
+        if language == Language::Python
+            && let Some(mut made) = pool.take(maker, Language::Bash, limits).await
+        {
+            return maker.ready(&mut made, language).await.map(|()| made);
         }
+        maker.make(Purpose::For(id.clone()), language, limits).await
     }
+}
 
-    fn take(&self, id: &ContainerId) -> Option<Arc<Container>> {
-        let mut registry = self.lock();
-        match registry.entries.remove(id) {
-            Some(Entry::Started(container)) => Some(container),
-            Some(Entry::Starting) => {
-                registry.entries.insert(id.clone(), Entry::Starting);
-                None
+/// Freezes what nobody has used for `unused_max`, until the sandbox stops.
+async fn freeze_unused(shared: Weak<Shared>, stop: CancellationToken, unused_max: Duration) {
+    // Looked at four times in that time, a container is frozen at most a quarter of it late.
+    let mut ticks = tokio::time::interval((unused_max / 4).max(FREEZE_INTERVAL_MIN));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let Some(shared) = shared.upgrade() else { return };
+        let freezing = tokio::task::spawn_blocking(move || {
+            let now = (shared.maker.host.config.clock)();
+            for container in shared.registry.started() {
+                container.freeze(now, unused_max);
             }
-            None => None,
-        }
-    }
-
-    fn started(&self) -> Vec<Arc<Container>> {
-        let registry = self.lock();
-        let started = registry.entries.values().filter_map(|entry| match entry {
-            Entry::Starting => None,
-            Entry::Started(container) => Some(Arc::clone(container)),
         });
-        started.collect()
-    }
-}
-
-impl Entry {
-    /// Whether something of it is on the host.
-    fn takes_room(&self) -> bool {
-        match self {
-            Entry::Starting => true,
-            Entry::Started(container) => !container.gone.is_cancelled(),
-        }
-    }
-}
-
-impl Registry {
-    /// Keeps the memory of dead containers bounded: the longest unused are forgotten first.
-    fn forget_dead_beyond(&mut self, dead_max: usize) {
-        let mut dead: Vec<_> = self
-            .entries
-            .iter()
-            .filter_map(|(id, entry)| match entry {
-                Entry::Started(container) if !entry.takes_room() => Some((container.last_used_at(), id.clone())),
-                Entry::Started(_) | Entry::Starting => None,
-            })
-            .collect();
-        let surplus = dead.len().saturating_sub(dead_max);
-        dead.sort_unstable();
-        for (_, id) in dead.into_iter().take(surplus) {
-            self.entries.remove(&id);
+        if let Err(error) = freezing.await {
+            tracing::error!(%error, "what is unused was not frozen");
         }
     }
 }
 
 /// Starts a container, runs a command that does nothing, and clears it all away.
-async fn prove(host: &SharedHost) -> Result<(), SandboxError> {
+async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError> {
     let name = format!("proof_{}", random_name()?);
-    let mut guest = Guest::start(host, name, CancellationToken::new()).await?;
+    let mut guest = Guest::start(host, image, name, host.limits(), CancellationToken::new()).await?;
     let cell = Cell {
         command: ":".to_owned(),
         wall: Duration::from_secs(host.config.cell_wall_s_max),

@@ -47,6 +47,8 @@ pub fn config() -> SandboxConfig {
         disk_bytes_max: 64 * MIB,
         processes_max: 64,
         containers_max: 32,
+        pool_containers: 0,
+        zygotes: Vec::new(),
         limits_need: limits_need(),
         landlock_need: LandlockNeed::Required,
         ..SandboxConfig::default()

@@ -1,0 +1,135 @@
+//! What the registry, the leases and the keeper share of one container.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use belljar_ids::ContainerId;
+use belljar_jail::cgroup::Cgroup;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::DeathReason;
+use crate::guest::Guest;
+use crate::keeper::Request;
+use crate::process::Reins;
+use crate::state::{Event, Life, Refused, State};
+
+/// See the module's head.
+pub struct Container {
+    pub id: ContainerId,
+    pub created_at: SystemTime,
+    last_used_at: Mutex<SystemTime>,
+    pub life: Arc<Life>,
+    /// Whoever waits for a lease waits here in line.
+    line: tokio::sync::Mutex<()>,
+    reins: Arc<Reins>,
+    /// Ends the container.
+    pub stop: CancellationToken,
+    pub requests: mpsc::Sender<Request>,
+}
+
+/// What a container is made of before it has a name.
+pub struct Parts {
+    pub life: Arc<Life>,
+    pub reins: Arc<Reins>,
+    pub stop: CancellationToken,
+}
+
+impl Parts {
+    pub fn of(guest: &Guest, life: Arc<Life>, stop: CancellationToken) -> Self {
+        Self { life, reins: Arc::clone(guest.reins()), stop }
+    }
+}
+
+impl Container {
+    /// Somebody's from now on. One that has died on its shelf stays dead, and its keeper says so.
+    pub fn claimed(id: ContainerId, now: SystemTime, parts: Parts, requests: mpsc::Sender<Request>) -> Self {
+        let Parts { life, reins, stop } = parts;
+        let _dead_before = life.step(Event::Claim);
+        let (last_used_at, line) = (Mutex::new(now), tokio::sync::Mutex::default());
+        Self { id, created_at: now, last_used_at, life, line, reins, stop, requests }
+    }
+
+    pub fn last_used_at(&self) -> SystemTime {
+        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn used_at(&self, now: SystemTime) {
+        *self.last_used_at.lock().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    /// Why it died, if it has.
+    pub fn death(&self) -> Option<&DeathReason> {
+        self.life.death()
+    }
+
+    /// Waits in line until it is free and takes hold of it, running again if it was frozen; refused when it is dead.
+    pub async fn hold(self: Arc<Self>) -> Result<Hold, Refused> {
+        let from = {
+            let _turn = self.line.lock().await;
+            loop {
+                match self.life.step(Event::Lease) {
+                    Ok(from) => break from,
+                    Err(refused) if refused.state.is_over() => return Err(refused),
+                    Err(_held) => self.life.reaches(|state| state != State::Leased).await,
+                };
+            }
+        };
+        let hold = Hold(Arc::clone(&self));
+        if from == State::Frozen {
+            let thawing = tokio::task::spawn_blocking(move || self.thaw()).await;
+            if thawing.is_err() || hold.0.life.state().is_over() {
+                return Err(Refused { state: hold.0.life.state() });
+            }
+        }
+        Ok(hold)
+    }
+
+    /// Freezes it if it is free and unused for `unused_max` at `now`. Blocks for as long as the kernel takes.
+    pub fn freeze(&self, now: SystemTime, unused_max: Duration) {
+        let unused = now.duration_since(self.last_used_at()).unwrap_or_default();
+        if unused < unused_max {
+            return;
+        }
+        // The step is taken with the reins in hand: whoever leases it right after waits for them, and thaws it then.
+        let frozen = self.reins.with(|cgroup| match self.life.step(Event::Freeze) {
+            Err(_in_use) => Ok(()),
+            Ok(_) => cgroup.freeze().inspect_err(|_| {
+                let _thawed_with_it = cgroup.thaw();
+                // Unless it has been leased meanwhile, which has the same end.
+                let _already = self.life.step(Event::Thaw);
+            }),
+        });
+        if let Err(error) = frozen {
+            tracing::warn!(container = %self.id, %error, "could not freeze a container");
+        }
+    }
+
+    /// Lets it run again. One that cannot is dead.
+    fn thaw(&self) {
+        if let Err(error) = self.reins.with(Cgroup::thaw) {
+            tracing::error!(container = %self.id, %error, "could not thaw a container");
+            self.life.die(DeathReason::Channel("it could not be thawed".to_owned()));
+            self.stop.cancel();
+        }
+    }
+
+    /// Ends it, unless somebody holds it; whether it was ended.
+    pub fn retire(&self) -> bool {
+        let retired = self.life.end(Event::Retire, DeathReason::Removed).is_ok();
+        if retired {
+            self.stop.cancel();
+        }
+        retired
+    }
+}
+
+/// An exclusive hold on a container, given back when dropped.
+pub struct Hold(Arc<Container>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // Refused when it died in the holder's hands.
+        let _dead_by_now = self.0.life.step(Event::Return);
+    }
+}

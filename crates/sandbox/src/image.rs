@@ -1,0 +1,97 @@
+//! What containers of one image are started from: its jail plan.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use belljar_jail::cgroup::Limits;
+use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink};
+
+use crate::config::{Rootfs, SandboxConfig};
+use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
+use crate::error::SandboxError;
+
+/// Files of one container, directories included.
+const INODES_MAX: u64 = 262_144;
+/// `/dev/shm` of one container.
+const SHM_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Seen from inside.
+const HOSTNAME: &str = "container";
+
+/// See the module's head.
+pub struct Image {
+    pub rootfs: Rootfs,
+    realm: Arc<Realm>,
+    spec: ContainerSpec,
+    /// For the sandbox's own limits.
+    plan: JailPlan,
+}
+
+impl Image {
+    pub fn prepare(config: &SandboxConfig, rootfs: Rootfs, realm: Arc<Realm>) -> Result<Self, SandboxError> {
+        let spec = spec(config, &rootfs, realm.identity());
+        let plan = JailPlan::for_container(&spec).map_err(|error| SandboxError::Host(error.to_string()))?;
+        Ok(Self { rootfs, realm, spec, plan })
+    }
+
+    /// Where its containers and zygotes live.
+    pub fn realm(&self) -> &Arc<Realm> {
+        &self.realm
+    }
+
+    /// The plan of a container with these limits.
+    pub fn plan(&self, limits: &Limits) -> Result<std::borrow::Cow<'_, JailPlan>, SandboxError> {
+        use std::borrow::Cow;
+        let spec = self.sized(limits);
+        if spec == self.spec {
+            return Ok(Cow::Borrowed(&self.plan));
+        }
+        let plan = JailPlan::for_container(&spec).map_err(|error| SandboxError::Launch(error.to_string()))?;
+        Ok(Cow::Owned(plan))
+    }
+
+    /// Whether a container made for the sandbox's own limits can serve under these: its disk was sized when it was made,
+    /// and a disk larger than the memory it lives in would end in a kill where `ENOSPC` is due.
+    pub fn fits_pooled(&self, limits: &Limits) -> bool {
+        self.sized(limits) == self.spec
+    }
+
+    fn sized(&self, limits: &Limits) -> ContainerSpec {
+        let (disk, shm) = disk_in(limits.memory_bytes_max);
+        ContainerSpec {
+            disk_bytes_max: self.spec.disk_bytes_max.min(disk),
+            shm_bytes_max: self.spec.shm_bytes_max.min(shm),
+            ..self.spec.clone()
+        }
+    }
+}
+
+/// What of a container's memory its disk, and its `/dev/shm`, may take, so that a full one answers `ENOSPC` before it
+/// becomes an out-of-memory kill.
+fn disk_in(memory_bytes_max: u64) -> (u64, u64) {
+    (memory_bytes_max / 8 * 7, SHM_BYTES_MAX.min(memory_bytes_max / 8))
+}
+
+fn spec(config: &SandboxConfig, rootfs: &Rootfs, identity: Identity) -> ContainerSpec {
+    let directory = |path: &str, mode| Directory { path: PathBuf::from(path), mode };
+    let (disk, shm_bytes_max) = disk_in(config.memory_bytes_max);
+    ContainerSpec {
+        rootfs: rootfs.path.clone(),
+        identity,
+        hostname: HOSTNAME.to_owned(),
+        disk_bytes_max: config.disk_bytes_max.min(disk),
+        inodes_max: INODES_MAX,
+        shm_bytes_max,
+        directories: vec![
+            directory(INPUT_DIRECTORY, 0o755),
+            directory(OUTPUT_ROOT, 0o755),
+            directory("/mnt", 0o755),
+            directory(WORKING_DIRECTORY, 0o755),
+            directory(HOME, 0o700),
+            directory("/tmp", 0o1777),
+            directory("/skills", 0o755),
+        ],
+        symlinks: vec![Symlink { path: PathBuf::from("/mnt/user-data"), target: PathBuf::from(INPUT_DIRECTORY) }],
+        working_directory: PathBuf::from("/"),
+        landlock: config.landlock_need,
+    }
+}

@@ -1,0 +1,155 @@
+//! Making containers, on demand and ahead of it, and clearing them away, with a bound on how many at once.
+
+use std::sync::Arc;
+
+use belljar_ids::ContainerId;
+use belljar_jail::cgroup::Limits;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::container::{Container, Parts};
+use crate::error::SandboxError;
+use crate::guest::Guest;
+use crate::host::{SharedHost, random_name};
+use crate::image::Image;
+use crate::keeper::{self, Request};
+use crate::options::Language;
+use crate::state::Life;
+
+/// Containers started at once, per core: a start waits for the kernel now and then, but more than a few only wait for
+/// each other.
+const LAUNCHES_PER_CORE: usize = 3;
+/// Containers cleared away at once, per core.
+const REAPERS_PER_CORE: usize = 2;
+
+/// See the module's head.
+pub struct Maker {
+    pub host: SharedHost,
+    pub keepers: TaskTracker,
+    /// Parent of every container's own.
+    pub stop: CancellationToken,
+    launches: Semaphore,
+    reapers: Arc<Semaphore>,
+    /// Starts that somebody waits for.
+    awaited: watch::Sender<usize>,
+}
+
+/// A complete container that is nobody's yet. Dropped, it is killed and cleared away, which blocks.
+pub struct Made {
+    pub guest: Guest,
+    pub life: Arc<Life>,
+    pub stop: CancellationToken,
+}
+
+/// Why a container is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purpose {
+    /// Somebody asked for it.
+    For(ContainerId),
+    /// For the pool.
+    Ahead,
+}
+
+impl Purpose {
+    /// What the host calls the container's cgroup.
+    fn name(&self) -> Result<String, SandboxError> {
+        match self {
+            Self::For(id) => Ok(id.as_str().to_owned()),
+            Self::Ahead => Ok(format!("pooled_{}", random_name()?)),
+        }
+    }
+}
+
+impl Maker {
+    pub fn new(host: SharedHost) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            host,
+            keepers: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            launches: Semaphore::new(cores * LAUNCHES_PER_CORE),
+            reapers: Arc::new(Semaphore::new(cores * REAPERS_PER_CORE)),
+            awaited: watch::Sender::new(0),
+        }
+    }
+
+    /// Notes that somebody waits for a start, for as long as the answer lives; the pool is not filled meanwhile.
+    pub fn awaiting(&self) -> Awaiting<'_> {
+        self.awaited.send_modify(|count| *count += 1);
+        Awaiting(&self.awaited)
+    }
+
+    /// Waits until nobody waits for a start.
+    pub async fn quiet(&self) {
+        let mut awaited = self.awaited.subscribe();
+        // It ends with `self` alone.
+        let _never_closed = awaited.wait_for(|count| *count == 0).await;
+    }
+
+    /// Makes a container of the present image.
+    pub async fn make(&self, purpose: Purpose, language: Language, limits: Limits) -> Result<Made, SandboxError> {
+        let _permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
+        let (stop, name) = (self.stop.child_token(), purpose.name()?);
+        let guest = Guest::start(&self.host, self.host.image(), name, limits, stop.clone()).await?;
+        let mut made = Made { guest, life: Arc::default(), stop };
+        self.ready(&mut made, language).await?;
+        Ok(made)
+    }
+
+    /// Sees to it that a container is ready for a language.
+    pub async fn ready(&self, _made: &mut Made, _language: Language) -> Result<(), SandboxError> {
+        Ok(())
+    }
+
+    /// Whether REPLs can be had by forking.
+    pub fn forks(&self) -> bool {
+        false
+    }
+
+    /// Gives a container its name and its keeper.
+    pub fn entrust(&self, made: Made, id: ContainerId) -> Arc<Container> {
+        let Made { guest, life, stop } = made;
+        let (container, inbox) = self.named(id, Parts::of(&guest, life, stop));
+        self.keepers.spawn(self.keep(guest, Arc::clone(&container), inbox));
+        container
+    }
+
+    /// A container with a name, and what its keeper is to listen to.
+    pub fn named(&self, id: ContainerId, parts: Parts) -> Entrusted {
+        let (requests, inbox) = mpsc::channel(1);
+        (Arc::new(Container::claimed(id, (self.host.config.clock)(), parts, requests)), inbox)
+    }
+
+    /// The task of a container's keeper.
+    pub fn keep(
+        &self,
+        guest: Guest,
+        container: Arc<Container>,
+        inbox: mpsc::Receiver<Request>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        keeper::keep(guest, SharedHost::clone(&self.host), Arc::clone(&self.reapers), container, inbox)
+    }
+
+    /// Clears away a container that never was anybody's.
+    pub async fn bury(&self, guest: Guest, life: &Life) {
+        keeper::bury(guest, &self.reapers, life).await;
+    }
+
+    /// Whether containers are still made from this image.
+    pub fn is_present(&self, image: &Arc<Image>) -> bool {
+        Arc::ptr_eq(image, &self.host.image())
+    }
+}
+
+/// A container that has its name, and its keeper's inbox.
+pub type Entrusted = (Arc<Container>, mpsc::Receiver<Request>);
+
+/// Somebody waits for a start.
+pub struct Awaiting<'a>(&'a watch::Sender<usize>);
+
+impl Drop for Awaiting<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}

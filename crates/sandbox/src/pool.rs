@@ -1,0 +1,279 @@
+//! Complete containers, made ahead of need: a shelf of them for each language.
+//!
+//! One on a shelf has a task of its own, which notices its death, and becomes its keeper when it is claimed: a claim
+//! is a few stores and one message. One task fills the shelves, one container at a time, while nobody waits for a start.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use belljar_ids::ContainerId;
+use belljar_jail::cgroup::Limits;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::sync::{Notify, oneshot};
+
+use crate::container::{Container, Parts};
+use crate::error::{DeathReason, SandboxError};
+use crate::guest::Guest;
+use crate::image::Image;
+use crate::maker::{Entrusted, Made, Maker, Purpose};
+use crate::options::Language;
+use crate::state::{Event, Life};
+
+/// Between a claim and the start of what replaces it: whoever claimed is about to run something, and the cores are few.
+const REFILL_PAUSE: Duration = Duration::from_millis(20);
+/// After the first failure to make a container; doubled with each that follows.
+const BACK_OFF_MIN: Duration = Duration::from_secs(1);
+const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+
+/// See the module's head.
+pub struct Pool {
+    /// Of each shelf.
+    size: usize,
+    shelves: Mutex<Shelves>,
+    /// Something was taken, died, or can be made now.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Shelves {
+    bash: Vec<Shelved>,
+    python: Vec<Shelved>,
+}
+
+struct Shelved {
+    life: Arc<Life>,
+    parts: Parts,
+    image: Arc<Image>,
+    limits: Limits,
+    /// Readable when it has died; asked at the claim, so that no news has to have travelled.
+    ended: OwnedFd,
+    taken: oneshot::Sender<Taken>,
+}
+
+/// What becomes of a container that leaves its shelf.
+enum Taken {
+    /// It gets a name and a keeper.
+    Claimed { entrusted: Entrusted, limits: Limits },
+    /// It is handed back.
+    Back(oneshot::Sender<Made>),
+}
+
+impl Shelves {
+    fn of(&mut self, language: Language) -> &mut Vec<Shelved> {
+        match language {
+            Language::Bash => &mut self.bash,
+            Language::Python => &mut self.python,
+        }
+    }
+}
+
+impl Shelved {
+    fn lives(&self) -> bool {
+        let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
+        !self.life.state().is_over() && poll(&mut ended, Some(&Timespec::default())) == Ok(0)
+    }
+}
+
+impl Pool {
+    pub fn new(size: usize) -> Self {
+        Self { size, shelves: Mutex::default(), changed: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shelves> {
+        // Every change is one call on a vector.
+        self.shelves.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        let shelves = self.lock();
+        shelves.bash.len() + shelves.python.len()
+    }
+
+    /// Gives the name `id`, and the limits, to a container of the shelf for `language`; none when there is none that
+    /// they can be given to.
+    pub fn claim(&self, maker: &Maker, id: &ContainerId, language: Language, limits: Limits) -> Option<Arc<Container>> {
+        while let Some(shelved) = self.next(maker, language, &limits) {
+            if let Err(error) = shelved.limit(limits) {
+                tracing::warn!(%error, "a pooled container could not be given other limits");
+                continue;
+            }
+            let (container, inbox) = maker.named(id.clone(), shelved.parts);
+            let entrusted = (Arc::clone(&container), inbox);
+            // Refused when its task ended, which is when it died.
+            if shelved.taken.send(Taken::Claimed { entrusted, limits }).is_ok() {
+                return Some(container);
+            }
+        }
+        None
+    }
+
+    /// Takes a container off the shelf for `language`, unnamed, with these limits.
+    pub async fn take(&self, maker: &Maker, language: Language, limits: Limits) -> Option<Made> {
+        while let Some(shelved) = self.next(maker, language, &limits) {
+            if let Err(error) = shelved.limit(limits) {
+                tracing::warn!(%error, "a pooled container could not be given other limits");
+                continue;
+            }
+            let (back, made) = oneshot::channel();
+            if shelved.taken.send(Taken::Back(back)).is_ok()
+                && let Ok(mut made) = made.await
+            {
+                made.guest.limited_to(limits);
+                return Some(made);
+            }
+        }
+        None
+    }
+
+    /// The next one that lives and can be given these limits.
+    fn next(&self, maker: &Maker, language: Language, limits: &Limits) -> Option<Shelved> {
+        let image = maker.host.image();
+        if !image.fits_pooled(limits) {
+            return None;
+        }
+        loop {
+            let shelved = self.lock().of(language).pop()?;
+            self.changed.notify_one();
+            if Arc::ptr_eq(&shelved.image, &image) && shelved.lives() {
+                return Some(shelved);
+            }
+        }
+    }
+
+    /// Something may be made now that could not be before.
+    pub fn wake(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Lets go of all there are; each task clears its own away.
+    pub fn drain(&self) {
+        let dropped = std::mem::take(&mut *self.lock());
+        drop(dropped);
+        self.changed.notify_one();
+    }
+
+    fn forget_dead(&self) {
+        let mut shelves = self.lock();
+        for language in [Language::Bash, Language::Python] {
+            shelves.of(language).retain(|shelved| !shelved.life.state().is_over());
+        }
+        drop(shelves);
+        self.changed.notify_one();
+    }
+
+    /// What is lacking most.
+    fn lacking(&self, maker: &Maker) -> Option<Language> {
+        let mut shelves = self.lock();
+        let wanted = |language| match language {
+            Language::Bash => true,
+            Language::Python => maker.forks(),
+        };
+        let languages = [Language::Bash, Language::Python].into_iter().filter(|language| wanted(*language));
+        let counted = languages.map(|language| (shelves.of(language).len(), language));
+        let (count, language) = counted.min_by_key(|(count, _)| *count)?;
+        (count < self.size).then_some(language)
+    }
+
+    fn shelve(self: &Arc<Self>, maker: &Arc<Maker>, language: Language, made: Made) {
+        let Made { guest, life, stop } = made;
+        let (taken, leaving) = oneshot::channel();
+        let Ok(ended) = guest.ended() else {
+            // No descriptors are left: no time to keep containers that nobody asked for.
+            return drop(maker.keepers.spawn(end(Arc::clone(maker), guest, life, DeathReason::Removed)));
+        };
+        let parts = Parts::of(&guest, Arc::clone(&life), stop.clone());
+        let (image, limits) = (Arc::clone(guest.image()), guest.limits());
+        let shelved = Shelved { life: Arc::clone(&life), parts, image, limits, ended, taken };
+        let mut shelves = self.lock();
+        // Asked with the shelves in hand: whoever changes the image empties them afterwards.
+        if maker.is_present(&shelved.image) && life.step(Event::Shelve).is_ok() {
+            shelves.of(language).push(shelved);
+        }
+        drop(shelves);
+        maker.keepers.spawn(stand(Arc::clone(self), Arc::clone(maker), Made { guest, life, stop }, leaving));
+    }
+}
+
+impl Shelved {
+    /// Sets what differs from the limits it was made with.
+    fn limit(&self, limits: Limits) -> Result<(), belljar_jail::cgroup::CgroupError> {
+        if limits == self.limits {
+            return Ok(());
+        }
+        self.parts.reins.with(|cgroup| cgroup.set_limits(&limits)).map(drop)
+    }
+}
+
+/// The life of a container on a shelf.
+async fn stand(pool: Arc<Pool>, maker: Arc<Maker>, made: Made, leaving: oneshot::Receiver<Taken>) {
+    let Made { mut guest, life, stop } = made;
+    let reason = tokio::select! {
+        // A claim is answered even if a death comes with it: the keeper finds out.
+        biased;
+        taken = leaving => match taken {
+            Ok(Taken::Claimed { entrusted: (container, inbox), limits }) => {
+                guest.limited_to(limits);
+                // The pool and the maker are not this container's to keep any more.
+                drop(pool);
+                let keeping = maker.keep(guest, container, inbox);
+                drop(maker);
+                return keeping.await;
+            }
+            Ok(Taken::Back(back)) => match back.send(Made { guest, life, stop }) {
+                Ok(()) => return,
+                Err(made) => return end(maker, made.guest, made.life, DeathReason::Removed).await,
+            },
+            Err(_dropped) => DeathReason::Removed,
+        },
+        reason = guest.rest() => guest.explain(reason),
+    };
+    if reason != DeathReason::Removed {
+        tracing::warn!(%reason, "a pooled container died");
+    }
+    life.die(reason.clone());
+    pool.forget_dead();
+    end(maker, guest, life, reason).await;
+}
+
+async fn end(maker: Arc<Maker>, guest: Guest, life: Arc<Life>, reason: DeathReason) {
+    life.die(reason);
+    maker.bury(guest, &life).await;
+}
+
+/// Keeps the shelves full until the sandbox stops.
+pub async fn fill(pool: Arc<Pool>, maker: Arc<Maker>) {
+    let stop = maker.stop.clone();
+    stop.run_until_cancelled(refill(&pool, &maker)).await;
+    pool.drain();
+}
+
+async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {
+    let mut back_off = BACK_OFF_MIN;
+    loop {
+        let Some(language) = pool.lacking(maker) else {
+            pool.changed.notified().await;
+            tokio::time::sleep(REFILL_PAUSE).await;
+            continue;
+        };
+        maker.quiet().await;
+        // A task of its own, which is not dropped halfway when the sandbox stops.
+        let making = maker.keepers.spawn({
+            let (pool, maker) = (Arc::clone(pool), Arc::clone(maker));
+            async move {
+                let made = maker.make(Purpose::Ahead, language, maker.host.limits()).await?;
+                pool.shelve(&maker, language, made);
+                Ok::<_, SandboxError>(())
+            }
+        });
+        let made = making.await.map_err(|error| SandboxError::Launch(error.to_string())).flatten();
+        let Err(error) = made else {
+            back_off = BACK_OFF_MIN;
+            continue;
+        };
+        tracing::warn!(%error, retry_after = ?back_off, "the pool could not be filled");
+        tokio::time::sleep(back_off).await;
+        back_off = (back_off * 2).min(BACK_OFF_MAX);
+    }
+}

@@ -1,0 +1,5 @@
+//! REPLs.
+
+mod warmth;
+
+pub use warmth::Warmth;
