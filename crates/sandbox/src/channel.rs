@@ -12,6 +12,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::DeathReason;
+use crate::gvisor::Below;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 use crate::watch::watch;
 
@@ -19,6 +20,8 @@ use crate::watch::watch;
 pub struct Channel {
     socket: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
+    /// What the paths are below that a guest names instead of sending descriptors; one that sends them has none.
+    below: Option<Below>,
 }
 
 /// A frame with what came beside it.
@@ -31,7 +34,12 @@ impl Channel {
         rustix::io::ioctl_fionbio(&ours, true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         let socket = watch(ours, interest)?;
-        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
+        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
+    }
+
+    /// From here on the guest names paths below a directory instead of sending descriptors.
+    pub fn take_paths(&mut self, below: Below) {
+        self.below = Some(below);
     }
 
     /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
@@ -41,8 +49,13 @@ impl Channel {
             let buffer = &mut self.buffer;
             match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
                 Ok(packet) => {
-                    let (length, fds) = packet.map_err(channel)??;
-                    let frame = serde_json::from_slice(&self.buffer[..length])
+                    let (length, mut fds) = packet.map_err(channel)??;
+                    let (bytes, path) = match &self.below {
+                        None => (&self.buffer[..length], None),
+                        Some(below) => with_path(&self.buffer[..length], &mut fds, below)?,
+                    };
+                    fds.extend(path);
+                    let frame = serde_json::from_slice(bytes)
                         .map_err(|_untrusted_text| DeathReason::Protocol("a frame without meaning"))?;
                     return Ok((frame, fds));
                 }
@@ -62,6 +75,22 @@ impl Channel {
             }
         }
     }
+}
+
+/// The frame, and what the path behind it leads to. A JSON document holds no NUL byte.
+fn with_path<'a>(
+    packet: &'a [u8],
+    fds: &mut [OwnedFd],
+    below: &Below,
+) -> Result<(&'a [u8], Option<OwnedFd>), DeathReason> {
+    if !fds.is_empty() {
+        return Err(DeathReason::Protocol("a descriptor from gVisor"));
+    }
+    let Some(end) = packet.iter().position(|byte| *byte == 0) else {
+        return Ok((packet, None));
+    };
+    let opened = below.open(&packet[end + 1..]).ok_or(DeathReason::Protocol("a path that is none"))?;
+    Ok((&packet[..end], Some(opened.map_err(|errno| channel(errno.into()))?)))
 }
 
 fn channel(error: io::Error) -> DeathReason {

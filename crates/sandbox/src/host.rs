@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
 use belljar_jail::{Attachment, Identity, Realm, launch};
@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::error::SandboxError;
+use crate::gvisor::{self, Gvisor};
 use crate::image::Image;
+use crate::options::Isolation;
 use crate::process::Process;
 use crate::program;
 
@@ -19,6 +21,8 @@ pub struct Host {
     pub config: SandboxConfig,
     program: File,
     cgroups: Option<CgroupTree>,
+    /// Prepared when first asked for; a failure is not remembered.
+    gvisor: Mutex<Option<Arc<Gvisor>>>,
     /// New containers are made from it; those that live keep theirs.
     image: RwLock<Arc<Image>>,
 }
@@ -41,7 +45,8 @@ impl Host {
                 }
             },
         };
-        Ok(Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) })
+        let gvisor = Mutex::default();
+        Ok(Self { config, program, cgroups, gvisor, image: RwLock::new(Arc::new(image)) })
     }
 
     /// What containers can be made from. Blocks.
@@ -73,16 +78,40 @@ impl Host {
         &self,
         image: &Image,
         name: &str,
+        isolation: Isolation,
         limits: &Limits,
         control: OwnedFd,
     ) -> Result<Process, SandboxError> {
-        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
+        let gvisor = match isolation {
+            Isolation::Namespaces => None,
+            Isolation::Gvisor => Some(self.gvisor()?),
+        };
+        let outer = gvisor.as_ref().map_or(*limits, |_| gvisor::outer_limits(limits));
+        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, &outer)).transpose();
         let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
-        let plan = image.plan(limits)?;
-        let jailed = launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
-            .map_err(|error| SandboxError::Launch(error.to_string()))?;
+        let jailed = match gvisor {
+            None => {
+                let plan = image.plan(limits)?;
+                launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
+                    .map_err(|error| SandboxError::Launch(error.to_string()))?
+            }
+            Some(gvisor) => {
+                let spec = image.spec(limits);
+                gvisor.start(image.realm(), &self.program, &spec, limits, attachment, control)?
+            }
+        };
         Ok(Process::new(jailed, cgroup))
+    }
+
+    /// gVisor, as configured. Blocks the first time.
+    fn gvisor(&self) -> Result<Arc<Gvisor>, SandboxError> {
+        let mut held = self.gvisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gvisor) = &*held {
+            return Ok(Arc::clone(gvisor));
+        }
+        let gvisor = Arc::new(Gvisor::prepare(self.config.runsc.as_deref())?);
+        Ok(Arc::clone(held.insert(gvisor)))
     }
 
     /// The limits of a container of which nothing else was said, and the highest of any.

@@ -23,6 +23,7 @@ mod files;
 #[path = "../../../guest/src/frame.rs"]
 mod frame;
 mod guest;
+mod gvisor;
 mod harvest;
 mod host;
 mod image;
@@ -50,7 +51,8 @@ pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
-pub use options::{ContainerLimits, ContainerOptions, Language};
+pub use gvisor::find as find_runsc;
+pub use options::{ContainerLimits, ContainerOptions, Isolation, Language};
 pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};

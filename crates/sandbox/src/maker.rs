@@ -14,7 +14,7 @@ use crate::guest::Guest;
 use crate::host::{SharedHost, random_name};
 use crate::image::Image;
 use crate::keeper::{self, Request};
-use crate::options::Language;
+use crate::options::{Isolation, Language};
 use crate::state::Life;
 
 /// Containers started at once, per core: a start waits for the kernel now and then, but more than a few only wait for
@@ -88,13 +88,26 @@ impl Maker {
     }
 
     /// Makes a container of the present image.
-    pub async fn make(&self, purpose: Purpose, language: Language, limits: Limits) -> Result<Made, SandboxError> {
+    pub async fn make(
+        &self,
+        purpose: Purpose,
+        isolation: Isolation,
+        language: Language,
+        limits: Limits,
+    ) -> Result<Made, SandboxError> {
         let _permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
         let (stop, name) = (self.stop.child_token(), purpose.name()?);
-        let guest = Guest::start(&self.host, self.host.image(), name, limits, stop.clone()).await?;
+        let guest = Guest::start(&self.host, self.host.image(), name, isolation, limits, stop.clone()).await?;
         let mut made = Made { guest, life: Arc::default(), stop };
         self.ready(&mut made, language).await?;
         Ok(made)
+    }
+
+    /// Whether a container of this kind may come from the pool, which holds one kind. What limits the processes of one
+    /// in gVisor was given to it at its start.
+    pub fn pools(&self, isolation: Isolation, limits: &Limits) -> bool {
+        let config = &self.host.config;
+        isolation == config.isolation && (isolation == Isolation::Namespaces || *limits == self.host.limits())
     }
 
     /// Sees to it that a container is ready for a language.

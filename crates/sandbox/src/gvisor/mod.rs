@@ -11,15 +11,19 @@ mod runsc;
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use belljar_jail::cgroup::{Limits, Stats};
 use belljar_jail::{Attachment, ContainerSpec, JailPlan, Jailed, Realm, launch_ward};
 
 pub use below::Below;
+pub use runsc::find;
 
-use crate::error::SandboxError;
+use crate::error::{DeathReason, SandboxError};
 
+/// What is read of what runsc says.
+const WORDS_BYTES_MAX: usize = 4096;
 /// Host threads of a sentry and its gofer before any code runs, generously.
 const THREADS_OF_RUNSC: u64 = 128;
 /// Host threads that stand for one process or thread of the code: its stub, and one kept for its next.
@@ -55,9 +59,30 @@ impl Gvisor {
         let plan = JailPlan::for_ward(spec, oci::ward(spec, limits)?);
         let plan = plan.map_err(|error| SandboxError::Host(error.to_string()))?;
         let program =
-            self.program.as_fd().try_clone_to_owned().map_err(SandboxError::io("take hold of runsc once more"))?;
+            self.program.try_clone().map(OwnedFd::from).map_err(SandboxError::io("take hold of runsc once more"))?;
         launch_ward(realm, guest.as_fd(), &plan, attachment, control, program)
             .map_err(|error| SandboxError::Launch(error.to_string()))
+    }
+}
+
+/// What runsc wrote while it started a container.
+#[derive(Debug)]
+pub struct Words {
+    file: File,
+}
+
+impl Words {
+    pub fn new(file: OwnedFd) -> Self {
+        Self { file: File::from(file) }
+    }
+
+    /// Why no container started, in runsc's words where it has any.
+    pub fn explain(&self, reason: &DeathReason) -> SandboxError {
+        let mut said = vec![0; WORDS_BYTES_MAX];
+        let count = self.file.read_at(&mut said, 0).unwrap_or(0);
+        let said = String::from_utf8_lossy(&said[..count]);
+        let last = said.lines().rfind(|line| !line.trim().is_empty());
+        SandboxError::Gvisor(last.map_or_else(|| reason.to_string(), |line| line.trim().escape_debug().to_string()))
     }
 }
 
