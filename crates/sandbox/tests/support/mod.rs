@@ -6,11 +6,13 @@ pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use belljar_ids::{ContainerId, SeededIds};
 use belljar_sandbox::{
-    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
+    CellOptions, CellOutcome, Isolation, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
+    find_runsc,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -51,8 +53,27 @@ pub fn config() -> SandboxConfig {
         zygotes: Vec::new(),
         limits_need: limits_need(),
         landlock_need: LandlockNeed::Required,
+        isolation: isolation(),
+        runsc: runsc(),
         ..SandboxConfig::default()
     }
+}
+
+/// `BELLJAR_TEST_ISOLATION=gvisor` runs the same tests in that isolation.
+pub fn isolation() -> Isolation {
+    match std::env::var("BELLJAR_TEST_ISOLATION").as_deref() {
+        Ok("gvisor") => Isolation::Gvisor,
+        Ok("namespaces") | Err(_) => Isolation::Namespaces,
+        Ok(other) => panic!("BELLJAR_TEST_ISOLATION={other}"),
+    }
+}
+
+/// As a server finds it.
+pub fn runsc() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).map(|cache| cache.join("belljar"));
+    let cache = std::env::var_os("BELLJAR_CACHE_DIR").map(PathBuf::from).or(cache)?;
+    find_runsc(std::env::var_os("PATH").as_deref(), &cache)
 }
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.
