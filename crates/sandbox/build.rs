@@ -1,7 +1,26 @@
-//! Builds the guest program, statically, so that it runs in any root filesystem, and leaves it for `include_bytes!`.
+//! Builds what runs inside the wall and leaves it for `include_bytes!`: the guest program, statically, so that it runs in
+//! any root filesystem, and the shared library that an image's Python loads to join a container.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+/// One package, as it has to be built.
+struct Part {
+    package: &'static str,
+    /// What cargo leaves in the target's folder.
+    product: &'static str,
+    flags: &'static str,
+}
+
+const PARTS: [Part; 2] = [
+    Part {
+        package: "belljar-guest",
+        product: "belljar-guest",
+        flags: "-C target-feature=+crt-static -C relocation-model=static",
+    },
+    // Whatever Python has loaded cannot be unloaded, and every child of the zygote pays for its pages.
+    Part { package: "belljar-join", product: "libbelljar_join.so", flags: "-C link-arg=-Wl,-z,nodelete" },
+];
 
 fn main() {
     let workspace = workspace();
@@ -10,9 +29,13 @@ fn main() {
     }
     let out = PathBuf::from(variable("OUT_DIR"));
     let target = variable("TARGET");
-    build(&workspace, &out.join("guest-target"), &target);
-    let built = out.join("guest-target").join(&target).join("guest/belljar-guest");
-    std::fs::copy(&built, out.join("belljar-guest")).expect("the guest program was just built");
+    for part in PARTS {
+        // A folder each: with other flags, everything below is built anew.
+        let folder = out.join(format!("{}-target", part.package));
+        build(&workspace, &folder, &target, &part);
+        let built = folder.join(&target).join("guest").join(part.product);
+        std::fs::copy(&built, out.join(part.product)).expect("it was just built");
+    }
 }
 
 fn workspace() -> PathBuf {
@@ -25,19 +48,19 @@ fn variable(name: &str) -> String {
 }
 
 /// A cargo of its own: other flags, another profile, another target folder, whose lock the outer one does not hold.
-fn build(workspace: &Path, target_folder: &Path, target: &str) {
+fn build(workspace: &Path, target_folder: &Path, target: &str, part: &Part) {
     let mut cargo = Command::new(variable("CARGO"));
     cargo
         .current_dir(workspace)
-        .args(["build", "--locked", "--package", "belljar-guest", "--profile", "guest", "--target", target])
+        .args(["build", "--locked", "--package", part.package, "--profile", "guest", "--target", target])
         .arg("--target-dir")
         .arg(target_folder)
         // A target given by name keeps these flags away from build scripts and procedural macros.
-        .env("RUSTFLAGS", "-C target-feature=+crt-static -C relocation-model=static");
+        .env("RUSTFLAGS", part.flags);
     // What the outer cargo set for this script, or a wrapper for the outer build, is not meant for the inner one.
     for name in ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_WORKSPACE_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         cargo.env_remove(name);
     }
     let status = cargo.status().expect("cargo runs, it runs this script");
-    assert!(status.success(), "the guest program does not build: {status}");
+    assert!(status.success(), "{} does not build: {status}", part.package);
 }

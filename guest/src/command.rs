@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
@@ -11,8 +11,9 @@ use std::process::{Command, ExitCode, Stdio};
 use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
-use rustix::io::Errno;
+use rustix::io::{Errno, dup};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::frame::{COMMAND_BYTES_MAX, Failure};
 
@@ -28,6 +29,13 @@ const ARGUMENT_BYTES_MAX: usize = 96 * 1024;
 const HOW_ARGUMENT: &str = "argument";
 /// The command is the content of the file descriptor whose number is the next argument.
 const HOW_DESCRIPTOR: &str = "descriptor";
+/// The REPL: its socket is standard input, the driver's source standard output.
+const HOW_REPL: &str = "repl";
+const PYTHON: &str = "python3";
+/// Where the driver expects its socket (guest/python/repl.py).
+const REPL_SOCKET_FD: i32 = 3;
+/// Where the driver's source is put.
+const DRIVER_FD: i32 = 4;
 /// As a shell says that it cannot execute something.
 const EXIT_NO_SHELL: u8 = 127;
 /// Open files of one process of the code. Enough for every program of the image, and far below process 1's own limit.
@@ -102,17 +110,23 @@ pub fn output_directory(output: &str) -> Option<OwnedFd> {
     openat(CWD, format!("{OUTPUT_ROOT}/{output}"), flags, Mode::empty()).ok()
 }
 
-/// Turns this process, just started by [`spawn`], into the shell.
+/// Starts the interpreter with the driver.
+pub fn spawn_repl(env: &[(String, String)], driver: OwnedFd, socket: OwnedFd) -> Result<Pid, Failure> {
+    let _kept_or_lost = std::fs::create_dir_all(WORKING_DIRECTORY);
+    let mut repl = Command::new("/proc/self/exe");
+    repl.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
+    repl.arg(HOW_REPL).stdin(socket).stdout(driver).stderr(Stdio::inherit());
+    let child = repl.spawn()?;
+    Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
+}
+
+/// Turns this process, just started by [`spawn`] or [`spawn_repl`], into the shell or the interpreter.
 pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let Some(argument) = arguments.next() else {
-        return ExitCode::from(EXIT_NO_SHELL);
-    };
-    let script = if how == HOW_DESCRIPTOR { read_script(&argument) } else { argument };
     if let Err(error) = limit_open_files() {
         eprintln!("belljar: the limit of open files: {error}");
         return ExitCode::from(EXIT_NO_SHELL);
     }
-    // Neither can fail in a fresh child of the supervisor, and neither is a wall: the shell runs all the same.
+    // Neither can fail in a fresh child of the supervisor, and neither is a wall: the code runs all the same.
     let _no_leader_before = rustix::process::setsid();
     let _nothing_blocked = SigSet::empty().thread_set_mask();
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -120,11 +134,38 @@ pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) 
         eprintln!("belljar: {WORKING_DIRECTORY} is gone, starting in /");
         let _always_there = std::env::set_current_dir("/");
     }
+    if how == HOW_REPL {
+        return become_interpreter();
+    }
+    let Some(argument) = arguments.next() else {
+        return ExitCode::from(EXIT_NO_SHELL);
+    };
+    let script = if how == HOW_DESCRIPTOR { read_script(&argument) } else { argument };
     let error = Command::new(SHELL).arg0("bash").arg("-c").arg(script).exec();
     eprintln!("belljar: {SHELL}: {error}");
     ExitCode::from(EXIT_NO_SHELL)
 }
 
+fn become_interpreter() -> ExitCode {
+    let error = match place_descriptors() {
+        Ok(()) => Command::new(PYTHON).arg("-I").arg(format!("/proc/self/fd/{DRIVER_FD}")).exec(),
+        Err(error) => error,
+    };
+    eprintln!("belljar: {PYTHON}: {error}");
+    ExitCode::from(EXIT_NO_SHELL)
+}
+
+/// Puts socket and driver where the interpreter inherits them, and the supervisor's /dev/null in their places.
+fn place_descriptors() -> io::Result<()> {
+    // dup(2) takes the lowest number, and nothing else is open in a fresh child of the supervisor.
+    let placed = [dup(stdin())?.into_raw_fd(), dup(stdout())?.into_raw_fd()];
+    if placed != [REPL_SOCKET_FD, DRIVER_FD] {
+        return Err(io::Error::from(Errno::BADF));
+    }
+    dup2_stdin(stderr())?;
+    dup2_stdout(stderr())?;
+    Ok(())
+}
 /// Soft and hard alike, so that the code cannot raise it again.
 fn limit_open_files() -> rustix::io::Result<()> {
     let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);

@@ -6,6 +6,8 @@
 //! - The guest speaks first: [`FromGuest::Ready`]. After that each request of the host gets exactly one answer with
 //!   the request's `id`, except [`ToGuest::Run`]: first [`FromGuest::Started`] (or [`FromGuest::Failed`], then nothing
 //!   more), later [`FromGuest::Exited`] unless a [`FromGuest::Killed`] came first.
+//! - [`ToGuest::ReplStatus`] is answered when the REPL has ended, which may be during another request or between two:
+//!   the one answer that does not come in turn.
 //! - A guest in gVisor cannot send descriptors. Instead of one, its frame is followed by a NUL byte and the absolute
 //!   path of what the descriptor is of; the host opens it, below the container's root directory.
 //! - The host believes no frame that breaks these rules: the container is dead then. The guest leaves when the
@@ -23,7 +25,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -68,6 +70,38 @@ pub enum ToGuest {
         path: String,
         /// Bytes that the pipe will yield; fewer means that the sender gave up.
         size: u64,
+    },
+    /// Start a cold REPL: `python3` with the driver. Carries: the driver's source, the REPL's end of its socket.
+    Repl {
+        /// Number of this request.
+        id: u64,
+        /// The whole environment.
+        env: Vec<(String, String)>,
+    },
+    /// Say how the cold REPL ended, once it has.
+    ReplStatus {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Send SIGINT to a process group, as Ctrl-C does.
+    Interrupt {
+        /// Number of this request.
+        id: u64,
+        /// The group's number in the container; without one, the running command's. The rest of a command's group is
+        /// killed when the interrupted command has ended.
+        pid: Option<u32>,
+    },
+    /// Say how much of the container's disk is free.
+    Disk {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Open an output directory.
+    Output {
+        /// Number of this request.
+        id: u64,
+        /// As in `Run`.
+        output: String,
     },
 }
 
@@ -118,6 +152,39 @@ pub enum FromGuest {
         id: u64,
         /// There was one before.
         existed: bool,
+    },
+    /// The cold REPL runs.
+    ReplStarted {
+        /// Number of the request.
+        id: u64,
+        /// Its process id in the container, and its process group's.
+        pid: u32,
+    },
+    /// The cold REPL has ended.
+    ReplStatus {
+        /// Number of the request.
+        id: u64,
+        /// How.
+        status: Status,
+    },
+    /// The signal is sent, or there was nobody to send it to.
+    Interrupted {
+        /// Number of the request.
+        id: u64,
+    },
+    /// What is free.
+    Disk {
+        /// Number of the request.
+        id: u64,
+        /// Bytes.
+        free_bytes: u64,
+        /// Files, directories and the like.
+        free_inodes: u64,
+    },
+    /// Carries the output directory, unless there is none.
+    Output {
+        /// Number of the request.
+        id: u64,
     },
     /// The request was not carried out.
     Failed {

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::fs::statvfs;
 
 use crate::channel::Channel;
 use crate::clean;
@@ -50,7 +51,7 @@ fn serve(channel: Channel) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel, signals, running: None };
+    let mut supervisor = Supervisor { channel, signals, running: None, repl: Repl::None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -60,12 +61,27 @@ struct Running {
     id: u64,
     output: String,
     pid: Pid,
+    /// Then the rest of its process group goes with it.
+    interrupted: bool,
+}
+
+/// A cold REPL.
+#[derive(Clone, Copy)]
+enum Repl {
+    None,
+    Runs {
+        pid: Pid,
+        /// The number under which the host has asked for its status.
+        asked: Option<u64>,
+    },
+    Ended(Status),
 }
 
 struct Supervisor {
     channel: Channel,
     signals: SignalFd,
     running: Option<Running>,
+    repl: Repl,
 }
 
 impl Supervisor {
@@ -105,6 +121,21 @@ impl Supervisor {
                 Ok(file) => self.channel.send(&FromGuest::Opened { id }, &[file.as_fd()]),
                 Err(failure) => self.fail(id, failure),
             },
+            ToGuest::Repl { id, env } => self.start_repl(id, &env, fds),
+            ToGuest::ReplStatus { id } => self.repl_status(id),
+            ToGuest::Interrupt { id, pid } => self.interrupt(id, pid),
+            ToGuest::Disk { id } => match statvfs("/") {
+                Ok(disk) => {
+                    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+                    self.channel.send(&FromGuest::Disk { id, free_bytes, free_inodes: disk.f_ffree }, &[])
+                }
+                Err(error) => self.fail(id, error.into()),
+            },
+            ToGuest::Output { id, output } => {
+                let directory = command::output_directory(&output);
+                let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
+                self.channel.send(&FromGuest::Output { id }, &fds)
+            }
             ToGuest::Write { id, path, size } => match <[OwnedFd; 1]>::try_from(fds) {
                 Ok([source]) => match files::write(&path, source, size) {
                     Ok(existed) => self.channel.send(&FromGuest::Written { id, existed }, &[]),
@@ -128,38 +159,95 @@ impl Supervisor {
         }
         match command::spawn(&output, env, text, stdout, stderr) {
             Ok(pid) => {
-                self.running = Some(Running { id, output, pid });
+                self.running = Some(Running { id, output, pid, interrupted: false });
                 self.channel.send(&FromGuest::Started { id }, &[])
             }
             Err(failure) => self.fail(id, failure),
         }
     }
 
-    /// Sees to every child that has ended: the command's end is told, an orphan's is nobody's business.
+    fn start_repl(&mut self, id: u64, env: &[(String, String)], fds: Vec<OwnedFd>) -> io::Result<()> {
+        let Ok([driver, socket]) = <[OwnedFd; 2]>::try_from(fds) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        };
+        if matches!(self.repl, Repl::Runs { .. }) {
+            return self.fail(id, Failure::Busy);
+        }
+        match command::spawn_repl(env, driver, socket) {
+            Ok(pid) => {
+                self.repl = Repl::Runs { pid, asked: None };
+                let pid = u32::try_from(pid.as_raw()).unwrap_or(u32::MAX);
+                self.channel.send(&FromGuest::ReplStarted { id, pid }, &[])
+            }
+            Err(failure) => self.fail(id, failure),
+        }
+    }
+
+    fn repl_status(&mut self, id: u64) -> io::Result<()> {
+        match self.repl {
+            Repl::Runs { pid, .. } => {
+                self.repl = Repl::Runs { pid, asked: Some(id) };
+                Ok(())
+            }
+            Repl::Ended(status) => self.channel.send(&FromGuest::ReplStatus { id, status }, &[]),
+            Repl::None => self.fail(id, Failure::Errno(Errno::ESRCH as i32)),
+        }
+    }
+
+    /// What cannot be reached has ended, which is what was wanted.
+    fn interrupt(&mut self, id: u64, group: Option<u32>) -> io::Result<()> {
+        let group = match group {
+            Some(group) => i32::try_from(group).ok().filter(|group| *group > 1).map(Pid::from_raw),
+            None => self.running.as_mut().map(|running| {
+                running.interrupted = true;
+                running.pid
+            }),
+        };
+        if let Some(group) = group {
+            let _sent_or_gone = killpg(group, Signal::SIGINT);
+        }
+        self.channel.send(&FromGuest::Interrupted { id }, &[])
+    }
+
+    /// Sees to every child that has ended: the command's and the REPL's end are told, an orphan's is nobody's business.
     fn reap(&mut self) -> io::Result<()> {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => {
-                    // wait(2) keeps the low eight bits.
-                    self.ended(pid, Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)))?;
-                }
-                Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    self.ended(pid, Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX)))?;
-                }
                 Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(()),
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(status) => {
+                    if let Some((pid, status)) = ended(status) {
+                        self.repl_ended(pid, status)?;
+                        self.command_ended(pid, status)?;
+                    }
+                }
+                Err(Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
 
-    fn ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {
+    fn command_ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {
         let Some(running) = self.running.take_if(|running| running.pid == pid) else {
             return Ok(());
         };
+        if running.interrupted {
+            // Its number is not another's while a member is left, and without members there is nobody to hit but a
+            // process that took the number since: inside the container either way.
+            let _killed_or_gone = killpg(pid, Signal::SIGKILL);
+        }
         let directory = command::output_directory(&running.output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
         self.channel.send(&FromGuest::Exited { id: running.id, status }, &fds)
+    }
+
+    fn repl_ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {
+        match self.repl {
+            Repl::Runs { pid: of, asked } if of == pid => {
+                self.repl = Repl::Ended(status);
+                asked.map_or(Ok(()), |id| self.channel.send(&FromGuest::ReplStatus { id, status }, &[]))
+            }
+            Repl::Runs { .. } | Repl::Ended(_) | Repl::None => Ok(()),
+        }
     }
 
     /// kill(2): -1 means every process of this pid namespace but process 1, in one go, which no fork can outrun.
@@ -170,7 +258,12 @@ impl Supervisor {
                 Err(error) => return Err(error.into()),
             }
             match waitpid(None, None) {
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(status) => {
+                    if let Some((pid, status)) = ended(status) {
+                        self.repl_ended(pid, status)?;
+                    }
+                }
+                Err(Errno::EINTR) => {}
                 Err(Errno::ECHILD) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -179,5 +272,17 @@ impl Supervisor {
         let directory = command::output_directory(output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
         self.channel.send(&FromGuest::Killed { id }, &fds)
+    }
+}
+
+/// The child that has ended, if that is what was waited for.
+fn ended(status: WaitStatus) -> Option<(Pid, Status)> {
+    match status {
+        // wait(2) keeps the low eight bits.
+        WaitStatus::Exited(pid, code) => Some((pid, Status::Code(u8::try_from(code & 0xff).unwrap_or(u8::MAX)))),
+        WaitStatus::Signaled(pid, signal, _) => {
+            Some((pid, Status::Signal(u8::try_from(signal as i32).unwrap_or(u8::MAX))))
+        }
+        _ => None,
     }
 }

@@ -2,13 +2,35 @@
 //!
 //! A `SOCK_SEQPACKET` pair: one message, one packet. Nothing is said here once the jail is sealed.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
+};
 use serde::{Deserialize, Serialize};
 
+use crate::plan::JailPlan;
 use crate::step::SetupError;
+use crate::zygote::ZygoteOrder;
+
+/// The most descriptors an order carries: a zygote's realm, pid namespace, files, lifeline and standard error.
+const ORDER_FDS_MAX: usize = 5;
+
+/// What the guest program is told to become; the first word of the host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(crate) enum Order {
+    /// A user namespace, and then nothing more.
+    Realm,
+    /// Process 1 of a container. Carries the realm.
+    Container(Box<JailPlan>),
+    /// A zygote. Carries the realm, the pid namespace, the files, the lifeline, and standard error if there is one.
+    Zygote(Box<ZygoteOrder>),
+}
 
 /// A plan's serialised size must stay below this; a packet larger than the socket's buffer could not be sent.
 pub(crate) const PLAN_BYTES_MAX: usize = 128 * 1024;
@@ -23,11 +45,11 @@ const GO: &[u8] = b"go";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
-    /// The user namespace stands; its id maps are to be written.
+    /// The realm's user namespace stands; its id maps are to be written.
     UserNamespace,
     /// Process 1 exists and waits; its id in the host's pid namespace.
     ProcessOne(i32),
-    /// The jail is complete.
+    /// The jail is complete; from a zygote, all is but for its program.
     Sealed,
     /// A step failed.
     Failed(SetupError),
@@ -53,6 +75,39 @@ pub(crate) fn receive_packet(fd: impl AsFd, bytes_max: usize) -> Result<Option<V
     }
     packet.truncate(length);
     Ok((length > 0).then_some(packet))
+}
+
+/// Sends an order with its descriptors.
+pub(crate) fn send_order(socket: impl AsFd, order: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ORDER_FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
+    let parts = [IoSlice::new(order)];
+    let sent = rustix::io::retry_on_intr(|| sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+    if sent == order.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
+}
+
+/// Receives the order; `EPIPE` when the host is gone.
+pub(crate) fn receive_order(socket: impl AsFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
+    let mut packet = vec![0; PLAN_BYTES_MAX];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ORDER_FDS_MAX))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut packet)];
+    let message = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
+    let fds = ancillary.drain().filter_map(|part| match part {
+        RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+        _ => None,
+    });
+    let fds = fds.flatten().collect();
+    if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        return Err(Errno::MSGSIZE);
+    }
+    match packet.get(..message.bytes) {
+        Some([]) | None => Err(Errno::PIPE),
+        Some(packet) => Ok((serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?, fds)),
+    }
 }
 
 /// Sends a report to the host.

@@ -1,20 +1,24 @@
-//! The guest side: become process 1 of a jail.
+//! The guest side: become process 1 of a jail, or whatever else the host orders.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
-use rustix::process::{chdir, setsid, umask};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, Signal, chdir, kill_process, setsid, umask};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::system::sethostname;
-use rustix::thread::UnshareFlags;
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::channel::{PLAN_BYTES_MAX, Report, receive_go, receive_packet, send_report};
+use crate::channel::{Order, Report, receive_go, receive_order, send_report};
+use crate::identity::{IDS, Identity};
+use crate::oom::OomAdjuster;
 use crate::plan::JailPlan;
-use crate::raw::{Side, clone_sibling, close_from, default_signals, exit_now, take_inherited, unshare};
-use crate::step::{INSIDE, OUTSIDE, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
+use crate::raw::{Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare};
+use crate::step::{INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
 use crate::ward::Ward;
-use crate::{landlock, privileges, root, seccomp, ward};
+use crate::{landlock, privileges, root, seccomp, ward, zygote};
 
 /// The jail stands except for its last two walls, Landlock and seccomp.
 ///
@@ -29,25 +33,30 @@ pub struct Entered {
 /// Becomes process 1 of the jail that the host's [`crate::launch`] described. To be called first thing by the guest
 /// program, while it has one thread and no descriptor of its own.
 ///
+/// The same program makes the namespace of a [`crate::Realm`] and starts zygotes; in these cases this does not return,
+/// unless with an error.
+///
 /// # Errors
 /// The failed step; it has been reported to the host too. The caller must exit.
 pub fn enter() -> Result<Entered, SetupError> {
-    close_from(3).map_err(at(Step::CloseInherited))?;
-    let channel = take_inherited(CHANNEL_FD).map_err(at(Step::ReadPlan))?;
-    let control = take_inherited(CONTROL_FD).map_err(at(Step::ReadPlan))?;
-    let kernel = Kernel::set_up(channel)?;
+    close_from(3).map_err(SetupError::at(Step::CloseInherited))?;
+    let channel = take_inherited(CHANNEL_FD).map_err(SetupError::at(Step::ReadPlan))?;
+    let control = take_inherited(CONTROL_FD).map_err(SetupError::at(Step::ReadPlan))?;
+    let kernel = Kernel::set_up(channel, Some(&control))?;
     Ok(Entered { kernel, control })
 }
 
 impl Entered {
     /// Process 1's means to have its children killed before itself when memory runs out. To be taken before the seal.
-    pub fn oom_adjuster(&mut self) -> Option<crate::oom::OomAdjuster> {
-        Some(crate::oom::OomAdjuster::new())
+    ///
+    /// `None` when it has been taken.
+    pub fn oom_adjuster(&mut self) -> Option<OomAdjuster> {
+        self.kernel.held.own_score.take().map(OomAdjuster::new)
     }
 
     /// What process 1 of a ward starts before it seals itself; `None` in a container's own jail.
     pub fn ward(&self) -> Option<Ward<'_>> {
-        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.runsc.as_ref()?);
+        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.inner.as_ref()?);
         Some(Ward { plan, program: program.as_fd(), control: self.control.as_fd() })
     }
 
@@ -67,25 +76,13 @@ const CHANNEL_FD: i32 = 0;
 /// Where `launch` puts the control socket.
 const CONTROL_FD: i32 = 1;
 
-/// Where `launch_ward` puts the program that the ward is for.
-const PROGRAM_FD: i32 = 2;
-
-fn at(step: Step) -> impl FnOnce(Errno) -> SetupError {
-    move |errno| SetupError { step, errno: errno.raw_os_error() }
-}
-
 /// Tells the host of a failure. When even that fails the host is gone or will see the channel's end: either way it
 /// knows, and the caller exits.
-fn reported<T>(channel: &OwnedFd, result: Result<T, SetupError>) -> Result<T, SetupError> {
+pub(crate) fn reported<T>(channel: &OwnedFd, result: Result<T, SetupError>) -> Result<T, SetupError> {
     if let Err(error) = &result {
         let _told_or_gone = send_report(channel, Report::Failed(*error));
     }
     result
-}
-
-fn read_plan(channel: &OwnedFd) -> Result<JailPlan, Errno> {
-    let bytes = receive_packet(channel, PLAN_BYTES_MAX)?.ok_or(Errno::PIPE)?;
-    JailPlan::from_bytes(&bytes).map_err(|_| Errno::BADMSG)
 }
 
 /// Carries the steps out by system calls.
@@ -93,30 +90,30 @@ fn read_plan(channel: &OwnedFd) -> Result<JailPlan, Errno> {
 pub(crate) struct Kernel {
     plan: JailPlan,
     channel: OwnedFd,
+    realm: OwnedFd,
     held: root::Held,
     /// The program that a ward is for.
-    runsc: Option<OwnedFd>,
+    inner: Option<OwnedFd>,
 }
 
 impl System for Kernel {
     fn perform(&mut self, step: Step) -> Result<(), Errno> {
         let plan = &self.plan;
         match step {
-            Step::OwnUserNamespace => self.own_user_namespace(),
-            Step::BecomeContainerRoot => privileges::become_container_root(plan.identity),
-            Step::OwnNamespaces => unshare(NAMESPACES),
+            Step::EnterRealm => enter_realm(self.realm.as_fd()),
+            Step::BecomeRealmRoot => become_realm_root(plan.identity),
             Step::BecomeProcessOne => self.become_process_one(),
-            Step::OwnSession => setsid().map(drop),
-            Step::DefaultSignals => default_signals(),
+            Step::BecomeContainerRoot => privileges::become_root(plan.identity),
+            Step::DefaultSignals => default_signals(&[libc::SIGPIPE]),
             Step::PrivateMounts => root::private_mounts(),
-            Step::HoldDevices => root::hold_devices(plan, &mut self.held),
-            Step::WritableLayer => root::writable_layer(plan),
+            Step::HoldDevices => root::hold_devices(&plan.devices, &mut self.held),
+            Step::WritableLayer => root::writable_layer(&plan.rootfs, plan.disk_bytes_max, plan.inodes_max),
             Step::Overlay => root::overlay(),
             Step::Proc => root::make_proc(&mut self.held),
             Step::PivotRoot => root::change_root(),
             Step::AttachProc => root::attach_proc(&mut self.held),
-            Step::Dev => root::dev(plan, &mut self.held),
-            Step::MaskProc => root::mask_proc(plan),
+            Step::Dev => root::dev(plan.shm_bytes_max, plan.inodes_max, &mut self.held),
+            Step::MaskProc => root::mask_proc(&plan.proc_masks),
             Step::Directories => root::directories(&plan.directories),
             Step::Symlinks => root::symlinks(&plan.symlinks),
             Step::WardProc => root::make_writable_proc(&mut self.held),
@@ -129,34 +126,38 @@ impl System for Kernel {
             Step::NoFutureCapabilities => privileges::no_future_capabilities(),
             Step::NoNewPrivileges => privileges::no_new_privileges(),
             Step::NoCapabilities => privileges::no_capabilities(),
+            Step::OwnSession => self.own_session(),
             Step::Undumpable => privileges::undumpable(),
-            Step::Landlock => landlock::apply(&plan.landlock),
+            Step::Landlock => landlock::apply(&plan.landlock, None),
             Step::Seccomp => seccomp::install(&plan.seccomp),
-            // Done before and after the lists; in one of them, they would be a mistake.
-            Step::CloseInherited | Step::ReadPlan | Step::Report => Err(Errno::INVAL),
+            // Not a container's; in one of its lists, they would be a mistake.
+            _ => Err(Errno::INVAL),
         }
     }
 }
 
-const NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
-    .union(UnshareFlags::NEWPID)
-    .union(UnshareFlags::NEWNET)
-    .union(UnshareFlags::NEWIPC)
-    .union(UnshareFlags::NEWUTS)
-    .union(UnshareFlags::NEWCGROUP);
-
 impl Kernel {
-    /// All steps but the last two, as the host at the other end of the channel says.
-    pub(crate) fn set_up(channel: OwnedFd) -> Result<Self, SetupError> {
-        let plan = read_plan(&channel).map_err(at(Step::ReadPlan));
-        let plan = reported(&channel, plan)?;
-        let mut kernel = Self { plan, channel, held: root::Held::default(), runsc: None };
+    /// All steps but the last two, as the host at the other end of the channel says. `control`: for a zygote's program.
+    pub(crate) fn set_up(channel: OwnedFd, control: Option<&OwnedFd>) -> Result<Self, SetupError> {
+        let order = receive_order(&channel).map_err(SetupError::at(Step::ReadPlan));
+        let (order, mut fds) = reported(&channel, order)?;
         umask(Mode::from_raw_mode(0o022));
-        if kernel.plan.ward.is_some() {
-            let program = take_inherited(PROGRAM_FD).map_err(at(Step::ReadPlan));
-            kernel.runsc = Some(reported(&kernel.channel, program)?);
-        }
-        let inside = if kernel.plan.ward.is_some() { WARD } else { INSIDE };
+        let plan = match order {
+            Order::Container(plan) => *plan,
+            Order::Realm => {
+                let made = apply(REALM, &mut NewRealm { channel: &channel });
+                exit_now(i32::from(reported(&channel, made).is_err()))
+            }
+            Order::Zygote(order) => {
+                let error = zygote::become_zygote(*order, channel.as_fd(), control.map(AsFd::as_fd), fds);
+                return reported(&channel, Err(error));
+            }
+        };
+        let inner = if plan.ward.is_some() { fds.pop() } else { None };
+        let realm = fds.pop().filter(|_| fds.is_empty()).ok_or(Errno::BADMSG).map_err(SetupError::at(Step::ReadPlan));
+        let realm = reported(&channel, realm)?;
+        let inside = if plan.ward.is_some() { WARD } else { INSIDE };
+        let mut kernel = Self { plan, channel, realm, held: root::Held::default(), inner };
         let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
@@ -167,31 +168,91 @@ impl Kernel {
         let seal = if self.plan.ward.is_some() { WARD_SEAL } else { SEAL };
         let sealed = apply(seal, &mut self);
         reported(&self.channel, sealed)?;
-        send_report(&self.channel, Report::Sealed).map_err(at(Step::Report))
+        send_report(&self.channel, Report::Sealed).map_err(SetupError::at(Step::Report))
     }
 
-    /// The maps are the host's to write: from inside, only one's own id could be mapped.
-    fn own_user_namespace(&self) -> Result<(), Errno> {
-        unshare(UnshareFlags::NEWUSER)?;
-        send_report(&self.channel, Report::UserNamespace)?;
-        receive_go(&self.channel)
-    }
-
-    /// Only a child enters the new pid namespace. It becomes the host's child; this process tells its id and ends.
+    /// The new process becomes the host's child; this one gives it its ids, tells the host of it, and ends.
     fn become_process_one(&self) -> Result<(), Errno> {
-        match clone_sibling()? {
+        let (wait, mapped) = pipe_with(PipeFlags::CLOEXEC)?;
+        match clone_process_one()? {
             Side::Caller(pid) => {
-                let told = send_report(&self.channel, Report::ProcessOne(pid.as_raw_nonzero().get()));
+                if let Err(errno) = write_id_maps(pid, self.plan.identity) {
+                    // It waits, in this process's group: the host, once told, reaches it by that too.
+                    let _ends_with_the_group_too = kill_process(pid, Signal::KILL);
+                    return Err(errno);
+                }
+                // The host hears of it before it can do or say anything itself.
+                let told = send_report(&self.channel, Report::ProcessOne(pid.as_raw_nonzero().get()))
+                    .and_then(|()| rustix::io::write(&mapped, GO).map(drop));
                 exit_now(i32::from(told.is_err()))
             }
-            // Until the host knows this process's id, it can only be reached by its process group, which it must
-            // therefore not leave yet.
-            Side::New => receive_go(&self.channel),
+            Side::New => {
+                drop(mapped);
+                match rustix::io::retry_on_intr(|| rustix::io::read(&wait, &mut [0; GO.len()]))? {
+                    0 => Err(Errno::PIPE),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// Until the host has got hold of this process, it can only be reached by its process group, which it must not leave
+    /// earlier. To an ordinary user, its namespaces are open only until it is undumpable, which comes later.
+    fn own_session(&self) -> Result<(), Errno> {
+        receive_go(&self.channel)?;
+        setsid().map(drop)
+    }
+}
+
+/// What the process that writes the id maps says when they stand.
+const GO: &[u8] = b"g";
+
+/// Full power in the realm, none outside (`user_namespaces(7)`).
+pub(crate) fn enter_realm(realm: BorrowedFd<'_>) -> Result<(), Errno> {
+    move_into_link_name_space(realm, Some(LinkNameSpaceType::User))
+}
+
+/// Dumpable again, or else its `/proc/<pid>`, and that of what it clones, would belong to a root that it is not.
+pub(crate) fn become_realm_root(identity: Identity) -> Result<(), Errno> {
+    privileges::become_root(identity)?;
+    privileges::dumpable()
+}
+
+/// The container's ids are the realm's, one to one.
+fn write_id_maps(pid: Pid, identity: Identity) -> Result<(), Errno> {
+    let count = match identity {
+        Identity::Mapped { .. } => IDS,
+        Identity::Caller { .. } => 1,
+    };
+    let map = format!("0 0 {count}");
+    ["uid_map", "gid_map"].iter().try_for_each(|file| {
+        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
+        let opened = std::fs::OpenOptions::new().write(true).open(path);
+        let written = opened.and_then(|mut opened| opened.write_all(map.as_bytes()));
+        written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    })
+}
+
+/// A realm in the making.
+struct NewRealm<'a> {
+    channel: &'a OwnedFd,
+}
+
+impl System for NewRealm<'_> {
+    fn perform(&mut self, step: Step) -> Result<(), Errno> {
+        match step {
+            // The maps are the host's to write: from inside, only one's own id could be mapped.
+            Step::OwnUserNamespace => {
+                unshare(UnshareFlags::NEWUSER)?;
+                send_report(self.channel, Report::UserNamespace)?;
+                receive_go(self.channel)
+            }
+            _ => Err(Errno::INVAL),
         }
     }
 }
 
-fn streams() -> Result<(), Errno> {
+pub(crate) fn streams() -> Result<(), Errno> {
     let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     dup2_stdin(&null)?;
     dup2_stdout(&null)?;

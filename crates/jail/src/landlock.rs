@@ -2,10 +2,16 @@
 //!
 //! Landlock only grants, it cannot take back below a granted directory; that `/proc` and `/dev` are not writable
 //! is the work of read-only mounts (`root`), not of these rules.
+//!
+//! No scopes: a container's processes are several domains (process 1 with what it starts, and each REPL), which must be
+//! able to signal each other so that the supervisor's `kill(-1)` reaches a REPL. The pid namespace confines signals,
+//! the network namespace abstract sockets.
+
+use std::os::fd::BorrowedFd;
 
 use ::landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    RulesetCreatedAttr, RulesetStatus,
 };
 use rustix::io::Errno;
 
@@ -15,8 +21,11 @@ use crate::plan::{FileRight, LandlockNeed, LandlockPlan};
 const NEWEST: ABI = ABI::V9;
 
 /// Restricts this process and all its future children.
-pub(crate) fn apply(plan: &LandlockPlan) -> Result<(), Errno> {
-    let status = restrict(plan).map_err(|error| errno_of(error.as_ref()))?;
+///
+/// `born_in`: the root of the zygote that this process was forked from. It is read-only and out of reach of any path, but
+/// the process's own program lies there (`/proc/self/exe`).
+pub(crate) fn apply(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+    let status = restrict(plan, born_in).map_err(|error| errno_of(error.as_ref()))?;
     match (status, plan.need) {
         (RulesetStatus::FullyEnforced | RulesetStatus::PartiallyEnforced, _)
         | (RulesetStatus::NotEnforced, LandlockNeed::IfAvailable) => Ok(()),
@@ -24,16 +33,18 @@ pub(crate) fn apply(plan: &LandlockPlan) -> Result<(), Errno> {
     }
 }
 
-fn restrict(plan: &LandlockPlan) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
+fn restrict(plan: &LandlockPlan, born_in: Option<BorrowedFd<'_>>) -> Result<RulesetStatus, Box<dyn std::error::Error>> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
         .handle_access(AccessNet::from_all(NEWEST))?
-        .scope(Scope::from_all(NEWEST))?
         .create()?;
     for grant in &plan.grants {
         let rights: BitFlags<AccessFs> = grant.rights.iter().copied().map(access).collect();
         ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(&grant.path)?, rights))?;
+    }
+    if let Some(root) = born_in {
+        ruleset = ruleset.add_rule(PathBeneath::new(root, AccessFs::Execute | AccessFs::ReadFile))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }

@@ -16,13 +16,11 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::identity::{IDS, Identity, root_is_the_machines};
-use crate::plan::JailPlan;
+use crate::identity::Identity;
+use crate::oom;
+use crate::plan::{JailPlan, PlanError};
 use crate::realm::Realm;
 use crate::step::SetupError;
-
-/// When the host itself runs out of memory, containers end first (proc_pid_oom_score_adj(5)).
-const OOM_SCORE_ADJ: &str = "1000";
 
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
 const SETUP_WALL_S_MAX: u64 = 30;
@@ -45,6 +43,10 @@ pub struct Jailed {
     pid: Pid,
     pidfd: OwnedFd,
     ended: Mutex<Option<ExitStatus>>,
+    /// Opened while it could be; see [`Jailed::namespaces`].
+    namespaces: Option<Namespaces>,
+    /// A zygote's: closes with this process, however that ends.
+    _lifeline: Option<OwnedFd>,
 }
 
 impl Jailed {
@@ -54,6 +56,8 @@ impl Jailed {
             // It cannot be somebody else's: only this process can reap it, and has not.
             pidfd: pidfd_open(pid, PidfdFlags::empty())?,
             ended: Mutex::new(None),
+            namespaces: None,
+            _lifeline: None,
         })
     }
 
@@ -83,12 +87,15 @@ impl Jailed {
     /// # Errors
     /// What `open(2)` answers; `ESRCH` when process 1 has been reaped.
     pub fn namespaces(&self) -> io::Result<Namespaces> {
-        let open = |kind: &str| {
-            let path = format!("/proc/{}/ns/{kind}", self.pid.as_raw_nonzero());
-            fs::File::open(path).map(OwnedFd::from)
-        };
-        let [user, mnt, pid, net, ipc, uts, cgroup] = Namespaces::KINDS.map(open);
-        Ok(Namespaces([user?, mnt?, pid?, net?, ipc?, uts?, cgroup?]))
+        if let Some(namespaces) = &self.namespaces {
+            return namespaces.try_clone();
+        }
+        // Held, so that nobody reaps it meanwhile and the id stays its own.
+        let ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.is_some() {
+            return Err(Errno::SRCH.into());
+        }
+        Namespaces::of(self.pid)
     }
 
     /// Reaps process 1. Blocks until it has ended; answers the same when called again.
@@ -118,7 +125,29 @@ pub struct Namespaces([OwnedFd; 7]);
 impl Namespaces {
     const KINDS: [&'static str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
 
-    /// In the order user, mount, pid, network, ipc, uts, cgroup.
+    /// Of a process that cannot be reaped meanwhile.
+    fn of(pid: Pid) -> io::Result<Self> {
+        Self::all(
+            Self::KINDS
+                .map(|kind| fs::File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero())).map(OwnedFd::from)),
+        )
+    }
+
+    fn all(opened: [io::Result<OwnedFd>; 7]) -> io::Result<Self> {
+        let [user, mnt, pid, net, ipc, uts, cgroup] = opened;
+        Ok(Self([user?, mnt?, pid?, net?, ipc?, uts?, cgroup?]))
+    }
+
+    fn try_clone(&self) -> io::Result<Self> {
+        Self::all(self.0.each_ref().map(OwnedFd::try_clone))
+    }
+
+    /// In the order user, mount, pid, network, ipc, uts, cgroup; as [`crate::join`] takes them.
+    pub fn into_fds(self) -> [OwnedFd; 7] {
+        self.0
+    }
+
+    /// In the same order.
     pub fn as_fds(&self) -> [BorrowedFd<'_>; 7] {
         self.0.each_ref().map(AsFd::as_fd)
     }
@@ -150,6 +179,18 @@ pub enum LaunchError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// The plan is for a container of another realm.
+    #[error("the plan's identity is not that of the realm")]
+    OtherRealm,
+    /// A zygote cannot be as wished.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A zygote's files could not be handed over.
+    #[error("could not hand files over to a zygote: {0}")]
+    Files(#[source] io::Error),
+    /// A namespace could not be opened.
+    #[error("could not open a namespace: {0}")]
+    Namespace(#[source] io::Error),
     /// The kernel was not told to end the container before the host's own programs.
     #[error("could not write oom_score_adj of the guest program: {0}")]
     OomScore(#[source] io::Error),
@@ -176,7 +217,7 @@ pub enum LaunchError {
     Channel(#[source] io::Error),
 }
 
-/// Starts `program` (a sealed memfd) as process 1 of a jail. Blocks for the whole set-up, up to and including
+/// Starts `program` (a sealed memfd) as process 1 of a jail in `realm`. Blocks for the whole set-up, up to and including
 /// the guest's [`crate::Entered::seal`]; call it from a thread that may block.
 ///
 /// # Errors
@@ -188,10 +229,9 @@ pub fn launch(
     attachment: Attachment<'_>,
     control: OwnedFd,
 ) -> Result<Jailed, LaunchError> {
-    let _entered_when_complete = realm.namespace();
     let (channel, theirs) = channel::pair().map_err(talk)?;
-    let launcher = Launcher::spawn(program, theirs, control, Stdio::null())?;
-    guide(&channel, launcher, plan, attachment)
+    let launcher = Launcher::spawn(program, theirs, control.into())?;
+    guide(realm, &channel, launcher, plan, attachment, None)
 }
 
 /// As [`launch`], for a plan made by [`JailPlan::for_ward`]: process 1 starts `inner`, an executable file, which makes
@@ -205,51 +245,61 @@ pub fn launch_ward(
     plan: &JailPlan,
     attachment: Attachment<'_>,
     control: OwnedFd,
-    inner: OwnedFd,
+    inner: BorrowedFd<'_>,
 ) -> Result<Jailed, LaunchError> {
-    let _entered_when_complete = realm.namespace();
     let (channel, theirs) = channel::pair().map_err(talk)?;
-    let launcher = Launcher::spawn(program, theirs, control, inner.into())?;
-    guide(&channel, launcher, plan, attachment)
+    let launcher = Launcher::spawn(program, theirs, control.into())?;
+    guide(realm, &channel, launcher, plan, attachment, Some(inner))
 }
 
-/// The host's part of the set-up, from a program that waits for its plan to a sealed process 1.
+/// The host's part of the set-up, from a program that waits for its order to a sealed process 1.
 pub(crate) fn guide(
+    realm: &Realm,
     channel: &OwnedFd,
     launcher: Launcher,
     plan: &JailPlan,
     attachment: Attachment<'_>,
+    inner: Option<BorrowedFd<'_>>,
 ) -> Result<Jailed, LaunchError> {
-    let silence_max = Some(Duration::from_secs(SETUP_WALL_S_MAX));
-    set_socket_timeout(channel, Timeout::Recv, silence_max).map_err(talk)?;
-    set_socket_timeout(channel, Timeout::Send, silence_max).map_err(talk)?;
+    realm.require(plan.identity)?;
+    limit_silence(channel)?;
     if let Attachment::Cgroup(cgroup) = attachment {
         cgroup.attach(launcher.pid)?;
     }
     // Inherited by all that runs inside. Set from here, with the host's rights, code inside cannot lower it again.
-    std::fs::write(format!("/proc/{}/oom_score_adj", launcher.pid.as_raw_nonzero()), OOM_SCORE_ADJ)
-        .map_err(LaunchError::OomScore)?;
+    oom::set(launcher.pid, oom::PROCESS_ONE).map_err(LaunchError::OomScore)?;
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
-    let bytes = plan.to_bytes().map_err(|error| LaunchError::Channel(error.into()))?;
-    channel::send_packet(channel, &bytes).map_err(talk)?;
-    match next_report(channel)? {
-        Report::UserNamespace => {}
-        other => return Err(unexpected(other)),
-    }
-    write_id_maps(launcher.pid, plan.identity)?;
-    channel::send_go(channel).map_err(talk)?;
+    let order = plan.to_order().map_err(|error| LaunchError::Channel(error.into()))?;
+    let fds: Vec<_> = [realm.namespace()].into_iter().chain(inner).collect();
+    channel::send_order(channel, &order, &fds).map_err(talk)?;
     let pid = match next_report(channel)? {
         Report::ProcessOne(pid) => Pid::from_raw(pid).ok_or(LaunchError::Disorder)?,
         other => return Err(unexpected(other)),
     };
     // From here on, dropping `jailed` ends it.
-    let jailed = Jailed::of(pid).map_err(talk)?;
-    launcher.finish()?;
-    channel::send_go(channel).map_err(talk)?;
-    match next_report(channel)? {
-        Report::Sealed => Ok(jailed),
-        other => Err(unexpected(other)),
+    let mut jailed = Jailed::of(pid).map_err(talk)?;
+    if let Identity::Caller { .. } = plan.identity {
+        // Later it will be undumpable, and an ordinary user has no other right to them (ptrace(2)).
+        jailed.namespaces = Some(Namespaces::of(pid).map_err(LaunchError::Namespace)?);
     }
+    match channel::send_go(channel) {
+        // It may have failed and gone by now; its last word says where.
+        Ok(()) | Err(Errno::PIPE) => {}
+        Err(errno) => return Err(talk(errno)),
+    }
+    match next_report(channel)? {
+        Report::Sealed => {}
+        other => return Err(unexpected(other)),
+    }
+    launcher.finish()?;
+    Ok(jailed)
+}
+
+/// A guest program that says nothing for too long has failed.
+pub(crate) fn limit_silence(channel: &OwnedFd) -> Result<(), LaunchError> {
+    let silence_max = Some(Duration::from_secs(SETUP_WALL_S_MAX));
+    set_socket_timeout(channel, Timeout::Recv, silence_max).map_err(talk)?;
+    set_socket_timeout(channel, Timeout::Send, silence_max).map_err(talk)
 }
 
 /// The process that makes process 1 and ends. Leads a process group that process 1 is born into, so that dropping
@@ -263,10 +313,11 @@ pub(crate) struct Launcher {
 enum LauncherState {
     Running,
     Reaped,
+    TakenOver,
 }
 
 impl Launcher {
-    fn spawn(program: BorrowedFd<'_>, channel: OwnedFd, control: OwnedFd, third: Stdio) -> Result<Self, LaunchError> {
+    pub(crate) fn spawn(program: BorrowedFd<'_>, channel: OwnedFd, control: Stdio) -> Result<Self, LaunchError> {
         // Nothing here makes `Command` fork this large process: it uses posix_spawn(3).
         let child = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
             .arg0("belljar-guest")
@@ -274,7 +325,7 @@ impl Launcher {
             .process_group(0)
             .stdin(channel)
             .stdout(control)
-            .stderr(third)
+            .stderr(Stdio::null())
             .spawn()
             .map_err(LaunchError::Spawn)?;
         Ok(Self::leading_its_group(Pid::from_child(&child)))
@@ -285,8 +336,20 @@ impl Launcher {
         Self { pid, state: LauncherState::Running }
     }
 
-    /// Reaps it when process 1 is known and has been taken over.
-    fn finish(mut self) -> Result<(), LaunchError> {
+    pub(crate) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// It has become a zygote, which dropping this must not end any more.
+    pub(crate) fn into_zygote(mut self, lifeline: OwnedFd) -> Result<Jailed, LaunchError> {
+        let mut zygote = Jailed::of(self.pid).map_err(talk)?;
+        zygote._lifeline = Some(lifeline);
+        self.state = LauncherState::TakenOver;
+        Ok(zygote)
+    }
+
+    /// Reaps it when its work is done.
+    pub(crate) fn finish(mut self) -> Result<(), LaunchError> {
         rustix::io::retry_on_intr(|| waitid(WaitId::Pid(self.pid), WaitIdOptions::EXITED)).map_err(talk)?;
         self.state = LauncherState::Reaped;
         Ok(())
@@ -302,41 +365,18 @@ impl Drop for Launcher {
     }
 }
 
-fn write_id_maps(launcher: Pid, identity: Identity) -> Result<(), LaunchError> {
-    let write = |file: &'static str, text: String| {
-        let path = format!("/proc/{}/{file}", launcher.as_raw_nonzero());
-        fs::OpenOptions::new()
-            .write(true)
-            .open(path)
-            .and_then(|mut opened| io::Write::write_all(&mut opened, text.as_bytes()))
-            .map_err(|source| LaunchError::IdMap { file, source })
-    };
-    match identity {
-        Identity::Mapped { base } => {
-            write("uid_map", format!("0 {base} {IDS}"))?;
-            write("gid_map", format!("0 {base} {IDS}"))
-        }
-        Identity::Caller { uid: 0, .. } if root_is_the_machines() => Err(LaunchError::HostRoot),
-        Identity::Caller { uid, gid } => {
-            write("setgroups", "deny".to_owned())?;
-            write("uid_map", format!("0 {uid} 1"))?;
-            write("gid_map", format!("0 {gid} 1"))
-        }
-    }
-}
-
-fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
+pub(crate) fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
     channel::receive_report(channel).map_err(talk)?.ok_or(LaunchError::Vanished)
 }
 
-fn unexpected(report: Report) -> LaunchError {
+pub(crate) fn unexpected(report: Report) -> LaunchError {
     match report {
         Report::Failed(error) => LaunchError::Setup(error),
         Report::UserNamespace | Report::ProcessOne(_) | Report::Sealed => LaunchError::Disorder,
     }
 }
 
-fn talk(errno: Errno) -> LaunchError {
+pub(crate) fn talk(errno: Errno) -> LaunchError {
     match errno {
         Errno::AGAIN => LaunchError::TimedOut { wall_s_max: SETUP_WALL_S_MAX },
         Errno::PIPE | Errno::CONNRESET => LaunchError::Vanished,

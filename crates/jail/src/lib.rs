@@ -58,7 +58,10 @@ pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
     Resource, ResourceLimit, SealPlan, Symlink,
 };
+pub use privileges::limit_code;
 pub use realm::Realm;
 pub use step::{SetupError, Step};
 pub use ward::{CONTROL_FD_INSIDE, WORDS, Ward, WardPlan, control_inside};
-pub use zygote::{ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote};
+pub use zygote::{
+    ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote,
+};

@@ -69,8 +69,9 @@ pub struct BpfProgram(pub Vec<u64>);
 
 /// The Landlock rules to restrict process 1 with (`landlock(7)`).
 ///
-/// Every right the kernel knows is handled, so what is not granted is denied. Besides: TCP bind and connect,
-/// signals to and abstract sockets of processes outside the container are always denied.
+/// Every right the kernel knows is handled, so what is not granted is denied. Besides, TCP bind and connect are always
+/// denied. Signals and abstract sockets are not scoped: process 1 and a REPL of one container are two domains, and must
+/// be able to signal each other. That none of them leaves the container is the work of its pid and network namespaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LandlockPlan {
     /// What to do when the kernel has no Landlock.
@@ -115,6 +116,8 @@ pub enum FileRight {
 pub enum Resource {
     /// `RLIMIT_CORE`, bytes.
     CoreBytes,
+    /// `RLIMIT_FSIZE`, bytes of one file. A sparse file has no other bound.
+    FileBytes,
     /// `RLIMIT_NOFILE`, open files per process.
     OpenFiles,
     /// `RLIMIT_MEMLOCK`, bytes.
@@ -216,6 +219,10 @@ pub enum PlanError {
 /// Device nodes every program expects; none of them reaches hardware.
 const DEVICES: &[&str] = &["null", "zero", "full", "random", "urandom"];
 
+pub(crate) fn devices() -> Vec<String> {
+    DEVICES.iter().map(ToString::to_string).collect()
+}
+
 /// Entries of `/proc` that tell of the host or reach into its kernel; the list of container runtimes, and a little more.
 const PROC_MASKS: &[&str] = &[
     "acpi",
@@ -249,6 +256,12 @@ const PROC_MASKS: &[&str] = &[
     "timer_stats",
     "vmallocinfo",
 ];
+
+/// The limits of a jail whose files together have at most `file_bytes_max` bytes.
+pub(crate) fn resource_limits(file_bytes_max: u64) -> Vec<ResourceLimit> {
+    let fixed = RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max });
+    fixed.chain([ResourceLimit { resource: Resource::FileBytes, max: file_bytes_max }]).collect()
+}
 
 const RESOURCE_LIMITS: &[(Resource, u64)] = &[
     // A core file would carry the container's memory out of its accounts.
@@ -293,12 +306,12 @@ impl JailPlan {
             disk_bytes_max: spec.disk_bytes_max,
             inodes_max: spec.inodes_max,
             shm_bytes_max: spec.shm_bytes_max,
-            devices: DEVICES.iter().map(ToString::to_string).collect(),
+            devices: devices(),
             proc_masks: PROC_MASKS.iter().map(ToString::to_string).collect(),
             directories: spec.directories.clone(),
             symlinks: spec.symlinks.clone(),
             working_directory: spec.working_directory.clone(),
-            resource_limits: RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max }).collect(),
+            resource_limits: resource_limits(spec.disk_bytes_max),
             landlock: LandlockPlan {
                 need: spec.landlock,
                 grants: vec![LandlockGrant { path: PathBuf::from("/"), rights: RIGHTS.to_vec() }],
@@ -320,7 +333,7 @@ impl JailPlan {
     }
 
     fn fitting(self) -> Result<Self, PlanError> {
-        let bytes = self.to_bytes().map_err(|error| PlanError::Form(error.to_string()))?.len();
+        let bytes = self.to_order().map_err(|error| PlanError::Form(error.to_string()))?.len();
         if bytes > PLAN_BYTES_MAX { Err(PlanError::TooLarge(bytes)) } else { Ok(self) }
     }
 
@@ -339,13 +352,14 @@ impl JailPlan {
         }
     }
 
-    /// The form in which the guest program gets it.
-    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
-        serde_json::to_vec(self)
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice(bytes)
+    /// The form in which the guest program gets it: an [`crate::channel::Order`], without a copy of the plan.
+    pub(crate) fn to_order(&self) -> Result<Vec<u8>, serde_json::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "snake_case")]
+        enum Order<'a> {
+            Container(&'a JailPlan),
+        }
+        serde_json::to_vec(&Order::Container(self))
     }
 }
 
@@ -384,7 +398,7 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
     }
 }
 
-fn check_path(path: &Path) -> Result<(), PlanError> {
+pub(crate) fn check_path(path: &Path) -> Result<(), PlanError> {
     let plain = path.is_absolute()
         && path
             .to_str()
@@ -414,7 +428,12 @@ mod tests {
     #[test]
     fn a_containers_plan() {
         let mut plan = JailPlan::for_container(&spec()).expect("plan");
-        assert_eq!(JailPlan::from_bytes(&plan.to_bytes().expect("bytes")).expect("back"), plan);
+        match serde_json::from_slice(&plan.to_order().expect("bytes")).expect("back") {
+            crate::channel::Order::Container(back) => assert_eq!(*back, plan),
+            other => panic!("{other:?}"),
+        }
+        let seal = plan.seal_plan();
+        assert_eq!(SealPlan::from_bytes(&seal.to_bytes().expect("bytes")).expect("back"), seal);
         assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
         // They differ between architectures.
         plan.seccomp.clear();

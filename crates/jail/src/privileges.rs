@@ -13,8 +13,8 @@ use rustix::thread::{
 use crate::identity::Identity;
 use crate::plan::{Resource, ResourceLimit};
 
-/// Takes on id 0 of the new user namespace. The process has one thread, so the thread's ids are the process's.
-pub(crate) fn become_container_root(identity: Identity) -> Result<(), Errno> {
+/// Takes on id 0 of the present user namespace. The process has one thread, so the thread's ids are the process's.
+pub(crate) fn become_root(identity: Identity) -> Result<(), Errno> {
     match identity {
         Identity::Mapped { .. } => set_thread_groups(&[])?,
         // The kernel forbids setgroups where an ordinary user wrote the map (user_namespaces(7)).
@@ -28,6 +28,7 @@ pub(crate) fn resource_limits(limits: &[ResourceLimit]) -> Result<(), Errno> {
     for limit in limits {
         let resource = match limit.resource {
             Resource::CoreBytes => Kernel::Core,
+            Resource::FileBytes => Kernel::Fsize,
             Resource::OpenFiles => Kernel::Nofile,
             Resource::LockedMemoryBytes => Kernel::Memlock,
             Resource::MessageQueueBytes => Kernel::Msgqueue,
@@ -75,4 +76,31 @@ pub(crate) fn no_capabilities() -> Result<(), Errno> {
 
 pub(crate) fn undumpable() -> Result<(), Errno> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)
+}
+
+/// The kernel takes it away with every change of identity, and with it the ownership of `/proc/<pid>` (`prctl(2)`,
+/// `PR_SET_DUMPABLE`).
+pub(crate) fn dumpable() -> Result<(), Errno> {
+    set_dumpable_behavior(DumpableBehavior::Dumpable)
+}
+
+/// Open files of one process of the code. Enough for every program of an image, and far below process 1's own limit.
+///
+/// unix(7), ETOOMANYREFS: descriptors under way in sockets are counted for a user, all containers are one user to the
+/// kernel, and each sender is measured by its own limit. What the code of all containers can pile up must leave every
+/// process 1, and a server that runs as the same user, room to send.
+const CODE_OPEN_FILES_MAX: u64 = 16_384;
+
+/// The code's part of its parent's limit, where the host grants that one little.
+const CODE_OPEN_FILES_SHARE: u64 = 4;
+
+/// Limits what a process of the code, and those it makes, may have open; soft and hard alike, so that it cannot raise it
+/// again.
+///
+/// # Errors
+/// What `setrlimit(2)` answers.
+pub fn limit_code() -> Result<(), Errno> {
+    let own = getrlimit(Kernel::Nofile).maximum.unwrap_or(u64::MAX);
+    let max = Some(CODE_OPEN_FILES_MAX.min(own / CODE_OPEN_FILES_SHARE));
+    setrlimit(Kernel::Nofile, Rlimit { current: max, maximum: max })
 }

@@ -1,7 +1,8 @@
 //! The system calls that no safe wrapper offers.
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
@@ -18,7 +19,7 @@ pub(crate) fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     unsafe { rustix::thread::unshare_unsafe(flags) }
 }
 
-/// Which side of [`clone_sibling`] or [`fork`] this is.
+/// Which side of [`clone_process_one`] or [`fork`] this is.
 pub(crate) enum Side {
     /// The calling process; the new process has this id.
     Caller(Pid),
@@ -26,13 +27,23 @@ pub(crate) enum Side {
     New,
 }
 
-/// Makes a copy of this process whose parent is this process's parent (`clone(2)` with `CLONE_PARENT`).
+/// The namespaces of a container, the user namespace first: the kernel makes the others in it.
+const CONTAINER_NAMESPACES: i32 = libc::CLONE_NEWUSER
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWCGROUP;
+
+/// Makes a copy of this process that is process 1 of namespaces of its own, and whose parent is this process's parent
+/// (`clone(2)` with `CLONE_PARENT`).
 ///
 /// Only for a process with one thread.
-pub(crate) fn clone_sibling() -> Result<Side, Errno> {
-    let flags = libc::c_long::from(libc::CLONE_PARENT | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent; the process has one
-    // thread, so the copy finds no lock held by a thread that it does not have.
+pub(crate) fn clone_process_one() -> Result<Side, Errno> {
+    let flags = libc::c_long::from(CONTAINER_NAMESPACES | libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent and the namespaces; the process
+    // has one thread, so the copy finds no lock held by a thread that it does not have.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
     match pid {
         0 => Ok(Side::New),
@@ -92,12 +103,12 @@ pub(crate) fn take_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 /// Gives every ignored signal its default action again. A server started in the background by a shell ignores SIGINT,
-/// and an ignored signal stays ignored through exec: no cell could be interrupted.
-pub(crate) fn default_signals() -> Result<(), Errno> {
+/// and an ignored signal stays ignored through exec: no cell could be interrupted. The `kept` stay as they are.
+pub(crate) fn default_signals(kept: &[i32]) -> Result<(), Errno> {
     // 32 and 33 are the C library's own, which it does not let anyone touch.
     for signal in (1..32).chain(34..65) {
-        // SIGKILL and SIGSTOP have one action; ignoring SIGPIPE is the Rust runtime's doing, which it undoes in children.
-        if [libc::SIGKILL, libc::SIGSTOP, libc::SIGPIPE].contains(&signal) {
+        // SIGKILL and SIGSTOP have one action.
+        if [libc::SIGKILL, libc::SIGSTOP].contains(&signal) || kept.contains(&signal) {
             continue;
         }
         // SAFETY: `sigaction` is a plain structure of which all-zero is a value; it is written by the call.
@@ -117,3 +128,57 @@ pub(crate) fn default_signals() -> Result<(), Errno> {
     }
     Ok(())
 }
+
+/// Makes a detached mount read-only (`mount_setattr(2)`).
+pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: `mount_attr` is four integers, of which all-zero is a value.
+    let mut change: libc::mount_attr = unsafe { std::mem::zeroed() };
+    change.attr_set = libc::MOUNT_ATTR_RDONLY;
+    let (size, flags) = (size_of::<libc::mount_attr>(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path is an empty C string and `change` has the size given; both outlive the call.
+    let done = unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const change, size)
+    };
+    if done == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Puts descriptors at fixed numbers, not to be closed by exec (`dup2(2)`). The targets must all be below `floor`.
+pub(crate) fn place(fds: &[(BorrowedFd<'_>, RawFd)], floor: RawFd) -> Result<(), Errno> {
+    // First out of the way of each other: no target may be another's source.
+    let aside = fds
+        .iter()
+        .map(|&(fd, target)| Ok((rustix::io::fcntl_dupfd_cloexec(fd, floor)?, target)))
+        .collect::<Result<Vec<_>, Errno>>()?;
+    for (fd, target) in aside {
+        // SAFETY: what `target` was is replaced; the caller, about to execute a program, uses nothing below `floor`.
+        if unsafe { libc::dup2(fd.as_raw_fd(), target) } != target {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}
+
+/// Has the kernel kill this process when the other end of `socket`, on which nothing is ever sent, closes.
+///
+/// A signal on the death of the parent (`PR_SET_PDEATHSIG`) would come when the thread ends that started this process.
+pub(crate) fn die_with(socket: BorrowedFd<'_>) -> Result<(), Errno> {
+    let fd = socket.as_raw_fd();
+    // SAFETY: these three take integers; the kernel sends the signal to this process alone (fcntl(2), F_SETSIG).
+    let done = unsafe {
+        libc::fcntl(fd, libc::F_SETOWN, libc::getpid()) == 0
+            && libc::fcntl(fd, F_SETSIG, libc::SIGKILL) == 0
+            && libc::fcntl(fd, libc::F_SETFL, libc::O_RDWR | libc::O_ASYNC) == 0
+    };
+    if !done {
+        return Err(last_errno());
+    }
+    // What happened before is not signalled.
+    let mut wait = [PollFd::new(&socket, PollFlags::IN)];
+    match poll(&mut wait, Some(&Timespec::default()))? {
+        0 => Ok(()),
+        _ => Err(Errno::PIPE),
+    }
+}
+
+/// `F_SETSIG` (`fcntl(2)`), which the `libc` crate does not have for every C library.
+const F_SETSIG: i32 = 10;

@@ -19,13 +19,16 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, pivot_root};
 
-use crate::plan::{Directory, JailPlan, Symlink};
+use crate::plan::{Directory, Symlink};
+use crate::raw::make_read_only;
 
 /// Handles taken outside and used inside.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     devices: Vec<(String, OwnedFd)>,
     proc: Option<OwnedFd>,
+    /// Process 1's own `oom_score_adj`, by a `/proc` that can be written and that nobody else gets hold of.
+    pub(crate) own_score: Option<OwnedFd>,
 }
 
 const OWN_FILE_SYSTEM: MountAttrFlags =
@@ -36,8 +39,8 @@ pub(crate) fn private_mounts() -> Result<(), Errno> {
 }
 
 /// Device nodes cannot be made in a user namespace, only brought in as mounts.
-pub(crate) fn hold_devices(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
-    for name in &plan.devices {
+pub(crate) fn hold_devices(names: &[String], held: &mut Held) -> Result<(), Errno> {
+    for name in names {
         let path = Path::new("/dev").join(name);
         if FileType::from_raw_mode(rustix::fs::stat(&path)?.st_mode) != FileType::CharacterDevice {
             return Err(Errno::NODEV);
@@ -48,11 +51,11 @@ pub(crate) fn hold_devices(plan: &JailPlan, held: &mut Held) -> Result<(), Errno
 }
 
 /// A tmpfs over the image's own place, seen by this mount namespace alone: no other directory need exist.
-pub(crate) fn writable_layer(plan: &JailPlan) -> Result<(), Errno> {
-    let image = clone_mount(&plan.rootfs)?;
-    let options = format!("mode=0700,size={},nr_inodes={}", plan.disk_bytes_max, plan.inodes_max);
-    mount("tmpfs", &plan.rootfs, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c_string(&options)?.as_c_str())?;
-    chdir(&plan.rootfs)?;
+pub(crate) fn writable_layer(rootfs: &Path, bytes_max: u64, inodes_max: u64) -> Result<(), Errno> {
+    let image = clone_mount(rootfs)?;
+    let options = format!("mode=0700,size={bytes_max},nr_inodes={inodes_max}");
+    mount("tmpfs", rootfs, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c_string(&options)?.as_c_str())?;
+    chdir(rootfs)?;
     for name in ["image", "upper", "work", "root"] {
         mkdirat(CWD, name, Mode::from_raw_mode(0o755))?;
     }
@@ -71,21 +74,28 @@ pub(crate) fn overlay() -> Result<(), Errno> {
     )
 }
 
-/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first.
+/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first. What is attached later
+/// is a read-only copy; by the first one, which is never attached, process 1 opens a single file of its own.
 pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
-    proc(held, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "proc")?;
+    fsconfig_create(&context)?;
+    let writable = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let read_only = open_tree(&writable, "", flags)?;
+    make_read_only(read_only.as_fd())?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    held.own_score = Some(rustix::fs::openat(&writable, "self/oom_score_adj", flags, Mode::empty())?);
+    held.proc = Some(read_only);
+    Ok(())
 }
 
 /// For runsc, which writes id maps there and mounts another one, which the kernel allows to whoever sees a whole one.
 pub(crate) fn make_writable_proc(held: &mut Held) -> Result<(), Errno> {
-    proc(held, OWN_FILE_SYSTEM)
-}
-
-fn proc(held: &mut Held, flags: MountAttrFlags) -> Result<(), Errno> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
-    held.proc = Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags)?);
+    held.proc = Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM)?);
     Ok(())
 }
 
@@ -109,7 +119,7 @@ pub(crate) fn attach_proc(held: &mut Held) -> Result<(), Errno> {
 }
 
 /// A small tmpfs, read-only once filled (writing to a device is not writing to the file system).
-pub(crate) fn dev(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
+pub(crate) fn dev(shm_bytes_max: u64, shm_inodes_max: u64, held: &mut Held) -> Result<(), Errno> {
     let place = make_directory(Path::new("/dev"))?;
     let flags = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     attach(&tmpfs("64k", 64, "0755", flags)?, &place)?;
@@ -130,15 +140,14 @@ pub(crate) fn dev(plan: &JailPlan, held: &mut Held) -> Result<(), Errno> {
         symlinkat(target, CWD, link)?;
     }
     let shm = make_directory(Path::new("/dev/shm"))?;
-    let size = plan.shm_bytes_max.to_string();
-    attach(&tmpfs(&size, plan.inodes_max, "1777", OWN_FILE_SYSTEM)?, &shm)?;
+    attach(&tmpfs(&shm_bytes_max.to_string(), shm_inodes_max, "1777", OWN_FILE_SYSTEM)?, &shm)?;
     mount_remount("/dev", MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC, c"")
 }
 
 /// Files are covered by `/dev/null`, directories by one empty read-only tmpfs.
-pub(crate) fn mask_proc(plan: &JailPlan) -> Result<(), Errno> {
+pub(crate) fn mask_proc(masks: &[String]) -> Result<(), Errno> {
     let mut empty: Option<std::path::PathBuf> = None;
-    for name in &plan.proc_masks {
+    for name in masks {
         let path = Path::new("/proc").join(name);
         let place = match open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
             Ok(place) => place,
@@ -220,7 +229,7 @@ fn clone_mount(path: &Path) -> Result<OwnedFd, Errno> {
     open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
 }
 
-fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "tmpfs")?;
     fsconfig_set_string(context.as_fd(), "size", size)?;
@@ -231,7 +240,7 @@ fn tmpfs(size: &str, inodes_max: u64, mode: &str, flags: MountAttrFlags) -> Resu
 }
 
 /// Attaches a detached mount at an open file or directory.
-fn attach(detached: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
+pub(crate) fn attach(detached: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
     move_mount(
         detached,
         "",

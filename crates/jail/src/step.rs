@@ -1,89 +1,147 @@
 //! The names of the set-up's steps, in order, and the error that names the one that failed.
 //!
-//! The three lists are the whole of what makes a jail; reading them is reading the security story.
+//! The lists are the whole of what makes a container, a zygote, and a process that joins a container; reading them is
+//! reading the security story.
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// One step of setting a jail up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Step {
-    /// Close every descriptor but the two from the host.
-    CloseInherited,
-    /// Read the plan from the host.
-    ReadPlan,
-    /// A user namespace of its own; the host writes its id maps.
-    OwnUserNamespace,
-    /// Container root in that namespace, without any of the host's groups.
-    BecomeContainerRoot,
-    /// Mount, pid, network, ipc, uts and cgroup namespaces.
-    OwnNamespaces,
-    /// Process 1 of the pid namespace.
-    BecomeProcessOne,
-    /// A session without a terminal.
-    OwnSession,
-    /// Signals that the host ignores are not ignored here.
-    DefaultSignals,
-    /// No mount made here is seen outside, and none from outside here.
-    PrivateMounts,
-    /// Handles of the few device nodes that come in from outside.
-    HoldDevices,
-    /// A size-capped tmpfs for everything that is written.
-    WritableLayer,
-    /// The root file system: image below, writable layer above.
-    Overlay,
-    /// A read-only `/proc` of the new pid namespace.
-    Proc,
-    /// The overlay becomes `/`; the host's root is detached.
-    PivotRoot,
-    /// `/proc` at its place.
-    AttachProc,
-    /// A minimal, read-only `/dev`.
-    Dev,
-    /// What tells of the host in `/proc` is covered.
-    MaskProc,
-    /// The plan's directories.
-    Directories,
-    /// The plan's symbolic links.
-    Symlinks,
-    /// A writable `/proc` of the new pid namespace, for runsc.
-    WardProc,
-    /// The writable layer itself becomes `/`, the container's root being a directory of it.
-    WardRoot,
-    /// What runsc reads and writes: its configuration, its state, its words.
-    WardFiles,
-    /// The container's own host name.
-    Hostname,
-    /// The plan's resource limits.
-    ResourceLimits,
-    /// The working directory.
-    WorkingDirectory,
-    /// Standard streams on `/dev/null`, nothing else left open.
-    Streams,
-    /// No capability can ever be gained: bounding and ambient sets empty, securebits locked.
-    NoFutureCapabilities,
-    /// No program run from here gains privileges.
-    NoNewPrivileges,
-    /// Every capability held is dropped.
-    NoCapabilities,
-    /// Memory and descriptors of process 1 are closed to the container.
-    Undumpable,
-    /// Landlock.
-    Landlock,
-    /// The seccomp filters.
-    Seccomp,
-    /// The last word to the host.
-    Report,
+macro_rules! steps {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
+        /// One step of setting a jail up.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Step {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Step {
+            #[cfg(test)]
+            const ALL: &[Self] = &[$(Self::$name),+];
+        }
+
+        impl std::fmt::Display for Step {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self {
+                    $(Self::$name => $text,)+
+                })
+            }
+        }
+    };
 }
 
-/// Done by the launched program, which is still in the host's pid namespace.
-pub(crate) const OUTSIDE: &[Step] =
-    &[Step::OwnUserNamespace, Step::BecomeContainerRoot, Step::OwnNamespaces, Step::BecomeProcessOne];
+steps! {
+    /// Close every descriptor but the two from the host.
+    CloseInherited = "close inherited descriptors",
+    /// Read from the host what to become.
+    ReadPlan = "read the plan",
+    /// The realm's user namespace; the host writes its id maps.
+    OwnUserNamespace = "make a user namespace",
+    /// From the host's user namespace into the realm.
+    EnterRealm = "enter the realm",
+    /// Root of the realm, without any of the host's groups.
+    BecomeRealmRoot = "become the realm's root",
+    /// User, mount, pid, network, ipc, uts and cgroup namespaces, and process 1 in them, with its id maps.
+    BecomeProcessOne = "become process 1 of its own namespaces",
+    /// A zygote's mount, network, ipc and uts namespaces; its pid namespace stays the host's.
+    OwnZygoteNamespaces = "make mount, network, ipc and uts namespaces",
+    /// A process that joins is closed to what runs in the container already, until the last wall stands.
+    CloseToOthers = "close the joining process to ptrace",
+    /// Out of the realm: power over this one container, none over any other.
+    EnterUserNamespace = "enter the container's user namespace",
+    /// The container's files; nothing of the zygote's is reachable by a path any more.
+    EnterMountNamespace = "enter the container's mount namespace",
+    /// The container's network.
+    EnterNetworkNamespace = "enter the container's network namespace",
+    /// The container's System V and POSIX IPC.
+    EnterIpcNamespace = "enter the container's ipc namespace",
+    /// The container's host name.
+    EnterUtsNamespace = "enter the container's uts namespace",
+    /// The container's view of cgroups.
+    EnterCgroupNamespace = "enter the container's cgroup namespace",
+    /// The process was born in the container's pid namespace, and has gone nowhere else.
+    CheckPidNamespace = "check the pid namespace",
+    /// Container root in that namespace, without any of the host's groups.
+    BecomeContainerRoot = "become the container's root",
+    /// A session without a terminal, which also leaves the process group of whoever started it.
+    OwnSession = "start a session",
+    /// Signals that the host ignores are not ignored here.
+    DefaultSignals = "reset signals",
+    /// No mount made here is seen outside, and none from outside here.
+    PrivateMounts = "make mounts private",
+    /// Handles of the few device nodes that come in from outside.
+    HoldDevices = "open device nodes",
+    /// A size-capped tmpfs for everything that is written.
+    WritableLayer = "mount the writable layer",
+    /// The root file system: image below, writable layer above.
+    Overlay = "mount the root file system",
+    /// A read-only `/proc` of the new pid namespace.
+    Proc = "make /proc",
+    /// The overlay becomes `/`; the host's root is detached.
+    PivotRoot = "change to the new root",
+    /// `/proc` at its place.
+    AttachProc = "mount /proc",
+    /// A minimal, read-only `/dev`.
+    Dev = "mount /dev",
+    /// What tells of the host in `/proc` is covered.
+    MaskProc = "mask /proc",
+    /// The plan's directories.
+    Directories = "make directories",
+    /// The plan's symbolic links.
+    Symlinks = "make symbolic links",
+    /// A zygote's own files, in a tmpfs that is read-only from then on.
+    ZygoteFiles = "mount the zygote's files",
+    /// A zygote's scratch directories.
+    ZygoteScratch = "mount scratch directories",
+    /// A zygote cannot change its image, not even its own copy.
+    ReadOnlyRoot = "make the root read-only",
+    /// A writable `/proc` of the new pid namespace, for runsc.
+    WardProc = "make a writable /proc",
+    /// The writable layer itself becomes `/`, the container's root being a directory of it.
+    WardRoot = "change to the ward's root",
+    /// What runsc reads and writes: its configuration, its state, its words.
+    WardFiles = "make the files of runsc",
+    /// The container's own host name.
+    Hostname = "set the host name",
+    /// The plan's resource limits.
+    ResourceLimits = "set resource limits",
+    /// What the code may have open, far below process 1's own limit.
+    CodeLimits = "limit open files",
+    /// The working directory, and the mode of new files.
+    WorkingDirectory = "enter the working directory",
+    /// Standard streams on `/dev/null`, nothing else left open.
+    Streams = "redirect standard streams",
+    /// No capability can ever be gained: bounding and ambient sets empty, securebits locked.
+    NoFutureCapabilities = "empty the bounding set",
+    /// No program run from here gains privileges.
+    NoNewPrivileges = "set no_new_privs",
+    /// Every capability held is dropped.
+    NoCapabilities = "drop capabilities",
+    /// Memory and descriptors of process 1 are closed to the container.
+    Undumpable = "close process 1 to ptrace",
+    /// Landlock.
+    Landlock = "apply Landlock",
+    /// The seccomp filters.
+    Seccomp = "apply seccomp",
+    /// A process of the code again, open to itself: `/proc/self` works.
+    OpenToItself = "open the joined process to itself",
+    /// A zygote ends with the host: the kernel kills it when the host's end of a socket closes.
+    Lifeline = "tie the zygote to the host",
+    /// The last word to the host.
+    Report = "report to the host",
+    /// A zygote's program.
+    Execute = "execute the zygote's program",
+}
+
+/// Done by the launched program for a realm, which is all it does.
+pub(crate) const REALM: &[Step] = &[Step::OwnUserNamespace];
+
+/// Done by the launched program for a container, which is still in the host's pid namespace.
+pub(crate) const OUTSIDE: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::BecomeProcessOne];
 
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
-    Step::OwnSession,
+    Step::BecomeContainerRoot,
     Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
@@ -103,6 +161,7 @@ pub(crate) const INSIDE: &[Step] = &[
     Step::NoFutureCapabilities,
     Step::NoNewPrivileges,
     Step::NoCapabilities,
+    Step::OwnSession,
     Step::Undumpable,
 ];
 
@@ -111,7 +170,7 @@ pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
 
 /// Done by process 1 of a ward instead of [`INSIDE`]: runsc starts with power over these namespaces.
 pub(crate) const WARD: &[Step] = &[
-    Step::OwnSession,
+    Step::BecomeContainerRoot,
     Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
@@ -126,6 +185,7 @@ pub(crate) const WARD: &[Step] = &[
     Step::ResourceLimits,
     Step::WorkingDirectory,
     Step::Streams,
+    Step::OwnSession,
 ];
 
 /// Done by process 1 of a ward instead of [`SEAL`], when runsc has been started: nothing is left that it has to be
@@ -139,54 +199,64 @@ pub(crate) const WARD_SEAL: &[Step] = &[
     Step::Seccomp,
 ];
 
-/// Every step in order, with those that happen around the lists.
+/// Done by the launched program for a zygote. It keeps its capabilities in the realm: it has to enter containers.
+pub(crate) const ZYGOTE: &[Step] = &[
+    Step::EnterRealm,
+    Step::BecomeRealmRoot,
+    Step::OwnZygoteNamespaces,
+    Step::DefaultSignals,
+    Step::PrivateMounts,
+    Step::HoldDevices,
+    Step::WritableLayer,
+    Step::Overlay,
+    Step::PivotRoot,
+    Step::Dev,
+    Step::ZygoteFiles,
+    Step::ZygoteScratch,
+    Step::ReadOnlyRoot,
+    Step::Hostname,
+    Step::ResourceLimits,
+    Step::WorkingDirectory,
+    Step::NoNewPrivileges,
+    Step::Lifeline,
+    Step::Streams,
+    Step::Report,
+    Step::Execute,
+];
+
+/// Done by a zygote's child, born in the container's pid namespace and moved into its cgroup by the host.
+pub(crate) const JOIN: &[Step] = &[
+    Step::CloseToOthers,
+    Step::EnterUserNamespace,
+    Step::EnterMountNamespace,
+    Step::EnterNetworkNamespace,
+    Step::EnterIpcNamespace,
+    Step::EnterUtsNamespace,
+    Step::EnterCgroupNamespace,
+    Step::CheckPidNamespace,
+    Step::BecomeContainerRoot,
+    Step::OwnSession,
+    Step::DefaultSignals,
+    Step::ResourceLimits,
+    Step::CodeLimits,
+    Step::WorkingDirectory,
+    Step::NoFutureCapabilities,
+    Step::NoNewPrivileges,
+    Step::NoCapabilities,
+    Step::Landlock,
+    Step::Seccomp,
+    Step::OpenToItself,
+];
+
+/// Every step of a container in order, with those that happen around the lists.
 pub(crate) fn all() -> impl Iterator<Item = Step> {
     [Step::CloseInherited, Step::ReadPlan]
         .into_iter()
+        .chain(REALM.iter().copied())
         .chain(OUTSIDE.iter().copied())
         .chain(INSIDE.iter().copied())
         .chain(SEAL.iter().copied())
         .chain([Step::Report])
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::CloseInherited => "close inherited descriptors",
-            Self::ReadPlan => "read the plan",
-            Self::OwnUserNamespace => "make a user namespace",
-            Self::BecomeContainerRoot => "become the container's root",
-            Self::OwnNamespaces => "make mount, pid, network, ipc, uts and cgroup namespaces",
-            Self::BecomeProcessOne => "become process 1",
-            Self::OwnSession => "start a session",
-            Self::DefaultSignals => "reset signals",
-            Self::PrivateMounts => "make mounts private",
-            Self::HoldDevices => "open device nodes",
-            Self::WritableLayer => "mount the writable layer",
-            Self::Overlay => "mount the root file system",
-            Self::Proc => "make /proc",
-            Self::PivotRoot => "change to the new root",
-            Self::AttachProc => "mount /proc",
-            Self::Dev => "mount /dev",
-            Self::MaskProc => "mask /proc",
-            Self::Directories => "make directories",
-            Self::Symlinks => "make symbolic links",
-            Self::WardProc => "make a writable /proc",
-            Self::WardRoot => "change to the ward's root",
-            Self::WardFiles => "make the files of runsc",
-            Self::Hostname => "set the host name",
-            Self::ResourceLimits => "set resource limits",
-            Self::WorkingDirectory => "enter the working directory",
-            Self::Streams => "redirect standard streams",
-            Self::NoFutureCapabilities => "empty the bounding set",
-            Self::NoNewPrivileges => "set no_new_privs",
-            Self::NoCapabilities => "drop capabilities",
-            Self::Undumpable => "close process 1 to ptrace",
-            Self::Landlock => "apply Landlock",
-            Self::Seccomp => "apply seccomp",
-            Self::Report => "report to the host",
-        })
-    }
 }
 
 /// A step that failed; nothing after it ran, and no user code did.
@@ -199,6 +269,12 @@ pub struct SetupError {
     pub errno: i32,
 }
 
+impl SetupError {
+    pub(crate) fn at(step: Step) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self { step, errno: errno.raw_os_error() }
+    }
+}
+
 /// What carries steps out: the kernel, or in tests something that records and fails.
 pub(crate) trait System {
     /// Carries out one step, wholly or with an error.
@@ -207,8 +283,7 @@ pub(crate) trait System {
 
 /// Carries out a list of steps, each only if all before it succeeded.
 pub(crate) fn apply(list: &[Step], system: &mut impl System) -> Result<(), SetupError> {
-    list.iter()
-        .try_for_each(|&step| system.perform(step).map_err(|errno| SetupError { step, errno: errno.raw_os_error() }))
+    list.iter().try_for_each(|&step| system.perform(step).map_err(SetupError::at(step)))
 }
 
 #[cfg(test)]
@@ -227,9 +302,11 @@ mod tests {
         }
     }
 
+    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, INSIDE, SEAL, WARD, WARD_SEAL, ZYGOTE, JOIN];
+
     #[test]
     fn nothing_runs_after_a_failed_step() {
-        for list in [OUTSIDE, INSIDE, SEAL] {
+        for list in LISTS {
             for (index, &failing) in list.iter().enumerate() {
                 let mut system = FailingAt { failing, performed: Vec::new() };
                 assert_eq!(apply(list, &mut system), Err(SetupError { step: failing, errno: libc::ENOMEM }));
@@ -239,11 +316,24 @@ mod tests {
     }
 
     #[test]
-    fn every_step_stands_in_one_list_once() {
-        let mut seen = std::collections::HashSet::new();
-        for step in all() {
-            assert!(seen.insert(step), "{step:?} stands twice");
+    fn every_step_stands_once_in_what_uses_it() {
+        let around = [Step::CloseInherited, Step::ReadPlan];
+        let container: Vec<Step> = all().collect();
+        let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
+        let ward = [WARD, WARD_SEAL].concat();
+        for list in [&container[..], &ward, ZYGOTE, JOIN] {
+            let distinct: std::collections::HashSet<_> = list.iter().collect();
+            assert_eq!(distinct.len(), list.len(), "{list:?}");
         }
-        assert_eq!(seen.len(), Step::Report as usize + 1);
+        for step in Step::ALL {
+            assert!(used.contains(step), "{step:?} is never done");
+        }
+    }
+
+    /// Between giving up its capabilities and its last filter, a process is protected by neither.
+    #[test]
+    fn a_joining_process_is_closed_to_others_until_its_last_wall_stands() {
+        assert_eq!(JOIN.first(), Some(&Step::CloseToOthers));
+        assert_eq!(JOIN[JOIN.len() - 2..], [Step::Seccomp, Step::OpenToItself]);
     }
 }

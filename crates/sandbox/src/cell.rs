@@ -1,4 +1,4 @@
-//! One bash cell from start to outcome.
+//! One cell from start to outcome.
 
 use std::fs::File;
 use std::io::{Seek, Write};
@@ -10,14 +10,17 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{self, End, said};
+use crate::command::{self, End, Ending, OutputDirectory, said};
 use crate::error::{DeathReason, SandboxError};
+use crate::frame::Status;
 use crate::guest::Guest;
 use crate::harvest::{Harvest, HarvestLimits, harvest};
-use crate::host::{Host, random_name};
-use crate::outcome::{CellOutcome, LiveChunk, Loss, Output, Stream};
+use crate::host::{Host, SharedHost, random_name};
+use crate::kill;
+use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
+use crate::repl::{self, ReplError, Warmth};
 use crate::stream::Drain;
-use crate::verdict::Facts;
+use crate::verdict::{Facts, Language};
 
 /// One in so many of a container's processes must be free for a new command.
 const PROCESSES_FREE_SHARE: u64 = 8;
@@ -26,10 +29,35 @@ const OUTPUT_ENTRIES_MAX: usize = 10_000;
 
 /// What is to be run.
 pub struct Cell {
-    pub command: String,
+    pub code: Code,
     pub wall: Duration,
     pub cancel: CancellationToken,
     pub live: Option<mpsc::Sender<LiveChunk>>,
+}
+
+/// The text of a cell.
+pub enum Code {
+    Bash(String),
+    Python {
+        source: String,
+        /// The name that tracebacks show.
+        file: String,
+    },
+}
+
+impl Code {
+    fn language(&self) -> Language {
+        match self {
+            Self::Bash(_) => Language::Bash,
+            Self::Python { .. } => Language::Python,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Bash(text) | Self::Python { source: text, .. } => text,
+        }
+    }
 }
 
 /// The answer, and whether the container is still good.
@@ -51,6 +79,16 @@ impl From<SandboxError> for Trouble {
     }
 }
 
+impl From<ReplError> for Trouble {
+    fn from(error: ReplError) -> Self {
+        match error {
+            ReplError::NotStarted(why) => Self::NotRun(SandboxError::NotStarted(why)),
+            ReplError::Dead(reason) => Self::Dead(reason),
+            ReplError::Host(error) => Self::NotRun(error),
+        }
+    }
+}
+
 impl From<DeathReason> for Trouble {
     fn from(reason: DeathReason) -> Self {
         Self::Dead(reason)
@@ -58,7 +96,7 @@ impl From<DeathReason> for Trouble {
 }
 
 /// Runs a cell. `gone` completes when nobody waits for the outcome any more; the cell is killed then.
-pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<Output = ()>) -> Done {
+pub async fn run(guest: &mut Guest, host: &SharedHost, cell: Cell, gone: impl Future<Output = ()>) -> Done {
     match attempt(guest, host, cell, gone).await {
         Ok((outcome, survives)) => Done { answer: Ok(outcome), survives },
         Err(Trouble::NotRun(error)) => Done { answer: Err(error), survives: Ok(()) },
@@ -71,16 +109,15 @@ pub async fn run(guest: &mut Guest, host: &Host, cell: Cell, gone: impl Future<O
 
 async fn attempt(
     guest: &mut Guest,
-    host: &Host,
+    host: &SharedHost,
     cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
     let Prepared { output, text, mut stdout, mut stderr, writers } = Prepared::new(host, &cell)?;
-    let mut losses = Vec::from_iter(make_room(guest, &output).await?);
+    let mut losses = Vec::from_iter(make_ready(guest, host, &cell.code, &output).await?);
     let before = guest.stats();
     let started = Instant::now();
-    let id = command::ask(&mut guest.talk, &output, text.into(), writers).await?;
-    let end = {
+    let (end, run) = {
         let draining = async { tokio::join!(stdout.run(), stderr.run()) };
         let stopped = async {
             tokio::select! {
@@ -88,21 +125,39 @@ async fn attempt(
                 () = gone => {}
             }
         };
-        command::wait(&mut guest.talk, id, started + cell.wall, draining, stopped).await
+        let deadline = started + cell.wall;
+        run_one(guest, &cell.code, &output, (text.into(), writers), deadline, draining, stopped).await?
     };
     let at_end = guest.stats();
-    let (end, mut survives) = settle(guest, end, id, &output).await?;
+    let (end, mut survives) = settle(guest, end, run, &output).await?;
+    if cell.code.language() == Language::Python {
+        // This cell tells it itself.
+        guest.lost = None;
+    }
     let wall = started.elapsed();
-    let after = guest.stats();
-    let facts = Facts { wall_max: cell.wall, before, at_end, after, limits: guest.limits() };
+    let after = if matches!(end.ending, Ending::Exited { .. }) { at_end } else { guest.stats() };
+    let mut facts = Facts {
+        language: cell.code.language(),
+        wall_max: cell.wall,
+        before,
+        at_end,
+        after,
+        limits: guest.limits(),
+        disk: None,
+        disk_max: guest.disk_max(),
+    };
+    let failed = !matches!(end.ending, Ending::Exited { status: Status::Code(0), .. });
+    if failed && survives.is_ok() {
+        match command::disk(&mut guest.talk).await {
+            Ok(free) => facts.disk = free,
+            Err(reason) => survives = Err(guest.explain(reason)),
+        }
+    }
     let judged = facts.judge(&end);
     let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
     let mut harvest = Harvest::default();
-    if let End::Exited { directory, .. } = end {
-        harvest = collect(host, directory).await;
-    }
     if survives.is_ok() {
-        survives = command::clean(&mut guest.talk, output).await.map_err(|reason| guest.explain(reason));
+        (harvest, survives) = take_files(guest, host, end.ending, output).await;
     }
     losses.extend(judged.losses);
     losses.extend(harvest.losses);
@@ -122,22 +177,75 @@ async fn attempt(
     Ok(((judged.outcome)(output), survives))
 }
 
-/// Does what the command's end asks for, and tells whether the container survives it.
-async fn settle(guest: &mut Guest, end: End, id: u64, output: &str) -> Result<(End, Result<(), DeathReason>), Trouble> {
-    match end {
-        End::NotStarted(failure) => {
+/// Asks for the cell and waits for its end. The number is that of the request, by which it can be killed.
+async fn run_one(
+    guest: &mut Guest,
+    code: &Code,
+    output: &str,
+    (text, writers): (OwnedFd, [OwnedFd; 2]),
+    deadline: Instant,
+    draining: impl Future,
+    stopped: impl Future<Output = ()>,
+) -> Result<(End, u64), Trouble> {
+    match code {
+        Code::Bash(_) => {
+            let id = command::ask(&mut guest.talk, output, text, writers).await?;
+            Ok((command::wait(&mut guest.talk, id, deadline, draining, stopped).await, id))
+        }
+        Code::Python { file, .. } => {
+            let [stdout, stderr] = writers;
+            let nonce = random_name()?;
+            let Guest { talk, repl, .. } = guest;
+            let Some(repl) = repl else {
+                return Err(SandboxError::NotStarted("no interpreter".to_owned()).into());
+            };
+            let asked = repl::ask(repl, nonce, file, output, [text, stdout, stderr]).await;
+            let end = repl::wait(repl, talk, &asked, deadline, draining, stopped).await;
+            Ok((end, talk.next_id()))
+        }
+    }
+}
+
+/// Does what the cell's end asks for, and tells whether the container survives it.
+async fn settle(
+    guest: &mut Guest,
+    end: End,
+    run: u64,
+    output: &str,
+) -> Result<(End, Result<(), DeathReason>), Trouble> {
+    let survives = match &end.ending {
+        Ending::NotStarted(failure) => {
+            let failure = *failure;
             command::clean(&mut guest.talk, output.to_owned()).await?;
-            Err(SandboxError::NotStarted(said(failure)).into())
+            return Err(SandboxError::NotStarted(said(failure)).into());
         }
-        End::Died(reason) => {
-            let reason = guest.explain(reason);
-            Ok((End::Died(reason.clone()), Err(reason)))
+        Ending::Died(reason) => {
+            let reason = guest.explain(reason.clone());
+            let end = End { stop: end.stop, ending: Ending::Died(reason.clone()) };
+            return Ok((end, Err(reason)));
         }
-        End::TimedOut | End::Cancelled => {
-            let killed = command::kill(&mut guest.talk, id, output).await;
-            Ok((end, killed.map_err(|reason| guest.explain(reason))))
+        Ending::Overdue | Ending::Interpreter(InterpreterEnd::Breach(_)) => {
+            kill::under(guest, run, output).await.map_err(|reason| guest.explain(reason))
         }
-        End::Exited { .. } => Ok((end, Ok(()))),
+        Ending::Interpreter(_) => {
+            guest.repl = None;
+            Ok(())
+        }
+        Ending::Exited { .. } => Ok(()),
+    };
+    Ok((end, survives))
+}
+
+/// Makes the container ready for a cell, and tells what the cell must hear of that.
+async fn make_ready(guest: &mut Guest, host: &SharedHost, code: &Code, output: &str) -> Result<Option<Loss>, Trouble> {
+    match code {
+        Code::Bash(_) => Ok(make_room(guest, output).await?),
+        Code::Python { source, .. } => {
+            if guest.repl.is_none() {
+                guest.repl = Some(repl::start(guest, host, Warmth::wanted(source)).await?);
+            }
+            Ok(guest.lost.take().map(Loss::InterpreterRestarted))
+        }
     }
 }
 
@@ -148,8 +256,32 @@ async fn make_room(guest: &mut Guest, output: &str) -> Result<Option<Loss>, Deat
         return Ok(None);
     }
     let id = guest.talk.next_id();
-    command::kill(&mut guest.talk, id, output).await?;
+    kill::under(guest, id, output).await?;
     Ok(Some(Loss::LeftoversKilled(processes_max)))
+}
+
+/// Takes the cell's files out of the container and its output directory away.
+async fn take_files(
+    guest: &mut Guest,
+    host: &Host,
+    ending: Ending,
+    output: String,
+) -> (Harvest, Result<(), DeathReason>) {
+    let directory = match ending {
+        Ending::Exited { output: OutputDirectory::Removed, .. } => return (Harvest::default(), Ok(())),
+        Ending::Exited { output, .. } => Ok(Some(output)),
+        // What it had written before it crashed is there all the same.
+        Ending::Interpreter(_) => command::output(&mut guest.talk, &output).await.map(Some),
+        Ending::Overdue | Ending::NotStarted(_) | Ending::Died(_) => Ok(None),
+    };
+    let harvest = match directory {
+        Ok(Some(OutputDirectory::Held(directory))) => collect(host, Some(directory)).await,
+        Ok(Some(OutputDirectory::Gone)) => collect(host, None).await,
+        Ok(Some(OutputDirectory::Removed) | None) => Harvest::default(),
+        Err(reason) => return (Harvest::default(), Err(guest.explain(reason))),
+    };
+    let cleaned = command::clean(&mut guest.talk, output).await.map_err(|reason| guest.explain(reason));
+    (harvest, cleaned)
 }
 
 /// What a command needs before it can be asked for.
@@ -168,14 +300,14 @@ impl Prepared {
             |stream| Drain::new(stream, kept_bytes_max, cell.live.clone()).map_err(SandboxError::io("make a pipe"));
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
-        let text = in_memory(&cell.command).map_err(SandboxError::io("keep a command in memory"))?;
+        let text = in_memory(cell.code.text()).map_err(SandboxError::io("keep a cell's text in memory"))?;
         Ok(Self { output: random_name()?, text, stdout, stderr, writers: [out, err] })
     }
 }
 
-fn in_memory(command: &str) -> std::io::Result<File> {
-    let mut file = File::from(memfd_create("command", MemfdFlags::CLOEXEC)?);
-    file.write_all(command.as_bytes())?;
+fn in_memory(text: &str) -> std::io::Result<File> {
+    let mut file = File::from(memfd_create("cell", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
     file.rewind()?;
     Ok(file)
 }

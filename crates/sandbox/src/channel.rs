@@ -1,4 +1,5 @@
-//! Frames over the control socket. What comes out of here has the right shape and size; nothing more is believed.
+//! Frames over a socket that keeps packets whole. What comes out of here has the right shape and size; nothing more is
+//! believed.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -8,6 +9,8 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -16,19 +19,30 @@ use crate::gvisor::Below;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 use crate::watch::watch;
 
-/// The host's end of a container's control socket.
-pub struct Channel {
+/// The host's end of a socket pair; the other end is hostile.
+pub struct Packets {
     socket: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
-    /// What the paths are below that a guest names instead of sending descriptors; one that sends them has none.
+    /// What the paths are below that the other end names instead of sending descriptors; `None` if it sends them.
     below: Option<Below>,
 }
 
-/// A frame with what came beside it.
-pub type Received = (FromGuest, Vec<OwnedFd>);
+/// Why there is no frame.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// Every holder of the other end has closed it.
+    #[error("the socket ended")]
+    Ended,
+    /// The other end broke a rule.
+    #[error("{0}")]
+    Breach(&'static str),
+    /// The socket failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
 
-impl Channel {
-    /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
+impl Packets {
+    /// Both ends: ours, and one that may block. Must be called in a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
@@ -37,26 +51,25 @@ impl Channel {
         Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
     }
 
-    /// From here on the guest names paths below a directory instead of sending descriptors.
+    /// From here on the other end names paths below a directory instead of sending descriptors.
     pub fn take_paths(&mut self, below: Below) {
         self.below = Some(below);
     }
 
-    /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
-    pub async fn receive(&mut self) -> Result<Received, DeathReason> {
+    /// The next frame with what came beside it. Cancel-safe: a frame is either returned or still in the socket.
+    pub async fn receive<T: DeserializeOwned>(&mut self) -> Result<(T, Vec<OwnedFd>), PacketError> {
         loop {
-            let mut ready = self.socket.readable().await.map_err(channel)?;
+            let mut ready = self.socket.readable().await?;
             let buffer = &mut self.buffer;
             match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
                 Ok(packet) => {
-                    let (length, mut fds) = packet.map_err(channel)??;
-                    let (bytes, path) = match &self.below {
-                        None => (&self.buffer[..length], None),
-                        Some(below) => with_path(&self.buffer[..length], &mut fds, below)?,
-                    };
-                    fds.extend(path);
+                    let (length, mut fds) = packet??;
+                    let mut bytes = &self.buffer[..length];
+                    if let Some(below) = &self.below {
+                        bytes = with_path(bytes, &mut fds, below)?;
+                    }
                     let frame = serde_json::from_slice(bytes)
-                        .map_err(|_untrusted_text| DeathReason::Protocol("a frame without meaning"))?;
+                        .map_err(|_untrusted_text| PacketError::Breach("a frame without meaning"))?;
                     return Ok((frame, fds));
                 }
                 Err(_would_block) => {}
@@ -65,40 +78,68 @@ impl Channel {
     }
 
     /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
-    pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
-        let bytes = serde_json::to_vec(frame).map_err(|error| DeathReason::Channel(error.to_string()))?;
+    pub async fn send(&self, frame: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(frame)?;
         loop {
-            let mut ready = self.socket.writable().await.map_err(channel)?;
+            let mut ready = self.socket.writable().await?;
             match ready.try_io(|socket| write_packet(socket.get_ref(), &bytes, fds)) {
-                Ok(sent) => return sent.map_err(channel),
+                Ok(sent) => return sent,
                 Err(_would_block) => {}
             }
         }
     }
 }
 
-/// The frame, and what the path behind it leads to. A JSON document holds no NUL byte.
-fn with_path<'a>(
-    packet: &'a [u8],
-    fds: &mut [OwnedFd],
-    below: &Below,
-) -> Result<(&'a [u8], Option<OwnedFd>), DeathReason> {
+/// The host's end of a container's control socket.
+pub struct Channel {
+    packets: Packets,
+}
+
+/// A frame with what came beside it.
+pub type Received = (FromGuest, Vec<OwnedFd>);
+
+impl Channel {
+    /// Both ends: ours, and the one for the guest, which may block. Must be called in a runtime.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (packets, theirs) = Packets::pair()?;
+        Ok((Self { packets }, theirs))
+    }
+
+    /// As [`Packets::take_paths`].
+    pub fn take_paths(&mut self, below: Below) {
+        self.packets.take_paths(below);
+    }
+
+    /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
+    pub async fn receive(&mut self) -> Result<Received, DeathReason> {
+        self.packets.receive().await.map_err(|error| match error {
+            PacketError::Ended => DeathReason::SupervisorEnded,
+            PacketError::Breach(what) => DeathReason::Protocol(what),
+            PacketError::Io(error) => DeathReason::Channel(error.to_string()),
+        })
+    }
+
+    /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
+    pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
+        self.packets.send(frame, fds).await.map_err(|error| DeathReason::Channel(error.to_string()))
+    }
+}
+
+/// The frame, with what the path behind it leads to as its descriptor. A JSON document holds no NUL byte.
+fn with_path<'a>(packet: &'a [u8], fds: &mut Vec<OwnedFd>, below: &Below) -> Result<&'a [u8], PacketError> {
     if !fds.is_empty() {
-        return Err(DeathReason::Protocol("a descriptor from gVisor"));
+        return Err(PacketError::Breach("a descriptor from gVisor"));
     }
     let Some(end) = packet.iter().position(|byte| *byte == 0) else {
-        return Ok((packet, None));
+        return Ok(packet);
     };
-    let opened = below.open(&packet[end + 1..]).ok_or(DeathReason::Protocol("a path that is none"))?;
-    Ok((&packet[..end], Some(opened.map_err(|errno| channel(errno.into()))?)))
+    let opened = below.open(&packet[end + 1..]).ok_or(PacketError::Breach("a path that is none"))?;
+    fds.push(opened.map_err(io::Error::from)?);
+    Ok(&packet[..end])
 }
 
-fn channel(error: io::Error) -> DeathReason {
-    DeathReason::Channel(error.to_string())
-}
-
-/// The outer error is the socket's, the inner one the guest's fault.
-fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize, Vec<OwnedFd>), DeathReason>> {
+/// The outer error is the socket's, the inner one the other end's fault.
+fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize, Vec<OwnedFd>), PacketError>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -110,13 +151,13 @@ fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize,
         }
     }
     Ok(if message.bytes == 0 {
-        Err(DeathReason::SupervisorEnded)
+        Err(PacketError::Ended)
     } else if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
         || message.bytes > FRAME_BYTES_MAX
         // The space for descriptors is rounded up and may hold one more.
         || fds.len() > FRAME_FDS_MAX
     {
-        Err(DeathReason::Protocol("a frame too large"))
+        Err(PacketError::Breach("a frame too large"))
     } else {
         Ok((message.bytes, fds))
     })

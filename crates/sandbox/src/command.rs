@@ -5,24 +5,68 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::channel::Received;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::environment;
 use crate::error::DeathReason;
 use crate::frame::{Failure, FromGuest, Status, ToGuest};
+use crate::outcome::InterpreterEnd;
 
 /// For killing every process of a container and hearing of it. A throttled fork bomb takes 100 ms.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
 /// For removing an output directory of the largest kind.
 const CLEAN_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// Why the host stopped waiting for a command.
+/// How long an interrupted cell may take to end, where its end was asked for.
+pub const INTERRUPTED_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// How the wait for a cell ended.
 #[derive(Debug)]
-pub enum End {
-    Exited { status: Status, directory: Option<OwnedFd> },
-    TimedOut,
-    Cancelled,
+pub struct End {
+    /// What the host did to end it.
+    pub stop: Option<Stop>,
+    pub ending: Ending,
+}
+
+/// Why the host wanted a cell to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Its time was up.
+    Time,
+    /// Somebody asked for it, or nobody waited any more.
+    Request,
+}
+
+/// What became of a cell.
+#[derive(Debug)]
+pub enum Ending {
+    /// It ended by itself, or because it was interrupted.
+    Exited {
+        status: Status,
+        output: OutputDirectory,
+    },
+    /// It runs, and must be killed.
+    Overdue,
+    /// Its interpreter ended.
+    Interpreter(InterpreterEnd),
     NotStarted(Failure),
     Died(DeathReason),
+}
+
+/// A cell's output directory at its end.
+#[derive(Debug)]
+pub enum OutputDirectory {
+    /// Empty, and removed.
+    Removed,
+    Held(OwnedFd),
+    /// Removed or replaced by the code.
+    Gone,
+}
+
+impl From<Option<OwnedFd>> for OutputDirectory {
+    fn from(held: Option<OwnedFd>) -> Self {
+        held.map_or(Self::Gone, Self::Held)
+    }
 }
 
 /// Asks for a command. The descriptors are the guest's alone afterwards.
@@ -49,27 +93,136 @@ pub async fn wait(
 ) -> End {
     tokio::pin!(draining, stopped);
     let mut drained = false;
-    let mut runs = false;
-    let start_deadline = Instant::now() + ANSWER_WAIT_MAX;
-    loop {
+    let mut waiting = Waiting { id, runs: false, stop: None, interrupt: None };
+    let mut limit = Instant::now() + ANSWER_WAIT_MAX;
+    let ending = loop {
         tokio::select! {
-            received = talk.frame() => match received {
-                Ok((FromGuest::Started { id: of }, fds)) if of == id && !runs && fds.is_empty() => runs = true,
-                Ok((FromGuest::Exited { id: of, status }, fds)) if of == id && runs && fds.len() <= 1 => {
-                    return End::Exited { status, directory: fds.into_iter().next() };
+            received = talk.frame() => {
+                let started = waiting.runs;
+                if let Some(ending) = waiting.take(received) {
+                    break ending;
                 }
-                Ok((FromGuest::Failed { id: of, failure }, fds)) if of == id && !runs && fds.is_empty() => {
-                    return End::NotStarted(failure);
+                if waiting.runs && !started {
+                    limit = deadline;
                 }
-                Ok(_) => return End::Died(DeathReason::Protocol("out of turn during a command")),
-                Err(reason) => return End::Died(reason),
-            },
-            () = tokio::time::sleep_until(if runs { deadline } else { start_deadline }) => {
-                return if runs { End::TimedOut } else { End::Died(DeathReason::Unresponsive) };
             }
-            () = &mut stopped => return End::Cancelled,
+            () = tokio::time::sleep_until(limit) => {
+                if !waiting.runs {
+                    break Ending::Died(DeathReason::Unresponsive);
+                }
+                waiting.stop = waiting.stop.or(Some(Stop::Time));
+                break Ending::Overdue;
+            }
+            () = &mut stopped, if waiting.runs && waiting.stop.is_none() => {
+                waiting.stop = Some(Stop::Request);
+                limit = limit.min(Instant::now() + INTERRUPTED_WAIT_MAX);
+                match interrupt(talk, None).await {
+                    Ok(asked) => waiting.interrupt = Some(asked),
+                    Err(reason) => break Ending::Died(reason),
+                }
+            }
             _ = &mut draining, if !drained => drained = true,
         }
+    };
+    let ending = match heard_of_interrupt(talk, waiting.interrupt).await {
+        Ok(()) => ending,
+        Err(reason) => Ending::Died(reason),
+    };
+    End { stop: waiting.stop, ending }
+}
+
+/// What is known of a command under way.
+struct Waiting {
+    id: u64,
+    runs: bool,
+    stop: Option<Stop>,
+    /// The number of an interrupt that has not been answered.
+    interrupt: Option<u64>,
+}
+
+impl Waiting {
+    fn take(&mut self, received: Result<Received, DeathReason>) -> Option<Ending> {
+        let (frame, fds) = match received {
+            Ok(received) => received,
+            Err(reason) => {
+                self.interrupt = None;
+                return Some(Ending::Died(reason));
+            }
+        };
+        match frame {
+            FromGuest::Started { id } if id == self.id && !self.runs && fds.is_empty() => {
+                self.runs = true;
+                None
+            }
+            FromGuest::Exited { id, status } if id == self.id && self.runs && fds.len() <= 1 => {
+                Some(Ending::Exited { status, output: fds.into_iter().next().into() })
+            }
+            FromGuest::Failed { id, failure } if id == self.id && !self.runs && fds.is_empty() => {
+                Some(Ending::NotStarted(failure))
+            }
+            FromGuest::Interrupted { id } if Some(id) == self.interrupt && fds.is_empty() => {
+                self.interrupt = None;
+                None
+            }
+            _ => {
+                self.interrupt = None;
+                Some(Ending::Died(DeathReason::Protocol("out of turn during a command")))
+            }
+        }
+    }
+}
+
+/// Sends SIGINT, as Ctrl-C does, to a process group of the container, or to that of the running command. The answer
+/// must be heard by [`heard_of_interrupt`] before anything else is asked for.
+pub async fn interrupt(talk: &mut Conversation, pid: Option<u32>) -> Result<u64, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Interrupt { id, pid }, &[]).await?;
+    Ok(id)
+}
+
+/// Waits until an interrupt, if one is under way, has been sent: none may reach a later cell.
+pub async fn heard_of_interrupt(talk: &mut Conversation, asked: Option<u64>) -> Result<(), DeathReason> {
+    let Some(asked) = asked else {
+        return Ok(());
+    };
+    // The command's end may cross with it.
+    for _ in 0..2 {
+        match talk.answer(ANSWER_WAIT_MAX).await? {
+            (FromGuest::Interrupted { id }, fds) if id == asked && fds.is_empty() => return Ok(()),
+            (FromGuest::Exited { .. }, _) => {}
+            _ => break,
+        }
+    }
+    Err(DeathReason::Protocol("out of turn during an interrupt"))
+}
+
+/// What is free on the container's disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskFree {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// Asks for what is free on the container's disk.
+pub async fn disk(talk: &mut Conversation) -> Result<Option<DiskFree>, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Disk { id }, &[]).await?;
+    match talk.answer(ANSWER_WAIT_MAX).await? {
+        (FromGuest::Disk { id: of, free_bytes, free_inodes }, fds) if of == id && fds.is_empty() => {
+            Ok(Some(DiskFree { bytes: free_bytes, inodes: free_inodes }))
+        }
+        (FromGuest::Failed { id: of, .. }, fds) if of == id && fds.is_empty() => Ok(None),
+        _ => Err(DeathReason::Protocol("out of turn while asking for its disk")),
+    }
+}
+
+/// Opens a cell's output directory, where the REPL that should have sent it is no more.
+pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirectory, DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Output { id, output: output.to_owned() }, &[]).await?;
+    match talk.answer(ANSWER_WAIT_MAX).await? {
+        (FromGuest::Output { id: of }, fds) if of == id && fds.len() <= 1 => Ok(fds.into_iter().next().into()),
+        _ => Err(DeathReason::Protocol("out of turn while opening an output directory")),
     }
 }
 

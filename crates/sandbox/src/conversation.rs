@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::{Channel, Received};
 use crate::error::DeathReason;
-use crate::frame::ToGuest;
+use crate::frame::{FromGuest, Status, ToGuest};
 use crate::gvisor::Below;
 use crate::watch::watch;
 
@@ -24,13 +24,32 @@ pub struct Conversation {
     ended: AsyncFd<OwnedFd>,
     stop: CancellationToken,
     requests: u64,
+    cold_repl: ColdRepl,
+}
+
+/// What the supervisor has been asked and has said about a cold REPL's end, the one answer that comes out of turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ColdRepl {
+    None,
+    /// Asked under this number.
+    Runs(u64),
+    Ended(Status),
+}
+
+/// What was heard.
+#[derive(Debug)]
+pub enum Heard {
+    /// A frame that must be the answer to the request under way.
+    Frame(Received),
+    /// The cold REPL has ended.
+    ReplEnded(Status),
 }
 
 impl Conversation {
     /// `ended` is readable when process 1 has ended. Must be called in a runtime.
     pub fn new(channel: Channel, ended: OwnedFd, stop: CancellationToken) -> io::Result<Self> {
         let ended = watch(ended, Interest::READABLE)?;
-        Ok(Self { channel, ended, stop, requests: 0 })
+        Ok(Self { channel, ended, stop, requests: 0, cold_repl: ColdRepl::None })
     }
 
     /// As [`Channel::take_paths`].
@@ -56,14 +75,46 @@ impl Conversation {
         tokio::time::timeout(wait_max, self.frame()).await.unwrap_or(Err(DeathReason::Unresponsive))
     }
 
-    /// As [`Conversation::answer`] without a limit, for where a command's own limit is watched. Cancel-safe.
+    /// As [`Conversation::answer`] without a limit, for where a command's own limit is watched. Cancel-safe. The end of
+    /// a cold REPL is kept for [`Conversation::cold_repl_status`].
     pub async fn frame(&mut self) -> Result<Received, DeathReason> {
-        tokio::select! {
+        loop {
+            if let Heard::Frame(received) = self.heard().await? {
+                return Ok(received);
+            }
+        }
+    }
+
+    /// As [`Conversation::frame`], telling of the end of a cold REPL too. Cancel-safe.
+    pub async fn heard(&mut self) -> Result<Heard, DeathReason> {
+        let (frame, fds) = tokio::select! {
             // What a dying guest said last is heard first.
             biased;
-            received = self.channel.receive() => received,
-            _ = self.ended.readable() => Err(DeathReason::SupervisorEnded),
-            () = self.stop.cancelled() => Err(DeathReason::Removed),
+            received = self.channel.receive() => received?,
+            _ = self.ended.readable() => return Err(DeathReason::SupervisorEnded),
+            () = self.stop.cancelled() => return Err(DeathReason::Removed),
+        };
+        match (frame, self.cold_repl) {
+            (FromGuest::ReplStatus { id, status }, ColdRepl::Runs(asked)) if id == asked && fds.is_empty() => {
+                self.cold_repl = ColdRepl::Ended(status);
+                Ok(Heard::ReplEnded(status))
+            }
+            (frame, _) => Ok(Heard::Frame((frame, fds))),
+        }
+    }
+
+    /// Asks to be told of the end of the cold REPL that was just started.
+    pub async fn watch_cold_repl(&mut self) -> Result<(), DeathReason> {
+        let id = self.next_id();
+        self.cold_repl = ColdRepl::Runs(id);
+        self.send(&ToGuest::ReplStatus { id }, &[]).await
+    }
+
+    /// How the last cold REPL ended; none while it runs.
+    pub fn cold_repl_status(&self) -> Option<Status> {
+        match self.cold_repl {
+            ColdRepl::Ended(status) => Some(status),
+            ColdRepl::None | ColdRepl::Runs(_) => None,
         }
     }
 }

@@ -32,6 +32,12 @@ const FIXED: &[(&str, &str)] = &[
 
 /// The whole environment of one command.
 pub fn of_command(output: &str) -> Vec<(String, String)> {
-    let fixed = FIXED.iter().map(|&(name, value)| (name.to_owned(), value.to_owned()));
-    fixed.chain([("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}"))]).collect()
+    let mut env = of_repl();
+    env.push(("OUTPUT_DIR".to_owned(), format!("{OUTPUT_ROOT}/{output}")));
+    env
+}
+
+/// The whole environment of a REPL; its driver adds each cell's `$OUTPUT_DIR`.
+pub fn of_repl() -> Vec<(String, String)> {
+    FIXED.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect()
 }

@@ -40,7 +40,13 @@ pub enum SandboxError {
         /// The limit.
         bytes_max: usize,
     },
-    /// The guest could not start the shell or make its directories; nothing ran.
+    /// The name of a cell's file is not an absolute path without NUL bytes of at most `bytes_max` bytes.
+    #[error("a cell's file name must be an absolute path of at most {bytes_max} bytes without NUL")]
+    FileName {
+        /// The limit.
+        bytes_max: usize,
+    },
+    /// The guest could not start the shell or the interpreter, or make its directories; nothing ran.
     #[error("the container could not start the command: {0}")]
     NotStarted(String),
     /// A limit asked for in [`crate::ContainerOptions`] is above the sandbox's, or too little to live on.

@@ -7,21 +7,28 @@ use belljar_jail::cgroup::{Limits, Stats};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Channel;
+use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
-use crate::host::SharedHost;
 use crate::gvisor::{self, Below, Words};
+use crate::host::SharedHost;
 use crate::image::Image;
 use crate::options::Isolation;
+use crate::outcome::InterpreterEnd;
 use crate::process::{Process, Reins};
+use crate::repl::Repl;
 
 /// See the module's head.
 pub struct Guest {
     pub talk: Conversation,
-    process: Process,
+    /// From the first cell in Python on.
+    pub repl: Option<Repl>,
+    /// How the last REPL ended, where no cell has been told yet.
+    pub lost: Option<InterpreterEnd>,
+    pub process: Process,
     image: Arc<Image>,
-    isolation: Isolation,
+    below: Option<Below>,
     limits: Limits,
 }
 
@@ -43,7 +50,7 @@ impl Guest {
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, process, image, isolation, limits };
+        let mut guest = Self { talk, repl: None, lost: None, process, image, below: None, limits };
         let words = match isolation {
             Isolation::Namespaces => None,
             Isolation::Gvisor => Some(guest.hear_ward().await?),
@@ -64,25 +71,24 @@ impl Guest {
         let (frame, fds) = self.talk.answer(ANSWER_WAIT_MAX).await.map_err(|reason| failed(self.explain(reason)))?;
         match (frame, <[OwnedFd; 2]>::try_from(fds)) {
             (FromGuest::Ward {}, Ok([root, words])) => {
-                self.talk.take_paths(Below::new(root));
+                let below = Below::new(root);
+                self.talk.take_paths(below.clone());
+                self.below = Some(below);
                 Ok(Words::new(words))
             }
             _ => Err(failed(DeathReason::Protocol("not a ward first"))),
         }
     }
 
+    /// In gVisor, what the paths are below that come in place of descriptors.
+    pub fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
+    }
+
     /// What was used so far.
     pub fn stats(&self) -> Stats {
         let stats = self.process.stats();
-        match self.isolation {
-            Isolation::Namespaces => stats,
-            Isolation::Gvisor => gvisor::inner_stats(stats),
-        }
-    }
-
-    /// What stands between it and the host.
-    pub fn isolation(&self) -> Isolation {
-        self.isolation
+        if self.below.is_some() { gvisor::inner_stats(stats) } else { stats }
     }
 
     /// What it was made from.
@@ -90,9 +96,24 @@ impl Guest {
         &self.image
     }
 
-    /// Waits, with nothing asked of it, until it is no longer as it should be. Cancel-safe.
-    pub async fn rest(&mut self) -> DeathReason {
-        self.talk.frame().await.err().unwrap_or(DeathReason::Protocol("unasked"))
+    /// Waits until something happens that nobody asked for. Cancel-safe.
+    ///
+    /// # Errors
+    /// The container's death; the answer is the end of its REPL.
+    pub async fn disturbed(&mut self) -> Result<InterpreterEnd, DeathReason> {
+        let Self { talk, repl, .. } = self;
+        match repl {
+            Some(repl) => repl.disturbed(talk).await,
+            None => {
+                let _frame = talk.frame().await?;
+                Err(DeathReason::Protocol("unasked"))
+            }
+        }
+    }
+
+    /// The size of its disk.
+    pub fn disk_max(&self) -> DiskFree {
+        self.image.disk_max(&self.limits)
     }
 
     /// The container's own limits.

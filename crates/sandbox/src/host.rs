@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, Identity, Realm, launch};
+use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
@@ -87,8 +87,7 @@ impl Host {
             Isolation::Gvisor => Some(self.gvisor()?),
         };
         let outer = gvisor.as_ref().map_or(*limits, |_| gvisor::outer_limits(limits));
-        let cgroup = self.cgroups.as_ref().map(|tree| tree.create(name, &outer)).transpose();
-        let cgroup: Option<Cgroup> = cgroup.map_err(|error| SandboxError::Launch(error.to_string()))?;
+        let cgroup = self.cgroup(name, &outer)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let jailed = match gvisor {
             None => {
@@ -112,6 +111,28 @@ impl Host {
         }
         let gvisor = Arc::new(Gvisor::prepare(self.config.runsc.as_deref())?);
         Ok(Arc::clone(held.insert(gvisor)))
+    }
+
+    /// Starts a zygote, in a cgroup called `name`. Blocks.
+    pub fn start_zygote(
+        &self,
+        image: &Image,
+        name: &str,
+        limits: &Limits,
+        plan: &ZygotePlan,
+        control: OwnedFd,
+        files: &[ZygoteFile],
+    ) -> Result<Process, SandboxError> {
+        let cgroup = self.cgroup(name, limits)?;
+        let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
+        let jailed = launch_zygote(image.realm(), self.program.as_fd(), plan, attachment, control, files)
+            .map_err(|error| SandboxError::Launch(error.to_string()))?;
+        Ok(Process::new(jailed, cgroup))
+    }
+
+    fn cgroup(&self, name: &str, limits: &Limits) -> Result<Option<Cgroup>, SandboxError> {
+        let made = self.cgroups.as_ref().map(|tree| tree.create(name, limits)).transpose();
+        made.map_err(|error| SandboxError::Launch(error.to_string()))
     }
 
     /// The limits of a container of which nothing else was said, and the highest of any.

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use belljar_jail::cgroup::Limits;
 use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink};
+use tokio_util::sync::CancellationToken;
 
+use crate::command::DiskFree;
 use crate::config::{Rootfs, SandboxConfig};
 use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
 use crate::error::SandboxError;
+use crate::zygote::{Attendance, Zygotes};
 
 /// Files of one container, directories included.
 const INODES_MAX: u64 = 262_144;
@@ -21,21 +24,41 @@ const HOSTNAME: &str = "container";
 pub struct Image {
     pub rootfs: Rootfs,
     realm: Arc<Realm>,
+    zygotes: Zygotes,
+    /// Ends its zygotes.
+    pub stop: CancellationToken,
     spec: ContainerSpec,
     /// For the sandbox's own limits.
     plan: JailPlan,
 }
 
 impl Image {
-    pub fn prepare(config: &SandboxConfig, rootfs: Rootfs, realm: Arc<Realm>) -> Result<Self, SandboxError> {
+    /// With what the attendants of its zygotes need.
+    pub fn prepare(
+        config: &SandboxConfig,
+        rootfs: Rootfs,
+        realm: Arc<Realm>,
+    ) -> Result<(Self, [Attendance; 2]), SandboxError> {
         let spec = spec(config, &rootfs, realm.identity());
         let plan = JailPlan::for_container(&spec).map_err(|error| SandboxError::Host(error.to_string()))?;
-        Ok(Self { rootfs, realm, spec, plan })
+        let (zygotes, attendances) = Zygotes::new(&config.zygotes);
+        let stop = CancellationToken::new();
+        Ok((Self { rootfs, realm, zygotes, stop, spec, plan }, attendances))
+    }
+
+    /// Where REPLs are forked from.
+    pub fn zygotes(&self) -> &Zygotes {
+        &self.zygotes
     }
 
     /// Where its containers and zygotes live.
     pub fn realm(&self) -> &Arc<Realm> {
         &self.realm
+    }
+
+    /// What a zygote's child gives up to become a container's, for `belljar_join`.
+    pub fn seal(&self) -> Result<Vec<u8>, SandboxError> {
+        self.plan.seal_plan().to_bytes().map_err(|error| SandboxError::Launch(error.to_string()))
     }
 
     /// The plan of a container with these limits.
@@ -58,6 +81,12 @@ impl Image {
     /// and a disk larger than the memory it lives in would end in a kill where `ENOSPC` is due.
     pub fn fits_pooled(&self, limits: &Limits) -> bool {
         self.sized(limits) == self.spec
+    }
+
+    /// The size of the disk of a container with these limits.
+    pub fn disk_max(&self, limits: &Limits) -> DiskFree {
+        let spec = self.sized(limits);
+        DiskFree { bytes: spec.disk_bytes_max, inodes: spec.inodes_max }
     }
 
     fn sized(&self, limits: &Limits) -> ContainerSpec {

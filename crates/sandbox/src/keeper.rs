@@ -14,8 +14,9 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
 use crate::guest::Guest;
 use crate::host::SharedHost;
-use crate::outcome::CellOutcome;
-use crate::state::Life;
+use crate::kill;
+use crate::outcome::{CellOutcome, InterpreterEnd};
+use crate::state::{Life, Obituary};
 
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ pub type Answer<T> = Result<T, SandboxError>;
 
 /// What a lease may ask of a keeper.
 pub enum Request {
-    Bash {
+    Cell {
         cell: Cell,
         reply: oneshot::Sender<Answer<CellOutcome>>,
     },
@@ -51,9 +52,10 @@ pub async fn keep(
     container: Arc<Container>,
     mut inbox: mpsc::Receiver<Request>,
 ) {
+    let _obituary = Obituary(Arc::clone(&container.life));
     let reason = loop {
         let survives = tokio::select! {
-            frame = guest.talk.frame() => Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
+            disturbance = guest.disturbed() => see_to(&mut guest, &container, disturbance).await,
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),
                 Some(request) => serve(&mut guest, &host, &container, request).await,
@@ -82,6 +84,23 @@ pub async fn bury(guest: Guest, reapers: &Semaphore, life: &Life) {
     life.cleared();
 }
 
+/// A REPL that ended between cells is missed by the next; one that breaks the rules takes with it whatever it has started.
+async fn see_to(
+    guest: &mut Guest,
+    container: &Container,
+    disturbance: Result<InterpreterEnd, DeathReason>,
+) -> Result<(), DeathReason> {
+    let end = disturbance?;
+    tracing::info!(container = %container.id, %end, "a REPL ended between cells");
+    let killed = match end {
+        InterpreterEnd::Breach(_) => kill::everything(guest).await,
+        _ => Ok(()),
+    };
+    guest.repl = None;
+    guest.lost = Some(end);
+    killed
+}
+
 /// Tells whoever asked, but not before a death is known: nobody who has heard of it gets a lease again.
 fn tell<T>(
     container: &Container,
@@ -105,7 +124,7 @@ async fn serve(
     request: Request,
 ) -> Result<(), DeathReason> {
     match request {
-        Request::Bash { cell, mut reply } => {
+        Request::Cell { cell, mut reply } => {
             let done = cell::run(guest, host, cell, reply.closed()).await;
             tell(container, done.survives, reply, done.answer)
         }

@@ -8,7 +8,7 @@ use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Code};
 use crate::edit::{self, EditCommand, EditFailure, EditOutcome};
 use crate::environment::INPUT_DIRECTORY;
 use crate::error::{DeathReason, PutError, ReadError, SandboxError};
@@ -20,19 +20,22 @@ use crate::keeper::Request;
 use crate::names;
 use crate::outcome::{CellOutcome, LiveChunk};
 
+/// The longest name of a cell's file, in bytes.
+const FILE_NAME_BYTES_MAX: usize = 256;
+
 /// What a cell may take, and who listens.
 #[derive(Debug, Clone)]
 pub struct CellOptions {
     /// Wall time; cut to `cell_wall_s_max`.
     pub wall: Duration,
-    /// Ends the cell by force.
+    /// Interrupts the cell as Ctrl-C does, and ends it by force when it has not ended 2 s later.
     pub cancel: CancellationToken,
     /// Gets the kept bytes as they come. A slow listener slows the writer; a closed channel is no error.
     pub live: Option<mpsc::Sender<LiveChunk>>,
 }
 
 /// An exclusive hold on a container, given back when dropped. Every method may be dropped at any await point: a
-/// running cell is killed then, a half-written file does not appear.
+/// running cell is interrupted then, as [`CellOptions::cancel`] would, a half-written file does not appear.
 pub struct Lease {
     pub(crate) container: Arc<Container>,
     pub(crate) host: SharedHost,
@@ -69,19 +72,52 @@ impl Lease {
     /// [`SandboxError`] when there is no outcome: a command no shell can be given, a shell that could not be started, a
     /// dead container.
     pub async fn bash(&mut self, command: &str, options: CellOptions) -> Result<CellOutcome, SandboxError> {
-        if command.len() > COMMAND_BYTES_MAX {
-            return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
-        }
         if command.contains('\0') {
             return Err(SandboxError::CommandHasNul);
         }
+        self.run(command, options, Code::Bash).await
+    }
+
+    /// Runs a cell in the container's REPL, to one outcome. Names bound in one cell are there in the next.
+    ///
+    /// The REPL is started by the first cell. When it ends under a cell or between two, the container lives, and the
+    /// next cell gets a new one and is told so. Time up or an interrupt ends the cell as Ctrl-C does, and the REPL only
+    /// when that is not enough; then everything else that runs in the container goes too.
+    ///
+    /// `file` is the name that tracebacks show: an absolute path of at most 256 bytes without NUL. Nothing is written
+    /// there.
+    ///
+    /// # Errors
+    /// [`SandboxError`] when there is no outcome: a source too long, a file name of another kind, an interpreter that
+    /// could not be started, a dead container.
+    pub async fn python(
+        &mut self,
+        source: &str,
+        file: &str,
+        options: CellOptions,
+    ) -> Result<CellOutcome, SandboxError> {
+        if !file.starts_with('/') || file.contains('\0') || file.len() > FILE_NAME_BYTES_MAX {
+            return Err(SandboxError::FileName { bytes_max: FILE_NAME_BYTES_MAX });
+        }
+        self.run(source, options, |source| Code::Python { source, file: file.to_owned() }).await
+    }
+
+    async fn run(
+        &mut self,
+        text: &str,
+        options: CellOptions,
+        code: impl FnOnce(String) -> Code,
+    ) -> Result<CellOutcome, SandboxError> {
+        if text.len() > COMMAND_BYTES_MAX {
+            return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
+        }
         let cell = Cell {
-            command: command.to_owned(),
+            code: code(text.to_owned()),
             wall: options.wall.min(Duration::from_secs(self.host.config.cell_wall_s_max)),
             cancel: options.cancel,
             live: options.live,
         };
-        self.ask(|reply| Request::Bash { cell, reply }).await?
+        self.ask(|reply| Request::Cell { cell, reply }).await?
     }
 
     /// Carries out a command of the text editor.

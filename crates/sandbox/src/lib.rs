@@ -28,6 +28,7 @@ mod harvest;
 mod host;
 mod image;
 mod keeper;
+mod kill;
 mod lease;
 mod maker;
 mod names;
@@ -43,6 +44,7 @@ mod state;
 mod stream;
 mod verdict;
 mod watch;
+mod zygote;
 
 /// What this machine allows, for whoever wants to know before opening a sandbox.
 pub use belljar_jail::probe;
@@ -53,6 +55,9 @@ pub use files::FileContent;
 pub use lease::{CellOptions, Lease};
 pub use gvisor::find as find_runsc;
 pub use options::{ContainerLimits, ContainerOptions, Isolation, Language};
-pub use outcome::{CellOutcome, KillReason, LiveChunk, Loss, Output, OutputFile, SkipReason, Skipped, Stream};
+pub use outcome::{
+    CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
+};
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use zygote::{WarmthStatus, ZygoteStatus};

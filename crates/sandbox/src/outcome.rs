@@ -24,13 +24,15 @@ pub struct LiveChunk {
 /// How a cell ended. Whatever user code does is one of these, never an error.
 #[derive(Debug)]
 pub enum CellOutcome {
-    /// The command ended by itself, with any exit status.
+    /// The cell ended by itself, with any exit status.
     Ended(Output),
-    /// The wall time ran out and every process of the container was killed.
+    /// The wall time ran out. A command of bash was killed with every process of the container; code in Python was
+    /// interrupted, and killed likewise when that was not enough.
     TimedOut(Output),
-    /// Something ended the command by force.
+    /// Something ended the cell before its time.
     Killed(KillReason, Output),
-    /// The container died under the command; the next use of the container says why.
+    /// What ran the cell ended under it: the Python interpreter, and then the container lives, or the whole container,
+    /// and then its next use says why. [`Output::losses`] tells which.
     Crashed(Output),
 }
 
@@ -50,6 +52,17 @@ impl CellOutcome {
             Self::Ended(output) | Self::TimedOut(output) | Self::Killed(_, output) | Self::Crashed(output) => output,
         }
     }
+
+    /// Which limit or wish ended the cell or made it fail; none when it did so by itself.
+    #[must_use]
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::TimedOut(_) => Some(Reason::Time),
+            Self::Killed(KillReason::Memory, _) => Some(Reason::Memory),
+            Self::Killed(KillReason::Requested, _) => Some(Reason::Requested),
+            Self::Ended(output) | Self::Crashed(output) => output.reason(),
+        }
+    }
 }
 
 /// Why a cell was killed.
@@ -61,10 +74,85 @@ pub enum KillReason {
     Requested,
 }
 
+/// Which limit or wish ended a cell or made it fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The limit of memory.
+    Memory,
+    /// The limit of processes and threads.
+    Processes,
+    /// The limit of bytes or files on the container's disk.
+    Disk,
+    /// The limit of wall time.
+    Time,
+    /// Whoever started the cell asked for its end, or went away.
+    Requested,
+}
+
+/// How a Python interpreter ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InterpreterEnd {
+    /// With this exit code, though nobody had asked it to.
+    Exited(u8),
+    /// By this signal.
+    Signal(u8),
+    /// By the memory limit of the container.
+    Memory,
+    /// It broke the protocol and was killed with every process of the container.
+    Breach(&'static str),
+    /// It was killed with every process of the container.
+    Killed,
+    /// Nobody can tell how.
+    Unknown,
+}
+
+impl From<crate::frame::Status> for InterpreterEnd {
+    fn from(status: crate::frame::Status) -> Self {
+        match status {
+            crate::frame::Status::Code(code) => Self::Exited(code),
+            crate::frame::Status::Signal(signal) => Self::Signal(signal),
+        }
+    }
+}
+
+impl std::fmt::Display for InterpreterEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exited(code) => write!(f, "it exited with code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "{name} (signal {signal})"),
+                None => write!(f, "signal {signal}"),
+            },
+            Self::Memory => f.write_str("the memory limit was reached"),
+            Self::Breach(what) => write!(f, "it was killed because {what}"),
+            Self::Killed => f.write_str("it was killed with all processes of the container"),
+            Self::Unknown => f.write_str("for an unknown reason"),
+        }
+    }
+}
+
+/// signal(7): those that end an interpreter in practice, in words.
+fn signal_name(signal: u8) -> Option<&'static str> {
+    Some(match signal {
+        2 => "interrupted",
+        4 => "illegal instruction",
+        6 => "aborted",
+        7 => "bus error",
+        8 => "floating-point exception",
+        9 => "killed",
+        11 => "segmentation fault",
+        15 => "terminated",
+        25 => "file size limit exceeded",
+        31 => "a forbidden system call",
+        _ => return None,
+    })
+}
+
 /// What a cell leaves behind.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit status of the shell; 128 + N when signal N ended it, as a shell reports it.
+    /// Exit status of the shell, or of the cell in Python; 128 + N when signal N ended it, as a shell reports it. Never
+    /// zero when the outcome is not [`CellOutcome::Ended`].
     pub return_code: i32,
     /// The first `output_bytes_max` bytes of standard output.
     pub stdout: Vec<u8>,
@@ -153,12 +241,25 @@ pub enum Loss {
     ProcessKilledByMemory(u64),
     /// A process could not be started because of the limit of this many.
     ProcessesRefused(u64),
+    /// The container's disk, of this many bytes and so many files, is full.
+    DiskFull {
+        /// The limit of bytes.
+        bytes_max: u64,
+        /// The limit of files.
+        inodes_max: u64,
+    },
     /// Before the command, what earlier ones had left running was ended, for it took too much of this limit.
     LeftoversKilled(u64),
     /// Ended after this wall time.
     TimedOut(Duration),
+    /// The cell in Python took longer than this wall time and was interrupted (wire.md §4.3).
+    DetectionTimeout(Duration),
     /// Ended because it was asked for.
     Interrupted,
+    /// The Python interpreter ended under the cell. The container lives.
+    InterpreterEnded(InterpreterEnd),
+    /// Before the cell, a new Python interpreter took the place of one that had ended.
+    InterpreterRestarted(InterpreterEnd),
     /// The container died; everything in it is gone.
     ContainerDied(String),
     /// `$OUTPUT_DIR` held more than this many entries; the rest was not looked at.
@@ -179,7 +280,20 @@ impl std::fmt::Display for Loss {
             Self::TimedOut(wall) => {
                 write!(f, "killed: time limit of {} s reached", wall.as_secs_f64())
             }
+            Self::DiskFull { bytes_max, inodes_max } => {
+                write!(f, "the container's disk is full: limit of {bytes_max} bytes and {inodes_max} files")
+            }
+            Self::DetectionTimeout(wall) => {
+                write!(f, "detection_timeout: time limit of {} s reached", wall.as_secs_f64())
+            }
             Self::Interrupted => f.write_str("killed: interrupted"),
+            Self::InterpreterEnded(how) => write!(
+                f,
+                "the Python interpreter ended: {how}; variables are lost, files are intact, the next cell starts a new one"
+            ),
+            Self::InterpreterRestarted(how) => {
+                write!(f, "the Python interpreter was restarted: {how}; variables are lost")
+            }
             Self::ContainerDied(reason) => write!(f, "the container died: {reason}"),
             Self::OutputNotExamined(max) => {
                 write!(f, "not captured from $OUTPUT_DIR: all after {max} entries")
@@ -209,6 +323,25 @@ impl Output {
             memory_peak_bytes: 0,
             losses: Vec::new(),
         }
+    }
+
+    /// The first limit among what was lost.
+    fn reason(&self) -> Option<Reason> {
+        self.losses.iter().find_map(|loss| match loss {
+            Loss::KilledByMemory(_)
+            | Loss::ProcessKilledByMemory(_)
+            | Loss::InterpreterEnded(InterpreterEnd::Memory) => Some(Reason::Memory),
+            Loss::ProcessesRefused(_) => Some(Reason::Processes),
+            Loss::DiskFull { .. } => Some(Reason::Disk),
+            Loss::TimedOut(_) | Loss::DetectionTimeout(_) => Some(Reason::Time),
+            Loss::Interrupted => Some(Reason::Requested),
+            Loss::LeftoversKilled(_)
+            | Loss::InterpreterEnded(_)
+            | Loss::InterpreterRestarted(_)
+            | Loss::ContainerDied(_)
+            | Loss::OutputNotExamined(_)
+            | Loss::OutputDirectoryGone => None,
+        })
     }
 
     /// One line each for what the streams do not show, without a line end; to be appended to standard error.

@@ -227,7 +227,13 @@ async fn stand(pool: Arc<Pool>, maker: Arc<Maker>, made: Made, leaving: oneshot:
             },
             Err(_dropped) => DeathReason::Removed,
         },
-        reason = guest.rest() => guest.explain(reason),
+        disturbance = guest.disturbed() => match disturbance {
+            Ok(end) => {
+                tracing::warn!(%end, "the REPL of a pooled container ended");
+                DeathReason::Removed
+            }
+            Err(reason) => guest.explain(reason),
+        },
     };
     if reason != DeathReason::Removed {
         tracing::warn!(%reason, "a pooled container died");

@@ -1,10 +1,12 @@
 //! Process 1 of a container with its cgroup: whoever drops it kills everything inside and waits for the end.
 
 use std::os::fd::OwnedFd;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use belljar_jail::Jailed;
 use belljar_jail::cgroup::{Cgroup, CgroupError, Stats};
+use belljar_jail::{Jailed, Namespaces};
+use rustix::process::Pid;
 
 /// A running container, as the host's kernel sees it.
 pub struct Process {
@@ -30,6 +32,37 @@ impl Process {
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
         self.reins.stats()
+    }
+
+    /// Lifts the processor quota, so that dying is not throttled. A kill works without, only slower.
+    pub fn lift(&self) {
+        if let Err(error) = self.reins.with(Cgroup::lift_cpu) {
+            tracing::warn!(%error, "could not lift a container's processor quota");
+        }
+    }
+
+    /// Imposes the processor quota again.
+    pub fn restore(&self) {
+        if let Err(error) = self.reins.with(Cgroup::restore_cpu) {
+            tracing::warn!(%error, "could not impose a container's processor quota again");
+        }
+    }
+
+    /// Process id of process 1, as the host numbers it.
+    pub fn pid(&self) -> Pid {
+        self.jailed.pid()
+    }
+
+    /// Ends it, and tells how it ended, which may be by itself before. Blocks.
+    pub fn end(self) -> std::io::Result<ExitStatus> {
+        let ended = self.jailed.kill().and_then(|()| self.jailed.wait());
+        drop(self);
+        ended
+    }
+
+    /// The container's namespaces, for a REPL to join.
+    pub fn namespaces(&self) -> std::io::Result<Namespaces> {
+        self.jailed.namespaces()
     }
 }
 

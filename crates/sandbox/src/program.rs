@@ -1,12 +1,15 @@
-//! The guest program, as a file that nobody can change.
+//! What runs inside the wall: the guest program, as a file that nobody can change, and the library that joins.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// Built by this crate's build script.
 static GUEST: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/belljar-guest"));
+
+/// Built by this crate's build script.
+static JOIN_LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libbelljar_join.so"));
 
 /// The guest program in a sealed memfd: no container can overwrite it through `/proc/<pid>/exe`, and so no other
 /// container can be reached that way (the lesson of CVE-2019-5736).
@@ -20,7 +23,19 @@ pub fn sealed() -> io::Result<File> {
 /// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
 #[expect(dead_code, reason = "the pool will hand it to zygotes")]
 pub fn join_library() -> &'static [u8] {
-    &[]
+    JOIN_LIBRARY
+}
+
+/// The REPL's driver, for a REPL that is started cold.
+static DRIVER: &str = include_str!("../../../guest/python/repl.py");
+
+/// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
+pub fn driver() -> io::Result<File> {
+    let mut file = File::from(memfd_create("belljar-driver", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(DRIVER.as_bytes())?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(file)
 }
 
 #[cfg(test)]

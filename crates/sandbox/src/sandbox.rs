@@ -8,7 +8,7 @@ use belljar_jail::cgroup::Limits;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::cell::{self, Cell};
+use crate::cell::{self, Cell, Code};
 use crate::config::{Rootfs, SandboxConfig};
 use crate::container::Container;
 use crate::error::{DeathReason, LeaseError, SandboxError};
@@ -372,7 +372,7 @@ async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError>
     let name = format!("proof_{}", random_name()?);
     let mut guest = Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new()).await?;
     let cell = Cell {
-        command: ":".to_owned(),
+        code: Code::Bash(":".to_owned()),
         wall: Duration::from_secs(host.config.cell_wall_s_max),
         cancel: CancellationToken::new(),
         live: None,

@@ -3,7 +3,7 @@
 //! Nothing else says whether a container can be leased, is frozen or is dead. Whoever wants to change it takes a step,
 //! and is refused where the table has none.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -168,6 +168,16 @@ impl Life {
     /// Waits until nothing is left of it on the host.
     pub async fn gone(&self) {
         self.reaches(|state| state == State::Gone).await;
+    }
+}
+
+/// Whatever happens to the task that holds it, whoever waits for the end of the container hears of it.
+pub struct Obituary(pub Arc<Life>);
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        self.0.die(DeathReason::Channel("its keeper ended".to_owned()));
+        let _cleared_before = self.0.step(Event::Clear);
     }
 }
 

@@ -4,18 +4,29 @@ use std::time::Duration;
 
 use belljar_jail::cgroup::{Limits, Stats};
 
-use crate::command::{End, said};
+use crate::command::{DiskFree, End, Ending, Stop, said};
 use crate::error::DeathReason;
 use crate::frame::Status;
-use crate::outcome::{CellOutcome, KillReason, Loss, Output};
+use crate::outcome::{CellOutcome, InterpreterEnd, KillReason, Loss, Output};
 
 /// What the judgement is made from.
 pub struct Facts {
+    pub language: Language,
     pub wall_max: Duration,
     pub before: Stats,
     pub at_end: Stats,
     pub after: Stats,
     pub limits: Limits,
+    /// Asked for only where the cell failed.
+    pub disk: Option<DiskFree>,
+    pub disk_max: DiskFree,
+}
+
+/// What a cell is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    Bash,
+    Python,
 }
 
 /// What it was.
@@ -28,56 +39,127 @@ pub struct Judged {
 const SIGKILL: u8 = 9;
 /// As a shell reports a command that SIGKILL ended.
 const RETURN_CODE_KILLED: i32 = 128 + SIGKILL as i32;
+/// Of an interpreter that ended with 0 though nobody had asked it to.
+const RETURN_CODE_CRASHED: i32 = 1;
+/// With less than this left, in bytes, a disk is full: few files are smaller.
+const DISK_FREE_BYTES_MIN: u64 = 4096;
+
+/// The exit status as a shell reports it.
+pub fn return_code(status: Status) -> i32 {
+    match status {
+        Status::Code(code) => i32::from(code),
+        Status::Signal(signal) => 128 + i32::from(signal),
+    }
+}
 
 impl Facts {
     /// One outcome for each end.
     pub fn judge(&self, end: &End) -> Judged {
-        let memory_killed = self.after.oom_kills > self.before.oom_kills;
+        let mut judged = match (&end.ending, end.stop) {
+            (Ending::Died(reason), _) => self.died(reason),
+            (Ending::NotStarted(failure), _) => Judged {
+                return_code: RETURN_CODE_KILLED,
+                outcome: CellOutcome::Crashed,
+                losses: vec![Loss::ContainerDied(said(*failure))],
+            },
+            (ending, Some(stop)) => self.stopped(ending, stop),
+            (Ending::Interpreter(how), None) => self.interpreter_ended(*how),
+            (Ending::Exited { status, .. }, None) => self.exited(*status),
+            (Ending::Overdue, None) => self.exited(Status::Signal(SIGKILL)),
+        };
+        if judged.return_code != 0 {
+            let limits = self.limits_met();
+            judged.losses.splice(0..0, limits);
+        }
+        judged
+    }
+
+    fn memory_killed(&self) -> bool {
+        self.after.oom_kills > self.before.oom_kills
+    }
+
+    /// Limits that a failed cell met, whatever it died of.
+    fn limits_met(&self) -> impl Iterator<Item = Loss> + use<> {
+        let processes_max = self.limits.processes_max;
+        let refused = self.at_end.processes >= processes_max;
+        let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes == 0);
+        let DiskFree { bytes: bytes_max, inodes: inodes_max } = self.disk_max;
+        let processes = refused.then_some(Loss::ProcessesRefused(processes_max));
+        processes.into_iter().chain(full.then_some(Loss::DiskFull { bytes_max, inodes_max }))
+    }
+
+    fn died(&self, reason: &DeathReason) -> Judged {
+        let (outcome, losses): (fn(Output) -> CellOutcome, _) = match reason {
+            DeathReason::Removed => {
+                (|output| CellOutcome::Killed(KillReason::Requested, output), vec![Loss::Interrupted])
+            }
+            DeathReason::OutOfMemory => (
+                |output| CellOutcome::Killed(KillReason::Memory, output),
+                vec![Loss::KilledByMemory(self.limits.memory_bytes_max), Loss::ContainerDied(reason.to_string())],
+            ),
+            reason => (CellOutcome::Crashed, vec![Loss::ContainerDied(reason.to_string())]),
+        };
+        Judged { return_code: RETURN_CODE_KILLED, outcome, losses }
+    }
+
+    /// What the host has stopped is never a success, even if the code took the interrupt for one.
+    fn stopped(&self, ending: &Ending, stop: Stop) -> Judged {
+        let code = match ending {
+            Ending::Exited { status, .. } => Some(return_code(*status)).filter(|code| *code != 0),
+            _ => None,
+        };
+        let (outcome, loss): (fn(Output) -> CellOutcome, _) = match (stop, self.language) {
+            (Stop::Time, Language::Bash) => (CellOutcome::TimedOut, Loss::TimedOut(self.wall_max)),
+            (Stop::Time, Language::Python) => (CellOutcome::TimedOut, Loss::DetectionTimeout(self.wall_max)),
+            (Stop::Request, _) => (|output| CellOutcome::Killed(KillReason::Requested, output), Loss::Interrupted),
+        };
+        let mut losses = vec![loss];
+        match (ending, self.language) {
+            (Ending::Interpreter(how), _) => losses.push(Loss::InterpreterEnded(*how)),
+            (Ending::Overdue, Language::Python) => losses.push(Loss::InterpreterEnded(InterpreterEnd::Killed)),
+            _ => {}
+        }
+        Judged { return_code: code.unwrap_or(RETURN_CODE_KILLED), outcome, losses }
+    }
+
+    fn interpreter_ended(&self, how: InterpreterEnd) -> Judged {
         let memory_max = self.limits.memory_bytes_max;
-        let mut losses = Vec::new();
-        let (return_code, outcome): (i32, fn(Output) -> CellOutcome) = match end {
-            End::Exited { status, .. } => {
-                let return_code = match *status {
-                    Status::Code(code) => i32::from(code),
-                    Status::Signal(signal) => 128 + i32::from(signal),
-                };
-                if memory_killed && return_code == RETURN_CODE_KILLED {
-                    losses.push(Loss::KilledByMemory(memory_max));
-                    (return_code, |output| CellOutcome::Killed(KillReason::Memory, output))
-                } else {
-                    if memory_killed {
-                        losses.push(Loss::ProcessKilledByMemory(memory_max));
-                    }
-                    (return_code, CellOutcome::Ended)
-                }
-            }
-            End::TimedOut => {
-                let processes_max = self.limits.processes_max;
-                if self.at_end.processes >= processes_max {
-                    losses.push(Loss::ProcessesRefused(processes_max));
-                }
-                losses.push(Loss::TimedOut(self.wall_max));
-                (RETURN_CODE_KILLED, CellOutcome::TimedOut)
-            }
-            End::Cancelled | End::Died(DeathReason::Removed) => {
-                losses.push(Loss::Interrupted);
-                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Requested, output))
-            }
-            End::Died(DeathReason::OutOfMemory) => {
-                losses.push(Loss::KilledByMemory(memory_max));
-                losses.push(Loss::ContainerDied(DeathReason::OutOfMemory.to_string()));
-                (RETURN_CODE_KILLED, |output| CellOutcome::Killed(KillReason::Memory, output))
-            }
-            End::Died(reason) => {
-                losses.push(Loss::ContainerDied(reason.to_string()));
-                (RETURN_CODE_KILLED, CellOutcome::Crashed)
-            }
-            End::NotStarted(failure) => {
-                losses.push(Loss::ContainerDied(said(*failure)));
-                (RETURN_CODE_KILLED, CellOutcome::Crashed)
+        if self.memory_killed() && how == InterpreterEnd::Signal(SIGKILL) {
+            return Judged {
+                return_code: RETURN_CODE_KILLED,
+                outcome: |output| CellOutcome::Killed(KillReason::Memory, output),
+                losses: vec![Loss::KilledByMemory(memory_max), Loss::InterpreterEnded(InterpreterEnd::Memory)],
+            };
+        }
+        let return_code = match how {
+            InterpreterEnd::Exited(0) => RETURN_CODE_CRASHED,
+            InterpreterEnd::Exited(code) => i32::from(code),
+            InterpreterEnd::Signal(signal) => 128 + i32::from(signal),
+            InterpreterEnd::Memory | InterpreterEnd::Breach(_) | InterpreterEnd::Killed | InterpreterEnd::Unknown => {
+                RETURN_CODE_KILLED
             }
         };
-        Judged { return_code, outcome, losses }
+        let memory = self.memory_killed().then_some(Loss::ProcessKilledByMemory(memory_max));
+        let losses = memory.into_iter().chain([Loss::InterpreterEnded(how)]).collect();
+        Judged { return_code, outcome: CellOutcome::Crashed, losses }
+    }
+
+    fn exited(&self, status: Status) -> Judged {
+        let memory_max = self.limits.memory_bytes_max;
+        let return_code = return_code(status);
+        match (self.memory_killed(), return_code) {
+            (true, RETURN_CODE_KILLED) => Judged {
+                return_code,
+                outcome: |output| CellOutcome::Killed(KillReason::Memory, output),
+                losses: vec![Loss::KilledByMemory(memory_max)],
+            },
+            (true, _) => Judged {
+                return_code,
+                outcome: CellOutcome::Ended,
+                losses: vec![Loss::ProcessKilledByMemory(memory_max)],
+            },
+            (false, _) => Judged { return_code, outcome: CellOutcome::Ended, losses: Vec::new() },
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belljar_ids::FileId;
-use belljar_sandbox::{CellOptions, CellOutcome, KillReason, Lease, LiveChunk, Loss, Output, PutError, SandboxError};
+use belljar_sandbox::{CellOptions, CellOutcome, Lease, LiveChunk, PutError, SandboxError};
 use belljar_store::{FileRecord, WorkspaceId};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -55,10 +55,24 @@ pub enum Reason {
     Memory,
     /// The limit of processes.
     Processes,
+    /// The limit of its disk.
+    Disk,
     /// Its time limit.
     Time,
     /// Somebody asked.
     Requested,
+}
+
+impl From<belljar_sandbox::Reason> for Reason {
+    fn from(reason: belljar_sandbox::Reason) -> Self {
+        match reason {
+            belljar_sandbox::Reason::Memory => Self::Memory,
+            belljar_sandbox::Reason::Processes => Self::Processes,
+            belljar_sandbox::Reason::Disk => Self::Disk,
+            belljar_sandbox::Reason::Time => Self::Time,
+            belljar_sandbox::Reason::Requested => Self::Requested,
+        }
+    }
 }
 
 /// A captured file.
@@ -137,12 +151,12 @@ async fn place_python(lease: &mut Lease, source: String) -> Result<String, CellE
 }
 
 async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: CellOutcome) -> CellReport {
-    let (ended, reason) = match &outcome {
-        CellOutcome::Ended(output) => (Outcome::Ended, soft_reason(output)),
-        CellOutcome::TimedOut(_) => (Outcome::TimedOut, Some(Reason::Time)),
-        CellOutcome::Killed(KillReason::Memory, _) => (Outcome::Killed, Some(Reason::Memory)),
-        CellOutcome::Killed(KillReason::Requested, _) => (Outcome::Killed, Some(Reason::Requested)),
-        CellOutcome::Crashed(_) => (Outcome::Crashed, None),
+    let reason = outcome.reason().map(Reason::from);
+    let ended = match &outcome {
+        CellOutcome::Ended(_) => Outcome::Ended,
+        CellOutcome::TimedOut(_) => Outcome::TimedOut,
+        CellOutcome::Killed(..) => Outcome::Killed,
+        CellOutcome::Crashed(_) => Outcome::Crashed,
     };
     let mut output = outcome.into_output();
     let (kept, lost) = keep_all(app, workspace, lease.container(), &mut output).await;
@@ -168,20 +182,6 @@ async fn report(app: &Shared, workspace: &WorkspaceId, lease: &Lease, outcome: C
         memory_peak_bytes: output.memory_peak_bytes,
         reason,
     }
-}
-
-/// A limit that a command met and survived.
-fn soft_reason(output: &Output) -> Option<Reason> {
-    output.losses.iter().find_map(|loss| match loss {
-        Loss::ProcessesRefused(_) => Some(Reason::Processes),
-        Loss::KilledByMemory(_) | Loss::ProcessKilledByMemory(_) => Some(Reason::Memory),
-        Loss::TimedOut(_)
-        | Loss::Interrupted
-        | Loss::LeftoversKilled(_)
-        | Loss::ContainerDied(_)
-        | Loss::OutputNotExamined(_)
-        | Loss::OutputDirectoryGone => None,
-    })
 }
 
 fn millis(duration: Duration) -> u64 {

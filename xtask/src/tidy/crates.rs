@@ -66,6 +66,7 @@ const ROOMS: &[Room] = &[
         ],
         never: &["rusqlite"],
     },
+    Room { name: "belljar-join", ours: &["belljar-jail"], never: &["tokio", "axum", "reqwest", "rusqlite", "nix"] },
     Room { name: "belljar-guest", ours: &["belljar-jail"], never: &["tokio", "axum", "reqwest", "rusqlite"] },
 ];
 

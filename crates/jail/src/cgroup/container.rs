@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -30,8 +31,10 @@ pub(crate) struct Home {
 /// One container's cgroup, in every hierarchy that has a part in it. Removed when dropped, if empty by then.
 #[derive(Debug)]
 pub struct Cgroup {
-    homes: BTreeMap<Controller, Home>,
-    bare_v2: Option<PathBuf>,
+    pub(super) homes: BTreeMap<Controller, Home>,
+    pub(super) bare_v2: Option<PathBuf>,
+    /// As last wished, whether imposed or lifted just now.
+    cpus: Mutex<f64>,
 }
 
 /// One file to write.
@@ -58,14 +61,15 @@ impl Cgroup {
         name: &str,
         limits: &Limits,
     ) -> Result<Self, CgroupError> {
+        check(limits).map_err(CgroupError::at(Path::new(name)))?;
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let sane = !name.is_empty() && name.len() <= 128 && name.chars().all(plain);
-        if !sane || !(0.01..1e6).contains(&limits.cpus) {
+        if !sane {
             return Err(CgroupError { path: PathBuf::from(name), source: io::ErrorKind::InvalidInput.into() });
         }
         let below = |directory: &Path| directory.join(name);
         // Dropped on an error below, which removes what was made.
-        let mut cgroup = Self { homes: BTreeMap::new(), bare_v2: None };
+        let mut cgroup = Self { homes: BTreeMap::new(), bare_v2: None, cpus: Mutex::new(limits.cpus) };
         let mut made = BTreeSet::new();
         for (&controller, home) in homes {
             let directory = below(&home.directory);
@@ -80,11 +84,7 @@ impl Cgroup {
             fs::create_dir(&directory).map_err(CgroupError::at(&directory))?;
             cgroup.bare_v2 = Some(directory);
         }
-        for (&controller, home) in &cgroup.homes {
-            for setting in settings(controller, home.version, limits) {
-                cgroup.set(&setting)?;
-            }
-        }
+        cgroup.impose(limits)?;
         Ok(cgroup)
     }
 
@@ -108,23 +108,30 @@ impl Cgroup {
             match (controller, home.version) {
                 (Controller::Memory, Version::V1) => {
                     stats.memory_peak_bytes = read_number(&file("memory.max_usage_in_bytes"))?;
+                    stats.memory_bytes = read_number(&file("memory.usage_in_bytes"))?;
                     stats.oom_kills = read_keyed(&file("memory.oom_control"), "oom_kill")?;
                 }
                 (Controller::Memory, Version::V2) => {
+                    stats.memory_bytes = read_number(&file("memory.current"))?;
                     stats.memory_peak_bytes = match read_number(&file("memory.peak")) {
-                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => {
-                            read_number(&file("memory.current"))?
-                        }
+                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => stats.memory_bytes,
                         peak => peak?,
                     };
                     stats.oom_kills = read_keyed(&file("memory.events"), "oom_kill")?;
                     stats.cpu_usage_us = read_keyed(&file("cpu.stat"), "usage_usec")?;
                 }
-                (Controller::Pids, _) => stats.processes = read_number(&file("pids.current"))?,
+                (Controller::Pids, _) => {
+                    stats.processes = read_number(&file("pids.current"))?;
+                    stats.pids_refused = match read_keyed(&file("pids.events"), "max") {
+                        // Before Linux 4.8.
+                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => 0,
+                        refused => refused?,
+                    };
+                }
                 (Controller::Cpuacct, _) => {
                     stats.cpu_usage_us = read_number(&file("cpuacct.usage"))? / 1_000;
                 }
-                (Controller::Cpu, _) => {}
+                (Controller::Cpu | Controller::Freezer, _) => {}
             }
         }
         Ok(stats)
@@ -149,8 +156,24 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`]; `EBUSY` when more memory is in use than the new limit allows and cannot be reclaimed.
     pub fn set_limits(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let _used_when_complete = limits;
-        todo!()
+        check(limits).map_err(CgroupError::at(Path::new("limits")))?;
+        *self.cpus.lock().unwrap_or_else(PoisonError::into_inner) = limits.cpus;
+        self.impose(limits)
+    }
+
+    fn impose(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for (&controller, home) in &self.homes {
+            let settings = settings(controller, home.version, limits);
+            let done = settings.iter().try_for_each(|setting| self.set(setting));
+            match done {
+                // Version 1 keeps memory below memory with swap, at every moment: raised, they go in the other order.
+                Err(error) if error.source.raw_os_error() == Some(libc::EINVAL) && settings.len() > 1 => {
+                    settings.iter().rev().try_for_each(|setting| self.set(setting))?;
+                }
+                done => done?,
+            }
+        }
+        Ok(())
     }
 
     /// Imposes again the processor quota that [`Cgroup::lift_cpu`] lifted.
@@ -158,24 +181,11 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`].
     pub fn restore_cpu(&self) -> Result<(), CgroupError> {
-        todo!()
-    }
-
-    /// Stops every process in it, and waits until they stand still.
-    ///
-    /// # Errors
-    /// [`CgroupError`]; `ENOSYS` where the host has neither the unified hierarchy nor the freezer controller;
-    /// `ETIMEDOUT` when they do not come to a stand (they are let run again).
-    pub fn freeze(&self) -> Result<(), CgroupError> {
-        todo!()
-    }
-
-    /// Lets them run again.
-    ///
-    /// # Errors
-    /// As for [`Cgroup::freeze`].
-    pub fn thaw(&self) -> Result<(), CgroupError> {
-        todo!()
+        let Some(home) = self.homes.get(&Controller::Cpu) else {
+            return Ok(());
+        };
+        let cpus = *self.cpus.lock().unwrap_or_else(PoisonError::into_inner);
+        cpu_settings(home.version, cpus).iter().try_for_each(|setting| self.set(setting))
     }
 
     /// Kills every process in it, after lifting its quota and stopping its forks. What still is on its way into the
@@ -184,26 +194,45 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`]; `EBUSY` when processes keep appearing.
     pub fn kill(&self) -> Result<(), CgroupError> {
-        self.lift_cpu()?;
-        let unified = self.bare_v2.clone().or_else(|| {
-            let memory = self.homes.get(&Controller::Memory)?;
-            (memory.version == Version::V2).then(|| memory.directory.clone())
-        });
-        if let Some(directory) = unified {
+        // A quota that stays only makes it slow.
+        let lifted = self.lift_cpu();
+        self.kill_all()?;
+        lifted
+    }
+
+    fn kill_all(&self) -> Result<(), CgroupError> {
+        if let Some(directory) = self.unified() {
             match write(&directory.join("cgroup.kill"), "1") {
                 // Before Linux 5.14.
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
                 done => return done,
             }
         }
+        if self.homes.contains_key(&Controller::Freezer) {
+            // What version 1 has frozen dies only when it runs again; its forks are refused from here on.
+            self.stop_forks()?;
+            self.thaw()?;
+        }
         self.kill_each()
+    }
+
+    /// Its directory in the unified hierarchy, if it has one.
+    pub(super) fn unified(&self) -> Option<PathBuf> {
+        self.bare_v2.clone().or_else(|| {
+            let home = self.homes.values().find(|home| home.version == Version::V2)?;
+            Some(home.directory.clone())
+        })
+    }
+
+    fn stop_forks(&self) -> Result<(), CgroupError> {
+        self.homes.get(&Controller::Pids).map_or(Ok(()), |pids| write(&pids.directory.join("pids.max"), "0"))
     }
 
     fn kill_each(&self) -> Result<(), CgroupError> {
         let Some(pids) = self.homes.get(&Controller::Pids) else {
             return Ok(());
         };
-        write(&pids.directory.join("pids.max"), "0")?;
+        self.stop_forks()?;
         let procs = pids.directory.join("cgroup.procs");
         for _ in 0..KILL_ROUNDS_MAX {
             let listed = listed(&procs)?;
@@ -281,13 +310,26 @@ fn settings(controller: Controller, version: Version, limits: &Limits) -> Vec<Se
             vec![always("memory.max", memory), with_swap("memory.swap.max", "0".to_owned())]
         }
         (Controller::Pids, _) => vec![always("pids.max", limits.processes_max.to_string())],
-        (Controller::Cpu, Version::V1) => vec![
-            always("cpu.cfs_period_us", CPU_PERIOD_US.to_string()),
-            always("cpu.cfs_quota_us", quota_us(limits.cpus).to_string()),
-        ],
-        (Controller::Cpu, Version::V2) => vec![always("cpu.max", format!("{} {CPU_PERIOD_US}", quota_us(limits.cpus)))],
-        (Controller::Cpuacct, _) => Vec::new(),
+        (Controller::Cpu, version) => cpu_settings(version, limits.cpus),
+        (Controller::Cpuacct | Controller::Freezer, _) => Vec::new(),
     }
+}
+
+fn cpu_settings(version: Version, cpus: f64) -> Vec<Setting> {
+    let setting = |file, value| Setting { controller: Controller::Cpu, file, value, presence: Presence::Always };
+    let quota = quota_us(cpus);
+    match version {
+        Version::V1 => vec![
+            setting("cpu.cfs_period_us", CPU_PERIOD_US.to_string()),
+            setting("cpu.cfs_quota_us", quota.to_string()),
+        ],
+        Version::V2 => vec![setting("cpu.max", format!("{quota} {CPU_PERIOD_US}"))],
+    }
+}
+
+/// Limits that the kernel would take for something else.
+fn check(limits: &Limits) -> io::Result<()> {
+    if (0.01..1e6).contains(&limits.cpus) { Ok(()) } else { Err(io::ErrorKind::InvalidInput.into()) }
 }
 
 fn quota_us(cpus: f64) -> u64 {
@@ -362,6 +404,8 @@ mod tests {
         let place = tempfile::tempdir().expect("place");
         for (file, text) in [
             ("memory.peak", "4096\n"),
+            ("memory.current", "2048\n"),
+            ("pids.events", "max 9\n"),
             ("memory.events", "low 0\nhigh 0\nmax 3\noom 2\noom_kill 1\noom_group_kill 0\n"),
             ("cpu.stat", "usage_usec 77\nuser_usec 70\n"),
             ("pids.current", "5\n"),
@@ -372,12 +416,18 @@ mod tests {
         let mut cgroup = Cgroup {
             homes: BTreeMap::from([(Controller::Memory, home.clone()), (Controller::Pids, home)]),
             bare_v2: None,
+            cpus: Mutex::new(1.0),
         };
-        let expected =
-            Stats { memory_peak_bytes: 4096, cpu_usage_us: 77, oom_kills: 1, processes: 5, ..Stats::default() };
+        let expected = Stats {
+            memory_peak_bytes: 4096,
+            memory_bytes: 2048,
+            cpu_usage_us: 77,
+            oom_kills: 1,
+            processes: 5,
+            pids_refused: 9,
+        };
         assert_eq!(cgroup.stats().expect("stats"), expected);
         fs::remove_file(place.path().join("memory.peak")).expect("older kernel");
-        fs::write(place.path().join("memory.current"), "2048\n").expect("file");
         assert_eq!(cgroup.stats().expect("stats").memory_peak_bytes, 2048);
         cgroup.homes.clear();
     }

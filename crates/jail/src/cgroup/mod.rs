@@ -4,6 +4,7 @@
 //! A server owns one directory per hierarchy, `belljar/<instance>`, with one directory per container below it.
 
 mod container;
+mod freeze;
 mod place;
 mod total;
 mod tree;

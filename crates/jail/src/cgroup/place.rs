@@ -13,10 +13,12 @@ pub(crate) enum Controller {
     Cpu,
     /// v1 only; v2 accounts for processor time without a controller.
     Cpuacct,
+    /// v1 only; every v2 cgroup can be frozen.
+    Freezer,
 }
 
 impl Controller {
-    pub(crate) const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuacct];
+    pub(crate) const ALL: [Self; 5] = [Self::Memory, Self::Pids, Self::Cpu, Self::Cpuacct, Self::Freezer];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -24,6 +26,7 @@ impl Controller {
             Self::Pids => "pids",
             Self::Cpu => "cpu",
             Self::Cpuacct => "cpuacct",
+            Self::Freezer => "freezer",
         }
     }
 }

@@ -43,19 +43,24 @@ impl CgroupTree {
         let instance = format!("{process}.{}", TREES.fetch_add(1, Ordering::Relaxed));
         let mut reasons = Vec::new();
         let mut tree = Self { homes: BTreeMap::new(), bare_v2: None };
+        if let Some(own) = &found.v2 {
+            match unified(own, &instance, &mut reasons) {
+                Some((directory, controllers)) => tree.adopt_v2(directory, &controllers),
+                None => reasons.push("no usable place in the unified hierarchy".to_owned()),
+            }
+        }
+        // Every cgroup more costs each start time, so the old freezer is used only where there is nothing better.
+        let freezes = tree.bare_v2.is_some() || !tree.homes.is_empty();
         for (controller, own) in &found.v1 {
+            if freezes && *controller == Controller::Freezer {
+                continue;
+            }
             match own_directory(&own.directory, &instance) {
                 Ok(directory) => {
                     let home = Home { version: Version::V1, directory };
                     tree.homes.insert(*controller, home);
                 }
                 Err(error) => reasons.push(error.to_string()),
-            }
-        }
-        if let Some(own) = &found.v2 {
-            match unified(own, &instance, &mut reasons) {
-                Some((directory, controllers)) => tree.adopt_v2(directory, &controllers),
-                None => reasons.push("no usable place in the unified hierarchy".to_owned()),
             }
         }
         let tree = tree.require(&reasons)?;

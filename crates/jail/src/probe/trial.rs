@@ -8,22 +8,27 @@ use std::time::Instant;
 use std::{fs, io};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, setpgid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, setpgid, waitid};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 use super::Finding;
 use super::facts::TRIAL_BASE;
-use crate::channel;
-use crate::enter::Kernel;
+use crate::channel::{self, Report};
+use crate::enter::{Kernel, become_realm_root, enter_realm};
 use crate::identity::Identity;
-use crate::launch::{Attachment, LaunchError, Launcher, guide};
-use crate::plan::{ContainerSpec, JailPlan, LandlockNeed};
-use crate::raw::{Side, exit_now, fork};
+use crate::join::join;
+use crate::launch::{
+    Attachment, Jailed, LaunchError, Launcher, Namespaces, guide, limit_silence, next_report, talk, unexpected,
+};
+use crate::plan::{ContainerSpec, JailPlan, LandlockNeed, SealPlan};
+use crate::raw::{Side, exit_now, fork, unshare};
+use crate::realm::Realm;
 use crate::step::{SetupError, Step};
 
 /// What the steps of set-up need of the machine, in order; each stands for the steps up to the next one's first.
 const STAGES: &[(&str, Step)] = &[
-    ("user_namespaces", Step::OwnUserNamespace),
-    ("namespaces", Step::OwnNamespaces),
+    ("realm", Step::OwnUserNamespace),
+    ("namespaces", Step::EnterRealm),
     ("devices", Step::HoldDevices),
     ("overlay", Step::WritableLayer),
     ("proc_mount", Step::Proc),
@@ -36,10 +41,11 @@ const STAGES: &[(&str, Step)] = &[
 pub(super) fn container() -> Vec<Finding> {
     let begin = Instant::now();
     match start_and_end() {
-        Ok(()) => {
+        Ok(joined) => {
             let mut findings = judge(None);
             let took = format!("one was started and ended in {} ms", begin.elapsed().as_millis());
             findings.push(Finding::ok("container", took));
+            findings.push(judge_join(joined));
             findings
         }
         Err(Trouble::Launch(error)) => judge(Some(&error)),
@@ -54,7 +60,8 @@ enum Trouble {
     Launch(LaunchError),
 }
 
-fn start_and_end() -> Result<(), Trouble> {
+/// A container, and whether a process could join it.
+fn start_and_end() -> Result<Result<(), LaunchError>, Trouble> {
     let identity = Identity::strongest(TRIAL_BASE);
     let rootfs =
         Scratch::make(identity).map_err(|error| Trouble::Preparation(format!("a directory in /tmp: {error}")))?;
@@ -72,25 +79,70 @@ fn start_and_end() -> Result<(), Trouble> {
         landlock: LandlockNeed::IfAvailable,
     })
     .map_err(|error| Trouble::Preparation(error.to_string()))?;
-    let (ours, theirs) = channel::pair().map_err(|errno| Trouble::Preparation(errno.to_string()))?;
-    let launcher = forked(theirs).map_err(|errno| Trouble::Preparation(errno.to_string()))?;
-    let jailed = guide(&ours, launcher, &plan, Attachment::Unlimited).map_err(Trouble::Launch)?;
+    let (ours, launcher) = forked().map_err(Trouble::Launch)?;
+    let realm = Realm::guide(&ours, launcher, identity).map_err(Trouble::Launch)?;
+    let (ours, launcher) = forked().map_err(Trouble::Launch)?;
+    let jailed = guide(&realm, &ours, launcher, &plan, Attachment::Unlimited, None).map_err(Trouble::Launch)?;
+    let joined = join_from_outside(&realm, &jailed, &plan.seal_plan());
     jailed.kill().and_then(|()| jailed.wait()).map_err(|error| Trouble::Preparation(error.to_string()))?;
-    Ok(())
+    Ok(joined)
 }
 
 /// A copy of this process in the guest program's place; it ends when it has sealed itself.
-fn forked(channel: OwnedFd) -> Result<Launcher, Errno> {
-    match fork()? {
+fn forked() -> Result<(OwnedFd, Launcher), LaunchError> {
+    let (ours, theirs) = channel::pair().map_err(talk)?;
+    match fork().map_err(talk)? {
         Side::New => {
             let group = setpgid(None, None).is_ok();
-            let done = group && Kernel::set_up(channel).and_then(Kernel::seal).is_ok();
+            let done = group && Kernel::set_up(theirs, None).and_then(Kernel::seal).is_ok();
             exit_now(i32::from(!done))
         }
-        Side::Caller(pid) => {
-            lead_its_group(pid)?;
-            Ok(Launcher::leading_its_group(pid))
+        Side::Caller(pid) => Ok((ours, watched(pid)?)),
+    }
+}
+
+fn watched(pid: Pid) -> Result<Launcher, LaunchError> {
+    lead_its_group(pid).map_err(talk)?;
+    Ok(Launcher::leading_its_group(pid))
+}
+
+/// What a zygote does: a copy of this process in the realm forks one into the container, which joins it.
+fn join_from_outside(realm: &Realm, jailed: &Jailed, seal: &SealPlan) -> Result<(), LaunchError> {
+    let namespaces = jailed.namespaces().map_err(LaunchError::Namespace)?;
+    let (ours, theirs) = channel::pair().map_err(talk)?;
+    let zygote = match fork().map_err(talk)? {
+        Side::New => {
+            let group = setpgid(None, None).map_err(SetupError::at(Step::ReadPlan));
+            if let Err(error) = group.and_then(|()| fork_into(realm, namespaces, seal, &theirs)) {
+                let _told_or_gone = channel::send_report(&theirs, Report::Failed(error));
+            }
+            exit_now(0)
         }
+        Side::Caller(pid) => watched(pid)?,
+    };
+    drop(theirs);
+    limit_silence(&ours)?;
+    match next_report(&ours)? {
+        Report::Sealed => zygote.finish(),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// The forked process itself tells what became of it, through all the walls.
+fn fork_into(realm: &Realm, namespaces: Namespaces, seal: &SealPlan, channel: &OwnedFd) -> Result<(), SetupError> {
+    enter_realm(realm.namespace()).map_err(SetupError::at(Step::EnterRealm))?;
+    become_realm_root(realm.identity()).map_err(SetupError::at(Step::BecomeRealmRoot))?;
+    unshare(UnshareFlags::NEWNS).map_err(SetupError::at(Step::OwnZygoteNamespaces))?;
+    let [_, _, pid_namespace, ..] = namespaces.as_fds();
+    let entered = move_into_link_name_space(pid_namespace, Some(LinkNameSpaceType::ProcessID)).and_then(|()| fork());
+    match entered.map_err(SetupError::at(Step::CheckPidNamespace))? {
+        Side::New => {
+            let report = join(namespaces.into_fds(), seal).map_or_else(Report::Failed, |()| Report::Sealed);
+            exit_now(i32::from(channel::send_report(channel, report).is_err()))
+        }
+        Side::Caller(pid) => rustix::io::retry_on_intr(|| waitid(WaitId::Pid(pid), WaitIdOptions::EXITED))
+            .map(drop)
+            .map_err(SetupError::at(Step::CheckPidNamespace)),
     }
 }
 
@@ -123,6 +175,19 @@ impl Drop for Scratch {
     }
 }
 
+/// Without it containers start all the same, and so does Python in them, only slower.
+fn judge_join(joined: Result<(), LaunchError>) -> Finding {
+    match joined {
+        Ok(()) => Finding::ok("join", "a process of the realm joined it, sealed"),
+        Err(error) => Finding::warn(
+            "join",
+            error.to_string(),
+            "without zygotes every Python starts cold, about a hundred times slower; please report this with the \
+             kernel's version",
+        ),
+    }
+}
+
 /// The stages before the failed one worked, those after it were not reached.
 fn judge(error: Option<&LaunchError>) -> Vec<Finding> {
     let failed = error.map(|error| (stage_of(error), error));
@@ -148,6 +213,10 @@ fn stage_of(error: &LaunchError) -> usize {
         | LaunchError::IdMap { .. }
         | LaunchError::OomScore(_)
         | LaunchError::HostRoot
+        | LaunchError::OtherRealm
+        | LaunchError::Plan(_)
+        | LaunchError::Files(_)
+        | LaunchError::Namespace(_)
         | LaunchError::Vanished
         | LaunchError::Disorder
         | LaunchError::TimedOut { .. }
@@ -166,7 +235,7 @@ fn advice(error: &LaunchError) -> String {
         });
     };
     match (step, *errno) {
-        (Step::OwnUserNamespace | Step::BecomeContainerRoot | Step::OwnNamespaces, _)
+        (Step::OwnUserNamespace | Step::EnterRealm | Step::BecomeRealmRoot | Step::BecomeProcessOne, _)
         | (Step::PrivateMounts, libc::EPERM | libc::EACCES) => {
             user_namespace_advice().unwrap_or_else(|| {
                 "something around the server forbids namespaces: under Docker, run it with \
@@ -219,7 +288,7 @@ mod tests {
         assert_eq!(
             statuses(Step::Proc, libc::EPERM),
             [
-                ("user_namespaces", Status::Ok),
+                ("realm", Status::Ok),
                 ("namespaces", Status::Ok),
                 ("devices", Status::Ok),
                 ("overlay", Status::Ok),
@@ -234,8 +303,8 @@ mod tests {
             all.into_iter().find(|(_, status)| *status == Status::Refused)
         };
         for (step, stage) in [
-            (Step::ReadPlan, "user_namespaces"),
-            (Step::BecomeContainerRoot, "user_namespaces"),
+            (Step::ReadPlan, "realm"),
+            (Step::BecomeRealmRoot, "namespaces"),
             (Step::BecomeProcessOne, "namespaces"),
             (Step::PrivateMounts, "namespaces"),
             (Step::HoldDevices, "devices"),

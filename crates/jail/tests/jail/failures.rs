@@ -90,14 +90,14 @@ fn the_count_of_children_sees_a_container() {
     assert_eq!(children(), 0);
 }
 
+fn realm(identity: Identity) -> Result<Realm, LaunchError> {
+    Realm::create(crate::harness::program().as_fd(), identity)
+}
+
 #[test]
 fn an_id_map_that_the_kernel_refuses_is_an_error_of_its_own() {
-    let rootfs = empty_rootfs();
-    let mut plan = spec(rootfs.path().to_owned());
     // One may map oneself, or as root a range; never somebody else as an ordinary user, nor an id that does not exist.
-    plan.identity = Identity::Caller { uid: u32::MAX, gid: 0 };
-    let plan = JailPlan::for_container(&plan).expect("plan");
-    match Inside::start(&plan, Attachment::Unlimited) {
+    match realm(Identity::Caller { uid: u32::MAX, gid: 0 }) {
         Err(LaunchError::IdMap { file, .. }) => assert_eq!(file, "uid_map"),
         other => panic!("expected a refused map, got {other:?}"),
     }
@@ -109,12 +109,19 @@ fn the_machines_root_is_nobodys_root_inside() {
     let Identity::Mapped { .. } = Identity::strongest(BASE) else {
         skip!("only the machine's root can try");
     };
-    let rootfs = empty_rootfs();
-    let mut plan = spec(rootfs.path().to_owned());
-    plan.identity = Identity::Caller { uid: 0, gid: 0 };
-    let plan = JailPlan::for_container(&plan).expect("plan");
-    let error = Inside::start(&plan, Attachment::Unlimited).expect_err("refused");
+    let error = realm(Identity::Caller { uid: 0, gid: 0 }).expect_err("refused");
     assert!(matches!(error, LaunchError::HostRoot), "{error:?}");
+    assert_eq!(children(), 0);
+}
+
+#[test]
+fn a_plan_of_another_realm_is_refused() {
+    let rootfs = empty_rootfs();
+    let mut spec = spec(rootfs.path().to_owned());
+    spec.identity = Identity::Caller { uid: 1, gid: 1 };
+    let plan = JailPlan::for_container(&spec).expect("plan");
+    let error = Inside::start(&plan, Attachment::Unlimited).expect_err("refused");
+    assert!(matches!(error, LaunchError::OtherRealm), "{error:?}");
     assert_eq!(children(), 0);
 }
 

@@ -18,7 +18,7 @@ fn the_probe_agrees_with_what_the_other_tests_do_here() {
         "architecture",
         "privileges",
         "openat2",
-        "user_namespaces",
+        "realm",
         "namespaces",
         "devices",
         "overlay",
@@ -27,6 +27,7 @@ fn the_probe_agrees_with_what_the_other_tests_do_here() {
         "privileges_drop",
         "seccomp",
         "container",
+        "join",
         "landlock",
         "cgroup_limits",
     ];

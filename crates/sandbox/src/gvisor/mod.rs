@@ -58,9 +58,7 @@ impl Gvisor {
     ) -> Result<Jailed, SandboxError> {
         let plan = JailPlan::for_ward(spec, oci::ward(spec, limits)?);
         let plan = plan.map_err(|error| SandboxError::Host(error.to_string()))?;
-        let program =
-            self.program.try_clone().map(OwnedFd::from).map_err(SandboxError::io("take hold of runsc once more"))?;
-        launch_ward(realm, guest.as_fd(), &plan, attachment, control, program)
+        launch_ward(realm, guest.as_fd(), &plan, attachment, control, self.program.as_fd())
             .map_err(|error| SandboxError::Launch(error.to_string()))
     }
 }

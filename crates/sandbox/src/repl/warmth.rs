@@ -10,8 +10,7 @@ pub enum Warmth {
 }
 
 /// Packages that only [`Warmth::All`] has. A missing one costs its users the import, and nobody anything else.
-const ONLY_IN_ALL: &[&str] =
-    &["PIL", "openpyxl", "pyarrow", "scipy", "seaborn", "sklearn", "statsmodels", "sympy"];
+const ONLY_IN_ALL: &[&str] = &["PIL", "openpyxl", "pyarrow", "scipy", "seaborn", "sklearn", "statsmodels", "sympy"];
 
 /// How much of a source is looked at: imports stand at the top, and the look costs the host time.
 const LOOKED_AT_BYTES_MAX: usize = 64 * 1024;

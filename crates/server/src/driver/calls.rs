@@ -204,7 +204,9 @@ fn client_text(error: &PlaceError) -> String {
 /// The code for a call that did not run, and what becomes of the container.
 fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
     match error {
-        SandboxError::CommandHasNul | SandboxError::CommandTooLong { .. } => ErrorCode::InvalidToolInput,
+        SandboxError::CommandHasNul | SandboxError::CommandTooLong { .. } | SandboxError::FileName { .. } => {
+            ErrorCode::InvalidToolInput
+        }
         SandboxError::Full { .. } => ErrorCode::TooManyRequests,
         SandboxError::NotStarted(_) => {
             tracing::warn!(%error, "a command could not be started");

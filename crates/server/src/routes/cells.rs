@@ -76,9 +76,9 @@ fn read_request(bytes: &[u8], wall_default: Duration, wall_max: Duration) -> Res
 
 fn cell_failure(error: CellError) -> Failure {
     match error {
-        CellError::Sandbox(error @ (SandboxError::CommandHasNul | SandboxError::CommandTooLong { .. })) => {
-            ApiError::invalid(format!("source: {error}")).into()
-        }
+        CellError::Sandbox(
+            error @ (SandboxError::CommandHasNul | SandboxError::CommandTooLong { .. } | SandboxError::FileName { .. }),
+        ) => ApiError::invalid(format!("source: {error}")).into(),
         CellError::Source(error) => {
             tracing::warn!(%error, "a cell's source was refused");
             ApiError::invalid("source: the container could not take it; is its disk full?").into()

@@ -1,0 +1,101 @@
+"""The driver's first part: the frames between host and REPL.
+
+The driver is one file when it runs: `channel.py`, `streams.py`, `report.py` and `repl.py`, joined in this order. So a
+part finds the ones before it in the module that all of them are in.
+
+What runs here shares the interpreter with hostile code, so nothing of it guards the host. What it does guard is the next
+cell from an accident in this one: each part takes the functions it needs for itself when it starts.
+"""
+
+import fcntl
+import json
+import os
+import sys
+
+import _socket
+
+sys.modules["_belljar_channel"] = sys.modules[__name__]
+
+FRAME_BYTES_MAX = 64 * 1024
+CELL_FDS = 3
+"""Source, writer of standard output, writer of standard error."""
+HIGH_FD = 500
+"""From here on up are descriptors of the driver's: beyond what a program closes to be tidy."""
+LOW_FD = 3
+"""The first one that is no standard stream."""
+
+_close, _dup, _open, _fcntl, _loads = os.close, os.dup, os.open, fcntl.fcntl, json.loads
+
+
+class Broken(Exception):
+    """The host sent what the frames do not allow: this program and the host are of different builds."""
+
+
+def lifted(descriptor):
+    """A copy of it out of the way; the original is closed."""
+    try:
+        copy = _fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    except OSError:  # The limit on open files is below that.
+        copy = _fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, LOW_FD)
+    _close(descriptor)
+    return copy
+
+
+class Channel:
+    """Our end of the socket."""
+
+    def __init__(self, descriptor):
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, lifted(descriptor))
+        self._socket.setblocking(True)
+        self._buffer = bytearray(FRAME_BYTES_MAX)
+        self._views = [memoryview(self._buffer)]
+        self._ancillary_bytes = _socket.CMSG_SPACE(CELL_FDS * 4)
+
+    def receive(self):
+        """The next frame and its descriptors; None when the host is gone."""
+        answer = self._socket.recvmsg_into(self._views, self._ancillary_bytes, _socket.MSG_CMSG_CLOEXEC)
+        size, ancillary, flags, _ = answer
+        if not size:
+            return None
+        if flags & (_socket.MSG_TRUNC | _socket.MSG_CTRUNC):
+            raise Broken("a frame or its descriptors were cut off")
+        descriptors = []
+        for _level, _kind, data in ancillary:
+            descriptors += memoryview(data).cast("i")
+        return _loads(self._buffer[:size]), descriptors
+
+    def send(self, frame, descriptor=None):
+        """Sends JSON text, with at most one descriptor."""
+        ancillary = []
+        if descriptor is not None:
+            ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder)))
+        self._socket.sendmsg([frame.encode()], ancillary, _socket.MSG_NOSIGNAL)
+
+    def close(self):
+        """Lets the host see the end, as soon as every copy is closed."""
+        self._socket.close()
+
+
+class Reserve:
+    """Room for a frame's descriptors, even when user code has opened as many files as it may."""
+
+    def __init__(self, held):
+        self._held = held
+        self._spare = []
+        self.refill()
+
+    def give(self):
+        """Frees the reserve when there is no other room."""
+        try:
+            _close(_dup(self._held))
+        except OSError:
+            while self._spare:
+                _close(self._spare.pop())
+
+    def refill(self):
+        """Takes back what was given."""
+        while len(self._spare) <= CELL_FDS:
+            try:
+                self._spare.append(_fcntl(self._held, fcntl.F_DUPFD_CLOEXEC, HIGH_FD))
+            except OSError:
+                return

@@ -1,0 +1,312 @@
+"""The driver's last part: runs the cells of a container in one `__main__`.
+
+Cold start: `python3 -I /proc/self/fd/N` with the host's socket at descriptor 3. Warm start: a zygote's child that has
+joined its container calls `main`.
+"""
+
+import ctypes
+import gc
+import io
+import os
+import signal
+import sys
+import time
+import types
+from contextvars import Context
+
+from _belljar_channel import CELL_FDS, LOW_FD, Broken, Channel, Reserve, lifted
+from _belljar_report import Sources, report
+from _belljar_streams import OWNER, Streams
+
+VERSION = 1
+START_FD = 3
+OUTPUT_ROOT = "/files/output"
+GROWN_BYTES = 16 * 1024 * 1024
+"""Resident memory beyond what was there after the last clean-up, from which on a cell is followed by one."""
+AWAIT_ALLOWED = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+AWAITS = 0x80  # inspect.CO_COROUTINE
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
+
+IDLE, STARTING, RUNNING, ENDING = range(4)
+
+_compile, _eval, _collect = compile, eval, gc.collect
+_close, _exit, _getpid, _open, _pread, _fstat = os.close, os._exit, os.getpid, os.open, os.pread, os.fstat
+_mkdir, _makedirs, _rmdir, _getcwd, _chdir = os.mkdir, os.makedirs, os.rmdir, os.getcwd, os.chdir
+_signal, _getsignal, _sigmask, _SIGINT = signal.signal, signal.getsignal, signal.pthread_sigmask, signal.SIGINT
+_gettrace, _getprofile, _settrace, _setprofile = sys.gettrace, sys.getprofile, sys.settrace, sys.setprofile
+_environ = os.environ
+
+
+class Cell:
+    """One cell; also the mark by which its threads and tasks are known."""
+
+    __slots__ = ("id", "nonce", "file", "path")
+
+    def __init__(self, body):
+        self.id, self.nonce, self.file = int(body["id"]), str(body["nonce"]), str(body["file"])
+        self.path = f"{OUTPUT_ROOT}/{body['output']}"
+
+
+class Repl:
+    """What lives from cell to cell."""
+
+    def __init__(self, channel):
+        self._channel = channel
+        self._libc = ctypes.CDLL(None)
+        self._streams = Streams(self._libc)
+        self._sources = Sources()
+        self._context = Context()
+        self._runner = None
+        self._state, self._pending = IDLE, False
+        self._handler = self._on_interrupt
+        self._forked = False
+        self._home = _getcwd()
+        self._statm = lifted(_open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC))
+        self._reserve = Reserve(self._statm)
+        self._resident = self._resident_bytes()
+        self._main = types.ModuleType("__main__")
+        self._main.__builtins__ = sys.modules["builtins"]
+        self._names = self._main.__dict__
+        self._install()
+
+    def _install(self):
+        """Makes this interpreter look like one that was started to run cells."""
+        sys.modules["__main__"] = self._main
+        sys.argv = [""]
+        sys.path.insert(0, "")
+        signal.default_int_handler = self._handler  # asyncio asks whether it is in charge.
+        _signal(_SIGINT, self._handler)
+        # As Python has them; joining the container has made them the default again.
+        _signal(signal.SIGPIPE, signal.SIG_IGN)
+        _signal(signal.SIGXFSZ, signal.SIG_IGN)
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self):
+        """A fork of a cell's never speaks to the host."""
+        self._forked = True
+        self._channel.close()
+
+    def serve(self):
+        """Answers the host until it is gone."""
+        while True:
+            self._reserve.give()
+            received = self._channel.receive()
+            if received is None:
+                return
+            frame, descriptors = received
+            ((kind, body),) = frame.items()
+            if kind == "cell" and len(descriptors) == CELL_FDS:
+                self._state = STARTING
+                self._answer(Cell(body), descriptors)
+            elif kind == "touch" and not descriptors:
+                touch()
+                self._channel.send('{"touched":{}}')
+            else:
+                raise Broken(f"an unexpected frame: {kind!r} with {len(descriptors)} descriptors")
+
+    def _answer(self, cell, descriptors):
+        if min(descriptors) < LOW_FD:  # A thread closed some of 0 to 2 after its cell.
+            descriptors = [lifted(descriptor) for descriptor in descriptors]
+            self._streams.silence()
+        source, output, error = descriptors
+        text = _content(source)
+        _close(source)
+        self._reserve.refill()
+        status = self._run(cell, text, output, error)
+        kind, directory = _settle(cell.path)
+        answer = f'{{"ended":{{"id":{cell.id},"nonce":"{cell.nonce}","status":{{"code":{status}}},"output":"{kind}"}}}}'
+        self._channel.send(answer, directory)
+        if directory is not None:
+            _close(directory)
+
+    def _run(self, cell, source, output, error):
+        """One cell, to its end; returns its exit status."""
+        self._prepare(cell)
+        self._streams.open(cell, output, error)
+        _close(output)
+        _close(error)
+        status = self._execute(cell, source)
+        self._guarded(self._streams.flush)
+        if self._forked:
+            self._streams.close()
+            _exit(status)
+        self._trim()
+        self._state = IDLE
+        self._streams.close()
+        self._restore()
+        return status
+
+    def _prepare(self, cell):
+        self._context.run(OWNER.set, cell)
+        self._names.pop("__warningregistry__", None)  # It counts by line, and each cell begins at line 1.
+        _environ["OUTPUT_DIR"] = cell.path
+        try:
+            _mkdir(cell.path)
+        except FileNotFoundError:
+            _attempt(_makedirs, cell.path)
+        except OSError:
+            pass  # On a full disk a cell can still say something.
+        try:
+            _getcwd()
+        except OSError:  # It was an earlier cell's output directory, for one.
+            _attempt(_chdir, self._home)
+
+    def _execute(self, cell, source):
+        self._sources.add(cell.file, source)
+        code, error = self._guarded(_compile, source, cell.file, "exec", AWAIT_ALLOWED, True)
+        if error is None:
+            value, error = self._guarded(self._context.run, _eval, code, self._names)
+            if error is None and code.co_flags & AWAITS:
+                _, error = self._guarded(self._await, value)
+        return 0 if error is None else report(error, code, self._guarded)
+
+    def _await(self, coroutine):
+        import asyncio
+
+        if self._runner is None or self._runner.get_loop().is_closed():
+            self._runner = asyncio.Runner()
+        try:
+            self._runner.run(coroutine, context=self._context)
+        except KeyboardInterrupt as error:
+            cancelled = error.__context__
+            if isinstance(cancelled, asyncio.CancelledError):  # That is where the cell was.
+                raise KeyboardInterrupt().with_traceback(cancelled.__traceback__) from None
+            raise
+
+    def _on_interrupt(self, _number, frame):
+        """Ctrl-C. Outside a cell it says nothing."""
+        if self._state == RUNNING:
+            if frame is not None and frame.f_code is _EDGE:
+                self._state = ENDING
+            raise KeyboardInterrupt
+        if self._state == STARTING:
+            self._pending = True
+
+    def _guarded(self, function, *arguments):
+        """Calls what may run user code; returns its value and its exception.
+
+        An interrupt is raised within that code. One that arrives at the edges, in this function, is raised once, here.
+        """
+        value = error = None
+        try:
+            try:
+                self._state = RUNNING
+                if self._pending:
+                    self._pending = False
+                    raise KeyboardInterrupt
+                value = function(*arguments)
+                self._state = ENDING
+            except BaseException as raised:
+                self._state = ENDING
+                error = raised
+        except KeyboardInterrupt as raised:
+            error = raised
+        if _gettrace() is not None or _getprofile() is not None:
+            _settrace(None)
+            _setprofile(None)
+        return value, error
+
+    def _trim(self):
+        """Gives back memory that a large cell left behind."""
+        if self._resident_bytes() > self._resident + GROWN_BYTES:
+            self._guarded(_collect)
+            self._libc.malloc_trim(0)
+            self._resident = self._resident_bytes()
+
+    def _resident_bytes(self):
+        return int(_pread(self._statm, 64, 0).split()[1]) * PAGE_BYTES
+
+    def _restore(self):
+        """What a cell did to the interrupt lasts as long as the cell."""
+        if _getsignal(_SIGINT) is not self._handler:
+            _signal(_SIGINT, self._handler)
+        _sigmask(signal.SIG_UNBLOCK, (_SIGINT,))
+
+
+_EDGE = Repl._guarded.__code__
+
+
+def _attempt(function, *arguments):
+    try:
+        function(*arguments)
+    except OSError:
+        pass
+
+
+def _content(descriptor):
+    """A memfd from its begin to its end."""
+    pieces, at, size = [], 0, _fstat(descriptor).st_size
+    while at < size:
+        piece = _pread(descriptor, size - at, at)
+        if not piece:
+            break
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces)
+
+
+def _settle(path):
+    """Removes an output directory without files; says what there is, and opens what stays."""
+    try:
+        _rmdir(path)
+        return "none", None
+    except (FileNotFoundError, NotADirectoryError):
+        return "gone", None
+    except OSError:
+        pass
+    try:
+        return "files", _open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return "gone", None
+
+
+def touch():
+    """Does what cells do, with what is imported already, so that the pages for it are this process's own."""
+    pandas, figure = sys.modules.get("pandas"), sys.modules.get("matplotlib.figure")
+    if pandas is not None:
+        frame = pandas.DataFrame({"name": list("abab"), "value": [1.5, 2.5, 3.5, 4.5], "count": range(4)})
+        frame.groupby("name").agg({"value": "mean", "count": "sum"}).to_string()
+        frame.describe().to_string()
+    if figure is not None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        drawn = figure.Figure(figsize=(4, 3))
+        axes = drawn.subplots()
+        axes.plot([1, 2, 3], [1, 4, 9], label="line")
+        axes.set_title("title")
+        axes.legend()
+        FigureCanvasAgg(drawn).print_png(io.BytesIO())
+        sys.modules["matplotlib.font_manager"]._get_font.cache_clear()  # It holds the files open.
+
+
+def main(descriptor, start=None):
+    """Serves the socket at `descriptor`, never returns. `start` is the body of a `go` that was received already."""
+    status = BROKEN_EXIT
+    try:
+        channel = Channel(descriptor)
+        if start is None:
+            received = channel.receive()
+            if received is None:
+                _exit(0)
+            start = received[0]["go"]
+        _environ.clear()
+        _environ.update(start["env"])
+        time.tzset()
+        repl = Repl(channel)
+        channel.send(f'{{"ready":{{"version":{VERSION},"pid":{_getpid()}}}}}')
+        repl.serve()
+        status = 0
+    except (BrokenPipeError, ConnectionResetError):
+        status = 0
+    except BaseException as error:
+        _attempt(os.write, 2, f"REPL: {type(error).__name__}: {error}\n".encode())
+    finally:
+        _exit(status)
+
+
+for _name in ("_belljar_channel", "_belljar_report", "_belljar_streams"):
+    del sys.modules[_name]
+
+if __name__ == "__main__":
+    main(START_FD)
