@@ -114,7 +114,7 @@ async fn attempt(
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
     let Prepared { output, text, mut stdout, mut stderr, writers } = Prepared::new(host, &cell)?;
-    let mut losses = Vec::from_iter(make_ready(guest, host, &cell.code, &output).await?);
+    let mut losses = Vec::from_iter(make_ready(guest, &cell.code, &output).await?);
     let before = guest.stats();
     let started = Instant::now();
     let (end, run) = {
@@ -237,12 +237,12 @@ async fn settle(
 }
 
 /// Makes the container ready for a cell, and tells what the cell must hear of that.
-async fn make_ready(guest: &mut Guest, host: &SharedHost, code: &Code, output: &str) -> Result<Option<Loss>, Trouble> {
+async fn make_ready(guest: &mut Guest, code: &Code, output: &str) -> Result<Option<Loss>, Trouble> {
     match code {
         Code::Bash(_) => Ok(make_room(guest, output).await?),
         Code::Python { source, .. } => {
             if guest.repl.is_none() {
-                guest.repl = Some(repl::start(guest, host, Warmth::wanted(source)).await?);
+                guest.repl = Some(repl::start(guest, Warmth::wanted(source)).await?);
             }
             Ok(guest.lost.take().map(Loss::InterpreterRestarted))
         }

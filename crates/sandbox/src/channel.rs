@@ -19,6 +19,9 @@ use crate::gvisor::Below;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 use crate::watch::watch;
 
+/// The most descriptors that are sent with one frame: a fork request of a zygote has the most.
+const SENT_FDS_MAX: usize = 8;
+
 /// The host's end of a socket pair; the other end is hostile.
 pub struct Packets {
     socket: AsyncFd<OwnedFd>,
@@ -164,7 +167,7 @@ fn read_packet(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Result<(usize,
 }
 
 fn write_packet(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SENT_FDS_MAX))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));

@@ -15,6 +15,7 @@ use crate::image::Image;
 use crate::options::Isolation;
 use crate::process::Process;
 use crate::program;
+use crate::zygote::Attendance;
 
 /// See the module's head.
 pub struct Host {
@@ -28,13 +29,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Finds out what this machine offers. Blocks.
-    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<Self, SandboxError> {
+    /// Finds out what this machine offers; with what the attendants of the image's zygotes need. Blocks.
+    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<(Self, [Attendance; 2]), SandboxError> {
         raise_open_files();
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let identity = identity(&rootfs)?;
         let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
-        let image = Image::prepare(&config, rootfs, Arc::new(realm))?;
+        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -46,11 +47,11 @@ impl Host {
             },
         };
         let gvisor = Mutex::default();
-        Ok(Self { config, program, cgroups, gvisor, image: RwLock::new(Arc::new(image)) })
+        Ok((Self { config, program, cgroups, gvisor, image: RwLock::new(Arc::new(image)) }, attendances))
     }
 
     /// What containers can be made from. Blocks.
-    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<Image, SandboxError> {
+    pub fn prepare_image(&self, rootfs: Rootfs) -> Result<(Image, [Attendance; 2]), SandboxError> {
         let identity = identity(&rootfs)?;
         let present = Arc::clone(self.image().realm());
         // The realm is one user namespace, with one map of ids.

@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::container::{Container, Parts};
-use crate::error::SandboxError;
+use crate::error::{DeathReason, SandboxError};
 use crate::guest::Guest;
 use crate::host::{SharedHost, random_name};
 use crate::image::Image;
 use crate::keeper::{self, Request};
 use crate::options::{Isolation, Language};
+use crate::repl::{self, Repl, ReplError, Warmth};
 use crate::state::Life;
+use crate::zygote::{self, Attendance};
 
 /// Containers started at once, per core: a start waits for the kernel now and then, but more than a few only wait for
 /// each other.
@@ -27,6 +29,7 @@ const REAPERS_PER_CORE: usize = 2;
 pub struct Maker {
     pub host: SharedHost,
     pub keepers: TaskTracker,
+    attendants: TaskTracker,
     /// Parent of every container's own.
     pub stop: CancellationToken,
     launches: Semaphore,
@@ -67,6 +70,7 @@ impl Maker {
         Self {
             host,
             keepers: TaskTracker::new(),
+            attendants: TaskTracker::new(),
             stop: CancellationToken::new(),
             launches: Semaphore::new(cores * LAUNCHES_PER_CORE),
             reapers: Arc::new(Semaphore::new(cores * REAPERS_PER_CORE)),
@@ -95,12 +99,12 @@ impl Maker {
         language: Language,
         limits: Limits,
     ) -> Result<Made, SandboxError> {
-        let _permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
+        let permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
         let (stop, name) = (self.stop.child_token(), purpose.name()?);
         let guest = Guest::start(&self.host, self.host.image(), name, isolation, limits, stop.clone()).await?;
-        let mut made = Made { guest, life: Arc::default(), stop };
-        self.ready(&mut made, language).await?;
-        Ok(made)
+        let made = self.ready(Made { guest, life: Arc::default(), stop }, language, &purpose).await;
+        drop(permit);
+        made
     }
 
     /// Whether a container of this kind may come from the pool, which holds one kind. What limits the processes of one
@@ -110,14 +114,49 @@ impl Maker {
         isolation == config.isolation && (isolation == Isolation::Namespaces || *limits == self.host.limits())
     }
 
-    /// Sees to it that a container is ready for a language.
-    pub async fn ready(&self, _made: &mut Made, _language: Language) -> Result<(), SandboxError> {
-        Ok(())
+    /// Sees to it that a container is ready for a language. One that cannot be is cleared away.
+    pub async fn ready(&self, mut made: Made, language: Language, purpose: &Purpose) -> Result<Made, SandboxError> {
+        if language == Language::Bash || made.guest.repl.is_some() {
+            return Ok(made);
+        }
+        match interpreter(&mut made.guest, purpose).await {
+            Ok(repl) => {
+                made.guest.repl = Some(repl);
+                Ok(made)
+            }
+            Err(error) => {
+                made.life.die(DeathReason::Removed);
+                self.bury(made.guest, &made.life).await;
+                Err(match error {
+                    ReplError::NotStarted(reason) => SandboxError::NotStarted(reason),
+                    ReplError::Dead(reason) => SandboxError::Dead(reason),
+                    ReplError::Host(error) => error,
+                })
+            }
+        }
     }
 
     /// Whether REPLs can be had by forking.
     pub fn forks(&self) -> bool {
-        false
+        self.host.image().zygotes().is_warm(Warmth::Core)
+    }
+
+    /// Starts the tasks behind the zygotes of an image.
+    pub fn attend(&self, image: &Arc<Image>, attendances: [Attendance; 2]) {
+        for attendance in attendances {
+            let (host, image, stop) = (SharedHost::clone(&self.host), Arc::clone(image), image.stop.clone());
+            self.attendants.spawn(zygote::attend(attendance, host, image, stop));
+        }
+    }
+
+    /// Ends everything and waits for it. REPLs end before the zygotes, which hear of their ends.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.keepers.close();
+        self.keepers.wait().await;
+        self.host.image().stop.cancel();
+        self.attendants.close();
+        self.attendants.wait().await;
     }
 
     /// Gives a container its name and its keeper.
@@ -153,6 +192,15 @@ impl Maker {
     pub fn is_present(&self, image: &Arc<Image>) -> bool {
         Arc::ptr_eq(image, &self.host.image())
     }
+}
+
+/// A REPL for a container; one that nobody waits for is made to touch its pages too.
+async fn interpreter(guest: &mut Guest, purpose: &Purpose) -> Result<Repl, ReplError> {
+    let mut repl = repl::start(guest, Warmth::Core).await?;
+    if *purpose == Purpose::Ahead {
+        repl.touch(&mut guest.talk).await?;
+    }
+    Ok(repl)
 }
 
 /// A container that has its name, and its keeper's inbox.

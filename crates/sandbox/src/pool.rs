@@ -18,6 +18,7 @@ use crate::guest::Guest;
 use crate::image::Image;
 use crate::maker::{Entrusted, Made, Maker, Purpose};
 use crate::options::Language;
+use crate::repl::Warmth;
 use crate::state::{Event, Life};
 
 /// Between a claim and the start of what replaces it: whoever claimed is about to run something, and the cores are few.
@@ -143,7 +144,7 @@ impl Pool {
     }
 
     /// Something may be made now that could not be before.
-    pub fn wake(&self) {
+    fn wake(&self) {
         self.changed.notify_one();
     }
 
@@ -253,6 +254,21 @@ pub async fn fill(pool: Arc<Pool>, maker: Arc<Maker>) {
     let stop = maker.stop.clone();
     stop.run_until_cancelled(refill(&pool, &maker)).await;
     pool.drain();
+}
+
+/// Has the shelf for Python filled once REPLs can be had by forking, as long as containers are made from this image.
+pub async fn wake_when_warm(pool: Arc<Pool>, maker: Arc<Maker>, image: Arc<Image>) {
+    let mut status = image.zygotes().watch(Warmth::Core);
+    let waking = async {
+        while status.changed().await.is_ok() {
+            pool.wake();
+        }
+    };
+    tokio::select! {
+        () = maker.stop.cancelled() => {}
+        () = image.stop.cancelled() => {}
+        () = waking => {}
+    }
 }
 
 async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {

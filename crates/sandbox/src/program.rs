@@ -20,14 +20,24 @@ pub fn sealed() -> io::Result<File> {
     Ok(file)
 }
 
-/// The shared library with which a zygote's child joins a container; its one function is `belljar_join`.
-#[expect(dead_code, reason = "the pool will hand it to zygotes")]
-pub fn join_library() -> &'static [u8] {
-    JOIN_LIBRARY
-}
+/// The REPL's driver, for a REPL that is started cold; its parts are one file when it runs, in this order.
+static DRIVER: &str = concat!(
+    include_str!("../../../guest/python/channel.py"),
+    include_str!("../../../guest/python/streams.py"),
+    include_str!("../../../guest/python/report.py"),
+    include_str!("../../../guest/python/repl.py"),
+);
 
-/// The REPL's driver, for a REPL that is started cold.
-static DRIVER: &str = include_str!("../../../guest/python/repl.py");
+/// What a zygote finds beside itself, by name; the plan of the jail is missing, it is the image's.
+pub fn zygote_files() -> [(&'static str, &'static [u8]); 5] {
+    [
+        ("zygote.py", include_bytes!("../../../guest/python/zygote.py")),
+        ("warm.py", include_bytes!("../../../guest/python/warm.py")),
+        ("reseed.py", include_bytes!("../../../guest/python/reseed.py")),
+        ("repl.py", DRIVER.as_bytes()),
+        ("libbelljar_join.so", JOIN_LIBRARY),
+    ]
+}
 
 /// The driver's source in a sealed memfd of its own: whoever gets it has a file offset of its own too.
 pub fn driver() -> io::Result<File> {

@@ -22,6 +22,7 @@ use crate::outcome::CellOutcome;
 use crate::pool::{self, Pool};
 use crate::registry::Registry;
 use crate::state::State;
+use crate::zygote::{Attendance, WarmthStatus};
 
 /// Looking for what can be frozen costs something too.
 const FREEZE_INTERVAL_MIN: Duration = Duration::from_millis(10);
@@ -42,6 +43,7 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.maker.stop.cancel();
+        self.maker.host.image().stop.cancel();
     }
 }
 
@@ -125,13 +127,14 @@ impl Sandbox {
         let digest = rootfs.digest.clone();
         let pool = Arc::new(Pool::new(config.pool_containers));
         let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs));
-        let host = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
+        let prepared = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))?;
+        let (host, attendances) = prepared?;
         let host = Arc::new(host);
         prove(&host, host.image()).await?;
         tracing::info!(%digest, "containers can be started");
         let registry = Registry::new(host.config.containers_max);
         let shared = Arc::new(Shared { maker: Arc::new(Maker::new(host)), pool, registry });
-        shared.keep_house();
+        shared.keep_house(attendances);
         Ok(Sandbox { shared })
     }
 
@@ -187,11 +190,14 @@ impl Sandbox {
         let digest = rootfs.digest.clone();
         let host = Arc::clone(&maker.host);
         let preparing = tokio::task::spawn_blocking(move || host.prepare_image(rootfs));
-        let image = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))??;
+        let prepared = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))?;
+        let (image, attendances) = prepared?;
         let image = Arc::new(image);
         prove(&maker.host, Arc::clone(&image)).await?;
-        maker.host.change_image(image);
+        let before = maker.host.change_image(image);
         pool.drain();
+        before.stop.cancel();
+        self.shared.attend(attendances);
         tracing::info!(%digest, "new containers are made from another image");
         Ok(())
     }
@@ -278,10 +284,14 @@ impl Sandbox {
     pub async fn close(self) {
         let Shared { maker, registry, .. } = &*self.shared;
         registry.close();
-        maker.stop.cancel();
-        maker.keepers.close();
-        maker.keepers.wait().await;
+        maker.close().await;
         registry.clear();
+    }
+
+    /// How REPLs can be had, by the zygotes of the present image.
+    #[must_use]
+    pub fn warmth_status(&self) -> WarmthStatus {
+        self.shared.maker.host.image().zygotes().status()
     }
 
     /// How many containers there are.
@@ -306,10 +316,19 @@ impl Sandbox {
 
 impl Shared {
     /// Starts the tasks that nobody waits for. None of them keeps the sandbox open.
-    fn keep_house(self: &Arc<Self>) {
+    fn keep_house(self: &Arc<Self>, attendances: [Attendance; 2]) {
         let Self { maker, pool, .. } = &**self;
+        self.attend(attendances);
         maker.keepers.spawn(pool::fill(Arc::clone(pool), Arc::clone(maker)));
         maker.keepers.spawn(freeze_unused(Arc::downgrade(self), maker.stop.clone(), maker.host.config.idle_freeze));
+    }
+
+    /// Starts the tasks behind the present image's zygotes.
+    fn attend(&self, attendances: [Attendance; 2]) {
+        let Self { maker, pool, .. } = self;
+        let image = maker.host.image();
+        maker.attend(&image, attendances);
+        maker.keepers.spawn(pool::wake_when_warm(Arc::clone(pool), Arc::clone(maker), image));
     }
 
     /// Starts the container for which a place is reserved, and enters it there.
@@ -338,13 +357,14 @@ impl Shared {
     ) -> Result<Made, SandboxError> {
         let Self { maker, pool, .. } = self;
         let _awaiting = maker.awaiting();
+        let purpose = Purpose::For(id.clone());
         if language == Language::Python
             && maker.pools(isolation, &limits)
-            && let Some(mut made) = pool.take(maker, Language::Bash, limits).await
+            && let Some(made) = pool.take(maker, Language::Bash, limits).await
         {
-            return maker.ready(&mut made, language).await.map(|()| made);
+            return maker.ready(made, language, &purpose).await;
         }
-        maker.make(Purpose::For(id.clone()), isolation, language, limits).await
+        maker.make(purpose, isolation, language, limits).await
     }
 }
 

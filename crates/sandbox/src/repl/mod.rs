@@ -6,6 +6,7 @@
 mod cell;
 mod frame;
 mod start;
+mod warm;
 mod warmth;
 
 use std::io;
@@ -25,7 +26,7 @@ use crate::watch::watch;
 
 pub use cell::{ask, wait};
 pub use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
-pub use start::{greet, start};
+pub use start::start;
 pub use warmth::Warmth;
 
 /// For the zygote to say how a REPL ended whose end the kernel has told already.

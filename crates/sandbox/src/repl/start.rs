@@ -9,10 +9,10 @@ use crate::environment;
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, ToGuest};
 use crate::guest::Guest;
-use crate::host::SharedHost;
 use crate::kill;
 use crate::program;
 
+use super::warm;
 use super::{FromRepl, REPL_VERSION, Repl, ReplEnd, ReplError, ToRepl, Warmth};
 
 /// The largest process id there can be (proc_sys_kernel(5), pid_max), and so the largest that is believed.
@@ -22,8 +22,11 @@ const PID_MAX: u32 = 1 << 22;
 ///
 /// # Errors
 /// [`ReplError`]; nothing of a REPL is left then.
-pub async fn start(guest: &mut Guest, _host: &SharedHost, _warmth: Warmth) -> Result<Repl, ReplError> {
-    cold(guest).await
+pub async fn start(guest: &mut Guest, warmth: Warmth) -> Result<Repl, ReplError> {
+    match warm::forked(guest, warmth).await? {
+        Some(repl) => Ok(repl),
+        None => cold(guest).await,
+    }
 }
 
 /// By executing `python3` in the container.

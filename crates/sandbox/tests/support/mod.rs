@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod image;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
@@ -40,6 +41,20 @@ macro_rules! sandbox {
     };
 }
 
+/// As [`sandbox!`], from an image with Python. The image is held by the second value.
+#[macro_export]
+macro_rules! python_sandbox {
+    () => {
+        $crate::python_sandbox!($crate::support::python_config())
+    };
+    ($config:expr) => {
+        match $crate::support::image::open($config).await {
+            Ok(both) => both,
+            Err(reason) => $crate::skip!(reason),
+        }
+    };
+}
+
 const MIB: u64 = 1024 * 1024;
 
 /// Small limits, so that tests reach them soon.
@@ -57,6 +72,11 @@ pub fn config() -> SandboxConfig {
         runsc: runsc(),
         ..SandboxConfig::default()
     }
+}
+
+/// As [`config`], with room for an interpreter.
+pub fn python_config() -> SandboxConfig {
+    SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
 }
 
 /// `BELLJAR_TEST_ISOLATION=gvisor` runs the same tests in that isolation.
@@ -134,5 +154,25 @@ pub async fn run(lease: &mut Lease, command: &str) -> Output {
 pub async fn stdout(lease: &mut Lease, command: &str) -> String {
     let said = said(&run(lease, command).await);
     assert_eq!((said.return_code, said.stderr.as_str()), (0, ""), "{command}");
+    said.stdout
+}
+
+/// The name that tracebacks of the tests' cells show.
+pub const CELL: &str = "/tmp/srvtoolu_01/cell.py";
+
+/// Runs a cell in Python that must end by itself.
+pub async fn python(lease: &mut Lease, source: &str) -> Output {
+    match lease.python(source, CELL, options()).await.expect("the container lives") {
+        CellOutcome::Ended(output) => output,
+        other => panic!("{source}: {other:?}"),
+    }
+}
+
+/// Standard output of a cell in Python that must succeed in silence.
+pub async fn printed(lease: &mut Lease, source: &str) -> String {
+    let output = python(lease, source).await;
+    let said = said(&output);
+    assert_eq!((said.return_code, said.stderr.as_str()), (0, ""), "{source}");
+    assert_eq!(output.notices(), Vec::<String>::new(), "{source}");
     said.stdout
 }

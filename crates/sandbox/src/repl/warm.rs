@@ -1,0 +1,89 @@
+//! A REPL forked from a zygote, and the work that makes its pages its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use belljar_jail::oom;
+
+use crate::channel::Packets;
+use crate::environment;
+use crate::error::{DeathReason, SandboxError};
+use crate::guest::Guest;
+use crate::process::Reins;
+use crate::zygote::{ForkError, Forked};
+
+use super::start::greet;
+use super::{Event, FromRepl, Repl, ReplEnd, ReplError, ToRepl, Warmth};
+
+/// For a few plots and tables, on a machine that does much else.
+const TOUCH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// Gets a REPL by forking; none when there is no zygote, or when it went wrong in a way that a cold start may not.
+///
+/// # Errors
+/// [`ReplError`]; nothing of a REPL is left then.
+pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, ReplError> {
+    // What a zygote's child would join is the ward: it would run beside gVisor, on the host's kernel.
+    if guest.below().is_some() {
+        return Ok(None);
+    }
+    let (mut channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
+    let forked = match guest.process.namespaces() {
+        Ok(namespaces) => guest.image().zygotes().fork(warmth, namespaces, theirs).await,
+        Err(error) => Err(ForkError::Namespaces(error)),
+    };
+    let forked = match forked {
+        Ok(forked) => forked,
+        // Said once, where it was found out.
+        Err(ForkError::NotWarm) => return Ok(None),
+        Err(error) => {
+            tracing::warn!(%error, "a REPL could not be forked, it is started cold");
+            return Ok(None);
+        }
+    };
+    let forked = adopt(guest.reins(), forked).await?;
+    // Killed when dropped before it has said that it has joined.
+    match greet(&mut guest.talk, &mut channel, &environment::of_repl()).await {
+        Ok(pid) => {
+            let Some((pidfd, status)) = forked.into_parts() else { return Ok(None) };
+            let repl = Repl::over(channel, ReplEnd::Warm { pidfd, status }, pid);
+            Ok(Some(repl.map_err(SandboxError::io("watch a REPL"))?))
+        }
+        Err(ReplError::NotStarted(reason)) => {
+            tracing::warn!(%reason, "a forked REPL did not join its container, one is started cold");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes a zygote's child, which does nothing before `go`, into the container's cgroup.
+async fn adopt(reins: &Arc<Reins>, forked: Forked) -> Result<Forked, ReplError> {
+    let reins = Arc::clone(reins);
+    let adopting = tokio::task::spawn_blocking(move || {
+        let pid = forked.pid();
+        reins.with(|cgroup| cgroup.attach(pid)).map_err(|error| SandboxError::Launch(error.to_string()))?;
+        oom::prefer(pid).map_err(SandboxError::io("have a REPL end before the host"))?;
+        Ok::<_, SandboxError>(forked)
+    });
+    Ok(adopting.await.map_err(|error| SandboxError::Launch(error.to_string()))??)
+}
+
+impl Repl {
+    /// Has it do representative work, so that its first cell need not wait for pages to be copied.
+    ///
+    /// # Errors
+    /// [`ReplError::NotStarted`] when it did anything else: then it is the caller's to kill.
+    pub async fn touch(&mut self, talk: &mut crate::conversation::Conversation) -> Result<(), ReplError> {
+        let failed = |what: &str| ReplError::NotStarted(what.to_owned());
+        self.channel.send(&ToRepl::Touch {}, &[]).await.map_err(|error| failed(&error.to_string()))?;
+        match tokio::time::timeout(TOUCH_WAIT_MAX, self.event(talk)).await {
+            Ok(Ok(Event::Said(FromRepl::Touched {}, fds))) if fds.is_empty() => Ok(()),
+            Ok(Ok(Event::Said(..))) => Err(failed("it answered something else")),
+            Ok(Ok(Event::Breach(what))) => Err(failed(what)),
+            Ok(Ok(Event::Ended(end))) => Err(ReplError::NotStarted(end.to_string())),
+            Ok(Err(reason)) => Err(ReplError::Dead(reason)),
+            Err(_elapsed) => Err(ReplError::Dead(DeathReason::Unresponsive)),
+        }
+    }
+}
