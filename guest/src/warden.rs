@@ -1,7 +1,6 @@
 //! Process 1 of a ward: starts runsc, gives up every power, and ends when runsc or the host does, which ends all that
 //! runsc has started.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Command, ExitCode, Stdio};
@@ -35,11 +34,9 @@ pub fn main(entered: Entered) -> ExitCode {
 fn start(ward: &Ward<'_>) -> io::Result<(Pid, SignalFd)> {
     let [root, words] = ward.held()?;
     channel::send(ward.control(), &FromGuest::Ward {}, &[root.as_fd(), words.as_fd()])?;
-    // The guest program itself becomes process 1 of the container too.
-    let guest = File::open("/proc/self/exe")?;
-    ward.pass_on(guest.as_fd())?;
+    ward.pass_control_on()?;
     let runsc = Command::new(ward.program())
-        .args(ward.arguments(guest.as_fd()))
+        .args(ward.arguments())
         .env_clear()
         .stdin(Stdio::null())
         .stdout(words.try_clone()?)

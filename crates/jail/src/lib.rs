@@ -61,7 +61,7 @@ pub use plan::{
 pub use privileges::limit_code;
 pub use realm::Realm;
 pub use step::{SetupError, Step};
-pub use ward::{CONTROL_FD_INSIDE, WORDS, Ward, WardPlan, control_inside};
+pub use ward::{CONTROL_FD_INSIDE, GUEST, WORDS, Ward, WardPlan, control_inside};
 pub use zygote::{
     ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote,
 };

@@ -329,7 +329,10 @@ impl JailPlan {
     /// [`PlanError`] for a wish that no jail can satisfy.
     pub fn for_ward(spec: &ContainerSpec, ward: WardPlan) -> Result<Self, PlanError> {
         let (directories, symlinks) = (Vec::new(), Vec::new());
-        Self { ward: Some(ward), directories, symlinks, ..Self::for_container(spec)? }.fitting()
+        let mut plan = Self { ward: Some(ward), directories, symlinks, ..Self::for_container(spec)? };
+        // The others are the code's: the sentry's memory, for one, is a file to the kernel, larger than any of the code's.
+        plan.resource_limits.retain(|limit| limit.resource == Resource::CoreBytes);
+        plan.fitting()
     }
 
     fn fitting(self) -> Result<Self, PlanError> {

@@ -8,7 +8,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, mkdir, open};
+use rustix::fs::{Mode, OFlags, chmod, mkdir, open};
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,9 @@ use crate::root::make_directory;
 
 /// The bundle, as runtimes of the Open Container Initiative call it.
 const BUNDLE: &str = "/bundle";
+/// The directory that holds the guest program, for the container to see read-only. A file, as gVisor shows programs
+/// that it is given as descriptors under paths that are none, which a statically linked program does not survive.
+pub const GUEST: &str = "/guest";
 /// Where runsc says why it failed.
 pub const WORDS: &str = "/bundle/words";
 /// The container's root filesystem, in the ward.
@@ -52,25 +55,23 @@ impl Ward<'_> {
         format!("/proc/self/fd/{}", self.program.as_raw_fd())
     }
 
-    /// The arguments for running one container whose process 1 is `guest`, an executable file, with the control socket
-    /// as its [`CONTROL_FD_INSIDE`].
-    pub fn arguments(&self, guest: BorrowedFd<'_>) -> Vec<String> {
+    /// The arguments for running one container, with the control socket as its process 1's [`CONTROL_FD_INSIDE`].
+    pub fn arguments(&self) -> Vec<String> {
         let mut arguments = vec![format!("--root={STATE}")];
         arguments.extend(self.plan.flags.iter().cloned());
         arguments.push("run".to_owned());
         arguments.push(format!("--bundle={BUNDLE}"));
-        arguments.push(format!("--exec-fd={}", guest.as_raw_fd()));
         arguments.push(format!("--pass-fd={}:{CONTROL_FD_INSIDE}", self.control.as_raw_fd()));
         arguments.push("container".to_owned());
         arguments
     }
 
-    /// Lets runsc inherit `guest` and the control socket. The caller executes nothing else.
+    /// Lets runsc inherit the control socket. The caller executes nothing else.
     ///
     /// # Errors
     /// What `fcntl(2)` answers.
-    pub fn pass_on(&self, guest: BorrowedFd<'_>) -> Result<(), Errno> {
-        [guest, self.control].iter().try_for_each(|fd| fcntl_setfd(fd, fcntl_getfd(fd)?.difference(FdFlags::CLOEXEC)))
+    pub fn pass_control_on(&self) -> Result<(), Errno> {
+        fcntl_setfd(self.control, fcntl_getfd(self.control)?.difference(FdFlags::CLOEXEC))
     }
 
     /// The container's root filesystem and the file that takes runsc's words, for the host.
@@ -89,11 +90,22 @@ impl Ward<'_> {
     }
 }
 
+/// runsc wants its own program, which is a memfd, to be found by the name that the kernel shows for it, and looks at the
+/// mode of what it finds. It executes the program itself.
+const OWN_NAME: &str = "/memfd:runsc";
+
 /// Makes what runsc finds: the bundle, a directory for its state, one for what it calls temporary.
 pub(crate) fn files(plan: &WardPlan) -> Result<(), Errno> {
     let io = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-    for directory in [BUNDLE, STATE, "/tmp"] {
-        mkdir(directory, Mode::RWXU)?;
+    // The sentry is another user of the ward, and builds its empty root in `/tmp`.
+    chmod("/", Mode::from_raw_mode(0o755))?;
+    for (directory, mode) in [(BUNDLE, 0o700), (STATE, 0o700), ("/tmp", 0o755), (GUEST, 0o755)] {
+        mkdir(directory, Mode::from_raw_mode(mode))?;
+    }
+    let program = std::fs::read("/proc/self/exe").map_err(io)?;
+    for (path, bytes) in [(OWN_NAME.to_owned(), &[][..]), (format!("{GUEST}/belljar-guest"), &program)] {
+        std::fs::write(&path, bytes).map_err(io)?;
+        chmod(&path, Mode::from_raw_mode(0o755))?;
     }
     std::fs::write(format!("{BUNDLE}/config.json"), &plan.config).map_err(io)?;
     make_directory(Path::new(NOT_EMPTY)).map(drop)

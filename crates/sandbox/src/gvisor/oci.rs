@@ -1,13 +1,16 @@
 //! What runsc is told: the bundle's `config.json` (Open Container Initiative runtime specification 1.0) and its flags.
 
 use belljar_jail::cgroup::Limits;
-use belljar_jail::{CONTROL_FD_INSIDE, ContainerSpec, WardPlan};
+use belljar_jail::{CONTROL_FD_INSIDE, ContainerSpec, GUEST, WardPlan};
 use serde_json::{Value, json};
 
 use crate::error::SandboxError;
 
 /// Open files of the guest program; it gives the code a quarter (`guest/src/command.rs`).
 const OPEN_FILES_MAX: u64 = 65_536;
+
+/// Where the guest program is in the container.
+const GUEST_INSIDE: &str = "/run/belljar";
 
 /// Flags of runsc. Its own seccomp filters, its user namespace and its empty root are not flags: they are always on.
 const FLAGS: &[&str] = &[
@@ -47,7 +50,7 @@ fn config(spec: &ContainerSpec, limits: &Limits) -> Result<Value, SandboxError> 
         "ociVersion": "1.0.0",
         "process": {
             "user": { "uid": 0, "gid": 0 },
-            "args": ["/belljar-guest", "gvisor", order.to_string()],
+            "args": [format!("{GUEST_INSIDE}/belljar-guest"), "gvisor", order.to_string()],
             "env": [],
             "cwd": "/",
             "capabilities": { "bounding": [], "effective": [], "inheritable": [], "permitted": [], "ambient": [] },
@@ -55,6 +58,7 @@ fn config(spec: &ContainerSpec, limits: &Limits) -> Result<Value, SandboxError> 
             "rlimits": [
                 limit("RLIMIT_NPROC", limits.processes_max),
                 limit("RLIMIT_NOFILE", OPEN_FILES_MAX),
+                limit("RLIMIT_FSIZE", spec.disk_bytes_max),
                 limit("RLIMIT_CORE", 0),
             ],
         },
@@ -64,6 +68,8 @@ fn config(spec: &ContainerSpec, limits: &Limits) -> Result<Value, SandboxError> 
             { "destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "nodev", "noexec"] },
             { "destination": "/dev/shm", "type": "tmpfs", "source": "tmpfs",
               "options": ["nosuid", "nodev", "noexec", "mode=1777", shm_size] },
+            { "destination": GUEST_INSIDE, "type": "bind", "source": GUEST,
+              "options": ["bind", "ro", "nosuid", "nodev"] },
         ],
         "linux": {
             "namespaces": [

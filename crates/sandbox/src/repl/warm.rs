@@ -77,11 +77,11 @@ impl Repl {
     pub async fn touch(&mut self, talk: &mut crate::conversation::Conversation) -> Result<(), ReplError> {
         let failed = |what: &str| ReplError::NotStarted(what.to_owned());
         self.channel.send(&ToRepl::Touch {}, &[]).await.map_err(|error| failed(&error.to_string()))?;
-        match tokio::time::timeout(TOUCH_WAIT_MAX, self.event(talk)).await {
-            Ok(Ok(Event::Said(FromRepl::Touched {}, fds))) if fds.is_empty() => Ok(()),
-            Ok(Ok(Event::Said(..))) => Err(failed("it answered something else")),
-            Ok(Ok(Event::Breach(what))) => Err(failed(what)),
-            Ok(Ok(Event::Ended(end))) => Err(ReplError::NotStarted(end.to_string())),
+        match tokio::time::timeout(TOUCH_WAIT_MAX, self.event(talk, &mut None)).await {
+            Ok(Ok(Some(Event::Said(FromRepl::Touched {}, fds)))) if fds.is_empty() => Ok(()),
+            Ok(Ok(Some(Event::Said(..)) | None)) => Err(failed("it answered something else")),
+            Ok(Ok(Some(Event::Breach(what)))) => Err(failed(what)),
+            Ok(Ok(Some(Event::Ended(end)))) => Err(ReplError::NotStarted(end.to_string())),
             Ok(Err(reason)) => Err(ReplError::Dead(reason)),
             Err(_elapsed) => Err(ReplError::Dead(DeathReason::Unresponsive)),
         }
