@@ -22,8 +22,12 @@ pub fn main(entered: Entered) -> ExitCode {
     let Some(started) = entered.ward().map(|ward| start(&ward)) else {
         return ExitCode::from(EXIT_NO_JAIL);
     };
-    let Ok((runsc, signals)) = started else {
-        return ExitCode::from(EXIT_NO_JAIL);
+    let (runsc, signals) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            entered.refuse(&error);
+            return ExitCode::from(EXIT_NO_JAIL);
+        }
     };
     match entered.seal() {
         Ok(control) => wait(runsc, &signals, control.as_fd()),

@@ -60,6 +60,12 @@ impl Entered {
         Some(Ward { plan, program: program.as_fd(), control: self.control.as_fd() })
     }
 
+    /// Tells the host that a ward's program could not be started. The caller must exit.
+    pub fn refuse(self, error: &std::io::Error) {
+        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        let _told_or_gone = reported::<()>(&self.kernel.channel, Err(SetupError { step: Step::Execute, errno }));
+    }
+
     /// Applies Landlock, then seccomp, tells the host that the jail is complete, and hands over the control socket.
     ///
     /// # Errors

@@ -129,8 +129,8 @@ steps! {
     Lifeline = "tie the zygote to the host",
     /// The last word to the host.
     Report = "report to the host",
-    /// A zygote's program.
-    Execute = "execute the zygote's program",
+    /// A zygote's program, or a ward's.
+    Execute = "execute the program",
 }
 
 /// Done by the launched program for a realm, which is all it does.

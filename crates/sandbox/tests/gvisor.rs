@@ -75,7 +75,7 @@ async fn the_host_is_nowhere_to_be_seen() {
     assert_eq!(stdout(&mut lease, "echo $$; id -u; ls /bundle /state 2>/dev/null; ls -A /tmp").await.lines().count(), 2);
     // The image's directories and what gVisor itself makes.
     let mounts = stdout(&mut lease, "cut -d' ' -f5 /proc/self/mountinfo | sort").await;
-    assert_eq!(mounts, "/\n/dev\n/dev/pts\n/dev/shm\n/proc\n/sys\n");
+    assert_eq!(mounts, "/\n/dev\n/dev/pts\n/dev/shm\n/proc\n/run/belljar\n/sys\n");
     let interfaces = stdout(&mut lease, "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '").await;
     assert!(["", "lo\n"].contains(&interfaces.as_str()), "{interfaces}");
     let capabilities = stdout(&mut lease, "while read name value; do [ $name = CapBnd: ] && echo $value; done < /proc/self/status").await;

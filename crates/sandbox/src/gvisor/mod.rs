@@ -57,9 +57,9 @@ impl Gvisor {
         control: OwnedFd,
     ) -> Result<Jailed, SandboxError> {
         let plan = JailPlan::for_ward(spec, oci::ward(spec, limits)?);
-        let plan = plan.map_err(|error| SandboxError::Host(error.to_string()))?;
+        let plan = plan.map_err(|error| SandboxError::Gvisor(error.to_string()))?;
         launch_ward(realm, guest.as_fd(), &plan, attachment, control, self.program.as_fd())
-            .map_err(|error| SandboxError::Launch(error.to_string()))
+            .map_err(|error| SandboxError::Gvisor(error.to_string()))
     }
 }
 
