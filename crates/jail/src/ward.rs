@@ -80,7 +80,8 @@ impl Ward<'_> {
     /// What `open(2)` answers.
     pub fn held(&self) -> Result<[OwnedFd; 2], Errno> {
         let root = open(ROOT, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let words = open(WORDS, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
+        let words =
+            open(WORDS, OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR)?;
         Ok([root, words])
     }
 

@@ -15,8 +15,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::DeathReason;
-use crate::gvisor::Below;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
+use crate::gvisor::Below;
 use crate::watch::watch;
 
 /// The most descriptors that are sent with one frame: a fork request of a zygote has the most.

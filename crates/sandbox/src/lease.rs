@@ -9,13 +9,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::cell::{Cell, Code};
+use crate::container::{Container, Hold};
 use crate::edit::{self, EditCommand, EditFailure, EditOutcome};
 use crate::environment::INPUT_DIRECTORY;
 use crate::error::{DeathReason, PutError, ReadError, SandboxError};
 use crate::files::{self, FileContent};
 use crate::frame::COMMAND_BYTES_MAX;
 use crate::host::SharedHost;
-use crate::container::{Container, Hold};
 use crate::keeper::Request;
 use crate::names;
 use crate::outcome::{CellOutcome, LiveChunk};

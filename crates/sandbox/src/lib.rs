@@ -52,8 +52,8 @@ pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
 pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
-pub use lease::{CellOptions, Lease};
 pub use gvisor::find as find_runsc;
+pub use lease::{CellOptions, Lease};
 pub use options::{ContainerLimits, ContainerOptions, Isolation, Language};
 pub use outcome::{
     CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,

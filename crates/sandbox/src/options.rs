@@ -132,7 +132,10 @@ mod tests {
             (ContainerLimits { cpus: Some(1.5), ..none }, "cpus = 1.5 is not possible: from 0.01 to 1"),
             (ContainerLimits { cpus: Some(f64::NAN), ..none }, "cpus = NaN is not possible: from 0.01 to 1"),
             (ContainerLimits { cpus: Some(-1.0), ..none }, "cpus = -1 is not possible: from 0.01 to 1"),
-            (ContainerLimits { processes_max: Some(257), ..none }, "processes_max = 257 is not possible: from 8 to 256"),
+            (
+                ContainerLimits { processes_max: Some(257), ..none },
+                "processes_max = 257 is not possible: from 8 to 256",
+            ),
             (ContainerLimits { processes_max: Some(0), ..none }, "processes_max = 0 is not possible: from 8 to 256"),
         ];
         for (limits, refused) in cases {

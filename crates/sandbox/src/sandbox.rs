@@ -390,7 +390,8 @@ async fn freeze_unused(shared: Weak<Shared>, stop: CancellationToken, unused_max
 /// Starts a container, runs a command that does nothing, and clears it all away.
 async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError> {
     let name = format!("proof_{}", random_name()?);
-    let mut guest = Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new()).await?;
+    let mut guest =
+        Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new()).await?;
     let cell = Cell {
         code: Code::Bash(":".to_owned()),
         wall: Duration::from_secs(host.config.cell_wall_s_max),

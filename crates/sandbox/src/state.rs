@@ -186,15 +186,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const STATES: [State; 7] = [
-        State::Starting,
-        State::Pooled,
-        State::Ready,
-        State::Leased,
-        State::Frozen,
-        State::Dead,
-        State::Gone,
-    ];
+    const STATES: [State; 7] =
+        [State::Starting, State::Pooled, State::Ready, State::Leased, State::Frozen, State::Dead, State::Gone];
     const EVENTS: [Event; 9] = [
         Event::Shelve,
         Event::Claim,

@@ -15,7 +15,9 @@ const PROGRAM_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// the file; and what is executed later is what was proven at the start.
 pub fn load(path: Option<&Path>) -> Result<File, SandboxError> {
     let path = path.ok_or_else(|| {
-        SandboxError::Gvisor("runsc is not installed (neither configured, nor on the PATH, nor in the cache)".to_owned())
+        SandboxError::Gvisor(
+            "runsc is not installed (neither configured, nor on the PATH, nor in the cache)".to_owned(),
+        )
     })?;
     sealed(path).map_err(|error| SandboxError::Gvisor(format!("{}: {error}", path.display())))
 }

@@ -55,6 +55,17 @@ macro_rules! python_sandbox {
     };
 }
 
+/// Returns from a test of something that gVisor does another way; tests/gvisor.rs has its own for that.
+#[macro_export]
+macro_rules! namespaces_only {
+    ($reason:expr) => {
+        if $crate::support::isolation() == belljar_sandbox::Isolation::Gvisor {
+            eprintln!("not in gVisor: {}", $reason);
+            return;
+        }
+    };
+}
+
 const MIB: u64 = 1024 * 1024;
 
 /// Small limits, so that tests reach them soon.
