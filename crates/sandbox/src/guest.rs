@@ -91,6 +91,11 @@ impl Guest {
         if self.below.is_some() { gvisor::inner_stats(stats) } else { stats }
     }
 
+    /// What stands between it and the host.
+    pub fn isolation(&self) -> Isolation {
+        if self.below.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
+    }
+
     /// What it was made from.
     pub fn image(&self) -> &Arc<Image> {
         &self.image

@@ -58,6 +58,8 @@ pub struct ContainerStatus {
     pub last_used_at: SystemTime,
     /// What can be done with it.
     pub state: ContainerState,
+    /// What stands between it and the host.
+    pub isolation: Isolation,
 }
 
 /// What can be done with a container.
@@ -107,6 +109,7 @@ impl Container {
             id: self.id.clone(),
             created_at: self.created_at,
             last_used_at: self.last_used_at(),
+            isolation: self.isolation,
             // It was claimed when it got its name, so it is past its making.
             state: ContainerState::of(self.life.state()).unwrap_or(ContainerState::Ready),
         }

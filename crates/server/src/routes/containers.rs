@@ -64,7 +64,7 @@ pub async fn create(
         body::require_json(&headers)?;
         Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
     }
-    let id = new_container(&app, &principal.workspace).await.map_err(place_failure)?;
+    let id = new_container(&app, &principal).await.map_err(place_failure)?;
     find(&app, &principal, id.as_str()).await.map(|(record, state)| Json(object(&record, state)))
 }
 
@@ -156,6 +156,7 @@ pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(Co
 /// Holds a workspace's container.
 pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Lease, Failure> {
     let (record, _) = find(app, principal, text).await?;
+    refuse_weaker(app, principal, &record.id)?;
     app.sandbox.lease(&record.id, app.serving.lease_wait).await.map_err(|error| match error {
         LeaseError::Unknown(_) | LeaseError::Dead { .. } => missing(text),
         LeaseError::Busy(_) => {
@@ -163,6 +164,18 @@ pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Le
             Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
         }
     })
+}
+
+/// A key that asks for an isolation runs nothing in a container that another key of its workspace made with another.
+fn refuse_weaker(app: &Shared, principal: &Principal, id: &ContainerId) -> Result<(), Failure> {
+    let Some((asked, status)) = principal.isolation.zip(app.sandbox.status(id)) else {
+        return Ok(());
+    };
+    if status.isolation == asked {
+        return Ok(());
+    }
+    let text = format!("Container {id} has isolation \"{}\", and this key asks for \"{asked}\"", status.isolation);
+    Err(ApiError::new(ErrorKind::Permission, text).into())
 }
 
 /// The prefix on which clients drop an id and go on without it (wire.md §23).
@@ -194,6 +207,7 @@ pub fn place_failure(error: PlaceError) -> Failure {
             let text = "All containers are in use. Try again later, or delete some.";
             Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
         }
+        error @ PlaceError::Isolation => ApiError::new(ErrorKind::Api, error.to_string()).into(),
         error @ (PlaceError::Upload(_) | PlaceError::Broken(_)) => Failure::internal("container", &error),
     }
 }

@@ -4,8 +4,10 @@ use crate::{StoreError, Timestamp};
 use rusqlite::{Connection, OptionalExtension as _};
 
 /// Every change to the schema, in order; the first makes schema 1. Never edited once released.
-const MIGRATIONS: &[(&str, &str)] =
-    &[("0001_files_containers_keys", include_str!("migrations/0001_files_containers_keys.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("0001_files_containers_keys", include_str!("migrations/0001_files_containers_keys.sql")),
+    ("0003_key_isolation", include_str!("migrations/0003_key_isolation.sql")),
+];
 
 fn latest() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
