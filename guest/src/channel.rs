@@ -2,8 +2,9 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{CWD, readlinkat};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
@@ -15,11 +16,25 @@ use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 pub struct Channel {
     socket: OwnedFd,
     buffer: Vec<u8>,
+    passing: Passing,
+}
+
+/// How a descriptor gets to the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Passing {
+    Descriptors,
+    /// Its path goes instead.
+    Paths,
 }
 
 impl Channel {
     pub fn new(socket: OwnedFd) -> Self {
-        Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }
+        Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], passing: Passing::Descriptors }
+    }
+
+    /// For gVisor, which passes no descriptors out.
+    pub fn passing_paths(socket: OwnedFd) -> Self {
+        Self { passing: Passing::Paths, ..Self::new(socket) }
     }
 
     /// The next frame; `None` when the host has gone.
@@ -47,17 +62,33 @@ impl Channel {
 
     /// Sends one frame.
     pub fn send(&self, frame: &FromGuest, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let bytes = serde_json::to_vec(frame)?;
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        match (self.passing, fds) {
+            (Passing::Descriptors, _) | (Passing::Paths, []) => send(self.socket.as_fd(), frame, fds),
+            (Passing::Paths, [fd]) => self.send_path(frame, *fd),
+            (Passing::Paths, _) => Err(io::Error::from(io::ErrorKind::InvalidInput)),
         }
-        rustix::io::retry_on_intr(|| {
-            sendmsg(&self.socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL)
-        })?;
+    }
+
+    fn send_path(&self, frame: &FromGuest, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(frame)?;
+        bytes.push(0);
+        let path = readlinkat(CWD, format!("/proc/self/fd/{}", fd.as_raw_fd()), Vec::new())?;
+        bytes.extend_from_slice(path.as_bytes());
+        rustix::io::retry_on_intr(|| rustix::net::send(&self.socket, &bytes, SendFlags::NOSIGNAL))?;
         Ok(())
     }
+}
+
+/// Sends one frame with the descriptors themselves.
+pub fn send(socket: BorrowedFd<'_>, frame: &FromGuest, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let bytes = serde_json::to_vec(frame)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FRAME_FDS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    rustix::io::retry_on_intr(|| sendmsg(socket, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL))?;
+    Ok(())
 }
 
 impl AsFd for Channel {

@@ -8,6 +8,8 @@
 //!   more), later [`FromGuest::Exited`] unless a [`FromGuest::Killed`] came first.
 //! - [`ToGuest::ReplStatus`] is answered when the REPL has ended, which may be during another request or between two:
 //!   the one answer that does not come in turn.
+//! - A guest in gVisor cannot send descriptors. Instead of one, its frame is followed by a NUL byte and the absolute
+//!   path of what the descriptor is of; the host opens it, below the container's root directory.
 //! - The host believes no frame that breaks these rules: the container is dead then. The guest leaves when the
 //!   socket ends or when a frame of the host makes no sense.
 
@@ -118,6 +120,9 @@ pub enum ToGuest {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FromGuest {
+    /// Only from a ward, before anything else: what [`FromGuest::Ready`] will come from is about to be started.
+    /// Carries: the container's root directory, and the file in which the starting program says why it failed.
+    Ward {},
     /// The jail stands and the guest listens.
     Ready {
         /// [`PROTOCOL_VERSION`].

@@ -8,8 +8,10 @@ mod clean;
 mod command;
 mod files;
 mod frame;
+mod inside;
 mod layer;
 mod supervise;
+mod warden;
 
 use std::process::ExitCode;
 
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     let _program = arguments.next();
     match arguments.next() {
+        Some(how) if how == inside::MODE => inside::main(arguments),
         Some(how) => command::become_shell(&how, arguments),
         None => supervise::main(),
     }

@@ -18,33 +18,41 @@ use crate::clean;
 use crate::command;
 use crate::files;
 use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, Status, ToGuest};
+use crate::warden;
 
 /// Exit codes of process 1; the host reads no more out of them than that the container is dead.
-const EXIT_NO_JAIL: u8 = 70;
+pub const EXIT_NO_JAIL: u8 = 70;
 const EXIT_PROTOCOL: u8 = 71;
 
 /// Stands the jail up and serves the host until it goes away. No untrusted code runs before the seal.
 pub fn main() -> ExitCode {
+    // The step and its error number have gone to the host; nobody else listens.
     let Ok(entered) = belljar_jail::enter() else {
-        // The step and its error number have gone to the host; nobody else listens.
         return ExitCode::from(EXIT_NO_JAIL);
     };
+    if entered.ward().is_some() {
+        return warden::main(entered);
+    }
     let layer = entered.writable_layer().ok();
     let Ok(control) = entered.seal() else {
         return ExitCode::from(EXIT_NO_JAIL);
     };
-    match serve(control, layer) {
+    serve_until_the_end(Channel::new(control), layer)
+}
+
+/// Serves the host until it goes away. `layer`: what the code writes, by itself, where process 1 can have it.
+pub fn serve_until_the_end(channel: Channel, layer: Option<OwnedFd>) -> ExitCode {
+    match serve(channel, layer) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_host_gone_or_senseless) => ExitCode::from(EXIT_PROTOCOL),
     }
 }
 
-fn serve(control: OwnedFd, layer: Option<OwnedFd>) -> io::Result<()> {
+fn serve(channel: Channel, layer: Option<OwnedFd>) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let channel = Channel::new(control);
     let mut supervisor = Supervisor { channel, signals, layer, running: None, repl: Repl::None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}

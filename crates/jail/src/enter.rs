@@ -17,8 +17,9 @@ use crate::landlock::{self, Beyond};
 use crate::oom::OomAdjuster;
 use crate::plan::JailPlan;
 use crate::raw::{Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare};
-use crate::step::{INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, apply};
-use crate::{privileges, root, seccomp, zygote};
+use crate::step::{INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
+use crate::ward::Ward;
+use crate::{privileges, root, seccomp, ward, zygote};
 
 /// The jail stands except for its last two walls, Landlock and seccomp.
 ///
@@ -62,6 +63,18 @@ impl Entered {
         upper.try_clone()
     }
 
+    /// What process 1 of a ward starts before it seals itself; `None` in a container's own jail.
+    pub fn ward(&self) -> Option<Ward<'_>> {
+        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.inner.as_ref()?);
+        Some(Ward { plan, program: program.as_fd(), control: self.kernel.control.as_ref()?.as_fd() })
+    }
+
+    /// Tells the host that a ward's program could not be started. The caller must exit.
+    pub fn refuse(self, error: &std::io::Error) {
+        let errno = error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+        let _told_or_gone = reported::<()>(&self.kernel.channel, Err(SetupError { step: Step::Execute, errno }));
+    }
+
     /// Applies Landlock, then seccomp, tells the host that the jail is complete, and hands over the control socket.
     ///
     /// # Errors
@@ -96,6 +109,8 @@ pub(crate) struct Kernel {
     realm: Option<OwnedFd>,
     control: Option<OwnedFd>,
     held: root::Held,
+    /// The program that a ward is for.
+    inner: Option<OwnedFd>,
 }
 
 impl System for Kernel {
@@ -123,6 +138,9 @@ impl System for Kernel {
             Step::MaskProc => root::mask_proc(&plan.proc_masks),
             Step::Directories => root::directories(&plan.directories),
             Step::Symlinks => root::symlinks(&plan.symlinks),
+            Step::WardProc => root::make_writable_proc(&mut self.held),
+            Step::WardRoot => root::change_root_to_layer(),
+            Step::WardFiles => ward::files(plan.ward.as_ref().ok_or(Errno::INVAL)?),
             Step::Hostname => sethostname(plan.hostname.as_bytes()),
             Step::ResourceLimits => privileges::resource_limits(&plan.resource_limits),
             Step::WorkingDirectory => chdir(&plan.working_directory),
@@ -164,17 +182,20 @@ impl Kernel {
                 return reported(&aside, Err(error));
             }
         };
+        let inner = if plan.ward.is_some() { fds.pop() } else { None };
         let realm = fds.pop().filter(|_| fds.is_empty()).ok_or(Errno::BADMSG).map_err(SetupError::at(Step::ReadPlan));
         let realm = reported(&channel, realm)?;
-        let mut kernel = Self { plan, channel, realm: Some(realm), control, held: root::Held::default() };
-        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
+        let inside = if plan.ward.is_some() { WARD } else { INSIDE };
+        let mut kernel = Self { plan, channel, realm: Some(realm), control, held: root::Held::default(), inner };
+        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
     }
 
     /// The last two steps, and the last word.
     pub(crate) fn seal(mut self) -> Result<(), SetupError> {
-        let sealed = apply(SEAL, &mut self);
+        let seal = if self.plan.ward.is_some() { WARD_SEAL } else { SEAL };
+        let sealed = apply(seal, &mut self);
         reported(&self.channel, sealed)?;
         send_report(&self.channel, Report::Sealed).map_err(SetupError::at(Step::Report))
     }

@@ -231,7 +231,25 @@ pub fn launch(
 ) -> Result<Jailed, LaunchError> {
     let (channel, theirs) = channel::pair().map_err(talk)?;
     let launcher = Launcher::spawn(program, theirs, control.into())?;
-    guide(realm, &channel, launcher, plan, attachment)
+    guide(realm, &channel, launcher, plan, attachment, None)
+}
+
+/// As [`launch`], for a plan made by [`JailPlan::for_ward`]: process 1 starts `inner`, an executable file, which makes
+/// the container, and only waits from then on.
+///
+/// # Errors
+/// [`LaunchError`]; everything started has been killed and reaped by then.
+pub fn launch_ward(
+    realm: &Realm,
+    program: BorrowedFd<'_>,
+    plan: &JailPlan,
+    attachment: Attachment<'_>,
+    control: OwnedFd,
+    inner: BorrowedFd<'_>,
+) -> Result<Jailed, LaunchError> {
+    let (channel, theirs) = channel::pair().map_err(talk)?;
+    let launcher = Launcher::spawn(program, theirs, control.into())?;
+    guide(realm, &channel, launcher, plan, attachment, Some(inner))
 }
 
 /// The host's part of the set-up, from a program that waits for its order to a sealed process 1.
@@ -241,6 +259,7 @@ pub(crate) fn guide(
     launcher: Launcher,
     plan: &JailPlan,
     attachment: Attachment<'_>,
+    inner: Option<BorrowedFd<'_>>,
 ) -> Result<Jailed, LaunchError> {
     realm.require(plan.identity)?;
     limit_silence(channel)?;
@@ -251,7 +270,8 @@ pub(crate) fn guide(
     oom::set(launcher.pid, oom::PROCESS_ONE).map_err(LaunchError::OomScore)?;
     // The guest program does nothing before it has read its plan: by then it is in its cgroup.
     let order = plan.to_order().map_err(|error| LaunchError::Channel(error.into()))?;
-    channel::send_order(channel, &order, &[realm.namespace()]).map_err(talk)?;
+    let fds: Vec<_> = [realm.namespace()].into_iter().chain(inner).collect();
+    channel::send_order(channel, &order, &fds).map_err(talk)?;
     let pid = match next_report(channel)? {
         Report::ProcessOne(pid) => Pid::from_raw(pid).ok_or(LaunchError::Disorder)?,
         other => return Err(unexpected(other)),

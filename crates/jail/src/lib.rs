@@ -60,12 +60,13 @@ mod realm;
 mod root;
 mod seccomp;
 mod step;
+mod ward;
 mod zygote;
 
 pub use enter::{Entered, enter};
 pub use identity::Identity;
 pub use join::join;
-pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch};
+pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};
 pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
     Resource, ResourceLimit, SealPlan, Symlink,
@@ -73,6 +74,7 @@ pub use plan::{
 pub use privileges::limit_code;
 pub use realm::Realm;
 pub use step::{SetupError, Step};
+pub use ward::{CONTROL_FD_INSIDE, GUEST, WORDS, Ward, WardPlan, control_inside};
 pub use zygote::{
     ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteFile, ZygotePlan, launch_zygote,
 };

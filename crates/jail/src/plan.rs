@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::PLAN_BYTES_MAX;
 use crate::identity::{IDS, Identity};
+use crate::ward::WardPlan;
 
 /// What the caller wants of one container's jail; everything else is policy and stands in this crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +157,9 @@ pub struct JailPlan {
     pub(crate) resource_limits: Vec<ResourceLimit>,
     pub(crate) landlock: LandlockPlan,
     pub(crate) seccomp: Vec<BpfProgram>,
+    /// Only in a ward's plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ward: Option<WardPlan>,
 }
 
 /// What [`crate::join`] applies to a process that joins a container: the part of a [`JailPlan`] that concerns it.
@@ -318,12 +322,27 @@ impl JailPlan {
                 grants: vec![LandlockGrant { path: PathBuf::from("/"), rights: RIGHTS.to_vec() }],
             },
             seccomp: crate::seccomp::compiled().map_err(|error| PlanError::Seccomp(error.to_string()))?.to_vec(),
+            ward: None,
         };
-        let bytes = plan.to_order().map_err(|error| PlanError::Form(error.to_string()))?.len();
-        if bytes > PLAN_BYTES_MAX {
-            return Err(PlanError::TooLarge(bytes));
-        }
-        Ok(plan)
+        plan.fitting()
+    }
+
+    /// The same, as the ward around a container that another program makes. Its directories and links are left to
+    /// whoever becomes process 1 of the container itself.
+    ///
+    /// # Errors
+    /// [`PlanError`] for a wish that no jail can satisfy.
+    pub fn for_ward(spec: &ContainerSpec, ward: WardPlan) -> Result<Self, PlanError> {
+        let (directories, symlinks) = (Vec::new(), Vec::new());
+        let mut plan = Self { ward: Some(ward), directories, symlinks, ..Self::for_container(spec)? };
+        // The others are the code's: the sentry's memory, for one, is a file to the kernel, larger than any of the code's.
+        plan.resource_limits.retain(|limit| limit.resource == Resource::CoreBytes);
+        plan.fitting()
+    }
+
+    fn fitting(self) -> Result<Self, PlanError> {
+        let bytes = self.to_order().map_err(|error| PlanError::Form(error.to_string()))?.len();
+        if bytes > PLAN_BYTES_MAX { Err(PlanError::TooLarge(bytes)) } else { Ok(self) }
     }
 
     /// The lower layer's place on the host.

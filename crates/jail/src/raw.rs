@@ -85,6 +85,12 @@ pub(crate) fn close_from(first: u32) -> Result<(), Errno> {
     if done == 0 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Closes an inherited descriptor that [`take_inherited`] has made a copy of.
+pub(crate) fn close_one(fd: RawFd) -> Result<(), Errno> {
+    // SAFETY: called once, for a number that the program was started with and that no Rust value owns.
+    if unsafe { libc::close(fd) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
 /// Takes ownership of an inherited descriptor, if it is open.
 pub(crate) fn take_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: F_DUPFD_CLOEXEC with an integer argument touches no memory.

@@ -88,9 +88,23 @@ pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
     Ok(())
 }
 
+/// For runsc, which writes id maps there and mounts another one, which the kernel allows to whoever sees a whole one.
+pub(crate) fn make_writable_proc(held: &mut Held) -> Result<(), Errno> {
+    let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(&context, "source", "proc")?;
+    fsconfig_create(&context)?;
+    held.proc = Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM)?);
+    Ok(())
+}
+
 /// `pivot_root(".", ".")` stacks the old root on the new one, so no directory is needed to put it in; see `pivot_root(2)`.
 pub(crate) fn change_root() -> Result<(), Errno> {
     chdir("root")?;
+    change_root_to_layer()
+}
+
+/// The working directory is the top of the writable layer.
+pub(crate) fn change_root_to_layer() -> Result<(), Errno> {
     pivot_root(".", ".")?;
     unmount(".", UnmountFlags::DETACH)?;
     chdir("/")

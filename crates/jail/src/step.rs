@@ -95,6 +95,12 @@ steps! {
     ZygoteScratch = "mount scratch directories",
     /// A zygote cannot change its image, not even its own copy.
     ReadOnlyRoot = "make the root read-only",
+    /// A writable `/proc` of the new pid namespace, for runsc.
+    WardProc = "make a writable /proc",
+    /// The writable layer itself becomes `/`, the container's root being a directory of it.
+    WardRoot = "change to the ward's root",
+    /// What runsc reads and writes: its configuration, its state, its words.
+    WardFiles = "make the files of runsc",
     /// The container's own host name.
     Hostname = "set the host name",
     /// The plan's resource limits.
@@ -123,8 +129,8 @@ steps! {
     Lifeline = "tie the zygote to the host",
     /// The last word to the host.
     Report = "report to the host",
-    /// A zygote's program.
-    Execute = "execute the zygote's program",
+    /// A zygote's program, or a ward's.
+    Execute = "execute the program",
 }
 
 /// Done by the launched program for a realm, which is all it does.
@@ -161,6 +167,37 @@ pub(crate) const INSIDE: &[Step] = &[
 
 /// Done last, when the guest program has opened what it needs.
 pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
+
+/// Done by process 1 of a ward instead of [`INSIDE`]: runsc starts with power over these namespaces.
+pub(crate) const WARD: &[Step] = &[
+    Step::BecomeContainerRoot,
+    Step::DefaultSignals,
+    Step::PrivateMounts,
+    Step::HoldDevices,
+    Step::WritableLayer,
+    Step::Overlay,
+    Step::WardProc,
+    Step::WardRoot,
+    Step::AttachProc,
+    Step::Dev,
+    Step::WardFiles,
+    Step::Hostname,
+    Step::ResourceLimits,
+    Step::WorkingDirectory,
+    Step::Streams,
+    Step::OwnSession,
+];
+
+/// Done by process 1 of a ward instead of [`SEAL`], when runsc has been started: nothing is left that it has to be
+/// able to do but wait.
+pub(crate) const WARD_SEAL: &[Step] = &[
+    Step::NoFutureCapabilities,
+    Step::NoNewPrivileges,
+    Step::NoCapabilities,
+    Step::Undumpable,
+    Step::Landlock,
+    Step::Seccomp,
+];
 
 /// Done by the launched program for a zygote. It keeps its capabilities in the realm: it has to enter containers.
 pub(crate) const ZYGOTE: &[Step] = &[
@@ -265,7 +302,7 @@ mod tests {
         }
     }
 
-    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, INSIDE, SEAL, ZYGOTE, JOIN];
+    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, INSIDE, SEAL, WARD, WARD_SEAL, ZYGOTE, JOIN];
 
     #[test]
     fn nothing_runs_after_a_failed_step() {
@@ -283,7 +320,8 @@ mod tests {
         let around = [Step::CloseInherited, Step::ReadPlan];
         let container: Vec<Step> = all().collect();
         let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
-        for list in [&container[..], ZYGOTE, JOIN] {
+        let ward = [WARD, WARD_SEAL].concat();
+        for list in [&container[..], &ward, ZYGOTE, JOIN] {
             let distinct: std::collections::HashSet<_> = list.iter().collect();
             assert_eq!(distinct.len(), list.len(), "{list:?}");
         }

@@ -126,13 +126,7 @@ async fn attempt(
     let started = Instant::now();
     let (end, run) = {
         let draining = async { tokio::join!(stdout.run(), stderr.run()) };
-        let stopped = async {
-            tokio::select! {
-                () = cell.cancel.cancelled() => {}
-                () = gone => {}
-            }
-        };
-        wait(guest, asked, started + cell.wall, draining, stopped).await
+        wait(guest, asked, started + cell.wall, draining, first_of(cell.cancel.cancelled(), gone)).await
     };
     let well = matches!(end.ending, Ending::Exited { status: Status::Code(0), .. }) && end.stop.is_none();
     let (end, mut survives) = settle(guest, end, run, &output).await?;
@@ -179,6 +173,14 @@ async fn attempt(
         losses,
     };
     Ok(((judged.outcome)(output), survives))
+}
+
+/// Completes with the first of two.
+async fn first_of(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    tokio::select! {
+        () = one => {}
+        () = other => {}
+    }
 }
 
 /// Waits for the end of a cell that was asked for. The number is that of the request, by which it can be killed.

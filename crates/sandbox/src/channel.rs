@@ -16,6 +16,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::error::DeathReason;
 use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
+use crate::gvisor::Below;
 use crate::watch::watch;
 
 /// The most descriptors that are sent with one frame: a fork request of a zygote has the most.
@@ -25,6 +26,8 @@ const SENT_FDS_MAX: usize = 8;
 pub struct Packets {
     socket: AsyncFd<OwnedFd>,
     buffer: Vec<u8>,
+    /// What the paths are below that the other end names instead of sending descriptors; `None` if it sends them.
+    below: Option<Below>,
 }
 
 /// Why there is no frame.
@@ -48,7 +51,12 @@ impl Packets {
         rustix::io::ioctl_fionbio(&ours, true)?;
         // Not for writing: each frame that the other end takes in would wake this one.
         let socket = watch(ours, Interest::READABLE)?;
-        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
+        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
+    }
+
+    /// From here on the other end names paths below a directory instead of sending descriptors.
+    pub fn take_paths(&mut self, below: Below) {
+        self.below = Some(below);
     }
 
     /// The next frame with what came beside it. Cancel-safe: a frame is either returned or still in the socket.
@@ -58,8 +66,12 @@ impl Packets {
             let buffer = &mut self.buffer;
             match ready.try_io(|socket| read_packet(socket.get_ref(), buffer)) {
                 Ok(packet) => {
-                    let (length, fds) = packet??;
-                    let frame = serde_json::from_slice(&self.buffer[..length])
+                    let (length, mut fds) = packet??;
+                    let mut bytes = &self.buffer[..length];
+                    if let Some(below) = &self.below {
+                        bytes = with_path(bytes, &mut fds, below)?;
+                    }
+                    let frame = serde_json::from_slice(bytes)
                         .map_err(|_untrusted_text| PacketError::Breach("a frame without meaning"))?;
                     return Ok((frame, fds));
                 }
@@ -106,6 +118,11 @@ impl Channel {
         Ok((Self { packets }, theirs))
     }
 
+    /// As [`Packets::take_paths`].
+    pub fn take_paths(&mut self, below: Below) {
+        self.packets.take_paths(below);
+    }
+
     /// The next frame. Cancel-safe: a frame is either returned or still in the socket.
     pub async fn receive(&mut self) -> Result<Received, DeathReason> {
         self.packets.receive().await.map_err(|error| match error {
@@ -119,6 +136,19 @@ impl Channel {
     pub async fn send(&self, frame: &ToGuest, fds: &[BorrowedFd<'_>]) -> Result<(), DeathReason> {
         self.packets.send(frame, fds).await.map_err(|error| DeathReason::Channel(error.to_string()))
     }
+}
+
+/// The frame, with what the path behind it leads to as its descriptor. A JSON document holds no NUL byte.
+fn with_path<'a>(packet: &'a [u8], fds: &mut Vec<OwnedFd>, below: &Below) -> Result<&'a [u8], PacketError> {
+    if !fds.is_empty() {
+        return Err(PacketError::Breach("a descriptor from gVisor"));
+    }
+    let Some(end) = packet.iter().position(|byte| *byte == 0) else {
+        return Ok(packet);
+    };
+    let opened = below.open(&packet[end + 1..]).ok_or(PacketError::Breach("a path that is none"))?;
+    fds.push(opened.map_err(io::Error::from)?);
+    Ok(&packet[..end])
 }
 
 /// The outer error is the socket's, the inner one the other end's fault.

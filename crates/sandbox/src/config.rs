@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 pub use belljar_jail::LandlockNeed;
 pub use belljar_jail::probe::LimitsNeed;
 
+use crate::options::Isolation;
+
 use crate::repl::Warmth;
 
 /// The limits of every container and of the sandbox as a whole.
@@ -47,6 +49,10 @@ pub struct SandboxConfig {
     pub limits_need: LimitsNeed,
     /// Whether a container may start when the kernel has no Landlock.
     pub landlock_need: LandlockNeed,
+    /// What stands between the code and the host, where a container's own options do not say.
+    pub isolation: Isolation,
+    /// gVisor's program, for containers of [`Isolation::Gvisor`]; without one, there are none.
+    pub runsc: Option<PathBuf>,
     /// The wall clock, read for `created_at` and `last_used_at` alone.
     pub clock: fn() -> SystemTime,
 }
@@ -70,6 +76,8 @@ impl Default for SandboxConfig {
             output_files_max: 1000,
             limits_need: LimitsNeed::Required,
             landlock_need: LandlockNeed::Required,
+            isolation: Isolation::Namespaces,
+            runsc: None,
             clock: SystemTime::now,
         }
     }

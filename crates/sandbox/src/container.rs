@@ -11,12 +11,14 @@ use tokio_util::sync::CancellationToken;
 use crate::error::DeathReason;
 use crate::guest::Guest;
 use crate::keeper::Request;
+use crate::options::Isolation;
 use crate::process::Reins;
 use crate::state::{Event, Life, Refused, State};
 
 /// See the module's head.
 pub struct Container {
     pub id: ContainerId,
+    pub isolation: Isolation,
     pub created_at: SystemTime,
     last_used_at: Mutex<SystemTime>,
     pub life: Arc<Life>,
@@ -32,22 +34,23 @@ pub struct Container {
 pub struct Parts {
     pub life: Arc<Life>,
     pub reins: Arc<Reins>,
+    pub isolation: Isolation,
     pub stop: CancellationToken,
 }
 
 impl Parts {
     pub fn of(guest: &Guest, life: Arc<Life>, stop: CancellationToken) -> Self {
-        Self { life, reins: Arc::clone(guest.reins()), stop }
+        Self { life, reins: Arc::clone(guest.reins()), isolation: guest.isolation(), stop }
     }
 }
 
 impl Container {
     /// Somebody's from now on. One that has died on its shelf stays dead, and its keeper says so.
     pub fn claimed(id: ContainerId, now: SystemTime, parts: Parts, requests: mpsc::Sender<Request>) -> Self {
-        let Parts { life, reins, stop } = parts;
+        let Parts { life, reins, isolation, stop } = parts;
         let _dead_before = life.step(Event::Claim);
         let (last_used_at, line) = (Mutex::new(now), tokio::sync::Mutex::default());
-        Self { id, created_at: now, last_used_at, life, line, reins, stop, requests }
+        Self { id, isolation, created_at: now, last_used_at, life, line, reins, stop, requests }
     }
 
     pub fn last_used_at(&self) -> SystemTime {

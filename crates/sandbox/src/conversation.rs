@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::channel::{Channel, Received};
 use crate::error::DeathReason;
 use crate::frame::{FromGuest, Status, ToGuest};
+use crate::gvisor::Below;
 use crate::watch::watch;
 
 /// For an answer that takes the guest no more than a few system calls. Generous: it shares its
@@ -49,6 +50,11 @@ impl Conversation {
     pub fn new(channel: Channel, ended: OwnedFd, stop: CancellationToken) -> io::Result<Self> {
         let ended = watch(ended, Interest::READABLE)?;
         Ok(Self { channel, ended, stop, requests: 0, cold_repl: ColdRepl::None })
+    }
+
+    /// As [`Channel::take_paths`].
+    pub fn take_paths(&mut self, below: Below) {
+        self.channel.take_paths(below);
     }
 
     /// The number of the next request.

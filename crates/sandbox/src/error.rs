@@ -83,6 +83,9 @@ pub enum SandboxError {
     /// This host cannot run containers as configured.
     #[error("this machine cannot run containers: {0}")]
     Host(String),
+    /// A container of gVisor was asked for, and cannot be had here. Nothing weaker is given instead.
+    #[error("isolation \"gvisor\" is not available: {0}")]
+    Gvisor(String),
     /// The host refused something the sandbox needs.
     #[error("{what}: {source}")]
     Io {

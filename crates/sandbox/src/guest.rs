@@ -1,5 +1,6 @@
 //! A live container as its keeper holds it: what talks and what runs.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use belljar_jail::cgroup::{Limits, Stats};
@@ -10,8 +11,10 @@ use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
+use crate::gvisor::{self, Below, Words};
 use crate::host::SharedHost;
 use crate::image::Image;
+use crate::options::Isolation;
 use crate::outcome::InterpreterEnd;
 use crate::process::{Process, Reins};
 use crate::repl::Repl;
@@ -25,6 +28,7 @@ pub struct Guest {
     pub lost: Option<InterpreterEnd>,
     pub process: Process,
     image: Arc<Image>,
+    below: Option<Below>,
     limits: Limits,
 }
 
@@ -34,28 +38,62 @@ impl Guest {
         host: &SharedHost,
         image: Arc<Image>,
         name: String,
+        isolation: Isolation,
         limits: Limits,
         stop: CancellationToken,
     ) -> Result<Self, SandboxError> {
         let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
         let starting = {
             let (host, image) = (SharedHost::clone(host), Arc::clone(&image));
-            tokio::task::spawn_blocking(move || host.start(&image, &name, &limits, theirs))
+            tokio::task::spawn_blocking(move || host.start(&image, &name, isolation, &limits, theirs))
         };
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, repl: None, lost: None, process, image, limits };
+        let mut guest = Self { talk, repl: None, lost: None, process, image, below: None, limits };
+        let words = match isolation {
+            Isolation::Namespaces => None,
+            Isolation::Gvisor => Some(guest.hear_ward().await?),
+        };
         match guest.talk.answer(ANSWER_WAIT_MAX).await {
             Ok((FromGuest::Ready { version: PROTOCOL_VERSION }, fds)) if fds.is_empty() => Ok(guest),
             Ok(_) => Err(SandboxError::Launch(DeathReason::Protocol("not ready first").to_string())),
-            Err(reason) => Err(SandboxError::Launch(guest.explain(reason).to_string())),
+            Err(reason) => {
+                let reason = guest.explain(reason);
+                Err(words.map_or_else(|| SandboxError::Launch(reason.to_string()), |words| words.explain(&reason)))
+            }
         }
+    }
+
+    /// What a ward says before it starts gVisor, and may be believed: no code has run.
+    async fn hear_ward(&mut self) -> Result<Words, SandboxError> {
+        let failed = |reason: DeathReason| SandboxError::Launch(reason.to_string());
+        let (frame, fds) = self.talk.answer(ANSWER_WAIT_MAX).await.map_err(|reason| failed(self.explain(reason)))?;
+        match (frame, <[OwnedFd; 2]>::try_from(fds)) {
+            (FromGuest::Ward {}, Ok([root, words])) => {
+                let below = Below::new(root);
+                self.talk.take_paths(below.clone());
+                self.below = Some(below);
+                Ok(Words::new(words))
+            }
+            _ => Err(failed(DeathReason::Protocol("not a ward first"))),
+        }
+    }
+
+    /// In gVisor, what the paths are below that come in place of descriptors.
+    pub fn below(&self) -> Option<&Below> {
+        self.below.as_ref()
     }
 
     /// What was used so far.
     pub fn stats(&self) -> Stats {
-        self.process.stats()
+        let stats = self.process.stats();
+        if self.below.is_some() { gvisor::inner_stats(stats) } else { stats }
+    }
+
+    /// What stands between it and the host.
+    pub fn isolation(&self) -> Isolation {
+        if self.below.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
     }
 
     /// What it was made from.

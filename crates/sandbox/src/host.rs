@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
 use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
@@ -10,7 +10,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::error::SandboxError;
+use crate::gvisor::{self, Gvisor};
 use crate::image::Image;
+use crate::options::Isolation;
 use crate::process::Process;
 use crate::program;
 use crate::zygote::Attendance;
@@ -20,6 +22,8 @@ pub struct Host {
     pub config: SandboxConfig,
     program: File,
     cgroups: Option<CgroupTree>,
+    /// Prepared when first asked for; a failure is not remembered.
+    gvisor: Mutex<Option<Arc<Gvisor>>>,
     /// New containers are made from it; those that live keep theirs.
     image: RwLock<Arc<Image>>,
 }
@@ -42,7 +46,8 @@ impl Host {
                 }
             },
         };
-        Ok((Self { config, program, cgroups, image: RwLock::new(Arc::new(image)) }, attendances))
+        let gvisor = Mutex::default();
+        Ok((Self { config, program, cgroups, gvisor, image: RwLock::new(Arc::new(image)) }, attendances))
     }
 
     /// What containers can be made from. Blocks.
@@ -70,13 +75,43 @@ impl Host {
     }
 
     /// Starts process 1 of a container, known to this host as `name`. Blocks.
-    pub fn start(&self, image: &Image, name: &str, limits: &Limits, control: OwnedFd) -> Result<Process, SandboxError> {
-        let cgroup = self.cgroup(name, limits)?;
+    pub fn start(
+        &self,
+        image: &Image,
+        name: &str,
+        isolation: Isolation,
+        limits: &Limits,
+        control: OwnedFd,
+    ) -> Result<Process, SandboxError> {
+        let gvisor = match isolation {
+            Isolation::Namespaces => None,
+            Isolation::Gvisor => Some(self.gvisor()?),
+        };
+        let outer = gvisor.as_ref().map_or(*limits, |_| gvisor::outer_limits(limits));
+        let cgroup = self.cgroup(name, &outer)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
-        let plan = image.plan(limits)?;
-        let jailed = launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
-            .map_err(|error| SandboxError::Launch(error.to_string()))?;
+        let jailed = match gvisor {
+            None => {
+                let plan = image.plan(limits)?;
+                launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
+                    .map_err(|error| SandboxError::Launch(error.to_string()))?
+            }
+            Some(gvisor) => {
+                let spec = image.spec(limits);
+                gvisor.start(image.realm(), &self.program, &spec, limits, attachment, control)?
+            }
+        };
         Ok(Process::new(jailed, cgroup))
+    }
+
+    /// gVisor, as configured. Blocks the first time.
+    fn gvisor(&self) -> Result<Arc<Gvisor>, SandboxError> {
+        let mut held = self.gvisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gvisor) = &*held {
+            return Ok(Arc::clone(gvisor));
+        }
+        let gvisor = Arc::new(Gvisor::prepare(self.config.runsc.as_deref())?);
+        Ok(Arc::clone(held.insert(gvisor)))
     }
 
     /// Starts a zygote, in a cgroup called `name`. Blocks.

@@ -72,6 +72,11 @@ impl Image {
         Ok(Cow::Owned(plan))
     }
 
+    /// The spec of a container with these limits.
+    pub fn spec(&self, limits: &Limits) -> ContainerSpec {
+        self.sized(limits)
+    }
+
     /// Whether a container made for the sandbox's own limits can serve under these: its disk was sized when it was made,
     /// and a disk larger than the memory it lives in would end in a kill where `ENOSPC` is due.
     pub fn fits_pooled(&self, limits: &Limits) -> bool {

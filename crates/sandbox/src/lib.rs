@@ -24,6 +24,7 @@ mod files;
 #[path = "../../../guest/src/frame.rs"]
 mod frame;
 mod guest;
+mod gvisor;
 mod harvest;
 mod host;
 mod image;
@@ -53,8 +54,9 @@ pub use config::{LandlockNeed, LimitsNeed, Rootfs, SandboxConfig};
 pub use edit::{EditCommand, EditFailure, EditOutcome, FileType};
 pub use error::{DeathReason, LeaseError, PutError, ReadError, SandboxError};
 pub use files::FileContent;
+pub use gvisor::find as find_runsc;
 pub use lease::{CellOptions, Lease};
-pub use options::{ContainerLimits, ContainerOptions, Language};
+pub use options::{ContainerLimits, ContainerOptions, Isolation, Language};
 pub use outcome::{
     CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
 };

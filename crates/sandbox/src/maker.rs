@@ -14,7 +14,7 @@ use crate::guest::Guest;
 use crate::host::{SharedHost, random_name};
 use crate::image::Image;
 use crate::keeper::{self, Request};
-use crate::options::Language;
+use crate::options::{Isolation, Language};
 use crate::repl::{self, Repl, ReplError, Warmth};
 use crate::state::Life;
 use crate::zygote::{self, Attendance};
@@ -92,13 +92,26 @@ impl Maker {
     }
 
     /// Makes a container of the present image.
-    pub async fn make(&self, purpose: Purpose, language: Language, limits: Limits) -> Result<Made, SandboxError> {
+    pub async fn make(
+        &self,
+        purpose: Purpose,
+        isolation: Isolation,
+        language: Language,
+        limits: Limits,
+    ) -> Result<Made, SandboxError> {
         let permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
         let (stop, name) = (self.stop.child_token(), purpose.name()?);
-        let guest = Guest::start(&self.host, self.host.image(), name, limits, stop.clone()).await?;
+        let guest = Guest::start(&self.host, self.host.image(), name, isolation, limits, stop.clone()).await?;
         let made = self.ready(Made { guest, life: Arc::default(), stop }, language, &purpose).await;
         drop(permit);
         made
+    }
+
+    /// Whether a container of this kind may come from the pool, which holds one kind. What limits the processes of one
+    /// in gVisor was given to it at its start.
+    pub fn pools(&self, isolation: Isolation, limits: &Limits) -> bool {
+        let config = &self.host.config;
+        isolation == config.isolation && (isolation == Isolation::Namespaces || *limits == self.host.limits())
     }
 
     /// Sees to it that a container is ready for a language. One that cannot be is cleared away.

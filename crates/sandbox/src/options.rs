@@ -22,6 +22,26 @@ pub enum Language {
     Python,
 }
 
+/// What stands between a container's code and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Isolation {
+    /// Namespaces, seccomp and Landlock: the code runs on the host's kernel.
+    #[default]
+    Namespaces,
+    /// The code runs on gVisor's kernel, a program in a jail of its own. Slower to start, slower with files and
+    /// processes, and one more wall.
+    Gvisor,
+}
+
+impl std::fmt::Display for Isolation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Namespaces => "namespaces",
+            Self::Gvisor => "gvisor",
+        })
+    }
+}
+
 /// Limits of one container that are lower than the sandbox's; `None` is the sandbox's own.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ContainerLimits {
@@ -40,6 +60,8 @@ pub struct ContainerOptions {
     pub limits: ContainerLimits,
     /// What it must be ready for at once; the other language works too, later.
     pub ready_for: Language,
+    /// What stands between it and the host; `None` is the sandbox's own. Never answered with another one.
+    pub isolation: Option<Isolation>,
 }
 
 impl ContainerLimits {

@@ -284,7 +284,8 @@ async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {
         let making = maker.keepers.spawn({
             let (pool, maker) = (Arc::clone(pool), Arc::clone(maker));
             async move {
-                let made = maker.make(Purpose::Ahead, language, maker.host.limits()).await?;
+                let made =
+                    maker.make(Purpose::Ahead, maker.host.config.isolation, language, maker.host.limits()).await?;
                 pool.shelve(&maker, language, made);
                 Ok::<_, SandboxError>(())
             }

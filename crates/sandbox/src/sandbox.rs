@@ -18,7 +18,7 @@ use crate::host::{Host, SharedHost, random_name};
 use crate::image::Image;
 use crate::lease::Lease;
 use crate::maker::{Made, Maker, Purpose};
-use crate::options::{ContainerOptions, Language};
+use crate::options::{ContainerOptions, Isolation, Language};
 use crate::outcome::CellOutcome;
 use crate::pool::{self, Pool};
 use crate::registry::Registry;
@@ -59,6 +59,8 @@ pub struct ContainerStatus {
     pub last_used_at: SystemTime,
     /// What can be done with it.
     pub state: ContainerState,
+    /// What stands between it and the host.
+    pub isolation: Isolation,
 }
 
 /// What can be done with a container.
@@ -108,6 +110,7 @@ impl Container {
             id: self.id.clone(),
             created_at: self.created_at,
             last_used_at: self.last_used_at(),
+            isolation: self.isolation,
             // It was claimed when it got its name, so it is past its making.
             state: ContainerState::of(self.life.state()).unwrap_or(ContainerState::Ready),
         }
@@ -160,15 +163,18 @@ impl Sandbox {
         let Shared { maker, pool, registry } = &*self.shared;
         let limits = options.limits.resolve(&maker.host.config)?;
         let language = options.ready_for;
+        let isolation = options.isolation.unwrap_or(maker.host.config.isolation);
         // Whoever closes the sandbox waits for the token's end.
         let token = maker.keepers.token();
         registry.reserve(&id)?;
-        if let Some(container) = pool.claim(maker, &id, language, limits) {
+        if maker.pools(isolation, &limits)
+            && let Some(container) = pool.claim(maker, &id, language, limits)
+        {
             return Ok(registry.enter(container));
         }
         let (shared, named) = (Arc::clone(&self.shared), id.clone());
         let starting = maker.keepers.spawn(async move {
-            let entered = shared.start(&named, language, limits).await;
+            let entered = shared.start(&named, isolation, language, limits).await;
             drop(token);
             entered
         });
@@ -333,10 +339,11 @@ impl Shared {
     async fn start(
         &self,
         id: &ContainerId,
+        isolation: Isolation,
         language: Language,
         limits: Limits,
     ) -> Result<ContainerStatus, SandboxError> {
-        match self.made(id, language, limits).await {
+        match self.made(id, isolation, language, limits).await {
             Ok(made) => Ok(self.registry.enter(self.maker.entrust(made, id.clone()))),
             Err(error) => {
                 self.registry.give_up(id);
@@ -345,16 +352,23 @@ impl Shared {
         }
     }
 
-    async fn made(&self, id: &ContainerId, language: Language, limits: Limits) -> Result<Made, SandboxError> {
+    async fn made(
+        &self,
+        id: &ContainerId,
+        isolation: Isolation,
+        language: Language,
+        limits: Limits,
+    ) -> Result<Made, SandboxError> {
         let Self { maker, pool, .. } = self;
         let _awaiting = maker.awaiting();
         let purpose = Purpose::For(id.clone());
         if language == Language::Python
+            && maker.pools(isolation, &limits)
             && let Some(made) = pool.take(maker, Language::Bash, limits).await
         {
             return maker.ready(made, language, &purpose).await;
         }
-        maker.make(purpose, language, limits).await
+        maker.make(purpose, isolation, language, limits).await
     }
 }
 
@@ -397,7 +411,8 @@ fn freeze_all(shared: &Shared, unused_max: Duration) -> Freezing {
 /// Starts a container, runs a command that does nothing, and clears it all away.
 async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError> {
     let name = format!("proof_{}", random_name()?);
-    let mut guest = Guest::start(host, image, name, host.limits(), CancellationToken::new()).await?;
+    let mut guest =
+        Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new()).await?;
     let cell = Cell {
         code: Code::Bash(":".to_owned()),
         wall: Duration::from_secs(host.config.cell_wall_s_max),

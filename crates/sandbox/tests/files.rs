@@ -3,7 +3,7 @@
 mod support;
 
 use belljar_sandbox::{
-    DeathReason, EditCommand, EditFailure, EditOutcome, FileType, PutError, ReadError, SandboxError,
+    DeathReason, EditCommand, EditFailure, EditOutcome, FileType, Isolation, PutError, ReadError, SandboxError,
 };
 use support::{leased, run, stdout};
 use tokio::io::AsyncReadExt;
@@ -107,7 +107,13 @@ async fn paths_are_the_containers_and_only_its_own_files_are_read() {
         ("/tmp/fifo", "is not a regular file"),
         ("/dev/zero", "is not a regular file"),
         ("/proc/self/status", "is not a regular file"),
-        ("/proc/1/environ", "the container refused: Permission denied (os error 13)"),
+        (
+            "/proc/1/environ",
+            match support::isolation() {
+                Isolation::Namespaces => "the container refused: Permission denied (os error 13)",
+                Isolation::Gvisor => "is not a regular file",
+            },
+        ),
         ("/work/sub/x/y", "no such file"),
         ("a\0b", "no such file"),
         ("/work/loop", "the container refused: Too many levels of symbolic links (os error 40)"),
@@ -158,6 +164,10 @@ async fn the_editor_makes_shows_and_changes_files() {
     };
     let missing = |path: &str| EditFailure::FileNotFound { message: format!("{path} does not exist") };
     let invalid = |message: &str| EditFailure::InvalidInput { message: message.to_owned() };
+    let no_file_in_proc = match support::isolation() {
+        Isolation::Namespaces => "/proc/x cannot be written: No such file or directory (os error 2)",
+        Isolation::Gvisor => "/proc/x cannot be written: Permission denied (os error 13)",
+    };
     let cases = [
         (view("$INPUT_DIR/sample.csv"), Ok(shown("a,b\n1,2", 2))),
         (create("notes/x.txt", "one\ntwo\n"), Ok(EditOutcome::Create { is_file_update: false })),
@@ -170,7 +180,7 @@ async fn the_editor_makes_shows_and_changes_files() {
         (str_replace("nothing", "a", "b"), Err(missing("nothing"))),
         (view("/work"), Err(invalid("/work is a directory, not a file"))),
         (create("/work", "x"), Err(invalid("/work cannot be written: is a directory"))),
-        (create("/proc/x", "x"), Err(invalid("/proc/x cannot be written: No such file or directory (os error 2)"))),
+        (create("/proc/x", "x"), Err(invalid(no_file_in_proc))),
         (view("/dev/zero"), Err(invalid("/dev/zero is not a regular file"))),
         (view("$NOPE"), Err(invalid("the path names $NOPE, which is not set"))),
         (str_replace("notes/x.txt", "q", "r"), Err(invalid("old_str was not found in notes/x.txt"))),

@@ -90,6 +90,7 @@ async fn the_idle_and_the_old_are_swept_and_the_leased_are_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_death_in_mid_cell_is_told_at_once_and_ever_after() {
+    namespaces_only!("the host does not see the code's processes");
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let killer = tokio::spawn(async {
@@ -125,6 +126,7 @@ async fn a_death_between_cells_is_noticed_without_being_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_container_takes_its_running_cell_along() {
+    namespaces_only!("the host does not see the code's processes");
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let removing = {
@@ -143,6 +145,7 @@ async fn a_removed_container_takes_its_running_cell_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_containers_work_side_by_side_and_leave_nothing_behind() {
+    namespaces_only!("the host does not see the code's processes");
     // Once before the count: what the runtime and the standard library keep for good is there then.
     let warm = sandbox!();
     warm.create(id(100)).await.expect("starts");

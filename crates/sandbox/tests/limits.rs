@@ -98,6 +98,7 @@ async fn a_cell_cancelled_beforehand_ends_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_cell_is_killed_and_the_next_holder_finds_the_container_in_order() {
+    namespaces_only!("the host does not see the code's processes");
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let id = lease.container().clone();
@@ -118,6 +119,7 @@ async fn a_dropped_cell_is_killed_and_the_next_holder_finds_the_container_in_ord
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_memory_hog_is_killed_and_the_container_lives() {
+    namespaces_only!("the kernel sees one program, the sentry, and ends all of it");
     if !limits_enforced() {
         skip!("this host cannot limit memory");
     }
@@ -166,6 +168,7 @@ async fn a_fork_bomb_is_killed_soon_and_the_container_lives() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_left_behind_does_not_keep_the_next_command_out() {
+    namespaces_only!("the host does not see the code's processes");
     if !limits_enforced() {
         skip!("this host cannot limit processes");
     }
@@ -210,6 +213,7 @@ fn own_processor_time() -> Duration {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn code_that_kills_everything_it_can_kills_only_itself() {
+    namespaces_only!("its process 1 can be killed from inside, which ends that container");
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     assert_eq!(stdout(&mut lease, "kill -9 1; kill -TERM 1; kill -CHLD 1; kill -STOP 1; echo alive").await, "alive\n");

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::app::App;
 use crate::failure::Failure;
-use crate::principal::{Access, LOCAL_WORKSPACE, Principal};
+use crate::principal::{Access, LOCAL_WORKSPACE, Principal, isolation_of};
 use crate::random::OsIds;
 
 /// [`LOCAL_WORKSPACE`], as a workspace.
@@ -48,10 +48,10 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
         let text = "x-api-key header is required";
         Failure::from(ApiError::new(ErrorKind::Authentication, text))
     })?;
-    let workspace = match app.access {
+    let principal = match app.access {
         Access::Open => {
             refuse_foreign_host(request.headers())?;
-            local_workspace()?
+            Principal { workspace: local_workspace()?, isolation: None }
         }
         Access::Keys => {
             let found = app
@@ -61,10 +61,10 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
                 .map_err(|error| Failure::internal("authenticate", &error))?;
             let found =
                 found.ok_or_else(|| Failure::from(ApiError::new(ErrorKind::Authentication, "invalid x-api-key")))?;
-            found.workspace
+            Principal { workspace: found.workspace, isolation: found.isolation.map(isolation_of) }
         }
     };
-    request.extensions_mut().insert(Principal { workspace });
+    request.extensions_mut().insert(principal);
     Ok(next.run(request).await)
 }
 

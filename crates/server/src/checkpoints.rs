@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::app::App;
 use crate::clock;
 use crate::driver::place::{PlaceError, start};
+use crate::principal::Principal;
 
 /// Bytes copied at once between a container and the store.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -125,7 +126,8 @@ async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<C
 ///
 /// # Errors
 /// [`CheckpointError::Unknown`] when there is nothing to bring back; anything else leaves the checkpoint as it is.
-pub async fn bring_back(app: &App, workspace: &WorkspaceId, id: &ContainerId) -> Result<(), CheckpointError> {
+pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
+    let workspace = &principal.workspace;
     let _change = app.changes.of(id).await;
     if app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead) {
         return Ok(());
@@ -136,7 +138,7 @@ pub async fn bring_back(app: &App, workspace: &WorkspaceId, id: &ContainerId) ->
     }
     // What died under this name, and was not kept since, is only remembered.
     app.sandbox.remove(id).await;
-    start(app, workspace, id).await?;
+    start(app, principal, id).await?;
     app.owners.enter(id.clone(), workspace.clone());
     let restored = put_back(app, id, file).await;
     if restored.is_err() {

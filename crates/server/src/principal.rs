@@ -1,12 +1,23 @@
 //! Who asks, and how that is found out.
 
-use belljar_store::WorkspaceId;
+use belljar_sandbox::Isolation;
+use belljar_store::{KeyIsolation, WorkspaceId};
 
 /// The owner of the key that a request carries.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// What the request may see.
     pub workspace: WorkspaceId,
+    /// What has to stand between its code and the host; `None` leaves it to the configuration.
+    pub isolation: Option<Isolation>,
+}
+
+/// A key's isolation, as the sandbox knows it.
+pub fn isolation_of(key: KeyIsolation) -> Isolation {
+    match key {
+        KeyIsolation::Namespaces => Isolation::Namespaces,
+        KeyIsolation::Gvisor => Isolation::Gvisor,
+    }
 }
 
 /// How credentials are checked.

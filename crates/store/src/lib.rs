@@ -41,8 +41,8 @@ pub use store::{
 };
 pub use values::{
     CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX,
-    FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash, KeyRecord, Origin,
-    PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX,
-    WorkspaceId, WorkspaceIdError,
+    FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash, KeyIsolation, KeyRecord,
+    NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp, TimestampError,
+    WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
 };
 pub use writer::{CheckpointWriter, FileWriter};

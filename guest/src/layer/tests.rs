@@ -1,3 +1,5 @@
+//! Layers written from one folder and applied to another.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;

@@ -82,7 +82,7 @@ fn start_and_end() -> Result<Result<(), LaunchError>, Trouble> {
     let (ours, launcher) = forked().map_err(Trouble::Launch)?;
     let realm = Realm::guide(&ours, launcher, identity).map_err(Trouble::Launch)?;
     let (ours, launcher) = forked().map_err(Trouble::Launch)?;
-    let jailed = guide(&realm, &ours, launcher, &plan, Attachment::Unlimited).map_err(Trouble::Launch)?;
+    let jailed = guide(&realm, &ours, launcher, &plan, Attachment::Unlimited, None).map_err(Trouble::Launch)?;
     let joined = join_from_outside(&realm, &jailed, &plan.seal_plan());
     jailed.kill().and_then(|()| jailed.wait()).map_err(|error| Trouble::Preparation(error.to_string()))?;
     Ok(joined)

@@ -33,6 +33,9 @@ pub async fn start(guest: &mut Guest, warmth: Warmth) -> Result<Repl, ReplError>
 async fn cold(guest: &mut Guest) -> Result<Repl, ReplError> {
     let env = environment::of_repl();
     let (mut channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
+    if let Some(below) = guest.below() {
+        channel.take_paths(below.clone());
+    }
     let driver = program::driver().map_err(SandboxError::io("keep the REPL's driver in memory"))?;
     let id = guest.talk.next_id();
     let frame = ToGuest::Repl { id, env: env.clone() };

@@ -23,6 +23,10 @@ const TOUCH_WAIT_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// [`ReplError`]; nothing of a REPL is left then.
 pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, ReplError> {
+    // What a zygote's child would join is the ward: it would run beside gVisor, on the host's kernel.
+    if guest.below().is_some() {
+        return Ok(None);
+    }
     let (mut channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
     let forked = match guest.process.namespaces() {
         Ok(namespaces) => guest.image().zygotes().fork(warmth, namespaces, theirs).await,

@@ -46,6 +46,14 @@ pub struct Held {
 }
 
 impl Held {
+    pub fn children(&self) -> usize {
+        self.children
+    }
+
+    pub fn cgroups(&self) -> &[PathBuf] {
+        &self.cgroups
+    }
+
     pub fn now() -> Self {
         Self {
             children: children(),

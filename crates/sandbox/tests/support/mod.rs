@@ -8,11 +8,13 @@ pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use belljar_ids::{ContainerId, SeededIds};
 use belljar_sandbox::{
-    CellOptions, CellOutcome, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
+    CellOptions, CellOutcome, Isolation, LandlockNeed, Lease, LimitsNeed, Output, Rootfs, Sandbox, SandboxConfig,
+    find_runsc,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +56,17 @@ macro_rules! python_sandbox {
     };
 }
 
+/// Returns from a test of something that gVisor does another way; tests/gvisor.rs has its own for that.
+#[macro_export]
+macro_rules! namespaces_only {
+    ($reason:expr) => {
+        if $crate::support::isolation() == belljar_sandbox::Isolation::Gvisor {
+            eprintln!("not in gVisor: {}", $reason);
+            return;
+        }
+    };
+}
+
 const MIB: u64 = 1024 * 1024;
 
 /// Small limits, so that tests reach them soon.
@@ -68,6 +81,8 @@ pub fn config() -> SandboxConfig {
         zygotes: Vec::new(),
         limits_need: limits_need(),
         landlock_need: LandlockNeed::Required,
+        isolation: isolation(),
+        runsc: runsc(),
         ..SandboxConfig::default()
     }
 }
@@ -75,6 +90,23 @@ pub fn config() -> SandboxConfig {
 /// As [`config`], with room for an interpreter.
 pub fn python_config() -> SandboxConfig {
     SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
+}
+
+/// `BELLJAR_TEST_ISOLATION=gvisor` runs the same tests in that isolation.
+pub fn isolation() -> Isolation {
+    match std::env::var("BELLJAR_TEST_ISOLATION").as_deref() {
+        Ok("gvisor") => Isolation::Gvisor,
+        Ok("namespaces") | Err(_) => Isolation::Namespaces,
+        Ok(other) => panic!("BELLJAR_TEST_ISOLATION={other}"),
+    }
+}
+
+/// As a server finds it.
+pub fn runsc() -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home).map(|cache| cache.join("belljar"));
+    let cache = std::env::var_os("BELLJAR_CACHE_DIR").map(PathBuf::from).or(cache)?;
+    find_runsc(std::env::var_os("PATH").as_deref(), &cache)
 }
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.

@@ -22,10 +22,16 @@ pub fn run_all(but: &str) {
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
     let program = place.path().join("tests");
     fs::copy(std::env::current_exe().expect("runs"), &program).expect("room for a copy");
+    if let Some(runsc) = super::runsc() {
+        let tools = place.path().join("tools/bin");
+        fs::create_dir_all(&tools).expect("mkdir");
+        fs::copy(runsc, tools.join("runsc")).expect("room for a copy");
+    }
     let output = Command::new(&program)
         .args(["--test-threads=1", "--nocapture", "--skip", but])
         .current_dir(place.path())
         .env("BELLJAR_TEST_CACHE", place.path())
+        .env("BELLJAR_CACHE_DIR", place.path())
         // Skips are judged here.
         .env_remove("CI")
         .env_remove("BELLJAR_TEST_ROOTFS")

@@ -15,7 +15,7 @@ use crate::config::environment::Environment;
 use crate::driver::place::new_container;
 use crate::exit::{Exit, FAILED};
 use crate::organs;
-use crate::principal::LOCAL_WORKSPACE;
+use crate::principal::{LOCAL_WORKSPACE, Principal};
 
 /// Options of `belljar exec`.
 #[derive(Debug, Args)]
@@ -85,7 +85,8 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
     let app = organs.app.clone();
     let broken = |error: &dyn std::fmt::Display| Exit::failed(error.to_string());
     let workspace = LOCAL_WORKSPACE.parse().map_err(|error| broken(&error))?;
-    let id = new_container(&app, &workspace).await.map_err(|error| broken(&error))?;
+    let principal = Principal { workspace, isolation: None };
+    let id = new_container(&app, &principal).await.map_err(|error| broken(&error))?;
     let mut lease = app.sandbox.lease(&id, PROBE_WAIT).await.map_err(|error| broken(&error))?;
     for path in &args.files {
         let (name, file, size) = input(path).await?;
@@ -95,9 +96,10 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
             .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
     }
     let request = CellRequest { language: args.language, source, wall: config.serving.cell_wall };
-    let report = cell::run(&app, &workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
+    let report =
+        cell::run(&app, &principal.workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
     drop(lease);
-    app.store.delete_container(&workspace, &id).await.map_err(|error| broken(&error))?;
+    app.store.delete_container(&principal.workspace, &id).await.map_err(|error| broken(&error))?;
     app.sandbox.clone().close().await;
     drop(organs);
     Ok(json!(report))

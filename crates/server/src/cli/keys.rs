@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use belljar_ids::{IdSource as _, KeyId};
-use belljar_store::{KeyDraft, KeyHash, KeyRing, StoreError, SystemClock, WorkspaceId};
+use belljar_store::{KeyDraft, KeyHash, KeyIsolation, KeyRecord, KeyRing, StoreError, SystemClock};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -35,6 +35,9 @@ enum Action {
         /// A note for people.
         #[arg(long, default_value = "")]
         label: String,
+        /// What has to stand between its code and the host: `namespaces` or `gvisor`; without this, what is configured.
+        #[arg(long)]
+        isolation: Option<KeyIsolation>,
     },
     /// List all keys, revoked ones too.
     List,
@@ -55,7 +58,13 @@ pub fn run(args: &KeysArgs, environment: &Environment) -> Result<(), Exit> {
     let config = args.common.load(environment)?;
     let mut keys = KeyRing::open(&config.data_dir, Arc::new(SystemClock)).map_err(failed)?;
     match &args.action {
-        Action::Create { workspace, label } => create(&mut keys, workspace, label, args.json),
+        Action::Create { workspace, label, isolation } => {
+            let workspace = workspace.parse().map_err(|error| Exit::failed(format!("--workspace: {error}")))?;
+            let (key, id) = (mint(), KeyId::mint(&mut OsIds));
+            let draft =
+                KeyDraft { id, workspace, label: label.clone(), hash: KeyHash::of(&key), isolation: *isolation };
+            create(&mut keys, draft, &key, args.json)
+        }
         Action::List => list(&keys, args.json),
         Action::Revoke { id } => revoke(&mut keys, id, args.json),
     }
@@ -65,13 +74,13 @@ fn failed(error: StoreError) -> Exit {
     Exit::failed(error.to_string())
 }
 
-fn create(keys: &mut KeyRing, workspace: &str, label: &str, json: bool) -> Result<(), Exit> {
-    let workspace: WorkspaceId = workspace.parse().map_err(|error| Exit::failed(format!("--workspace: {error}")))?;
-    let key = mint();
-    let draft = KeyDraft { id: KeyId::mint(&mut OsIds), workspace, label: label.to_owned(), hash: KeyHash::of(&key) };
+fn create(keys: &mut KeyRing, draft: KeyDraft, key: &str, json: bool) -> Result<(), Exit> {
     let record = keys.create(draft).map_err(failed)?;
     if json {
-        println!("{}", json!({ "id": record.id, "workspace": record.workspace.as_str(), "key": key }));
+        println!(
+            "{}",
+            json!({ "id": record.id, "workspace": record.workspace.as_str(), "isolation": isolation(&record), "key": key })
+        );
     } else {
         println!("{key}");
         eprintln!(
@@ -88,6 +97,7 @@ fn list(keys: &KeyRing, json: bool) -> Result<(), Exit> {
     if json {
         let rows = records.iter().map(|record| {
             json!({ "id": record.id, "workspace": record.workspace.as_str(), "label": record.label,
+                    "isolation": isolation(record),
                     "created_at": record.created_at.to_string(), "revoked_at": record.revoked_at.map(|time| time.to_string()) })
         });
         println!("{}", json!({ "data": rows.collect::<Vec<_>>() }));
@@ -95,9 +105,15 @@ fn list(keys: &KeyRing, json: bool) -> Result<(), Exit> {
     }
     for record in &records {
         let state = record.revoked_at.map_or_else(|| "active".to_owned(), |time| format!("revoked {time}"));
-        println!("{}  {}  {}  {}  {}", record.id, record.created_at, record.workspace.as_str(), state, record.label);
+        let isolation = isolation(record).unwrap_or("as configured");
+        let KeyRecord { id, created_at, workspace, label, .. } = record;
+        println!("{id}  {created_at}  {}  {state}  {isolation}  {label}", workspace.as_str());
     }
     Ok(())
+}
+
+fn isolation(record: &KeyRecord) -> Option<&'static str> {
+    record.isolation.map(KeyIsolation::as_str)
 }
 
 fn revoke(keys: &mut KeyRing, id: &str, json: bool) -> Result<(), Exit> {

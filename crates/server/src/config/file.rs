@@ -1,12 +1,13 @@
 //! The configuration file as it was written.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_guard::Rule;
 use belljar_model::{Secret, Timeouts, UpstreamConfig, UpstreamKind};
-use belljar_sandbox::{LimitsNeed, SandboxConfig};
+use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
 use serde::Deserialize;
 
 use super::environment::Environment;
@@ -63,6 +64,8 @@ pub struct SandboxTable {
     pub container_life_s_max: u64,
     pub containers_max: usize,
     pub limits: String,
+    pub isolation: String,
+    pub runsc: Option<PathBuf>,
 }
 
 impl Default for SandboxTable {
@@ -82,6 +85,8 @@ impl Default for SandboxTable {
             container_life_s_max: 2_592_000,
             containers_max: 256,
             limits: "required".to_owned(),
+            isolation: "namespaces".to_owned(),
+            runsc: None,
         }
     }
 }
@@ -187,8 +192,18 @@ impl ConfigFile {
 }
 
 impl SandboxTable {
+    /// gVisor's program: the configured one, else what is installed.
+    fn runsc(&self, environment: &Environment) -> Result<Option<PathBuf>, ConfigError> {
+        match &self.runsc {
+            // What a relative path means would depend on where the server was started.
+            Some(path) if !path.is_absolute() => Err(ConfigError("sandbox.runsc: must be an absolute path".to_owned())),
+            Some(path) => Ok(Some(path.clone())),
+            None => Ok(find_runsc(environment.get("PATH").map(OsStr::new), &environment.cache_dir())),
+        }
+    }
+
     /// The limits, checked.
-    pub fn limits(&self) -> Result<SandboxConfig, ConfigError> {
+    pub fn limits(&self, environment: &Environment) -> Result<SandboxConfig, ConfigError> {
         let positive = |name: &str, value: u64| match value {
             0 => Err(ConfigError(format!("sandbox.{name}: must be greater than 0"))),
             value => Ok(value),
@@ -201,7 +216,14 @@ impl SandboxTable {
             "best_effort" => LimitsNeed::BestEffort,
             _ => return Err(ConfigError("sandbox.limits: must be \"required\" or \"best_effort\"".to_owned())),
         };
+        let isolation = match self.isolation.as_str() {
+            "namespaces" => Isolation::Namespaces,
+            "gvisor" => Isolation::Gvisor,
+            _ => return Err(ConfigError("sandbox.isolation: must be \"namespaces\" or \"gvisor\"".to_owned())),
+        };
         Ok(SandboxConfig {
+            isolation,
+            runsc: self.runsc(environment)?,
             cpus: self.cpus,
             memory_bytes_max: positive("memory_bytes_max", self.memory_bytes_max)?,
             disk_bytes_max: positive("disk_bytes_max", self.disk_bytes_max)?,
@@ -311,8 +333,28 @@ mod tests {
     #[test]
     fn zero_limits_are_refused() {
         let file = ConfigFile::parse("[sandbox]\nmemory_bytes_max = 0").expect("the file parses");
-        let error = file.sandbox.limits().map(|_| ()).map_err(|error| error.to_string());
+        let error = file.sandbox.limits(&Environment::default()).map(|_| ()).map_err(|error| error.to_string());
         assert_eq!(error, Err("sandbox.memory_bytes_max: must be greater than 0".to_owned()));
+    }
+
+    #[test]
+    fn an_isolation_that_is_none_is_refused_and_never_guessed() {
+        let read = |text: &str| {
+            let file = ConfigFile::parse(text).expect("the file parses");
+            let limits = file.sandbox.limits(&Environment::default());
+            limits.map(|config| (config.isolation, config.runsc)).map_err(|error| error.to_string())
+        };
+        let configured = "[sandbox]\nisolation = \"gvisor\"\nrunsc = \"/opt/runsc\"";
+        assert_eq!(read(configured), Ok((Isolation::Gvisor, Some("/opt/runsc".into()))));
+        assert_eq!(read("").map(|(isolation, _)| isolation), Ok(Isolation::Namespaces));
+        let cases = [
+            ("isolation = \"gVisor\"", "sandbox.isolation: must be \"namespaces\" or \"gvisor\""),
+            ("isolation = \"\"", "sandbox.isolation: must be \"namespaces\" or \"gvisor\""),
+            ("runsc = \"runsc\"", "sandbox.runsc: must be an absolute path"),
+        ];
+        for (line, error) in cases {
+            assert_eq!(read(&format!("[sandbox]\n{line}")), Err(error.to_owned()), "{line}");
+        }
     }
 
     #[test]

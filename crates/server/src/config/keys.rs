@@ -81,6 +81,20 @@ pub const KEYS: &[Key] = &[
         "\"required\"",
         "`best_effort` serves although this machine cannot limit memory and processes.",
     ),
+    key(
+        "sandbox",
+        "isolation",
+        "\"namespaces\"",
+        "What stands between code and the host: `namespaces`, or `gvisor` (slower, stronger). A key may ask for the other \
+         one. Never replaced by a weaker one: a server that cannot have what is configured does not start.",
+    ),
+    key(
+        "sandbox",
+        "runsc",
+        "the first found",
+        "gVisor's program, as an absolute path. Otherwise looked for on the `PATH`, then as `tools/bin/runsc` in the \
+         directory of caches.",
+    ),
     key("serving", "samplings_max", "10", "Samplings in one turn before it ends with `pause_turn`."),
     key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),

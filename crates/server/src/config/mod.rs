@@ -104,7 +104,7 @@ impl Config {
             cache_dir: environment.cache_dir(),
             image: file.sandbox.image.clone(),
             upstreams,
-            sandbox: file.sandbox.limits()?,
+            sandbox: file.sandbox.limits(environment)?,
             serving: file.serving(),
             guard_rules: file.guard_rules()?,
             is_default,

@@ -191,14 +191,14 @@ fn place_code(error: &PlaceError) -> ErrorCode {
     tracing::error!(%error, "no container for a call");
     match error {
         PlaceError::Full => ErrorCode::TooManyRequests,
-        PlaceError::Upload(_) | PlaceError::Broken(_) => ErrorCode::Unavailable,
+        PlaceError::Upload(_) | PlaceError::Isolation | PlaceError::Broken(_) => ErrorCode::Unavailable,
     }
 }
 
 /// The part of a failure that the model may read.
 fn client_text(error: &PlaceError) -> String {
     match error {
-        PlaceError::Full | PlaceError::Upload(_) => error.to_string(),
+        PlaceError::Full | PlaceError::Isolation | PlaceError::Upload(_) => error.to_string(),
         PlaceError::Broken(_) => "the container is not available".to_owned(),
     }
 }
@@ -218,6 +218,7 @@ fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
         SandboxError::Dead(_)
         | SandboxError::Exists(_)
         | SandboxError::Launch(_)
+        | SandboxError::Gvisor(_)
         | SandboxError::Host(_)
         | SandboxError::Io { .. }
         | SandboxError::Closed => {

@@ -86,7 +86,7 @@ impl Driver {
     ) -> Self {
         let uploads = files.uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
         let hints = SamplingHints { script, request_id: request_id.clone(), uploads };
-        let place = Place::new(app.clone(), principal.workspace, files);
+        let place = Place::new(app.clone(), principal, files);
         Self { app, request_id, upstream, hints, place: Some(place), sampling: None, call: None, retry_after: None }
     }
 

@@ -1,7 +1,9 @@
 //! Where a turn's calls run: a container, made when it is first needed, with the turn's uploads in it.
 
 use belljar_ids::{ContainerId, FileId};
-use belljar_sandbox::{ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError};
+use belljar_sandbox::{
+    ContainerOptions, ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError,
+};
 use belljar_store::{ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
@@ -10,6 +12,7 @@ use tokio::io::AsyncReadExt as _;
 use crate::app::{App, Shared};
 use crate::clock;
 use crate::driver::{Files, Upload};
+use crate::principal::Principal;
 use crate::random::OsIds;
 use crate::room;
 
@@ -26,7 +29,7 @@ const COPY_CHUNK_BYTES: usize = 256 * 1024;
 pub struct Place {
     /// The server's organs.
     pub app: Shared,
-    workspace: WorkspaceId,
+    principal: Principal,
     lease: Option<Lease>,
     waiting: Vec<Upload>,
 }
@@ -40,6 +43,9 @@ pub enum PlaceError {
     /// An upload could not be put into the container; the text is for the model.
     #[error("{0}")]
     Upload(String),
+    /// The isolation that the key or the configuration asks for cannot be had; nothing weaker is given instead.
+    #[error("a container of gVisor cannot be had on this server")]
+    Isolation,
     /// Ours to fix; the text is the operator's.
     #[error("{0}")]
     Broken(String),
@@ -47,11 +53,11 @@ pub enum PlaceError {
 
 impl Place {
     /// The place of one turn.
-    pub fn new(app: Shared, workspace: WorkspaceId, files: Files) -> Self {
+    pub fn new(app: Shared, principal: Principal, files: Files) -> Self {
         let Files { lease, uploads: mut waiting } = files;
         // Taken from the end: the first upload goes in first, so that of two with one name the later one stays.
         waiting.reverse();
-        Self { app, workspace, lease, waiting }
+        Self { app, principal, lease, waiting }
     }
 
     /// The container, made and filled now if need be.
@@ -76,14 +82,14 @@ impl Place {
     pub async fn info(&mut self) -> Option<ContainerInfo> {
         let id = self.lease.as_ref()?.container().clone();
         let expires_at = clock::now().saturating_add(self.app.container_idle);
-        if let Err(error) = self.app.store.touch_container(&self.workspace, &id, expires_at).await {
+        if let Err(error) = self.app.store.touch_container(&self.principal.workspace, &id, expires_at).await {
             tracing::error!(%error, container = %id, "the container's expiry could not be recorded");
         }
         Some(ContainerInfo { id, expires_at: expires_at.to_string() })
     }
 
     async fn make(&self) -> Result<Lease, PlaceError> {
-        let id = new_container(&self.app, &self.workspace).await?;
+        let id = new_container(&self.app, &self.principal).await?;
         self.app
             .sandbox
             .lease(&id, NEW_LEASE_WAIT)
@@ -92,7 +98,7 @@ impl Place {
     }
 
     async fn mount(&self, lease: &mut Lease, upload: &Upload) -> Result<(), PlaceError> {
-        let opened = self.app.store.open_content(&self.workspace, &upload.id).await;
+        let opened = self.app.store.open_content(&self.principal.workspace, &upload.id).await;
         let opened = opened.map_err(|error| PlaceError::Broken(error.to_string()))?;
         let Some(Content::Open { record, file }) = opened else {
             return Err(PlaceError::Upload(format!("file {} is gone", upload.id)));
@@ -105,7 +111,7 @@ impl Place {
 
     /// See [`keep_all`].
     pub async fn keep_all(&self, container: &ContainerId, output: &mut Output) -> (Vec<FileRecord>, Vec<String>) {
-        keep_all(&self.app, &self.workspace, container, output).await
+        keep_all(&self.app, &self.principal.workspace, container, output).await
     }
 }
 
@@ -123,15 +129,15 @@ pub enum KeepError {
 /// Makes a container and records whose it is. When all exist, an idle one gives way (divergence/full-server.md).
 ///
 /// Dropping the future does not undo it, nor leave it half done: a container that nobody owns would keep its place.
-pub async fn new_container(app: &Shared, workspace: &WorkspaceId) -> Result<ContainerId, PlaceError> {
-    let (shared, workspace) = (Shared::clone(app), workspace.clone());
-    let making = app.turns.spawn(async move { make_container(&shared, &workspace).await });
+pub async fn new_container(app: &Shared, principal: &Principal) -> Result<ContainerId, PlaceError> {
+    let (shared, principal) = (Shared::clone(app), principal.clone());
+    let making = app.turns.spawn(async move { make_container(&shared, &principal).await });
     making.await.map_err(|error| PlaceError::Broken(error.to_string()))?
 }
 
-async fn make_container(app: &Shared, workspace: &WorkspaceId) -> Result<ContainerId, PlaceError> {
-    let id = ContainerId::mint(&mut OsIds);
-    let status = start(app, workspace, &id).await?;
+async fn make_container(app: &Shared, principal: &Principal) -> Result<ContainerId, PlaceError> {
+    let (id, workspace) = (ContainerId::mint(&mut OsIds), &principal.workspace);
+    let status = start(app, principal, &id).await?;
     app.owners.enter(id.clone(), workspace.clone());
     let record = ContainerRecord {
         id: id.clone(),
@@ -147,14 +153,19 @@ async fn make_container(app: &Shared, workspace: &WorkspaceId) -> Result<Contain
 }
 
 /// Starts it, making room as often as others snatch the room away, within reason.
-pub async fn start(app: &App, workspace: &WorkspaceId, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
+pub async fn start(app: &App, principal: &Principal, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
+    let options = ContainerOptions { isolation: principal.isolation, ..ContainerOptions::default() };
     for _attempt in 0..ROOM_ATTEMPTS_MAX {
-        match app.sandbox.create(id.clone()).await {
+        match app.sandbox.create_with(id.clone(), options).await {
             Ok(status) => return Ok(status),
             Err(SandboxError::Full { .. }) => {}
+            Err(error @ SandboxError::Gvisor(_)) => {
+                tracing::error!(%error, "a container that was to be of gVisor was not made");
+                return Err(PlaceError::Isolation);
+            }
             Err(error) => return Err(PlaceError::Broken(error.to_string())),
         }
-        let Some((gone, owner)) = room::make(&app.sandbox, &app.owners, workspace).await else {
+        let Some((gone, owner)) = room::make(&app.sandbox, &app.owners, &principal.workspace).await else {
             return Err(PlaceError::Full);
         };
         tracing::info!(container = %gone, "an idle container gave way to a new one");

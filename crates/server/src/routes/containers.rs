@@ -67,7 +67,7 @@ pub async fn create(
         body::require_json(&headers)?;
         Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
     }
-    let id = new_container(&app, &principal.workspace).await.map_err(place_failure)?;
+    let id = new_container(&app, &principal).await.map_err(place_failure)?;
     find(&app, &principal, id.as_str()).await.map(|(record, state)| Json(object(&record, state)))
 }
 
@@ -156,7 +156,7 @@ pub async fn restore(
     Path(id): Path<String>,
 ) -> Result<Json<ContainerObject>, Failure> {
     let (record, _) = find(&app, &principal, &id).await?;
-    bring_back(&app, &record, &id).await?;
+    bring_back(&app, &principal, &record, &id).await?;
     find(&app, &principal, &id).await.map(|(record, state)| Json(object(&record, state)))
 }
 
@@ -219,7 +219,8 @@ pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Le
     let (record, _) = find(app, principal, text).await?;
     // Live, it may be put away between the look and the lease; then once more.
     for _attempt in 0..LEASE_ATTEMPTS_MAX {
-        bring_back(app, &record, text).await?;
+        bring_back(app, principal, &record, text).await?;
+        refuse_weaker(app, principal, &record.id)?;
         match app.sandbox.lease(&record.id, app.serving.lease_wait).await {
             Ok(lease) => return Ok(lease),
             Err(LeaseError::Unknown(_) | LeaseError::Dead { .. }) => {}
@@ -232,13 +233,25 @@ pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Le
     Err(missing(text))
 }
 
-async fn bring_back(app: &Shared, record: &ContainerRecord, text: &str) -> Result<(), Failure> {
-    match checkpoints::bring_back(app, &record.workspace, &record.id).await {
+async fn bring_back(app: &Shared, principal: &Principal, record: &ContainerRecord, text: &str) -> Result<(), Failure> {
+    match checkpoints::bring_back(app, principal, &record.id).await {
         Ok(()) => Ok(()),
         Err(CheckpointError::Unknown) => Err(missing(text)),
         Err(CheckpointError::Place(error)) => Err(place_failure(error)),
         Err(error) => Err(Failure::internal("container", &error)),
     }
+}
+
+/// A key that asks for an isolation runs nothing in a container that another key of its workspace made with another.
+fn refuse_weaker(app: &Shared, principal: &Principal, id: &ContainerId) -> Result<(), Failure> {
+    let Some((asked, status)) = principal.isolation.zip(app.sandbox.status(id)) else {
+        return Ok(());
+    };
+    if status.isolation == asked {
+        return Ok(());
+    }
+    let text = format!("Container {id} has isolation \"{}\", and this key asks for \"{asked}\"", status.isolation);
+    Err(ApiError::new(ErrorKind::Permission, text).into())
 }
 
 /// The prefix on which clients drop an id and go on without it (wire.md §23).
@@ -274,6 +287,7 @@ pub fn place_failure(error: PlaceError) -> Failure {
             let text = "All containers are in use. Try again later, or delete some.";
             Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
         }
+        error @ PlaceError::Isolation => ApiError::new(ErrorKind::Api, error.to_string()).into(),
         error @ (PlaceError::Upload(_) | PlaceError::Broken(_)) => Failure::internal("container", &error),
     }
 }

@@ -1,11 +1,11 @@
 //! Statements about access keys.
 
 use super::{instant, optional_instant, parsed};
-use crate::{KeyDraft, KeyHash, KeyRecord, Principal, StoreError, Timestamp};
+use crate::{KeyDraft, KeyHash, KeyIsolation, KeyRecord, Principal, StoreError, Timestamp};
 use belljar_ids::KeyId;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
-const COLUMNS: &str = "id, workspace, label, created_at_us, revoked_at_us";
+const COLUMNS: &str = "id, workspace, label, created_at_us, revoked_at_us, isolation";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     Ok(KeyRecord {
@@ -14,7 +14,14 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         label: row.get("label")?,
         created_at: instant(row, "created_at_us")?,
         revoked_at: optional_instant(row, "revoked_at_us")?,
+        isolation: isolation(row)?,
     })
+}
+
+/// A word that this program does not know must not open a weaker wall than the one it stands for.
+fn isolation(row: &Row<'_>) -> rusqlite::Result<Option<KeyIsolation>> {
+    let text: Option<String> = row.get("isolation")?;
+    text.map(|_| parsed(row, "isolation")).transpose()
 }
 
 /// Adds a key.
@@ -26,9 +33,19 @@ pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) 
         return Err(StoreError::IdTaken { id: draft.id.to_string() });
     }
     change
-        .prepare_cached("INSERT INTO keys (id, workspace, label, hash, created_at_us) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute((draft.id.as_str(), draft.workspace.as_str(), &draft.label, draft.hash.0, now.as_micros()))?;
-    Ok(KeyRecord { id: draft.id, workspace: draft.workspace, label: draft.label, created_at: now, revoked_at: None })
+        .prepare_cached(
+            "INSERT INTO keys (id, workspace, label, hash, created_at_us, isolation) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute((
+            draft.id.as_str(),
+            draft.workspace.as_str(),
+            &draft.label,
+            draft.hash.0,
+            now.as_micros(),
+            draft.isolation.map(KeyIsolation::as_str),
+        ))?;
+    let KeyDraft { id, workspace, label, isolation, .. } = draft;
+    Ok(KeyRecord { id, workspace, label, created_at: now, revoked_at: None, isolation })
 }
 
 /// All keys, oldest first. The operator makes them one by one, so they are few.
@@ -49,8 +66,11 @@ pub(crate) fn revoke(change: &Transaction<'_>, id: &KeyId, now: Timestamp) -> Re
 /// Whom a key speaks for; none when it is unknown or revoked.
 pub(crate) fn authenticate(connection: &Connection, hash: &KeyHash) -> Result<Option<Principal>, StoreError> {
     connection
-        .prepare_cached("SELECT id, workspace FROM keys WHERE hash = ?1 AND revoked_at_us IS NULL")?
-        .query_row([hash.0], |row| Ok(Principal { workspace: parsed(row, "workspace")?, key_id: parsed(row, "id")? }))
+        .prepare_cached("SELECT id, workspace, isolation FROM keys WHERE hash = ?1 AND revoked_at_us IS NULL")?
+        .query_row([hash.0], |row| {
+            let (workspace, key_id) = (parsed(row, "workspace")?, parsed(row, "id")?);
+            Ok(Principal { workspace, key_id, isolation: isolation(row)? })
+        })
         .optional()
         .map_err(StoreError::from)
 }

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_files_containers_keys", include_str!("migrations/0001_files_containers_keys.sql")),
     ("0002_checkpoints", include_str!("migrations/0002_checkpoints.sql")),
+    ("0003_key_isolation", include_str!("migrations/0003_key_isolation.sql")),
 ];
 
 fn latest() -> u32 {

@@ -120,6 +120,45 @@ pub struct KeyDraft {
     pub label: String,
     /// The hash of its text. The text itself is never kept.
     pub hash: KeyHash,
+    /// What has to stand between its code and the host; `None` leaves it to the server.
+    pub isolation: Option<KeyIsolation>,
+}
+
+/// What a key asks to have between its code and the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum KeyIsolation {
+    /// The host's kernel, behind namespaces, seccomp and Landlock.
+    Namespaces,
+    /// gVisor's kernel.
+    Gvisor,
+}
+
+impl KeyIsolation {
+    /// As it is stored, and as people write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespaces => "namespaces",
+            Self::Gvisor => "gvisor",
+        }
+    }
+}
+
+/// Not the name of an isolation.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("must be \"namespaces\" or \"gvisor\"")]
+pub struct NoIsolation;
+
+impl std::str::FromStr for KeyIsolation {
+    type Err = NoIsolation;
+
+    fn from_str(text: &str) -> Result<Self, NoIsolation> {
+        match text {
+            "namespaces" => Ok(Self::Namespaces),
+            "gvisor" => Ok(Self::Gvisor),
+            _ => Err(NoIsolation),
+        }
+    }
 }
 
 /// A key as it is listed: without its hash.
@@ -135,6 +174,8 @@ pub struct KeyRecord {
     pub created_at: Timestamp,
     /// Since when it opens nothing.
     pub revoked_at: Option<Timestamp>,
+    /// What has to stand between its code and the host; `None` leaves it to the server.
+    pub isolation: Option<KeyIsolation>,
 }
 
 /// Who a key speaks for.
@@ -144,6 +185,8 @@ pub struct Principal {
     pub workspace: WorkspaceId,
     /// The key it showed.
     pub key_id: KeyId,
+    /// What the key asks to have between its code and the host.
+    pub isolation: Option<KeyIsolation>,
 }
 
 /// What one sweep did.

@@ -3,7 +3,8 @@
 use crate::fixture::{Fixture, NOON_US, data_dir, still_clock, workspace};
 use belljar_ids::{ContainerId, KeyId, SeededIds};
 use belljar_store::{
-    ContainerRecord, KeyDraft, KeyHash, KeyRing, PageCursor, Principal, StoreError, Timestamp, WorkspaceId,
+    ContainerRecord, KeyDraft, KeyHash, KeyIsolation, KeyRing, PageCursor, Principal, StoreError, Timestamp,
+    WorkspaceId,
 };
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ fn key(seed: u64, text: &str) -> KeyDraft {
         workspace: workspace("local"),
         label: "laptop".to_owned(),
         hash: KeyHash::of(text),
+        isolation: None,
     }
 }
 
@@ -78,7 +80,7 @@ async fn keys_open_their_workspace_until_revoked() {
     let store = &fixture.store;
     let made = store.create_key(key(1, "bj_one")).await.unwrap();
     assert_eq!((made.created_at, made.revoked_at), (fixture.now(), None));
-    let principal = Principal { workspace: workspace("local"), key_id: made.id.clone() };
+    let principal = Principal { workspace: workspace("local"), key_id: made.id.clone(), isolation: None };
     assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), Some(principal));
     assert_eq!(store.authenticate(KeyHash::of("bj_two")).await.unwrap(), None);
     assert!(matches!(store.create_key(key(2, "bj_one")).await, Err(StoreError::IdTaken { .. })));
@@ -90,6 +92,22 @@ async fn keys_open_their_workspace_until_revoked() {
     let listed = store.list_keys().await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].revoked_at, Some(fixture.now()));
+}
+
+#[tokio::test]
+async fn a_key_keeps_the_isolation_it_asks_for() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let asked = [None, Some(KeyIsolation::Namespaces), Some(KeyIsolation::Gvisor)];
+    for (seed, isolation) in (1..).zip(asked) {
+        let text = format!("bj_{seed}");
+        let made = store.create_key(KeyDraft { isolation, ..key(seed, &text) }).await.unwrap();
+        assert_eq!(made.isolation, isolation);
+        assert_eq!(store.authenticate(KeyHash::of(&text)).await.unwrap().unwrap().isolation, isolation);
+    }
+    let mut listed: Vec<_> = store.list_keys().await.unwrap().into_iter().map(|key| key.isolation).collect();
+    listed.sort_by_key(|isolation| isolation.map(KeyIsolation::as_str));
+    assert_eq!(listed, [None, Some(KeyIsolation::Gvisor), Some(KeyIsolation::Namespaces)]);
 }
 
 #[tokio::test]
