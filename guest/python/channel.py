@@ -97,9 +97,11 @@ class Reserve:
         """Frees the reserve when there is no other room."""
         try:
             _close(_dup(self._held))
+            short = len(self._spare) <= CELL_FDS
         except OSError:
-            while self._spare:
-                _close(self._spare.pop())
+            short = True
+        while short and self._spare:
+            _close(self._spare.pop())
 
     def refill(self):
         """Takes back what was given."""

@@ -28,10 +28,14 @@ AWAITS = 0x80  # inspect.CO_COROUTINE
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
 
+END_TRIES_MAX = 8
+END_WAIT_S = 1.0
+
 IDLE, STARTING, RUNNING, ENDING = range(4)
 
 _compile, _eval, _collect = compile, eval, gc.collect
 _close, _exit, _getpid, _open, _pread, _fstat = os.close, os._exit, os.getpid, os.open, os.pread, os.fstat
+_write = os.write
 _mkdir, _makedirs, _rmdir, _getcwd, _chdir = os.mkdir, os.makedirs, os.rmdir, os.getcwd, os.chdir
 _signal, _getsignal, _sigmask, _SIGINT = signal.signal, signal.getsignal, signal.pthread_sigmask, signal.SIGINT
 _gettrace, _getprofile, _settrace, _setprofile = sys.gettrace, sys.getprofile, sys.settrace, sys.setprofile
@@ -112,7 +116,6 @@ class Repl:
         source, output, error = descriptors
         text = _content(source)
         _close(source)
-        self._reserve.refill()
         status = self._run(cell, text, output, error)
         kind, directory = _settle(cell.path)
         answer = f'{{"ended":{{"id":{cell.id},"nonce":"{cell.nonce}","status":{{"code":{status}}},"output":"{kind}"}}}}'
@@ -126,6 +129,7 @@ class Repl:
         self._streams.open(cell, output, error)
         _close(output)
         _close(error)
+        self._reserve.refill()
         status = self._execute(cell, source)
         self._guarded(self._streams.flush)
         if self._forked:
@@ -166,11 +170,15 @@ class Repl:
 
         if self._runner is None or self._runner.get_loop().is_closed():
             self._runner = asyncio.Runner()
+        loop = self._runner.get_loop()
         try:
             self._runner.run(coroutine, context=self._context)
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, SystemExit) as error:
+            for task in [task for task in asyncio.all_tasks(loop) if task.get_coro() is coroutine]:
+                _end(task, loop)
             cancelled = error.__context__
-            if isinstance(cancelled, asyncio.CancelledError):  # That is where the cell was.
+            if isinstance(error, KeyboardInterrupt) and isinstance(cancelled, asyncio.CancelledError):
+                # That is where the cell was.
                 raise KeyboardInterrupt().with_traceback(cancelled.__traceback__) from None
             raise
 
@@ -225,6 +233,19 @@ class Repl:
 
 
 _EDGE = Repl._guarded.__code__
+
+
+def _end(task, loop):
+    """A loop that was left by an exception still has the cell's task, waiting: it ends with its cell."""
+    import asyncio
+
+    task.cancel()
+    for _ in range(END_TRIES_MAX):
+        try:
+            loop.run_until_complete(asyncio.wait([task], timeout=END_WAIT_S))
+            return
+        except (KeyboardInterrupt, SystemExit):
+            continue
 
 
 def _attempt(function, *arguments):
@@ -300,7 +321,7 @@ def main(descriptor, start=None):
     except (BrokenPipeError, ConnectionResetError):
         status = 0
     except BaseException as error:
-        _attempt(os.write, 2, f"REPL: {type(error).__name__}: {error}\n".encode())
+        _attempt(_write, 2, f"REPL: {type(error).__name__}: {error}\n".encode())
     finally:
         _exit(status)
 

@@ -1,10 +1,12 @@
 """The driver's third part: how a cell ended, told as Python tells it when a program ends."""
 
+import ast  # noqa: F401  # `traceback` wants it, and would look for it when a cell has used all descriptors up.
 import io
 import linecache
 import os
 import signal
 import sys
+import traceback
 
 sys.modules["_belljar_report"] = sys.modules[__name__]
 
@@ -95,8 +97,8 @@ def _tell(error):
 
 
 def _show(error):
-    import traceback
-
+    if isinstance(error, SyntaxError) and error.text is None and error.lineno and error.filename in linecache.cache:
+        error.text = linecache.getline(error.filename, error.lineno)  # The compiler looks for it in files only.
     shown = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
     for part in _with_causes(shown):
         if part.stack is not None:

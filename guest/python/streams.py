@@ -25,6 +25,8 @@ LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
 
 _dup2, _threads = os.dup2, _thread._count
 _running = None
+_beginning = set()
+"""Threads that were asked for and do not run yet."""
 
 
 def _is_strange(owner_of=OWNER.get):
@@ -70,10 +72,11 @@ class Streams:
         if self._asyncio_seen:
             self._watch_loops()
         _adopt_threads()
+        self._own = []
         self.silence()
-        # What the interpreter opened is buffered in blocks.
+        # What the interpreter opened is buffered in blocks. Ours are made on the first pipes: an object asks only once
+        # whether it is on something that can be sought in.
         sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
-        self._replace_broken()
 
     def silence(self):
         """Nobody reads and nobody writes: so it is between cells."""
@@ -85,12 +88,12 @@ class Streams:
     def open(self, cell, output, error):
         """From here on text is the cell's; the two pipes become standard output and error."""
         global _running
-        self._replace_broken()
         self._flush_own()
-        _running = cell
-        self._watch()
         _dup2(output, 1)
         _dup2(error, 2)
+        self._replace_broken()
+        self._watch()
+        _running = cell
 
     def close(self):
         """From here on it is nobody's."""
@@ -132,7 +135,7 @@ class Streams:
         """Looking at each writer costs a fifth of a print: done only while there may be a stranger."""
         if not self._asyncio_seen and "asyncio.base_events" in sys.modules:
             self._asyncio_seen = self.loops = True
-        wanted = self.loops or _threads() > 0
+        wanted = self.loops or _threads() > 0 or bool(_beginning)
         text, data = (WatchedText, WatchedBytes) if wanted else (Text, Bytes)
         for stream in self._own:
             if stream.__class__ is not text:
@@ -196,11 +199,18 @@ def _adopting(start):
         context = getattr(getattr(function, "__self__", None), "_context", None)
         if isinstance(context, Context):  # Python 3.14 runs a thread in a context of its own.
             context.run(OWNER.set, owner)
-        return start(partial(_adopted, owner, function), *arguments, **options)
+        mark = object()
+        _beginning.add(mark)
+        try:
+            return start(partial(_adopted, owner, mark, function), *arguments, **options)
+        except BaseException:
+            _beginning.discard(mark)
+            raise
 
     return start_new_thread
 
 
-def _adopted(owner, function, *arguments, **options):
+def _adopted(owner, mark, function, *arguments, **options):
     OWNER.set(owner)
+    _beginning.discard(mark)
     return function(*arguments, **options)

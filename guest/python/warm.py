@@ -51,6 +51,8 @@ def warm(group):
         warnings.simplefilter("ignore")  # A library's own, at import; a cell that imports it again sees none either.
         for name in GROUPS[group].split():
             importlib.import_module(name)
+        # Sets OpenSSL up, which takes milliseconds. A child must mix something of its own in, and does.
+        sys.modules["ssl"].RAND_bytes(1)
         if group != "none":
             work_with_tables()
             work_with_figures()

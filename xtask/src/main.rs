@@ -34,8 +34,10 @@ enum Task {
     Lint,
     /// Licences, duplicates, sources and advisories of the dependencies.
     Deny,
-    /// Unit tests of every crate.
+    /// Unit tests of every crate, and of what runs inside the wall in Python.
     Unit,
+    /// Tests of what runs inside the wall in Python alone.
+    Driver,
     /// The fixture tests of the wire format and the turn.
     Conformance,
     /// The attack suite against a server started for it.
@@ -54,7 +56,8 @@ impl Task {
             Task::Fmt => vec![Stage::Fmt],
             Task::Lint => vec![Stage::Lint],
             Task::Deny => vec![Stage::Deny],
-            Task::Unit => vec![Stage::Unit],
+            Task::Unit => vec![Stage::Unit, Stage::Driver],
+            Task::Driver => vec![Stage::Driver],
             Task::Conformance => vec![Stage::Conformance],
             Task::Escape => vec![Stage::Build, Stage::Escape],
             Task::E2e => vec![Stage::Build, Stage::E2e],

@@ -22,6 +22,10 @@ pub enum Stage {
     Deny,
     /// Unit tests.
     Unit,
+    /// What runs inside the wall in Python.
+    Driver,
+    /// The sandbox's tests once more, in gVisor.
+    Gvisor,
     /// Fixture tests of the wire and the turn.
     Conformance,
     /// The binary that the last two stages run.
@@ -53,9 +57,12 @@ impl Stage {
         Stage::Lint,
         Stage::Deny,
         Stage::Unit,
+        Stage::Gvisor,
         Stage::Conformance,
         Stage::Build,
         Stage::Escape,
+        // After a stage that has made the image, in which it runs too.
+        Stage::Driver,
         Stage::E2e,
     ];
 
@@ -67,6 +74,8 @@ impl Stage {
             Stage::Tidy => "tidy",
             Stage::Deny => "deny",
             Stage::Unit => "unit",
+            Stage::Gvisor => "gvisor",
+            Stage::Driver => "driver",
             Stage::Conformance => "conformance",
             Stage::Build => "build",
             Stage::Escape => "escape",
@@ -87,6 +96,8 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Tidy => tidy::run(root),
         Stage::Deny => deny(root),
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
+        Stage::Gvisor => gvisor(root),
+        Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
         Stage::Escape => runner(root, "tests/escape/run.py", &[]),
@@ -131,6 +142,16 @@ fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
     settle(&ended, counts::from_nextest(&ended.output, &junit))
 }
 
+/// The tests of real containers, which the stage before ran in namespaces. `tests/gvisor.rs` is in both.
+fn gvisor(root: &Path) -> Result<Counts, String> {
+    let tests = ["bash", "files", "lifecycle", "limits", "python"];
+    let arguments = tests.iter().flat_map(|test| ["--test", test]);
+    let mut command = cargo(root, &["test", "--no-fail-fast", "-p", "belljar-sandbox"]);
+    command.args(arguments).args(["--", "--test-threads=1"]).env("BELLJAR_TEST_ISOLATION", "gvisor");
+    let ended = process::run(&mut command)?;
+    settle(&ended, counts::from_cargo_test(&ended.output))
+}
+
 /// The end-to-end suites, and before them the fake upstream that some of them talk to.
 ///
 /// The fake is built by a command of its own: together with it, cargo would give the server the features of its test crates.
@@ -141,6 +162,12 @@ fn e2e(root: &Path) -> Result<Counts, String> {
         return Err(format!("the fake upstream was not built: {}", fake.display()));
     }
     runner(root, "tests/e2e/run.py", &["--fake-upstream".as_ref(), fake.as_os_str()])
+}
+
+/// The tests beside the driver, with the Python at hand, and in the image where there is one.
+fn driver(root: &Path) -> Result<Counts, String> {
+    let ended = process::run(Command::new("python3").current_dir(root).arg("-u").arg("guest/python/tests/run.py"))?;
+    settle(&ended, counts::from_runner(&ended.output))
 }
 
 /// One of our Python suites, with the binary that the build stage made.

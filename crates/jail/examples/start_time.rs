@@ -1,7 +1,7 @@
 //! Times the start of a container: `launch` up to a sealed process 1, on an empty root file system.
 //!
 //! `cargo run --release -p belljar-jail --example start_time -- [STARTS]` prints quantiles in microseconds as JSON.
-//! It is its own guest program.
+//! It is its own guest program, unless the next argument names another.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -39,7 +39,7 @@ fn main() -> Result<(), Failure> {
         landlock: LandlockNeed::IfAvailable,
     })?;
     let tree = CgroupTree::detect();
-    let program = own_program()?;
+    let program = program(arguments.next().as_deref().unwrap_or("/proc/self/exe"))?;
     let realm = Realm::create(program.as_fd(), identity)?;
     let mut bare_us = Vec::new();
     let mut limited_us = Vec::new();
@@ -63,10 +63,10 @@ fn guest() -> Result<(), Failure> {
     Ok(())
 }
 
-fn own_program() -> Result<OwnedFd, Failure> {
+fn program(path: &str) -> Result<OwnedFd, Failure> {
     let memfd = rustix::fs::memfd_create("belljar-guest", rustix::fs::MemfdFlags::CLOEXEC)?;
     let mut file = std::fs::File::from(memfd);
-    file.write_all(&std::fs::read("/proc/self/exe")?)?;
+    file.write_all(&std::fs::read(path)?)?;
     Ok(file.into())
 }
 

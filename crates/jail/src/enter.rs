@@ -27,7 +27,6 @@ use crate::{landlock, privileges, root, seccomp, ward, zygote};
 #[derive(Debug)]
 pub struct Entered {
     kernel: Kernel,
-    control: OwnedFd,
 }
 
 /// Becomes process 1 of the jail that the host's [`crate::launch`] described. To be called first thing by the guest
@@ -42,8 +41,7 @@ pub fn enter() -> Result<Entered, SetupError> {
     close_from(3).map_err(SetupError::at(Step::CloseInherited))?;
     let channel = take_inherited(CHANNEL_FD).map_err(SetupError::at(Step::ReadPlan))?;
     let control = take_inherited(CONTROL_FD).map_err(SetupError::at(Step::ReadPlan))?;
-    let kernel = Kernel::set_up(channel, Some(&control))?;
-    Ok(Entered { kernel, control })
+    Ok(Entered { kernel: Kernel::set_up(channel, Some(control))? })
 }
 
 impl Entered {
@@ -56,8 +54,8 @@ impl Entered {
 
     /// What process 1 of a ward starts before it seals itself; `None` in a container's own jail.
     pub fn ward(&self) -> Option<Ward<'_>> {
-        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.inner.as_ref()?);
-        Some(Ward { plan, program: program.as_fd(), control: self.control.as_fd() })
+        let Kernel { plan, inner, control, .. } = &self.kernel;
+        Some(Ward { plan: plan.ward.as_ref()?, program: inner.as_ref()?.as_fd(), control: control.as_ref()?.as_fd() })
     }
 
     /// Tells the host that a ward's program could not be started. The caller must exit.
@@ -70,9 +68,10 @@ impl Entered {
     ///
     /// # Errors
     /// The failed step; it has been reported to the host too. The caller must exit.
-    pub fn seal(self) -> Result<OwnedFd, SetupError> {
+    pub fn seal(mut self) -> Result<OwnedFd, SetupError> {
+        let control = self.kernel.control.take().ok_or(Errno::BADF).map_err(SetupError::at(Step::ReadPlan))?;
         self.kernel.seal()?;
-        Ok(self.control)
+        Ok(control)
     }
 }
 
@@ -96,7 +95,8 @@ pub(crate) fn reported<T>(channel: &OwnedFd, result: Result<T, SetupError>) -> R
 pub(crate) struct Kernel {
     plan: JailPlan,
     channel: OwnedFd,
-    realm: OwnedFd,
+    realm: Option<OwnedFd>,
+    control: Option<OwnedFd>,
     held: root::Held,
     /// The program that a ward is for.
     inner: Option<OwnedFd>,
@@ -106,7 +106,8 @@ impl System for Kernel {
     fn perform(&mut self, step: Step) -> Result<(), Errno> {
         let plan = &self.plan;
         match step {
-            Step::EnterRealm => enter_realm(self.realm.as_fd()),
+            // Not kept: nothing is entered by it again.
+            Step::EnterRealm => enter_realm(self.realm.take().ok_or(Errno::BADF)?.as_fd()),
             Step::BecomeRealmRoot => become_realm_root(plan.identity),
             Step::BecomeProcessOne => self.become_process_one(),
             Step::BecomeContainerRoot => privileges::become_root(plan.identity),
@@ -143,8 +144,8 @@ impl System for Kernel {
 }
 
 impl Kernel {
-    /// All steps but the last two, as the host at the other end of the channel says. `control`: for a zygote's program.
-    pub(crate) fn set_up(channel: OwnedFd, control: Option<&OwnedFd>) -> Result<Self, SetupError> {
+    /// All steps but the last two, as the host at the other end of the channel says. `control` is kept.
+    pub(crate) fn set_up(channel: OwnedFd, control: Option<OwnedFd>) -> Result<Self, SetupError> {
         let order = receive_order(&channel).map_err(SetupError::at(Step::ReadPlan));
         let (order, mut fds) = reported(&channel, order)?;
         umask(Mode::from_raw_mode(0o022));
@@ -155,15 +156,19 @@ impl Kernel {
                 exit_now(i32::from(reported(&channel, made).is_err()))
             }
             Order::Zygote(order) => {
-                let error = zygote::become_zygote(*order, channel.as_fd(), control.map(AsFd::as_fd), fds);
-                return reported(&channel, Err(error));
+                // Its low numbers are the zygote's own.
+                let aside = rustix::io::fcntl_dupfd_cloexec(&channel, zygote::ASIDE);
+                let aside = reported(&channel, aside.map_err(SetupError::at(Step::ReadPlan)))?;
+                drop(channel);
+                let error = zygote::become_zygote(*order, aside.as_fd(), control, fds);
+                return reported(&aside, Err(error));
             }
         };
         let inner = if plan.ward.is_some() { fds.pop() } else { None };
         let realm = fds.pop().filter(|_| fds.is_empty()).ok_or(Errno::BADMSG).map_err(SetupError::at(Step::ReadPlan));
         let realm = reported(&channel, realm)?;
         let inside = if plan.ward.is_some() { WARD } else { INSIDE };
-        let mut kernel = Self { plan, channel, realm, held: root::Held::default(), inner };
+        let mut kernel = Self { plan, channel, realm: Some(realm), control, held: root::Held::default(), inner };
         let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)

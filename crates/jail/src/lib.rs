@@ -3,33 +3,44 @@
 //! # The whole security story, in order
 //! Host ([`launch`]), guest program ([`enter`], [`Entered::seal`]); each step or nothing, and no user code before the last.
 //!
+//!  0. Once per server, the [`Realm`]: a user namespace whose id maps the host writes. As root, ids that are nobody's; else
+//!     the caller's own id alone. Its root has power over all containers of this server and none over the host.
 //!  1. The guest program starts from a sealed memfd: no file that a container could overwrite. Empty environment, a
 //!     process group of its own, `/dev/null` for words; only two sockets are passed on, every other descriptor is closed.
-//!  2. The host moves it into its cgroup (memory with swap, processes, processor time), then hands it the [`JailPlan`]:
-//!     before that it does nothing.
-//!  3. User namespace. The host writes its id maps: as root, ids that are nobody's; else the caller's own id alone.
-//!  4. It becomes the container's root and drops the host's supplementary groups.
-//!  5. Mount, pid, network, ipc, uts and cgroup namespaces. The network one has a loopback that is down, and nothing else.
-//!  6. Process 1 of the pid namespace, a child of the host: its death is the death of all. A session without terminal;
-//!     signals that the host ignored are not ignored.
+//!  2. The host moves it into its cgroup (memory with swap, processes, processor time), then hands it the [`JailPlan`] and
+//!     the realm: before that it does nothing.
+//!  3. It enters the realm, becomes its root and drops the host's supplementary groups: it has no power over the host any more.
+//!  4. One clone makes process 1 with user, mount, pid, network, ipc, uts and cgroup namespaces of its own, a child of the
+//!     host: its death is the death of all. The network has a loopback that is down, and nothing else.
+//!  5. The cloner writes its id maps from inside the realm, tells the host of it, and ends.
+//!  6. Process 1 is the container's root. Signals that the host ignored are not ignored.
 //!  7. Mounts are private. Handles of five device nodes are taken; nothing else comes in from outside.
 //!  8. A size- and inode-capped tmpfs takes what is written; an overlay puts it over the image, which stays unchanged.
-//!  9. A fresh `/proc`, wholly read-only, for this pid namespace.
+//!  9. A fresh `/proc`, wholly read-only, for this pid namespace. Process 1 keeps one file of its own that it can write there.
 //! 10. `pivot_root`; the host's root is detached. From here on, paths are looked up in the image, without following links.
 //! 11. `/dev` with those five nodes and `/dev/shm`, read-only; what tells of the host in `/proc` is covered. No `/sys`.
 //! 12. Host name, resource limits, working directory, standard streams on `/dev/null`.
 //! 13. Bounding and ambient capabilities emptied, securebits locked: root inside is a name, not a power.
 //! 14. `no_new_privs`: no program run from here gains anything by set-id bits or file capabilities.
-//! 15. All capabilities dropped; process 1 made undumpable: its memory and descriptors are closed to the container.
-//! 16. Landlock: no device nodes, no device controls, no TCP, no signals or abstract sockets across the wall.
+//! 15. All capabilities dropped. A session without terminal, outside the launcher's process group, once the host knows
+//!     process 1. Then it is made undumpable: its memory and descriptors are closed to the container.
+//! 16. Landlock: no device nodes, no device controls, no TCP. Signals and abstract sockets are confined by namespaces.
 //! 17. seccomp, last: an allow-list as reviewed data (`policy/seccomp.json`), each group with its reason; sockets of
 //!     AF_UNIX only; no namespaces, mounts, keys, tracing, io_uring, bpf; the i386 gate is deadly, x32 does not exist.
 //! 18. "Sealed" is reported; only now does the guest program get hold of the control socket, and `launch` returns.
 //!
+//! # A zygote, and who joins
+//! [`launch_zygote`] starts a trusted program of the image in the realm: its own mount, network, ipc and uts namespaces, the
+//! image read-only, no `/proc`, `no_new_privs`, capabilities in the realm. It ends with the host. Its child, forked into a
+//! container's pid namespace, becomes the container's in [`join`]: closed to ptrace first of all; then out of the realm by
+//! the container's user namespace, with which its power over all others ends; then the other namespaces;
+//! then steps 6 and 12 to 17 as above; last, open to itself again. Code that runs in the container already can kill it on
+//! the way, nothing else.
+//!
 //! What is not promised: the kernel is shared, and so is the page cache of an image; a hole in what the filters let by is a
 //! hole in the jail. As an ordinary user, the container's root is that user outside, with its supplementary groups.
 //!
-//! The steps and their order are [`Step`]; they stand as three lists in `step.rs`, and run nowhere else.
+//! The steps and their order are [`Step`]; they stand as lists in `step.rs`, and run nowhere else.
 
 pub mod cgroup;
 mod channel;

@@ -5,7 +5,7 @@ use rustix::process::{
     DumpableBehavior, Gid, Resource as Kernel, Rlimit, Uid, getrlimit, set_dumpable_behavior, setrlimit,
 };
 use rustix::thread::{
-    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capability_is_in_bounding_set, clear_ambient_capability_set,
+    CapabilitiesSecureBits, CapabilitySet, CapabilitySets, clear_ambient_capability_set,
     remove_capability_from_bounding_set, set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
@@ -45,10 +45,8 @@ pub(crate) fn resource_limits(limits: &[ResourceLimit]) -> Result<(), Errno> {
 pub(crate) fn no_future_capabilities() -> Result<(), Errno> {
     clear_ambient_capability_set()?;
     for number in 0..u64::BITS {
-        let capability = CapabilitySet::from_bits_retain(1 << number);
-        match capability_is_in_bounding_set(capability) {
-            Ok(true) => remove_capability_from_bounding_set(capability)?,
-            Ok(false) => {}
+        match remove_capability_from_bounding_set(CapabilitySet::from_bits_retain(1 << number)) {
+            Ok(()) => {}
             // The first number the kernel does not know: all are done.
             Err(Errno::INVAL) if number > 0 => break,
             Err(errno) => return Err(errno),

@@ -20,14 +20,13 @@ use rustix::mount::{
 use rustix::process::{chdir, pivot_root};
 
 use crate::plan::{Directory, Symlink};
-use crate::raw::make_read_only;
 
 /// Handles taken outside and used inside.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     devices: Vec<(String, OwnedFd)>,
     proc: Option<OwnedFd>,
-    /// Process 1's own `oom_score_adj`, by a `/proc` that can be written and that nobody else gets hold of.
+    /// Process 1's own `oom_score_adj`, by the host's `/proc`, which is out of reach afterwards.
     pub(crate) own_score: Option<OwnedFd>,
 }
 
@@ -74,19 +73,15 @@ pub(crate) fn overlay() -> Result<(), Errno> {
     )
 }
 
-/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first. What is attached later
-/// is a read-only copy; by the first one, which is never attached, process 1 opens a single file of its own.
+/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first. By that one, and never
+/// again, process 1 opens a single file of its own for writing.
 pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
+    held.own_score = Some(open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
-    let writable = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let read_only = open_tree(&writable, "", flags)?;
-    make_read_only(read_only.as_fd())?;
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    held.own_score = Some(rustix::fs::openat(&writable, "self/oom_score_adj", flags, Mode::empty())?);
-    held.proc = Some(read_only);
+    held.proc =
+        Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
     Ok(())
 }
 

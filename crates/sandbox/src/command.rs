@@ -216,12 +216,14 @@ pub async fn disk(talk: &mut Conversation) -> Result<Option<DiskFree>, DeathReas
     }
 }
 
-/// Opens a cell's output directory, where the REPL that should have sent it is no more.
+/// Opens a cell's output directory, where the REPL that should have sent it is no more. It may have removed it.
 pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirectory, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Output { id, output: output.to_owned() }, &[]).await?;
     match talk.answer(ANSWER_WAIT_MAX).await? {
-        (FromGuest::Output { id: of }, fds) if of == id && fds.len() <= 1 => Ok(fds.into_iter().next().into()),
+        (FromGuest::Output { id: of }, fds) if of == id && fds.len() <= 1 => {
+            Ok(fds.into_iter().next().map_or(OutputDirectory::Removed, OutputDirectory::Held))
+        }
         _ => Err(DeathReason::Protocol("out of turn while opening an output directory")),
     }
 }
@@ -287,24 +289,24 @@ mod tests {
         (talk.expect("watched"), (theirs, alive))
     }
 
-    async fn end(frames: &[&str]) -> End {
+    async fn ending(frames: &[&str]) -> Ending {
         let (mut talk, _alive) = with(frames);
         let deadline = Instant::now() + Duration::from_secs(5);
-        wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::pending()).await
+        wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::pending()).await.ending
     }
 
     #[tokio::test]
     async fn a_guest_that_keeps_the_order_is_believed() {
-        let exited = end(&[r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"code":3}}}"#]).await;
-        assert!(matches!(exited, End::Exited { status: Status::Code(3), directory: None }));
-        let failed = end(&[r#"{"failed":{"id":7,"failure":{"errno":11}}}"#]).await;
-        assert!(matches!(failed, End::NotStarted(Failure::Errno(11))));
+        let exited = ending(&[r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"code":3}}}"#]).await;
+        assert!(matches!(exited, Ending::Exited { status: Status::Code(3), output: OutputDirectory::Gone }));
+        let failed = ending(&[r#"{"failed":{"id":7,"failure":{"errno":11}}}"#]).await;
+        assert!(matches!(failed, Ending::NotStarted(Failure::Errno(11))));
     }
 
     #[tokio::test]
     async fn a_guest_out_of_turn_is_dead() {
         let started = r#"{"started":{"id":7}}"#;
-        let cases: [&[&str]; 8] = [
+        let cases: [&[&str]; 12] = [
             &[r#"{"exited":{"id":7,"status":{"code":0}}}"#],
             &[started, started],
             &[started, r#"{"exited":{"id":8,"status":{"code":0}}}"#],
@@ -313,15 +315,33 @@ mod tests {
             &[r#"{"ready":{"version":1}}"#],
             &[started, r#"{"killed":{"id":7}}"#],
             &[started, r#"{"opened":{"id":7}}"#],
+            &[started, r#"{"interrupted":{"id":1}}"#],
+            &[started, r#"{"repl_status":{"id":1,"status":{"code":0}}}"#],
+            &[started, r#"{"disk":{"id":7,"free_bytes":0,"free_inodes":0}}"#],
+            &[started, r#"{"repl_started":{"id":7,"pid":2}}"#],
         ];
         for frames in cases {
-            let end = end(frames).await;
+            let ending = ending(frames).await;
             let out_of_turn = DeathReason::Protocol("out of turn during a command");
-            assert!(matches!(&end, End::Died(reason) if *reason == out_of_turn), "{frames:?}: {end:?}");
+            assert!(matches!(&ending, Ending::Died(reason) if *reason == out_of_turn), "{frames:?}: {ending:?}");
         }
-        let nonsense = end(&[started, r#"{"exited":{"id":7,"status":{"code":256}}}"#]).await;
+        let nonsense = ending(&[started, r#"{"exited":{"id":7,"status":{"code":256}}}"#]).await;
         let meaningless = DeathReason::Protocol("a frame without meaning");
-        assert!(matches!(&nonsense, End::Died(reason) if *reason == meaningless), "{nonsense:?}");
+        assert!(matches!(&nonsense, Ending::Died(reason) if *reason == meaningless), "{nonsense:?}");
+    }
+
+    #[tokio::test]
+    async fn an_interrupt_is_answered_before_the_wait_is_over() {
+        let (started, exited) = (r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"signal":2}}}"#);
+        let interrupted = r#"{"interrupted":{"id":1}}"#;
+        for frames in [[started, interrupted, exited], [started, exited, interrupted]] {
+            let (mut talk, _alive) = with(&frames);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
+            let by_signal = matches!(end.ending, Ending::Exited { status: Status::Signal(2), .. });
+            // The end may be there before the wish.
+            assert!(by_signal && end.stop.is_none_or(|stop| stop == Stop::Request), "{frames:?}: {end:?}");
+        }
     }
 
     #[tokio::test]
@@ -347,8 +367,8 @@ mod tests {
         assert_eq!(kill(&mut talk, 7, "0").await, Err(DeathReason::Unresponsive));
         let (mut talk, _alive) = with(&[]);
         assert_eq!(clean(&mut talk, "0".to_owned()).await, Err(DeathReason::Unresponsive));
-        let silent = end(&[]).await;
-        assert!(matches!(silent, End::Died(DeathReason::Unresponsive)), "{silent:?}");
+        let silent = ending(&[]).await;
+        assert!(matches!(silent, Ending::Died(DeathReason::Unresponsive)), "{silent:?}");
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
-use belljar_jail::cgroup::Cgroup;
+use belljar_jail::cgroup::{Cgroup, CgroupError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -89,23 +89,23 @@ impl Container {
     }
 
     /// Freezes it if it is free and unused for `unused_max` at `now`. Blocks for as long as the kernel takes.
-    pub fn freeze(&self, now: SystemTime, unused_max: Duration) {
+    ///
+    /// # Errors
+    /// [`CgroupError`]; then it runs on.
+    pub fn freeze(&self, now: SystemTime, unused_max: Duration) -> Result<(), CgroupError> {
         let unused = now.duration_since(self.last_used_at()).unwrap_or_default();
         if unused < unused_max {
-            return;
+            return Ok(());
         }
         // The step is taken with the reins in hand: whoever leases it right after waits for them, and thaws it then.
         let frozen = self.reins.with(|cgroup| match self.life.step(Event::Freeze) {
             Err(_in_use) => Ok(()),
             Ok(_) => cgroup.freeze().inspect_err(|_| {
-                let _thawed_with_it = cgroup.thaw();
-                // Unless it has been leased meanwhile, which has the same end.
-                let _already = self.life.step(Event::Thaw);
+                // Refused when it has been leased meanwhile, which has the same end.
+                let _running_again = self.life.step(Event::Thaw);
             }),
         });
-        if let Err(error) = frozen {
-            tracing::warn!(container = %self.id, %error, "could not freeze a container");
-        }
+        frozen.map(Option::unwrap_or_default)
     }
 
     /// Lets it run again. One that cannot is dead.

@@ -53,6 +53,22 @@ mod tests {
     use super::*;
     use std::os::unix::fs::FileExt;
 
+    /// An image's C library may be older than the one of the machine that built this; Debian 12 and later have 2.36.
+    const GLIBC_MINOR_MAX: u32 = 34;
+
+    #[test]
+    fn the_library_needs_no_newer_c_library_than_images_have() {
+        // The versions of symbols stand as plain text in the library's table of strings.
+        let text = String::from_utf8_lossy(JOIN_LIBRARY);
+        let versions = text.split("GLIBC_2.").skip(1).map(|rest| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u32>().expect("a number")
+        });
+        let newest = versions.max().expect("it is linked with the C library");
+        assert!(newest <= GLIBC_MINOR_MAX, "it needs GLIBC_2.{newest}");
+        assert!(text.contains("\0belljar_join\0"), "it has its one function");
+    }
+
     #[test]
     fn the_program_is_an_elf_file_that_cannot_be_written() {
         let file = sealed().expect("memfd");

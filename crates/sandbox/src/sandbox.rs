@@ -1,5 +1,6 @@
 //! What the rest of the server calls: containers made, leased, listed, expired, closed.
 
+use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -378,16 +379,33 @@ async fn freeze_unused(shared: Weak<Shared>, stop: CancellationToken, unused_max
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         let Some(shared) = shared.upgrade() else { return };
-        let freezing = tokio::task::spawn_blocking(move || {
-            let now = (shared.maker.host.config.clock)();
-            for container in shared.registry.started() {
-                container.freeze(now, unused_max);
-            }
-        });
-        if let Err(error) = freezing.await {
-            tracing::error!(%error, "what is unused was not frozen");
+        let freezing = tokio::task::spawn_blocking(move || freeze_all(&shared, unused_max));
+        match freezing.await {
+            Ok(Freezing::GoesOn) => {}
+            Ok(Freezing::Impossible) => return,
+            Err(error) => tracing::error!(%error, "what is unused was not frozen"),
         }
     }
+}
+
+enum Freezing {
+    GoesOn,
+    Impossible,
+}
+
+fn freeze_all(shared: &Shared, unused_max: Duration) -> Freezing {
+    let now = (shared.maker.host.config.clock)();
+    for container in shared.registry.started() {
+        match container.freeze(now, unused_max) {
+            Ok(()) => {}
+            Err(error) if error.source.kind() == io::ErrorKind::Unsupported => {
+                tracing::warn!(%error, "idle containers are not frozen");
+                return Freezing::Impossible;
+            }
+            Err(error) => tracing::warn!(container = %container.id, %error, "could not freeze a container"),
+        }
+    }
+    Freezing::GoesOn
 }
 
 /// Starts a container, runs a command that does nothing, and clears it all away.

@@ -105,6 +105,14 @@ class Repl:
     def cell(self, source, file=None):
         return self.start_cell(source, file).finish()
 
+    def wait_asleep(self):
+        """Until its main thread waits for something."""
+        deadline = time.monotonic() + WAIT_S_MAX
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "S":
+            if time.monotonic() > deadline:
+                raise Gone("the REPL never went to sleep")
+            time.sleep(0.001)
+
     def interrupt(self):
         """As the supervisor does it: the whole group."""
         os.killpg(self.process.pid, signal.SIGINT)

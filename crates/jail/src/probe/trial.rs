@@ -88,14 +88,18 @@ fn start_and_end() -> Result<Result<(), LaunchError>, Trouble> {
     Ok(joined)
 }
 
-/// A copy of this process in the guest program's place; it ends when it has sealed itself.
+/// A copy of this process in the guest program's place. As process 1 it stays, sealed, until it is killed: nobody can
+/// join a container that has ended.
 fn forked() -> Result<(OwnedFd, Launcher), LaunchError> {
     let (ours, theirs) = channel::pair().map_err(talk)?;
     match fork().map_err(talk)? {
         Side::New => {
-            let group = setpgid(None, None).is_ok();
-            let done = group && Kernel::set_up(theirs, None).and_then(Kernel::seal).is_ok();
-            exit_now(i32::from(!done))
+            let stay = setpgid(None, None).and_then(|()| rustix::io::fcntl_dupfd_cloexec(&theirs, 0));
+            let stayed = stay.map(|stay| {
+                let sealed = Kernel::set_up(theirs, None).and_then(Kernel::seal);
+                sealed.is_ok() && channel::receive_go(&stay).is_ok()
+            });
+            exit_now(i32::from(stayed != Ok(true)))
         }
         Side::Caller(pid) => Ok((ours, watched(pid)?)),
     }

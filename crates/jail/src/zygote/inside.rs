@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags, fchmod, open, openat};
-use rustix::io::Errno;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mount::{MountAttrFlags, MountFlags, mount_remount};
 use rustix::process::chdir;
 use rustix::system::sethostname;
@@ -28,19 +28,25 @@ const LAYER_INODES_MAX: u64 = 1024;
 const SCRATCH_INODES_MAX: u64 = 4096;
 /// Files handed over.
 const FILES_INODES_MAX: u64 = 64;
-/// Lowest number of a descriptor that is not at its place yet.
-const ASIDE: i32 = 16;
+/// Lowest number of a descriptor that is not at its place.
+pub(crate) const ASIDE: i32 = 16;
 
 /// Becomes a zygote; returns only when a step fails.
 pub(crate) fn become_zygote(
     order: ZygoteOrder,
     channel: BorrowedFd<'_>,
-    control: Option<BorrowedFd<'_>>,
+    control: Option<OwnedFd>,
     fds: Vec<OwnedFd>,
 ) -> SetupError {
+    // Low numbers are the zygote's own; nothing of what stays at one of them must be owned here.
+    let aside = |fd: OwnedFd| fcntl_dupfd_cloexec(fd, ASIDE);
+    let fds = match control.into_iter().chain(fds).map(aside).collect::<Result<Vec<_>, _>>() {
+        Ok(fds) => fds,
+        Err(errno) => return SetupError::at(Step::ReadPlan)(errno),
+    };
     let mut fds = fds.into_iter();
     let (Some(control), Some(realm), Some(pid_namespace), Some(files), Some(lifeline)) =
-        (control, fds.next(), fds.next(), fds.next(), fds.next())
+        (fds.next(), fds.next(), fds.next(), fds.next(), fds.next())
     else {
         return SetupError { step: Step::ReadPlan, errno: libc::EBADMSG };
     };
@@ -57,7 +63,7 @@ pub(crate) fn become_zygote(
 struct Zygote<'a> {
     order: ZygoteOrder,
     channel: BorrowedFd<'a>,
-    control: BorrowedFd<'a>,
+    control: OwnedFd,
     realm: OwnedFd,
     pid_namespace: OwnedFd,
     files: OwnedFd,
@@ -127,14 +133,14 @@ impl Zygote<'_> {
     }
 
     fn streams(&self) -> Result<(), Errno> {
-        let null = open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let null = fcntl_dupfd_cloexec(open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?, ASIDE)?;
         let stderr = self.stderr.as_ref().unwrap_or(&null);
         place(
             &[
                 (null.as_fd(), 0),
                 (null.as_fd(), 1),
                 (stderr.as_fd(), 2),
-                (self.control, ZYGOTE_CONTROL_FD),
+                (self.control.as_fd(), ZYGOTE_CONTROL_FD),
                 (self.pid_namespace.as_fd(), ZYGOTE_PID_NAMESPACE_FD),
                 (self.lifeline.as_fd(), ZYGOTE_LIFELINE_FD),
             ],

@@ -19,7 +19,7 @@ use crate::launch::{Attachment, Jailed, LaunchError, Launcher, limit_silence, ne
 use crate::plan::{PlanError, ResourceLimit, check_path, devices, resource_limits};
 use crate::realm::Realm;
 
-pub(crate) use inside::become_zygote;
+pub(crate) use inside::{ASIDE, become_zygote};
 
 /// Where the control socket is in the zygote.
 pub const ZYGOTE_CONTROL_FD: i32 = 3;

@@ -2,8 +2,11 @@
 
 mod failures;
 mod harness;
+mod joining;
 mod limits;
+mod ordinary;
 mod probing;
 mod programs;
 mod refusals;
 mod view;
+mod zygotes;

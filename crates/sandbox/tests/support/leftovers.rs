@@ -16,6 +16,13 @@ pub fn processes_with(words: &str) -> Vec<i32> {
     .collect()
 }
 
+/// The one process below this one with these words as arguments.
+pub fn only_process_with(words: &str) -> i32 {
+    let found = processes_with(words);
+    assert_eq!(found.len(), 1, "{words}");
+    found[0]
+}
+
 /// Whether a process descends from this one: an orphan of a container is a child of its process 1.
 fn is_below_us(mut id: i32) -> bool {
     let us = i32::try_from(std::process::id()).expect("process ids are small");
@@ -69,9 +76,27 @@ fn children() -> usize {
         .sum()
 }
 
-/// Those that this process made: the folder in front bears its process id.
+/// Every process below one.
+pub fn descendants(of: u32) -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut above = vec![of];
+    while let Some(pid) = above.pop() {
+        for thread in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
+            let list = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            above.extend(list.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+        found.extend(i32::try_from(pid).ok().filter(|_| pid != of));
+    }
+    found
+}
+
 fn cgroups() -> Vec<PathBuf> {
-    let ours = format!("{}.", std::process::id());
+    cgroups_of(std::process::id())
+}
+
+/// Those that a process made: the folder in front bears its process id.
+pub fn cgroups_of(pid: u32) -> Vec<PathBuf> {
+    let ours = format!("{pid}.");
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(folder) = folders.pop() {
@@ -88,13 +113,30 @@ fn cgroups() -> Vec<PathBuf> {
     found
 }
 
-/// Ends every direct child: process 1 of every container of this test.
-pub fn kill_children() {
+/// Those in which a file has this value.
+pub fn cgroups_with(file: &str, value: &str) -> Vec<PathBuf> {
+    let containers = cgroups().into_iter().flat_map(|ours| fs::read_dir(ours).expect("list"));
+    let containers = containers.map(|entry| entry.expect("entry").path());
+    containers.filter(|path| fs::read_to_string(path.join(file)).is_ok_and(|text| text.trim() == value)).collect()
+}
+
+/// Whether a process is there and no zombie.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, behind)| !behind.starts_with(['Z', 'X']))
+}
+
+/// Ends every direct child, process 1 of every container of this test among them, and tells which there were.
+pub fn kill_children() -> Vec<i32> {
+    let mut killed = Vec::new();
     for thread in fs::read_dir("/proc/self/task").expect("proc") {
         let list = thread.expect("entry").path().join("children");
         for child in fs::read_to_string(list).unwrap_or_default().split_whitespace() {
-            let pid = child.parse().ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
+            let child = child.parse().expect("a process id");
+            let pid = rustix::process::Pid::from_raw(child).expect("a process id");
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it is ours");
+            killed.push(child);
         }
     }
+    killed
 }

@@ -73,6 +73,7 @@ pub fn config() -> SandboxConfig {
     SandboxConfig {
         memory_bytes_max: 256 * MIB,
         disk_bytes_max: 64 * MIB,
+        output_file_bytes_max: 50_000_000,
         processes_max: 64,
         containers_max: 32,
         pool_containers: 0,
@@ -186,4 +187,19 @@ pub async fn printed(lease: &mut Lease, source: &str) -> String {
     assert_eq!((said.return_code, said.stderr.as_str()), (0, ""), "{source}");
     assert_eq!(output.notices(), Vec::<String>::new(), "{source}");
     said.stdout
+}
+
+/// As [`python`], for a cell of which the end is not known.
+pub async fn python_outcome(lease: &mut Lease, source: &str) -> CellOutcome {
+    lease.python(source, CELL, options()).await.expect("the container lives")
+}
+
+/// Waits for a state of the machine.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
 }

@@ -63,6 +63,18 @@ pub fn rootfs() -> Rootfs {
     Rootfs { path, owner_base, digest: "test".to_owned() }
 }
 
+/// A second one, with a file of this name at its top, for as long as its folder is held.
+pub fn another(name: &str) -> (tempfile::TempDir, Rootfs) {
+    let owner_base = rustix::process::geteuid().is_root().then_some(BASE);
+    let place = tempfile::tempdir().expect("a folder for the root filesystem");
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fill(place.path());
+    fs::write(place.path().join(name), "").expect("write");
+    own(place.path(), owner_base);
+    let path = place.path().to_path_buf();
+    (place, Rootfs { path, owner_base, digest: "other".to_owned() })
+}
+
 /// Made beside its place, then renamed: test processes running at the same time see a whole one or none.
 fn made(owner_base: Option<u32>) -> PathBuf {
     let uid = rustix::process::geteuid().as_raw();

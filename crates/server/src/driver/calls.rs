@@ -216,6 +216,8 @@ fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
         | SandboxError::Exists(_)
         | SandboxError::Launch(_)
         | SandboxError::Host(_)
+        | SandboxError::LimitRefused { .. }
+        | SandboxError::Gvisor(_)
         | SandboxError::Io { .. }
         | SandboxError::Closed => {
             tracing::error!(%error, "a call failed");

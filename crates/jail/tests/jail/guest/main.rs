@@ -5,21 +5,44 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use belljar_jail::oom::OomAdjuster;
 use serde::{Deserialize, Serialize};
 
 #[path = "../harness/words.rs"]
 mod words;
 
+mod zygote;
+
 use words::{Answer, Argument, Ask, PACKET_BYTES_MAX};
 
 fn main() -> ExitCode {
-    let Ok(entered) = belljar_jail::enter() else {
+    match std::env::args().nth(1).as_deref() {
+        None => process_one(),
+        Some("zygote") => zygote::main(),
+        Some("stubborn") => loop {
+            // SAFETY: `pause` has no preconditions.
+            unsafe { libc::pause() };
+        },
+        Some(_) => ExitCode::from(73),
+    }
+}
+
+fn process_one() -> ExitCode {
+    let Ok(mut entered) = belljar_jail::enter() else {
         return ExitCode::from(70);
+    };
+    let Some(adjuster) = entered.oom_adjuster() else {
+        return ExitCode::from(74);
     };
     let Ok(control) = entered.seal() else {
         return ExitCode::from(71);
     };
-    while let Some(ask) = receive(&control) {
+    serve(&control, Some(&adjuster))
+}
+
+/// Until the host's end closes.
+fn serve(control: &OwnedFd, adjuster: Option<&OomAdjuster>) -> ExitCode {
+    while let Some(ask) = receive(control) {
         let answer = match ask {
             Ask::Call { number, arguments } => call(number, &arguments),
             Ask::Read { path } => read(&path),
@@ -27,12 +50,15 @@ fn main() -> ExitCode {
             Ask::Run { argv } => run(&argv),
             Ask::Link { path } => link(&path),
             Ask::Write { path, bytes } => write(&path, bytes),
-            Ask::ForkUntilRefused { most } => fork_until_refused(most),
+            Ask::ForkUntilRefused { most } => expendable(adjuster, || fork_until_refused(most, sleep)),
+            Ask::ForkBomb { most } => expendable(adjuster, || fork_until_refused(most, compute)),
             Ask::TouchMemory { bytes } => in_child(|| touch(bytes)),
             Ask::Spin { wall_ms } => spin(Duration::from_millis(wall_ms)),
             Ask::I386 => in_child(i386),
+            // A zygote's.
+            Ask::Fork { .. } => Answer::Failed(libc::ENOSYS),
         };
-        if !send(&control, &answer) {
+        if !send(control, &answer) {
             return ExitCode::from(72);
         }
     }
@@ -134,14 +160,29 @@ fn write(path: &str, bytes: usize) -> Answer {
     }
 }
 
-fn fork_until_refused(most: u32) -> Answer {
+fn expendable(adjuster: Option<&OomAdjuster>, fork: impl FnOnce() -> Answer) -> Answer {
+    match adjuster {
+        Some(adjuster) => adjuster.expendable(fork).unwrap_or_else(|error| failed(&error)),
+        None => fork(),
+    }
+}
+
+fn sleep() {
+    // SAFETY: `pause` has no preconditions.
+    unsafe { libc::pause() };
+}
+
+fn compute() {
+    std::hint::spin_loop();
+}
+
+fn fork_until_refused(most: u32, child: fn()) -> Answer {
     let mut made = 0;
     while made < most {
-        // SAFETY: one thread; the child only sleeps until it is killed.
+        // SAFETY: one thread; the child only sleeps or computes until it is killed.
         match unsafe { libc::fork() } {
             0 => loop {
-                // SAFETY: `pause` has no preconditions.
-                unsafe { libc::pause() };
+                child();
             },
             -1 => break,
             _ => made += 1,

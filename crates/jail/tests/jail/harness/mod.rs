@@ -13,11 +13,20 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use serde::{Deserialize, Serialize};
 
 pub mod words;
+pub mod zygote;
 
 use words::{Answer, Argument, Ask, PACKET_BYTES_MAX};
 
 /// First host id of test containers.
 pub const BASE: u32 = 900_000_000;
+
+/// Names a copy of the test program, for a user who may not enter the folder it was built in.
+pub const GUEST: &str = "BELLJAR_TEST_GUEST";
+
+/// The test program's place.
+pub fn guest() -> PathBuf {
+    std::env::var_os(GUEST).map_or_else(|| env!("CARGO_BIN_EXE_jail-test-guest").into(), PathBuf::from)
+}
 
 /// Says why a test does nothing; where everything must be there (`CI=true`), fails instead.
 #[macro_export]
@@ -31,7 +40,7 @@ macro_rules! skip {
 
 /// A memfd with the test program, sealed as the product's is.
 pub fn program() -> OwnedFd {
-    let bytes = fs::read(env!("CARGO_BIN_EXE_jail-test-guest")).expect("test program");
+    let bytes = fs::read(guest()).expect("test program");
     let memfd = rustix::fs::memfd_create(
         "belljar-guest",
         rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING,
@@ -91,19 +100,48 @@ pub fn spec(rootfs: PathBuf) -> ContainerSpec {
 #[derive(Debug)]
 pub struct Inside {
     pub jailed: Jailed,
-    control: OwnedFd,
+    pub line: Line,
+}
+
+/// A socket to the test program, wherever it runs.
+#[derive(Debug)]
+pub struct Line(pub OwnedFd);
+
+pub fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair")
+}
+
+pub fn realm() -> Result<Realm, LaunchError> {
+    Realm::create(program().as_fd(), Identity::strongest(BASE))
+}
+
+impl std::ops::Deref for Inside {
+    type Target = Line;
+
+    fn deref(&self) -> &Line {
+        &self.line
+    }
 }
 
 impl Inside {
     pub fn start(plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
-        let (control, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("socket pair");
-        let program = program();
-        let realm = Realm::create(program.as_fd(), Identity::strongest(BASE))?;
-        let jailed = launch(&realm, program.as_fd(), plan, attachment, theirs)?;
-        Ok(Self { jailed, control })
+        Self::start_in(&realm()?, plan, attachment)
     }
 
+    pub fn start_in(realm: &Realm, plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
+        let (control, theirs) = pair();
+        let jailed = launch(realm, program().as_fd(), plan, attachment, theirs)?;
+        Ok(Self { jailed, line: Line(control) })
+    }
+
+    /// Closes the control socket, which the program takes as its end, and waits for it.
+    pub fn end(self) -> std::process::ExitStatus {
+        drop(self.line);
+        self.jailed.wait().expect("wait")
+    }
+}
+
+impl Line {
     pub fn ask(&self, ask: &Ask) -> Answer {
         self.ask_fallibly(ask).expect("an answer")
     }
@@ -111,9 +149,13 @@ impl Inside {
     /// `None` when process 1 ended instead of answering.
     pub fn ask_fallibly(&self, ask: &Ask) -> Option<Answer> {
         let packet = serde_json::to_vec(ask).expect("ask");
-        send(&self.control, &packet, SendFlags::NOSIGNAL).expect("send");
+        send(&self.0, &packet, SendFlags::NOSIGNAL).expect("send");
+        self.hear()
+    }
+
+    pub fn hear(&self) -> Option<Answer> {
         let mut packet = vec![0; PACKET_BYTES_MAX];
-        let (_, length) = recv(&self.control, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
+        let (_, length) = recv(&self.0, packet.as_mut_slice(), RecvFlags::empty()).expect("receive");
         (length > 0).then(|| serde_json::from_slice(&packet[..length]).expect("answer"))
     }
 
@@ -138,12 +180,6 @@ impl Inside {
 
     pub fn run(&self, argv: &[&str]) -> Answer {
         self.ask(&Ask::Run { argv: argv.iter().map(ToString::to_string).collect() })
-    }
-
-    /// Closes the control socket, which the program takes as its end, and waits for it.
-    pub fn end(self) -> std::process::ExitStatus {
-        drop(self.control);
-        self.jailed.wait().expect("wait")
     }
 }
 

@@ -29,12 +29,26 @@ pub enum Ask {
     Write { path: String, bytes: usize },
     /// Make idle children until the kernel refuses one, or there are enough; answers how many.
     ForkUntilRefused { most: u32 },
+    /// The same, but of children that compute.
+    ForkBomb { most: u32 },
     /// Have a child touch so much memory; answers how it ended.
     TouchMemory { bytes: usize },
     /// Compute for so long; answers the processor time got, in microseconds.
     Spin { wall_ms: u64 },
+    /// As a zygote: fork a process that joins the container whose seven namespaces come with this, after them the socket
+    /// on which that process answers, first with `Value(0)` or how it failed.
+    Fork { birth: Birth },
     /// Have a child make a system call by the i386 convention; answers how it ended.
     I386,
+}
+
+/// Where a zygote's child is born.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub enum Birth {
+    /// In the container's pid namespace.
+    Inside,
+    /// In the zygote's own.
+    Outside,
 }
 
 /// What it answers.
@@ -53,6 +67,8 @@ pub enum Answer {
     },
     /// The signal that ended a child.
     Signalled(i32),
+    /// The step at which a join failed, and the error number.
+    NotJoined(String, i32),
     /// The code with which a child ended.
     Exited(i32),
 }
