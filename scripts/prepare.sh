@@ -94,6 +94,48 @@ install_rust() {
   PATH="$HOME/.cargo/bin:$PATH"
 }
 
+# Installs gVisor's runsc among the tools, from Debian trixie, whatever this system is: apt fetches and checks it in a
+# directory of its own, so that nothing of the system changes. Returns 1, with the reason said, where it cannot be had.
+need_runsc() {
+  local tools place architecture mirror file
+  tools="$BELLJAR_CACHE_DIR/tools/bin"
+  if [ -n "$(command -v runsc)" ] || "$tools/runsc" --version >/dev/null 2>&1; then return 0; fi
+  case "$(uname -m)" in x86_64) architecture=amd64 ;; aarch64) architecture=arm64 ;; *) architecture= ;; esac
+  if [ -z "$(command -v apt-get)" ] || [ -z "$(command -v dpkg-deb)" ] || [ -z "$architecture" ]; then
+    say "runsc is not installed, and without apt it is not fetched: see https://gvisor.dev/docs/user_guide/install"
+    return 1
+  fi
+  say "Installing runsc into $tools"
+  place="$(mktemp -d)"
+  mirror="$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | grep -m1 '/debian/$' || true)"
+  mkdir -p "$place/lists/partial" "$place/cache/archives/partial" "$place/state" "$place/out" "$tools"
+  : >"$place/status"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${mirror:-http://deb.debian.org/debian/} trixie main" \
+    >"$place/sources.list"
+  cat >"$place/apt.conf" <<END
+Dir::State "$place/state";
+Dir::State::lists "$place/lists";
+Dir::State::status "$place/status";
+Dir::Cache "$place/cache";
+Dir::Etc::sourcelist "$place/sources.list";
+Dir::Etc::sourceparts "-";
+APT::Architecture "$architecture";
+APT::Sandbox::User "";
+Acquire::Languages "none";
+END
+  if (cd "$place/out" && APT_CONFIG="$place/apt.conf" apt-get update -qq \
+      && APT_CONFIG="$place/apt.conf" apt-get download -qq runsc) \
+    && file="$(echo "$place"/out/runsc_*.deb)" && dpkg-deb -x "$file" "$place/out" \
+    && install -m 755 "$place/out/usr/bin/runsc" "$tools/runsc.new" && "$tools/runsc.new" --version >/dev/null; then
+    mv "$tools/runsc.new" "$tools/runsc"
+    rm -rf "$place"
+  else
+    rm -rf "$place" "$tools/runsc.new"
+    say "runsc could not be installed"
+    return 1
+  fi
+}
+
 # Makes a Python virtual environment for a file of pinned, hashed requirements, once; prints its interpreter.
 python_with() {
   PYTHONPATH=tests python3 -c 'import sys; from harness import toolchain; print(toolchain.python_with(sys.argv[1]))' "$1"

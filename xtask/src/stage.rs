@@ -24,6 +24,8 @@ pub enum Stage {
     Unit,
     /// What runs inside the wall in Python.
     Driver,
+    /// The sandbox's tests once more, in gVisor.
+    Gvisor,
     /// Fixture tests of the wire and the turn.
     Conformance,
     /// The binary that the last two stages run.
@@ -59,6 +61,7 @@ impl Stage {
         Stage::Lint,
         Stage::Deny,
         Stage::Unit,
+        Stage::Gvisor,
         Stage::Conformance,
         Stage::Build,
         Stage::Escape,
@@ -77,6 +80,7 @@ impl Stage {
             Stage::Tidy => "tidy",
             Stage::Deny => "deny",
             Stage::Unit => "unit",
+            Stage::Gvisor => "gvisor",
             Stage::Driver => "driver",
             Stage::Conformance => "conformance",
             Stage::Build => "build",
@@ -100,6 +104,7 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Tidy => tidy::run(root),
         Stage::Deny => deny(root),
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
+        Stage::Gvisor => gvisor(root),
         Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
@@ -145,6 +150,16 @@ fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
     let ended = process::run(&mut cargo(root, &arguments))?;
     let junit = std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
     settle(&ended, counts::from_nextest(&ended.output, &junit))
+}
+
+/// The tests of real containers, which the stage before ran in namespaces. `tests/gvisor.rs` is in both.
+fn gvisor(root: &Path) -> Result<Counts, String> {
+    let tests = ["bash", "files", "lifecycle", "limits", "python"];
+    let arguments = tests.iter().flat_map(|test| ["--test", test]);
+    let mut command = cargo(root, &["test", "--no-fail-fast", "-p", "belljar-sandbox"]);
+    command.args(arguments).args(["--", "--test-threads=1"]).env("BELLJAR_TEST_ISOLATION", "gvisor");
+    let ended = process::run(&mut command)?;
+    settle(&ended, counts::from_cargo_test(&ended.output))
 }
 
 /// The end-to-end suites, and before them the fake upstream that some of them talk to.

@@ -65,8 +65,8 @@ impl Entered {
 
     /// What process 1 of a ward starts before it seals itself; `None` in a container's own jail.
     pub fn ward(&self) -> Option<Ward<'_>> {
-        let (plan, program) = (self.kernel.plan.ward.as_ref()?, self.kernel.inner.as_ref()?);
-        Some(Ward { plan, program: program.as_fd(), control: self.kernel.control.as_ref()?.as_fd() })
+        let Kernel { plan, inner, control, .. } = &self.kernel;
+        Some(Ward { plan: plan.ward.as_ref()?, program: inner.as_ref()?.as_fd(), control: control.as_ref()?.as_fd() })
     }
 
     /// Tells the host that a ward's program could not be started. The caller must exit.

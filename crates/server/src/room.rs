@@ -107,6 +107,7 @@ mod tests {
                 id: ContainerId::mint(&mut crate::random::OsIds),
                 created_at: SystemTime::UNIX_EPOCH,
                 last_used_at: at(second),
+                isolation: belljar_sandbox::Isolation::Namespaces,
                 state: *state,
             },
             workspace: workspace.parse().expect("a workspace"),

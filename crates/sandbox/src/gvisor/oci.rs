@@ -9,6 +9,8 @@ use crate::error::SandboxError;
 /// Open files of the guest program; it gives the code a quarter (`guest/src/command.rs`).
 const OPEN_FILES_MAX: u64 = 65_536;
 
+/// A file that fills the disk ends with `ENOSPC`, not with a signal.
+const FILE_BYTES_SPARE: u64 = 4096;
 /// Where the guest program is in the container.
 const GUEST_INSIDE: &str = "/run/belljar";
 
@@ -58,7 +60,7 @@ fn config(spec: &ContainerSpec, limits: &Limits) -> Result<Value, SandboxError> 
             "rlimits": [
                 limit("RLIMIT_NPROC", limits.processes_max),
                 limit("RLIMIT_NOFILE", OPEN_FILES_MAX),
-                limit("RLIMIT_FSIZE", spec.disk_bytes_max),
+                limit("RLIMIT_FSIZE", spec.disk_bytes_max.saturating_add(FILE_BYTES_SPARE)),
                 limit("RLIMIT_CORE", 0),
             ],
         },

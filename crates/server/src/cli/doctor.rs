@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
-use belljar_image::ImageStore;
+use belljar_image::{ImageStore, Monitor};
 use belljar_sandbox::probe::{Finding, Status, probe};
+use belljar_sandbox::{Isolation, Rootfs, Sandbox, SandboxConfig};
 use clap::Args;
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use crate::cli::Common;
 use crate::config::Config;
@@ -23,10 +25,11 @@ pub struct DoctorArgs {
 }
 
 /// Tries everything that serving needs, and tells; fails when serving would be refused.
-pub fn run(args: &DoctorArgs, environment: &Environment) -> Result<ExitCode, Exit> {
+pub fn run(args: &DoctorArgs, environment: &Environment, runtime: &Runtime) -> Result<ExitCode, Exit> {
     let config = args.common.load(environment)?;
     let mut findings = probe(config.sandbox.limits_need);
     findings.push(image(&config));
+    findings.push(runtime.block_on(gvisor(&config)));
     let refused = findings.iter().any(|finding| finding.status == Status::Refused);
     if args.json {
         println!("{}", json!({ "serves": !refused, "findings": findings }));
@@ -52,6 +55,54 @@ fn image(config: &Config) -> Finding {
             advice: Some("run `belljar image build`".to_owned()),
         },
     }
+}
+
+/// What is said when gVisor is not there.
+const GVISOR_ADVICE: &str = "install runsc (Debian's package of that name, from trixie on, or `scripts/test`), and name it in \
+                             sandbox.runsc if it is not on the PATH";
+
+/// Whether containers of gVisor can be had, found out by running a command in one. A refusal only where the
+/// configuration asks for it: a key that does is told when it comes.
+async fn gvisor(config: &Config) -> Finding {
+    let missing = match config.sandbox.isolation {
+        Isolation::Gvisor => Status::Refused,
+        Isolation::Namespaces => Status::Warn,
+    };
+    let lacking = |found: String, advice: &str| Finding {
+        name: "gvisor",
+        status: missing,
+        found: format!("not available: {found}"),
+        advice: Some(advice.to_owned()),
+    };
+    let Some(runsc) = &config.sandbox.runsc else {
+        return lacking("runsc is not installed".to_owned(), GVISOR_ADVICE);
+    };
+    match try_gvisor(config).await {
+        Ok(()) => Finding {
+            name: "gvisor",
+            status: Status::Ok,
+            found: format!("a container ran a command on gVisor's kernel ({})", runsc.display()),
+            advice: None,
+        },
+        Err(reason) => lacking(reason, "what runsc says of it is above; containers in namespaces are not concerned"),
+    }
+}
+
+async fn try_gvisor(config: &Config) -> Result<(), String> {
+    let said = |error: &dyn std::fmt::Display| error.to_string();
+    let images = ImageStore::open(&config.cache_dir).map_err(|error| said(&error))?;
+    let image = images.resolve(&config.image).map_err(|error| said(&error))?;
+    let mounted = images.mount(&image, &Monitor::silent()).await.map_err(|error| said(&error))?;
+    let rootfs = Rootfs {
+        path: mounted.path().to_path_buf(),
+        owner_base: mounted.owner_base(),
+        digest: mounted.digest().to_string(),
+    };
+    let isolation = Isolation::Gvisor;
+    let trial = SandboxConfig { isolation, pool_containers: 0, zygotes: Vec::new(), ..config.sandbox.clone() };
+    let sandbox = Sandbox::open(trial, rootfs).await.map_err(|error| said(&error))?;
+    sandbox.close().await;
+    Ok(())
 }
 
 fn print(findings: &[Finding], refused: bool) {

@@ -79,7 +79,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
     };
     let outcome = match command_line.command {
         Command::Serve(common) => runtime.block_on(serve::run(&common, &environment)).map(|()| ExitCode::SUCCESS),
-        Command::Doctor(args) => doctor::run(&args, &environment),
+        Command::Doctor(args) => doctor::run(&args, &environment, &runtime),
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
         Command::Attack(args) => runtime.block_on(attack::run(&args, &environment)),
