@@ -151,8 +151,7 @@ fn e2e(root: &Path) -> Result<Counts, String> {
 
 /// The tests beside the driver, with the Python at hand, and in the image where there is one.
 fn driver(root: &Path) -> Result<Counts, String> {
-    let ended =
-        process::run(Command::new("python3").current_dir(root).arg("-u").arg("guest/python/tests/run.py"))?;
+    let ended = process::run(Command::new("python3").current_dir(root).arg("-u").arg("guest/python/tests/run.py"))?;
     settle(&ended, counts::from_runner(&ended.output))
 }
 

@@ -1,7 +1,7 @@
 //! Measures starts in the cached image: on demand, from the pool, in a burst, beside a thousand idle containers. Prints one
 //! JSON object a line, times in microseconds.
 //!
-//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE]]`
+//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE [PART]]]`; PART is `one`, `burst` or `idle`.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,9 +27,18 @@ async fn main() -> Result<(), Failure> {
     let cache = PathBuf::from(std::env::var_os("HOME").ok_or("HOME is not set")?).join(".cache/belljar");
     let store = ImageStore::open(&cache)?;
     let image = store.mount(&store.resolve("default")?, &Monitor::silent()).await?;
-    one_by_one(&image, rounds).await?;
-    burst(&image).await?;
-    beside_idle(&image, rounds, idle).await
+    let part = arguments.next();
+    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    if wanted("one") {
+        one_by_one(&image, rounds).await?;
+    }
+    if wanted("burst") {
+        burst(&image).await?;
+    }
+    if wanted("idle") {
+        beside_idle(&image, rounds, idle).await?;
+    }
+    Ok(())
 }
 
 async fn open(image: &Mounted, pool_containers: usize) -> Result<Sandbox, Failure> {
@@ -141,14 +150,41 @@ async fn burst(image: &Mounted) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `MemAvailable` and `Slab` of proc_meminfo(5), in bytes.
-fn memory() -> Result<(u64, u64), Failure> {
+/// What the whole of it takes, in bytes.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// `MemAvailable` of proc_meminfo(5): everything, and what others on the machine do meanwhile.
+    available: u64,
+    /// `Slab`, `PageTables`, `KernelStack` and `Percpu` of proc_meminfo(5): the kernel's part.
+    kernel: u64,
+    /// `Pss` of proc_pid_smaps_rollup(5) of this process and all below it.
+    processes: u64,
+}
+
+fn memory() -> Result<Memory, Failure> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let field = |name: &str| -> Result<u64, Failure> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    };
-    Ok((field("MemAvailable:")?, field("Slab:")?))
+    let kernel = ["Slab:", "PageTables:", "KernelStack:", "Percpu:"];
+    Ok(Memory {
+        available: field(&text, "MemAvailable:")?,
+        kernel: kernel.iter().map(|name| field(&text, name)).sum::<Result<u64, _>>()?,
+        processes: proportional(std::process::id())?,
+    })
+}
+
+fn field(text: &str, name: &str) -> Result<u64, Failure> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+fn proportional(process: u32) -> Result<u64, Failure> {
+    let mut bytes = field(&std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?, "Pss:")?;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            bytes += proportional(child.parse()?)?;
+        }
+    }
+    Ok(bytes)
 }
 
 async fn beside_idle(image: &Mounted, rounds: usize, idle: usize) -> Result<(), Failure> {
@@ -163,11 +199,13 @@ async fn beside_idle(image: &Mounted, rounds: usize, idle: usize) -> Result<(), 
         let took = making.elapsed();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let after = memory()?;
-        let each = before.0.saturating_sub(after.0) / idle as u64;
-        let slab = after.1.saturating_sub(before.1) / idle as u64;
+        let each = |before: u64, after: u64| after.saturating_sub(before) / idle as u64;
         println!(
-            "{{\"what\":\"{idle} idle\",\"language\":\"{language:?}\",\"bytes_each\":{each},\"slab_each\":{slab},\
-             \"made_in_us\":{}}}",
+            "{{\"what\":\"{idle} idle\",\"language\":\"{language:?}\",\"available_each\":{},\"kernel_each\":{},\
+             \"processes_each\":{},\"made_in_us\":{}}}",
+            each(after.available, before.available),
+            each(before.kernel, after.kernel),
+            each(before.processes, after.processes),
             took.as_micros()
         );
         latency(&sandbox, &format!("beside {idle}"), language, rounds).await?;

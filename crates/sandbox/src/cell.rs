@@ -1,8 +1,8 @@
 //! One cell from start to outcome.
 
 use std::fs::File;
-use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -15,15 +15,17 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::Status;
 use crate::guest::Guest;
 use crate::harvest::{Harvest, HarvestLimits, harvest};
-use crate::host::{Host, SharedHost, random_name};
+use crate::host::{Host, SharedHost, random_names};
 use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
-use crate::repl::{self, ReplError, Warmth};
+use crate::repl::{self, Handed, Repl, ReplError, Warmth};
 use crate::stream::Drain;
 use crate::verdict::{Facts, Language};
 
 /// One in so many of a container's processes must be free for a new command.
 const PROCESSES_FREE_SHARE: u64 = 8;
+/// Interpreters that are tried for one cell: the first may have ended since the last one.
+const ASKED_MAX: u32 = 2;
 /// Entries of `$OUTPUT_DIR` that are looked at.
 const OUTPUT_ENTRIES_MAX: usize = 10_000;
 
@@ -113,9 +115,14 @@ async fn attempt(
     cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
-    let Prepared { output, text, mut stdout, mut stderr, writers } = Prepared::new(host, &cell)?;
-    let mut losses = Vec::from_iter(make_ready(guest, &cell.code, &output).await?);
-    let before = guest.stats();
+    let Prepared { output, nonce, handed, mut stdout, mut stderr } = Prepared::new(host, &cell)?;
+    let mut losses = Vec::new();
+    if cell.code.language() == Language::Bash {
+        losses.extend(make_room(guest, &output).await?);
+    }
+    let before = guest.process.counters();
+    let (asked, restarted) = ask(guest, &cell.code, &output, &nonce, handed).await?;
+    losses.extend(restarted);
     let started = Instant::now();
     let (end, run) = {
         let draining = async { tokio::join!(stdout.run(), stderr.run()) };
@@ -125,29 +132,26 @@ async fn attempt(
                 () = gone => {}
             }
         };
-        let deadline = started + cell.wall;
-        run_one(guest, &cell.code, &output, (text.into(), writers), deadline, draining, stopped).await?
+        wait(guest, asked, started + cell.wall, draining, stopped).await
     };
-    let at_end = guest.stats();
+    let well = matches!(end.ending, Ending::Exited { status: Status::Code(0), .. }) && end.stop.is_none();
     let (end, mut survives) = settle(guest, end, run, &output).await?;
     if cell.code.language() == Language::Python {
         // This cell tells it itself.
         guest.lost = None;
     }
     let wall = started.elapsed();
-    let after = if matches!(end.ending, Ending::Exited { .. }) { at_end } else { guest.stats() };
+    let after = guest.process.counters();
     let mut facts = Facts {
         language: cell.code.language(),
         wall_max: cell.wall,
         before,
-        at_end,
         after,
         limits: guest.limits(),
         disk: None,
         disk_max: guest.disk_max(),
     };
-    let failed = !matches!(end.ending, Ending::Exited { status: Status::Code(0), .. });
-    if failed && survives.is_ok() {
+    if !well && survives.is_ok() {
         match command::disk(&mut guest.talk).await {
             Ok(free) => facts.disk = free,
             Err(reason) => survives = Err(guest.explain(reason)),
@@ -177,33 +181,57 @@ async fn attempt(
     Ok(((judged.outcome)(output), survives))
 }
 
-/// Asks for the cell and waits for its end. The number is that of the request, by which it can be killed.
-async fn run_one(
+/// Waits for the end of a cell that was asked for. The number is that of the request, by which it can be killed.
+async fn wait(
     guest: &mut Guest,
-    code: &Code,
-    output: &str,
-    (text, writers): (OwnedFd, [OwnedFd; 2]),
+    asked: Asked,
     deadline: Instant,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
-) -> Result<(End, u64), Trouble> {
-    match code {
-        Code::Bash(_) => {
-            let id = command::ask(&mut guest.talk, output, text, writers).await?;
-            Ok((command::wait(&mut guest.talk, id, deadline, draining, stopped).await, id))
-        }
-        Code::Python { file, .. } => {
-            let [stdout, stderr] = writers;
-            let nonce = random_name()?;
-            let Guest { talk, repl, .. } = guest;
-            let Some(repl) = repl else {
-                return Err(SandboxError::NotStarted("no interpreter".to_owned()).into());
-            };
-            let asked = repl::ask(repl, nonce, file, output, [text, stdout, stderr]).await;
-            let end = repl::wait(repl, talk, &asked, deadline, draining, stopped).await;
-            Ok((end, talk.next_id()))
+) -> (End, u64) {
+    match asked {
+        Asked::Command(id) => (command::wait(&mut guest.talk, id, deadline, draining, stopped).await, id),
+        Asked::Cell(mut repl, cell) => {
+            let end = repl::wait(&mut repl, &mut guest.talk, &cell, deadline, draining, stopped).await;
+            guest.repl = Some(repl);
+            (end, guest.talk.next_id())
         }
     }
+}
+
+/// A cell under way.
+enum Asked {
+    Command(u64),
+    Cell(Repl, repl::Asked),
+}
+
+/// Asks for a cell, and tells what it must hear of that. The descriptors are the guest's alone afterwards.
+async fn ask(
+    guest: &mut Guest,
+    code: &Code,
+    output: &str,
+    nonce: &str,
+    handed: Handed,
+) -> Result<(Asked, Option<Loss>), Trouble> {
+    let Code::Python { source, file } = code else {
+        let (text, writers) = handed;
+        let id = command::ask(&mut guest.talk, output, text, writers).await?;
+        return Ok((Asked::Command(id), None));
+    };
+    for _ in 0..ASKED_MAX {
+        let mut repl = match guest.repl.take() {
+            Some(repl) => repl,
+            None => repl::start(guest, Warmth::wanted(source)).await?,
+        };
+        if let Some(asked) = repl.ask(nonce.to_owned(), file, output, &handed) {
+            return Ok((Asked::Cell(repl, asked), guest.lost.take().map(Loss::InterpreterRestarted)));
+        }
+        // It ended before it heard of the cell: that cell is the next one's.
+        let end = repl.disturbed(&mut guest.talk).await?;
+        guest.repl = Some(repl);
+        kill::lose(guest, end).await?;
+    }
+    Err(SandboxError::NotStarted("the interpreter ends before it can be given a cell".to_owned()).into())
 }
 
 /// Does what the cell's end asks for, and tells whether the container survives it.
@@ -236,19 +264,6 @@ async fn settle(
     Ok((end, survives))
 }
 
-/// Makes the container ready for a cell, and tells what the cell must hear of that.
-async fn make_ready(guest: &mut Guest, code: &Code, output: &str) -> Result<Option<Loss>, Trouble> {
-    match code {
-        Code::Bash(_) => Ok(make_room(guest, output).await?),
-        Code::Python { source, .. } => {
-            if guest.repl.is_none() {
-                guest.repl = Some(repl::start(guest, Warmth::wanted(source)).await?);
-            }
-            Ok(guest.lost.take().map(Loss::InterpreterRestarted))
-        }
-    }
-}
-
 /// What earlier commands left running may take so many processes that no shell can work any more; then it goes.
 async fn make_room(guest: &mut Guest, output: &str) -> Result<Option<Loss>, DeathReason> {
     let processes_max = guest.limits().processes_max;
@@ -269,15 +284,15 @@ async fn take_files(
 ) -> (Harvest, Result<(), DeathReason>) {
     let directory = match ending {
         Ending::Exited { output: OutputDirectory::Removed, .. } => return (Harvest::default(), Ok(())),
-        Ending::Exited { output, .. } => Ok(Some(output)),
+        Ending::Exited { output, .. } => Ok(output),
         // What it had written before it crashed is there all the same.
-        Ending::Interpreter(_) => command::output(&mut guest.talk, &output).await.map(Some),
-        Ending::Overdue | Ending::NotStarted(_) | Ending::Died(_) => Ok(None),
+        Ending::Interpreter(_) => command::output(&mut guest.talk, &output).await,
+        Ending::Overdue | Ending::NotStarted(_) | Ending::Died(_) => Ok(OutputDirectory::Removed),
     };
     let harvest = match directory {
-        Ok(Some(OutputDirectory::Held(directory))) => collect(host, Some(directory)).await,
-        Ok(Some(OutputDirectory::Gone)) => collect(host, None).await,
-        Ok(Some(OutputDirectory::Removed) | None) => Harvest::default(),
+        Ok(OutputDirectory::Held(directory)) => collect(host, Some(directory)).await,
+        Ok(OutputDirectory::Gone) => collect(host, None).await,
+        Ok(OutputDirectory::Removed) => Harvest::default(),
         Err(reason) => return (Harvest::default(), Err(guest.explain(reason))),
     };
     let cleaned = command::clean(&mut guest.talk, output).await.map_err(|reason| guest.explain(reason));
@@ -287,10 +302,10 @@ async fn take_files(
 /// What a command needs before it can be asked for.
 struct Prepared {
     output: String,
-    text: File,
+    nonce: String,
+    handed: Handed,
     stdout: Drain,
     stderr: Drain,
-    writers: [OwnedFd; 2],
 }
 
 impl Prepared {
@@ -301,14 +316,15 @@ impl Prepared {
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
         let text = in_memory(cell.code.text()).map_err(SandboxError::io("keep a cell's text in memory"))?;
-        Ok(Self { output: random_name()?, text, stdout, stderr, writers: [out, err] })
+        let [output, nonce] = random_names()?;
+        Ok(Self { output, nonce, handed: (text.into(), [out, err]), stdout, stderr })
     }
 }
 
 fn in_memory(text: &str) -> std::io::Result<File> {
-    let mut file = File::from(memfd_create("cell", MemfdFlags::CLOEXEC)?);
-    file.write_all(text.as_bytes())?;
-    file.rewind()?;
+    let file = File::from(memfd_create("cell", MemfdFlags::CLOEXEC)?);
+    // Read from its start, where its offset still is.
+    file.write_all_at(text.as_bytes(), 0)?;
     Ok(file)
 }
 

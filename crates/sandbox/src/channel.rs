@@ -46,8 +46,8 @@ impl Packets {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let socket = watch(ours, interest)?;
+        // Not for writing: each frame that the other end takes in would wake this one.
+        let socket = watch(ours, Interest::READABLE)?;
         Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1] }, theirs))
     }
 
@@ -68,11 +68,21 @@ impl Packets {
         }
     }
 
+    /// Sends one frame if there is room for it.
+    pub fn send_now(&self, frame: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        write_packet(self.socket.get_ref(), &serde_json::to_vec(frame)?, fds)
+    }
+
     /// Sends one frame. Not cancel-safe in the sense that a dropped send may have happened.
     pub async fn send(&self, frame: &impl Serialize, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        match self.send_now(frame, fds) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
         let bytes = serde_json::to_vec(frame)?;
+        let full = watch(self.socket.get_ref().try_clone()?, Interest::WRITABLE)?;
         loop {
-            let mut ready = self.socket.writable().await?;
+            let mut ready = full.writable().await?;
             match ready.try_io(|socket| write_packet(socket.get_ref(), &bytes, fds)) {
                 Ok(sent) => return sent,
                 Err(_would_block) => {}
@@ -187,6 +197,23 @@ mod tests {
             sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).expect("sends anything");
             assert_eq!(ours.receive().await.err(), Some(reason), "{} bytes", bytes.len());
         }
+    }
+
+    #[tokio::test]
+    async fn a_full_socket_is_waited_for() {
+        let (ours, theirs) = Packets::pair().expect("socketpair");
+        let frame = "x".repeat(60_000);
+        let reading = std::thread::spawn(move || {
+            let mut buffer = vec![0; FRAME_BYTES_MAX + 1];
+            for _ in 0..50 {
+                let (read, _) = rustix::net::recv(&theirs, &mut buffer[..], RecvFlags::empty()).expect("read");
+                assert_eq!(read, 60_002);
+            }
+        });
+        for _ in 0..50 {
+            ours.send(&frame, &[]).await.expect("room again");
+        }
+        reading.join().expect("all came");
     }
 
     #[tokio::test]

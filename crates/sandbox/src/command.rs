@@ -216,12 +216,14 @@ pub async fn disk(talk: &mut Conversation) -> Result<Option<DiskFree>, DeathReas
     }
 }
 
-/// Opens a cell's output directory, where the REPL that should have sent it is no more.
+/// Opens a cell's output directory, where the REPL that should have sent it is no more. It may have removed it.
 pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirectory, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Output { id, output: output.to_owned() }, &[]).await?;
     match talk.answer(ANSWER_WAIT_MAX).await? {
-        (FromGuest::Output { id: of }, fds) if of == id && fds.len() <= 1 => Ok(fds.into_iter().next().into()),
+        (FromGuest::Output { id: of }, fds) if of == id && fds.len() <= 1 => {
+            Ok(fds.into_iter().next().map_or(OutputDirectory::Removed, OutputDirectory::Held))
+        }
         _ => Err(DeathReason::Protocol("out of turn while opening an output directory")),
     }
 }

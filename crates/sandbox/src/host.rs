@@ -136,13 +136,20 @@ fn raise_open_files() {
 
 /// A name nobody can guess or reuse: 16 hexadecimal digits (wire.md §7.4).
 pub fn random_name() -> Result<String, SandboxError> {
-    let mut bytes = [0; 8];
+    let [name] = random_names()?;
+    Ok(name)
+}
+
+/// As many names, unrelated to each other.
+pub fn random_names<const N: usize>() -> Result<[String; N], SandboxError> {
+    let mut bytes = [[0; 8]; N];
+    let flat = bytes.as_flattened_mut();
     let mut filled = 0;
-    while filled < bytes.len() {
-        filled += rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty())
+    while filled < flat.len() {
+        filled += rustix::rand::getrandom(&mut flat[filled..], rustix::rand::GetRandomFlags::empty())
             .map_err(|error| SandboxError::Io { what: "read random bytes", source: error.into() })?;
     }
-    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
+    Ok(bytes.map(|bytes| format!("{:016x}", u64::from_ne_bytes(bytes))))
 }
 
 /// What a container is started from.

@@ -84,7 +84,7 @@ pub async fn bury(guest: Guest, reapers: &Semaphore, life: &Life) {
     life.cleared();
 }
 
-/// A REPL that ended between cells is missed by the next; one that breaks the rules takes with it whatever it has started.
+/// A REPL that ends between two cells is missed by the next.
 async fn see_to(
     guest: &mut Guest,
     container: &Container,
@@ -92,13 +92,7 @@ async fn see_to(
 ) -> Result<(), DeathReason> {
     let end = disturbance?;
     tracing::info!(container = %container.id, %end, "a REPL ended between cells");
-    let killed = match end {
-        InterpreterEnd::Breach(_) => kill::everything(guest).await,
-        _ => Ok(()),
-    };
-    guest.repl = None;
-    guest.lost = Some(end);
-    killed
+    kill::lose(guest, end).await
 }
 
 /// Tells whoever asked, but not before a death is known: nobody who has heard of it gets a lease again.

@@ -41,3 +41,18 @@ async fn unthrottled(guest: &mut Guest, id: u64, output: &str) -> Result<(), Dea
         }
     }
 }
+
+/// Gives up a REPL that is not as it should be, between two cells. One that broke the rules takes with it whatever it
+/// has started.
+///
+/// # Errors
+/// As [`everything`].
+pub async fn lose(guest: &mut Guest, end: InterpreterEnd) -> Result<(), DeathReason> {
+    let killed = match end {
+        InterpreterEnd::Breach(_) => everything(guest).await,
+        _ => Ok(()),
+    };
+    guest.repl = None;
+    guest.lost = Some(end);
+    killed
+}

@@ -2,9 +2,9 @@
 
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use belljar_jail::cgroup::{Cgroup, CgroupError, Stats};
+use belljar_jail::cgroup::{Cgroup, CgroupError, Meter, Stats};
 use belljar_jail::{Jailed, Namespaces};
 use rustix::process::Pid;
 
@@ -12,11 +12,13 @@ use rustix::process::Pid;
 pub struct Process {
     jailed: Jailed,
     reins: Arc<Reins>,
+    /// From the first [`Process::counters`] on.
+    meter: OnceLock<Option<Meter>>,
 }
 
 impl Process {
     pub fn new(jailed: Jailed, cgroup: Option<Cgroup>) -> Self {
-        Self { jailed, reins: Arc::new(Reins(Mutex::new(cgroup))) }
+        Self { jailed, reins: Arc::new(Reins(Mutex::new(cgroup))), meter: OnceLock::new() }
     }
 
     /// What others may do to it while it lives.
@@ -31,7 +33,21 @@ impl Process {
 
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        self.reins.stats()
+        match self.meter.get() {
+            Some(Some(meter)) => told(meter.read()),
+            Some(None) | None => self.reins.stats(),
+        }
+    }
+
+    /// Of [`Process::stats`] only what grows, at a tenth of the price: the accounts are held open from now on.
+    pub fn counters(&self) -> Stats {
+        let meter = self.meter.get_or_init(|| {
+            self.reins.with(Cgroup::meter).unwrap_or_else(|error| {
+                tracing::warn!(%error, "could not keep a container's accounts open");
+                None
+            })
+        });
+        meter.as_ref().map_or_else(|| self.reins.stats(), |meter| told(meter.read_counters()))
     }
 
     /// Lifts the processor quota, so that dying is not throttled. A kill works without, only slower.
@@ -82,11 +98,15 @@ impl Reins {
 
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        self.with(Cgroup::stats).map(Option::unwrap_or_default).unwrap_or_else(|error| {
-            tracing::warn!(%error, "could not read what a container has used");
-            Stats::default()
-        })
+        told(self.with(Cgroup::stats).map(Option::unwrap_or_default))
     }
+}
+
+fn told(stats: Result<Stats, CgroupError>) -> Stats {
+    stats.unwrap_or_else(|error| {
+        tracing::warn!(%error, "could not read what a container has used");
+        Stats::default()
+    })
 }
 
 impl Drop for Process {

@@ -1,7 +1,7 @@
 //! Reading one stream of a cell: the first bytes kept, the rest counted, never faster than the host can afford.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,13 +20,43 @@ const LISTENER_WAIT_MAX: Duration = Duration::from_secs(5);
 /// The host's end of a cell's standard output or standard error.
 pub struct Drain {
     stream: Stream,
-    pipe: Receiver,
+    pipe: Pipe,
     buffer: Vec<u8>,
     kept: Vec<u8>,
     kept_bytes_max: usize,
     total_bytes: u64,
     live: Option<mpsc::Sender<LiveChunk>>,
     told_bytes: usize,
+}
+
+/// Watched from the first [`Drain::run`] on: most cells end before anybody needs to know what they write.
+enum Pipe {
+    Idle(OwnedFd),
+    Watched(Receiver),
+    /// Could not be watched, or broke.
+    Lost,
+}
+
+impl Pipe {
+    fn watched(&mut self) -> io::Result<&Receiver> {
+        if let Self::Idle(_) = self
+            && let Self::Idle(pipe) = std::mem::replace(self, Self::Lost)
+        {
+            *self = Self::Watched(Receiver::from_owned_fd_unchecked(pipe)?);
+        }
+        match self {
+            Self::Watched(pipe) => Ok(pipe),
+            Self::Idle(_) | Self::Lost => Err(io::Error::from(io::ErrorKind::BrokenPipe)),
+        }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Idle(pipe) => Some(pipe.as_fd()),
+            Self::Watched(pipe) => Some(pipe.as_fd()),
+            Self::Lost => None,
+        }
+    }
 }
 
 impl Drain {
@@ -37,20 +67,28 @@ impl Drain {
         live: Option<mpsc::Sender<LiveChunk>>,
     ) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        // Nobody but this host may make it wait: code inside can read from the pipe too, and leave nothing.
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let pipe = Receiver::from_owned_fd(ours)?;
-        let (buffer, kept) = (vec![0; READ_BYTES], Vec::new());
+        let (pipe, buffer, kept) = (Pipe::Idle(ours), Vec::new(), Vec::new());
         Ok((Self { stream, pipe, buffer, kept, kept_bytes_max, total_bytes: 0, live, told_bytes: 0 }, theirs))
     }
 
     /// Reads until every writer is gone. Cancel-safe: nothing read is lost.
     pub async fn run(&mut self) {
+        self.buffer.resize(READ_BYTES, 0);
         loop {
             self.tell().await;
-            if self.pipe.readable().await.is_err() {
+            let pipe = match self.pipe.watched() {
+                Ok(pipe) => pipe,
+                Err(error) => {
+                    tracing::error!(%error, "a cell's output cannot be read");
+                    return;
+                }
+            };
+            if pipe.readable().await.is_err() {
                 return;
             }
-            match self.pipe.try_read(&mut self.buffer) {
+            match pipe.try_read(&mut self.buffer) {
                 Ok(0) => return,
                 Ok(count) => self.take(count),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -64,21 +102,33 @@ impl Drain {
 
     /// Reads what is there now and ends: what a writer left behind adds later belongs to nobody.
     pub async fn finish(mut self) -> (Vec<u8>, u64) {
-        let mut left = rustix::io::ioctl_fionread(self.pipe.as_fd()).unwrap_or(0);
-        while left > 0 {
-            // Not through the runtime: it may not have heard yet that there is something to read.
-            match rustix::io::read(self.pipe.as_fd(), &mut self.buffer) {
-                Ok(0) | Err(_) => break,
-                Ok(count) => {
-                    self.take(count);
-                    left = left.saturating_sub(count as u64);
-                }
-            }
+        self.take_what_is_there();
+        if self.live.is_none() {
+            return (self.kept, self.total_bytes);
         }
         if tokio::time::timeout(LISTENER_WAIT_MAX, self.tell()).await.is_err() {
             tracing::debug!("a listener did not take the end of a cell's output in time");
         }
         (self.kept, self.total_bytes)
+    }
+
+    fn take_what_is_there(&mut self) {
+        let Some(pipe) = self.pipe.fd() else { return };
+        let mut left = rustix::io::ioctl_fionread(pipe).unwrap_or(0);
+        if left > 0 && self.buffer.is_empty() {
+            self.buffer.resize(READ_BYTES.min(usize::try_from(left).unwrap_or(READ_BYTES)), 0);
+        }
+        while left > 0 {
+            // Not through the runtime: it may not have heard yet that there is something to read.
+            let read = self.pipe.fd().map(|pipe| rustix::io::read(pipe, &mut self.buffer));
+            match read {
+                None | Some(Ok(0) | Err(_)) => break,
+                Some(Ok(count)) => {
+                    self.take(count);
+                    left = left.saturating_sub(count as u64);
+                }
+            }
+        }
     }
 
     fn take(&mut self, count: usize) {

@@ -14,7 +14,6 @@ pub struct Facts {
     pub language: Language,
     pub wall_max: Duration,
     pub before: Stats,
-    pub at_end: Stats,
     pub after: Stats,
     pub limits: Limits,
     /// Asked for only where the cell failed.
@@ -41,8 +40,10 @@ const SIGKILL: u8 = 9;
 const RETURN_CODE_KILLED: i32 = 128 + SIGKILL as i32;
 /// Of an interpreter that ended with 0 though nobody had asked it to.
 const RETURN_CODE_CRASHED: i32 = 1;
-/// With less than this left, in bytes, a disk is full: few files are smaller.
-const DISK_FREE_BYTES_MIN: u64 = 4096;
+/// With less than this left, in bytes, a disk is full: what failed for want of room has given some of it back.
+const DISK_FREE_BYTES_MIN: u64 = 64 * 1024;
+/// The same for files, of which the cell's own output directory was one.
+const DISK_FREE_INODES_MIN: u64 = 16;
 
 /// The exit status as a shell reports it.
 pub fn return_code(status: Status) -> i32 {
@@ -81,8 +82,8 @@ impl Facts {
     /// Limits that a failed cell met, whatever it died of.
     fn limits_met(&self) -> impl Iterator<Item = Loss> + use<> {
         let processes_max = self.limits.processes_max;
-        let refused = self.at_end.processes >= processes_max;
-        let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes == 0);
+        let refused = self.after.pids_refused > self.before.pids_refused;
+        let full = self.disk.is_some_and(|free| free.bytes < DISK_FREE_BYTES_MIN || free.inodes < DISK_FREE_INODES_MIN);
         let DiskFree { bytes: bytes_max, inodes: inodes_max } = self.disk_max;
         let processes = refused.then_some(Loss::ProcessesRefused(processes_max));
         processes.into_iter().chain(full.then_some(Loss::DiskFull { bytes_max, inodes_max }))
@@ -178,7 +179,7 @@ mod tests {
         let none = Stats::default();
         let limits = Limits { memory_bytes_max: 1000, cpus: 1.0, processes_max: 8 };
         let (wall_max, disk_max) = (WALL_MAX, DISK_MAX);
-        Facts { language, wall_max, before: none, at_end: none, after: none, limits, disk: None, disk_max }
+        Facts { language, wall_max, before: none, after: none, limits, disk: None, disk_max }
     }
 
     fn judged(facts: &Facts, ending: Ending, stop: Option<Stop>) -> (i32, &'static str, Vec<Loss>) {
@@ -278,18 +279,19 @@ mod tests {
         let free = |bytes, inodes| Some(DiskFree { bytes, inodes });
         let refused = Loss::ProcessesRefused(8);
         let cases = [
-            (1, 7, free(1 << 20, 5), vec![]),
-            (1, 8, free(1 << 20, 5), vec![refused.clone()]),
-            (1, 7, free(0, 5), vec![DISK_FULL]),
-            (1, 7, free(1 << 20, 0), vec![DISK_FULL]),
+            (1, 7, free(1 << 20, 500), vec![]),
+            (1, 8, free(1 << 20, 500), vec![refused.clone()]),
+            (1, 7, free(0, 500), vec![DISK_FULL]),
+            (1, 7, free(8192, 500), vec![DISK_FULL]),
+            (1, 7, free(1 << 20, 2), vec![DISK_FULL]),
             (1, 8, free(0, 0), vec![refused, DISK_FULL]),
             (0, 8, None, vec![]),
         ];
-        for (code, processes, disk, losses) in cases {
+        for (code, refused, disk, losses) in cases {
             let mut facts = Facts { disk, ..facts(Language::Bash) };
-            facts.at_end.processes = processes;
+            (facts.before.pids_refused, facts.after.pids_refused) = (7, refused);
             let expected = (i32::from(code), "ended", losses);
-            assert_eq!(judged(&facts, exited(Status::Code(code)), None), expected, "{processes} {disk:?}");
+            assert_eq!(judged(&facts, exited(Status::Code(code)), None), expected, "{refused} {disk:?}");
         }
     }
 }

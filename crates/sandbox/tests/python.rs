@@ -151,8 +151,8 @@ async fn output_is_live_and_in_order() {
     let (sandbox, _image) = python_sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let (live, mut heard) = tokio::sync::mpsc::channel(4);
-    let source = "import time\nprint('first', flush=True)\nwhile True:\n    try:\n        open('/tmp/go')\n        break\n    \
-                  except OSError: time.sleep(0.01)\nfor i in range(20000): print(i)";
+    let source = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])\n\
+                  print('first', flush=True)\nsignal.sigwait([signal.SIGUSR1])\nfor i in range(20000): print(i)";
     let options = CellOptions { live: Some(live), ..options() };
     let id = lease.container().clone();
     let cell = tokio::spawn(async move {
@@ -161,9 +161,10 @@ async fn output_is_live_and_in_order() {
     });
     let first = heard.recv().await.expect("live");
     assert_eq!((first.stream, &first.bytes[..]), (Stream::Stdout, b"first\n".as_slice()));
-    // The cell waits for this; only somebody inside can write it.
-    let pid = support::leftovers::only_process_with("python3");
-    std::fs::write(format!("/proc/{pid}/root/tmp/go"), "").expect("the container's own file");
+    // The cell waits for this.
+    let pid = support::leftovers::only_process_with("/proc/self/fd/4");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::USR1).expect("it is ours");
     let mut all = first.bytes.to_vec();
     while let Some(chunk) = heard.recv().await {
         all.extend_from_slice(&chunk.bytes);

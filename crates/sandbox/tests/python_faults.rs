@@ -191,25 +191,27 @@ async fn an_interpreter_lost_between_cells_is_missed_by_the_next() {
     usable(&mut lease, Repl::Lost, &[killed]).await;
     // It ends by itself a moment after its cell.
     let later = "import threading, os\nthreading.Timer(0.05, os._exit, (4,)).start()";
+    let pid = support::leftovers::only_process_with("/proc/self/fd/4");
     python(&mut lease, later).await;
-    until("it has gone", || processes_with("/proc/self/fd/4").is_empty()).await;
+    until("it has gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
     let exited = "belljar: the Python interpreter was restarted: it exited with code 4; variables are lost";
     usable(&mut lease, Repl::Lost, &[exited]).await;
     drop(lease);
     sandbox.close().await;
 }
 
-const SLEEP: &str = "import time; time.sleep(60)";
-const LOOP: &str = "while True: pass";
-const CHILD: &str = "import subprocess; subprocess.run(['sleep', '73103'])";
-const AWAIT: &str = "import asyncio; await asyncio.sleep(60)";
-const DEAF: &str = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass";
-const STUBBORN: &str = "while True:\n    try:\n        while True: pass\n    except BaseException: pass";
+const SLEEP: &str = "print('begun', flush=True)\nimport time; time.sleep(60)";
+const LOOP: &str = "print('begun', flush=True)\nwhile True: pass";
+const CHILD: &str = "print('begun', flush=True)\nimport subprocess; subprocess.run(['sleep', '73103'])";
+const AWAIT: &str = "print('begun', flush=True)\nimport asyncio; await asyncio.sleep(60)";
+const DEAF: &str =
+    "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\nprint('begun', flush=True)\nwhile True: pass";
+const STUBBORN: &str = "while True:\n    try:\n        print('begun', flush=True)\n        while True: pass\n    except BaseException: pass";
 /// With daemons that no group and no parent binds to the cell.
 const DAEMONS: &str = "import os, signal, subprocess\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nfor _ in range(3):\n    \
                        if os.fork() == 0:\n        os.setsid()\n        if os.fork() == 0:\n            \
                        os.execvp('sleep', ['sleep', '73104'])\n        os._exit(0)\n\
-                       subprocess.Popen(['sleep', '73104'], start_new_session=True)\nwhile True: pass";
+                       subprocess.Popen(['sleep', '73104'], start_new_session=True)\nprint('begun', flush=True)\nwhile True: pass";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_cell_keeps_its_interpreter_where_it_heeds_the_interrupt() {
@@ -248,7 +250,7 @@ async fn cancelled(lease: &mut Lease, source: &str) -> CellOutcome {
         canceller.cancel();
     });
     let options = CellOptions { cancel, live: Some(live), ..options() };
-    lease.python(&format!("print('begun', flush=True)\n{source}"), CELL, options).await.expect("lives")
+    lease.python(source, CELL, options).await.expect("lives")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::place::Controller;
-use super::{CgroupError, Limits, Stats, Version, read, read_keyed, read_number, write};
+use super::{CgroupError, Limits, Meter, Stats, Version, read, read_keyed, read_number, write};
 
 /// Length of the scheduler's accounting period; the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -135,6 +135,14 @@ impl Cgroup {
             }
         }
         Ok(stats)
+    }
+
+    /// Its accounts, held open for reading them often.
+    ///
+    /// # Errors
+    /// [`CgroupError`].
+    pub fn meter(&self) -> Result<Meter, CgroupError> {
+        Meter::open(self.homes.iter())
     }
 
     /// Lifts the processor quota, so that dying is not throttled.

@@ -5,6 +5,7 @@
 
 mod container;
 mod freeze;
+mod meter;
 mod place;
 mod total;
 mod tree;
@@ -13,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use container::Cgroup;
+pub use meter::Meter;
 pub use tree::CgroupTree;
 
 /// What a container may use at most.
@@ -93,12 +95,19 @@ fn read(path: &Path) -> Result<String, CgroupError> {
 }
 
 fn read_number(path: &Path) -> Result<u64, CgroupError> {
-    read(path)?.trim().parse().map_err(|_| CgroupError::invalid(path))
+    number(&read(path)?).ok_or_else(|| CgroupError::invalid(path))
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
 }
 
 /// The value behind `key` in a file of `key value` lines; zero where the kernel does not count it.
 fn read_keyed(path: &Path, key: &str) -> Result<u64, CgroupError> {
-    let text = read(path)?;
+    keyed(&read(path)?, key).ok_or_else(|| CgroupError::invalid(path))
+}
+
+fn keyed(text: &str, key: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-    values.next().map_or(Ok(0), |value| value.trim().parse().map_err(|_| CgroupError::invalid(path)))
+    values.next().map_or(Some(0), number)
 }

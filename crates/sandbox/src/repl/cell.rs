@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::command::{self, End, Ending, INTERRUPTED_WAIT_MAX, OutputDirectory, Stop};
-use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
+use crate::conversation::Conversation;
 use crate::frame::Status;
 use crate::outcome::InterpreterEnd;
 
@@ -16,6 +16,13 @@ use super::{Event, FromRepl, OutputState, Repl, ToRepl};
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
 const TIMED_OUT_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// What goes with a cell: its text, and the writing ends of its streams.
+pub type Handed = (OwnedFd, [OwnedFd; 2]);
+
+/// How long a cell runs before anybody looks at what it writes. Most have ended by then, and what they wrote is in their
+/// pipes; who writes more than a pipe holds waits this long once.
+const UNWATCHED: Duration = Duration::from_millis(1);
+
 /// A cell that the REPL has been asked to run.
 pub struct Asked {
     id: u64,
@@ -23,23 +30,16 @@ pub struct Asked {
 }
 
 impl Repl {
-    /// Hands a cell over. The descriptors are the REPL's alone afterwards. False when it takes none: it has ended, or
-    /// does not read its socket.
-    async fn hand_over(&mut self, asked: &Asked, file: &str, output: &str, fds: [OwnedFd; 3]) -> bool {
-        let [text, stdout, stderr] = &fds;
+    /// Hands a cell over. None when it takes none: it has ended.
+    pub fn ask(&mut self, nonce: String, file: &str, output: &str, fds: &Handed) -> Option<Asked> {
+        self.cells += 1;
+        let asked = Asked { id: self.cells, nonce };
         let frame = ToRepl::Cell { id: asked.id, nonce: &asked.nonce, file, output };
+        let (text, [stdout, stderr]) = fds;
         let fds = [text.as_fd(), stdout.as_fd(), stderr.as_fd()];
-        let sending = self.channel.send(&frame, &fds);
-        matches!(tokio::time::timeout(ANSWER_WAIT_MAX, sending).await, Ok(Ok(())))
+        // Between cells nothing is under way to it: there is room unless it has ended.
+        self.channel.send_now(&frame, &fds).is_ok().then_some(asked)
     }
-}
-
-/// Asks for a cell. Whether the REPL heard it is told by [`wait`].
-pub async fn ask(repl: &mut Repl, nonce: String, file: &str, output: &str, fds: [OwnedFd; 3]) -> Asked {
-    repl.cells += 1;
-    let asked = Asked { id: repl.cells, nonce };
-    let _heard_or_ended = repl.hand_over(&asked, file, output, fds).await;
-    asked
 }
 
 /// Waits for the end of a cell, moving its output meanwhile.
@@ -54,9 +54,9 @@ pub async fn wait(
     stopped: impl Future<Output = ()>,
 ) -> End {
     tokio::pin!(draining, stopped);
-    let mut drained = false;
+    let mut drain = Draining::NotYet;
     let mut stop = None;
-    let mut limit = deadline;
+    let mut limit = deadline.min(Instant::now() + UNWATCHED);
     let mut interrupt = None;
     let ending = loop {
         let wanted = tokio::select! {
@@ -69,13 +69,22 @@ pub async fn wait(
                     break Ending::Died(reason);
                 }
             },
-            () = tokio::time::sleep_until(limit) => Stop::Time,
             () = &mut stopped, if stop.is_none() => Stop::Request,
-            _ = &mut draining, if !drained => {
-                drained = true;
+            _ = &mut draining, if drain == Draining::Runs => {
+                drain = Draining::Over;
                 continue;
             }
+            () = tokio::time::sleep_until(limit) => {
+                if drain == Draining::NotYet && limit < deadline {
+                    (drain, limit) = (Draining::Runs, deadline);
+                    continue;
+                }
+                Stop::Time
+            }
         };
+        if drain == Draining::NotYet {
+            drain = Draining::Runs;
+        }
         if stop.is_some() {
             break Ending::Overdue;
         }
@@ -95,6 +104,14 @@ pub async fn wait(
         Err(reason) => Ending::Died(reason),
     };
     End { stop, ending }
+}
+
+/// Whether a cell's output is being moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Draining {
+    NotYet,
+    Runs,
+    Over,
 }
 
 /// What an event makes of the cell. Everything but the one right answer is a breach.

@@ -24,7 +24,7 @@ use crate::frame::{FromGuest, Status};
 use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
-pub use cell::{ask, wait};
+pub use cell::{Asked, Handed, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warmth::Warmth;

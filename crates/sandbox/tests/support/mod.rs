@@ -61,6 +61,7 @@ pub fn config() -> SandboxConfig {
     SandboxConfig {
         memory_bytes_max: 256 * MIB,
         disk_bytes_max: 64 * MIB,
+        output_file_bytes_max: 50_000_000,
         processes_max: 64,
         containers_max: 32,
         pool_containers: 0,
