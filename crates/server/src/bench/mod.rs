@@ -37,7 +37,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub async fn measure(stage: &Stage, row: &'static Row, soak: Duration) -> Measured {
     let plain = |series| Yield { series, notes: Value::Null };
     let outcome = match row.how {
-        How::Race(rounds, entrants) => race::run(stage, entrants, rounds).await.map(plain),
+        How::Race(turns, entrants) => race::run(stage, entrants, turns).await.map(plain),
         How::Crowd => crowd::run(stage).await.map(plain),
         How::Burst => burst::run(stage).await.map(plain),
         How::Bomb => bomb::run(stage).await.map(plain),

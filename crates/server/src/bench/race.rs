@@ -1,4 +1,4 @@
-//! Rows that are races: every contestant once, then every contestant again.
+//! Rows that are races: every contestant has its turn, then every contestant again.
 
 use belljar_sandbox::{Lease, Sandbox};
 
@@ -7,6 +7,7 @@ use super::figure::Series;
 use super::jupyter::Jupyter;
 use super::ours;
 use super::peer::{self, Peer};
+use super::rows::Turns;
 use super::stage::{Needs, Stage};
 use super::task::Task;
 
@@ -33,7 +34,7 @@ pub enum Does {
 }
 
 /// Runs the race; peers that are not here are left out.
-pub async fn run(stage: &Stage, entrants: &[Entrant], rounds: usize) -> Result<Vec<Series>, Failure> {
+pub async fn run(stage: &Stage, entrants: &[Entrant], turns: Turns) -> Result<Vec<Series>, Failure> {
     let mut runners = Vec::new();
     for entrant in entrants {
         if let Some(runner) = Runner::prepare(stage, entrant.does).await? {
@@ -44,9 +45,12 @@ pub async fn run(stage: &Stage, entrants: &[Entrant], rounds: usize) -> Result<V
     for (runner, _) in &mut runners {
         runner.once(stage, 0).await?;
     }
-    for round in 1..=stage.scale.of(rounds) {
+    let each = turns.each as u64;
+    for round in 1..=stage.scale.of(turns.rounds) as u64 {
         for (runner, series) in &mut runners {
-            series.samples.push(runner.once(stage, round).await?);
+            for time in 0..each {
+                series.samples.push(runner.once(stage, round * each + time).await?);
+            }
         }
     }
     let mut measured = Vec::new();
@@ -94,7 +98,7 @@ impl Runner {
         Ok(Self::Start(stage.sandbox(needs).await?, task, needs))
     }
 
-    async fn once(&mut self, stage: &Stage, round: usize) -> Result<f64, Failure> {
+    async fn once(&mut self, stage: &Stage, run: u64) -> Result<f64, Failure> {
         match self {
             Self::Start(sandbox, task, needs) => {
                 ours::await_up(sandbox, *needs).await?;
@@ -104,7 +108,7 @@ impl Runner {
             }
             Self::Cell(_, lease, task) => ours::time_cell(lease, *task).await,
             Self::Program(peer, task) => {
-                let command = peer.command(*task, &stage.places, round as u64);
+                let command = peer.command(*task, &stage.places, run);
                 tokio::task::block_in_place(|| peer::time(command, *task))
             }
             Self::Jupyter(jupyter, task) => tokio::task::block_in_place(|| jupyter.time(*task)),

@@ -23,8 +23,8 @@ pub struct Row {
 /// How a row is measured.
 #[derive(Debug, Clone, Copy)]
 pub enum How {
-    /// By turns, so many rounds.
-    Race(usize, &'static [Entrant]),
+    /// By turns.
+    Race(Turns, &'static [Entrant]),
     /// A thousand idle containers.
     Crowd,
     /// Fifty at once.
@@ -35,13 +35,22 @@ pub enum How {
     Soak,
 }
 
+/// How contestants take turns.
+#[derive(Debug, Clone, Copy)]
+pub struct Turns {
+    /// How often each gets its turn.
+    pub rounds: usize,
+    /// How often it does its task in one turn: what is called warm is measured warm, for all alike.
+    pub each: usize,
+}
+
 /// All rows, in the order in which they run.
 pub const ROWS: &[Row] = &[
     Row {
         name: "on-demand",
         what: "new container to Python output, numpy, pandas and pyplot ready",
         how: How::Race(
-            30,
+            once(30),
             &[
                 ours(Does::Start(Task::Libraries)),
                 peer(Peer::Bwrap, Task::Libraries),
@@ -55,14 +64,14 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "claim",
         what: "container from the pool to the same output",
-        how: How::Race(30, &[ours(Does::Claim(Task::Libraries)), peer(Peer::Bwrap, Task::Libraries)]),
+        how: How::Race(once(30), &[ours(Does::Claim(Task::Libraries)), peer(Peer::Bwrap, Task::Libraries)]),
         promises: &[faster(1000.0, "bwrap", "at least 1000 times faster than bubblewrap + python + imports")],
     },
     Row {
         name: "bash-start",
         what: "new container to the output of `echo hi`, bash only",
         how: How::Race(
-            200,
+            once(200),
             &[
                 ours(Does::Start(Task::Echo)),
                 peer(Peer::Bwrap, Task::EchoAlone),
@@ -76,7 +85,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "python-cell",
         what: "`print(2 + 2)` in a warm REPL",
-        how: How::Race(500, &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number)]),
+        how: How::Race(Turns { rounds: 20, each: 25 }, &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number)]),
         promises: &[
             faster(100.0, "jupyter", "at least 100 times faster than a Jupyter kernel, in the median"),
             Promise {
@@ -89,7 +98,7 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "bash-cell",
         what: "`echo hi` in a container that is there",
-        how: How::Race(500, &[ours(Does::Cell(Task::Echo)), peer(Peer::Bare, Task::Echo)]),
+        how: How::Race(Turns { rounds: 20, each: 25 }, &[ours(Does::Cell(Task::Echo)), peer(Peer::Bare, Task::Echo)]),
         promises: &[Promise {
             says: "at most 1.3 times a bare `bash -c`",
             of: ratio(median(OURS), median("bare")),
@@ -150,6 +159,10 @@ pub const ROWS: &[Row] = &[
 
 /// The name of our own series in races.
 pub const OURS: &str = "belljar";
+
+const fn once(rounds: usize) -> Turns {
+    Turns { rounds, each: 1 }
+}
 
 const fn ours(does: Does) -> Entrant {
     Entrant { name: OURS, does }
