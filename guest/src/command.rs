@@ -12,7 +12,6 @@ use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
 use rustix::io::{Errno, dup};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
 
 use crate::frame::{COMMAND_BYTES_MAX, Failure};
@@ -38,14 +37,6 @@ const REPL_SOCKET_FD: i32 = 3;
 const DRIVER_FD: i32 = 4;
 /// As a shell says that it cannot execute something.
 const EXIT_NO_SHELL: u8 = 127;
-/// Open files of one process of the code. Enough for every program of the image, and far below process 1's own limit.
-///
-/// unix(7), ETOOMANYREFS: descriptors under way in sockets are counted for a user, all containers are one user to the
-/// kernel, and each sender is measured by its own limit. What the code of all containers can pile up must leave every
-/// process 1, and a server that runs as the same user, room to send.
-const CODE_OPEN_FILES_MAX: u64 = 16_384;
-/// The code's part of process 1's limit, where the host grants that one little.
-const CODE_OPEN_FILES_SHARE: u64 = 4;
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -122,7 +113,7 @@ pub fn spawn_repl(env: &[(String, String)], driver: OwnedFd, socket: OwnedFd) ->
 
 /// Turns this process, just started by [`spawn`] or [`spawn_repl`], into the shell or the interpreter.
 pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    if let Err(error) = limit_open_files() {
+    if let Err(error) = belljar_jail::limit_code() {
         eprintln!("belljar: the limit of open files: {error}");
         return ExitCode::from(EXIT_NO_SHELL);
     }
@@ -165,12 +156,6 @@ fn place_descriptors() -> io::Result<()> {
     dup2_stdin(stderr())?;
     dup2_stdout(stderr())?;
     Ok(())
-}
-/// Soft and hard alike, so that the code cannot raise it again.
-fn limit_open_files() -> rustix::io::Result<()> {
-    let own = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let max = Some(CODE_OPEN_FILES_MAX.min(own / CODE_OPEN_FILES_SHARE));
-    setrlimit(Resource::Nofile, Rlimit { current: max, maximum: max })
 }
 
 /// What the shell has to run to run a long command: the text of the descriptor, closed before the text runs.

@@ -12,7 +12,7 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use serde::Deserialize;
 
 use crate::channel::Channel;
-use crate::supervise::{EXIT_NO_JAIL, serve_until_the_end};
+use crate::supervise::{EXIT_NO_JAIL, Means, serve_until_the_end};
 
 /// The first argument that leads here.
 pub const MODE: &str = "gvisor";
@@ -35,7 +35,7 @@ pub fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
         return ExitCode::from(EXIT_NO_JAIL);
     };
     match order.carry_out() {
-        Ok(()) => serve_until_the_end(Channel::passing_paths(control), None),
+        Ok(()) => serve_until_the_end(Channel::passing_paths(control), Means::default()),
         Err(error) => {
             eprintln!("belljar: {error}");
             ExitCode::from(EXIT_NO_JAIL)

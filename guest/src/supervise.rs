@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use belljar_jail::oom::OomAdjuster;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -27,33 +28,52 @@ const EXIT_PROTOCOL: u8 = 71;
 /// Stands the jail up and serves the host until it goes away. No untrusted code runs before the seal.
 pub fn main() -> ExitCode {
     // The step and its error number have gone to the host; nobody else listens.
-    let Ok(entered) = belljar_jail::enter() else {
+    let Ok(mut entered) = belljar_jail::enter() else {
         return ExitCode::from(EXIT_NO_JAIL);
     };
     if entered.ward().is_some() {
         return warden::main(entered);
     }
-    let layer = entered.writable_layer().ok();
+    let means = Means { layer: entered.writable_layer().ok(), oom: entered.oom_adjuster() };
     let Ok(control) = entered.seal() else {
         return ExitCode::from(EXIT_NO_JAIL);
     };
-    serve_until_the_end(Channel::new(control), layer)
+    serve_until_the_end(Channel::new(control), means)
 }
 
-/// Serves the host until it goes away. `layer`: what the code writes, by itself, where process 1 can have it.
-pub fn serve_until_the_end(channel: Channel, layer: Option<OwnedFd>) -> ExitCode {
-    match serve(channel, layer) {
+/// What process 1 alone holds, taken before the seal; nothing where another wall stands around it.
+#[derive(Default)]
+pub struct Means {
+    /// What the code has written, by itself.
+    layer: Option<OwnedFd>,
+    /// Has the code killed before process 1 when memory runs out.
+    oom: Option<OomAdjuster>,
+}
+
+impl Means {
+    /// Starts something of the code's.
+    fn spawn<T>(&self, spawn: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+        match &self.oom {
+            Some(adjuster) => adjuster.expendable(spawn)?,
+            None => spawn(),
+        }
+    }
+}
+
+/// Serves the host until it goes away.
+pub fn serve_until_the_end(channel: Channel, means: Means) -> ExitCode {
+    match serve(channel, means) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_host_gone_or_senseless) => ExitCode::from(EXIT_PROTOCOL),
     }
 }
 
-fn serve(channel: Channel, layer: Option<OwnedFd>) -> io::Result<()> {
+fn serve(channel: Channel, means: Means) -> io::Result<()> {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel, signals, layer, running: None, repl: Repl::None };
+    let mut supervisor = Supervisor { channel, signals, means, running: None, repl: Repl::None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -82,8 +102,7 @@ enum Repl {
 struct Supervisor {
     channel: Channel,
     signals: SignalFd,
-    /// What the code has written, by itself.
-    layer: Option<OwnedFd>,
+    means: Means,
     running: Option<Running>,
     repl: Repl,
 }
@@ -140,7 +159,7 @@ impl Supervisor {
                 let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
                 self.channel.send(&FromGuest::Output { id }, &fds)
             }
-            ToGuest::Pack { id } => match checkpoint::pack(self.layer.as_ref(), only(fds)?) {
+            ToGuest::Pack { id } => match checkpoint::pack(self.means.layer.as_ref(), only(fds)?) {
                 Ok(entries) => self.channel.send(&FromGuest::Packed { id, entries }, &[]),
                 Err(failure) => self.fail(id, failure),
             },
@@ -166,7 +185,7 @@ impl Supervisor {
         if self.running.is_some() {
             return self.fail(id, Failure::Busy);
         }
-        match command::spawn(&output, env, text, stdout, stderr) {
+        match self.means.spawn(|| command::spawn(&output, env, text, stdout, stderr)) {
             Ok(pid) => {
                 self.running = Some(Running { id, output, pid, interrupted: false });
                 self.channel.send(&FromGuest::Started { id }, &[])
@@ -182,7 +201,7 @@ impl Supervisor {
         if matches!(self.repl, Repl::Runs { .. }) {
             return self.fail(id, Failure::Busy);
         }
-        match command::spawn_repl(env, driver, socket) {
+        match self.means.spawn(|| command::spawn_repl(env, driver, socket)) {
             Ok(pid) => {
                 self.repl = Repl::Runs { pid, asked: None };
                 let pid = u32::try_from(pid.as_raw()).unwrap_or(u32::MAX);

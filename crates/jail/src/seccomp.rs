@@ -12,6 +12,7 @@
 pub(crate) mod judge;
 pub(crate) mod policy;
 #[cfg(test)]
+#[path = "seccomp/tests/table.rs"]
 pub(crate) mod table;
 
 use std::collections::BTreeMap;
