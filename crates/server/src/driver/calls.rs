@@ -220,8 +220,6 @@ fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
         | SandboxError::Launch(_)
         | SandboxError::Gvisor(_)
         | SandboxError::Host(_)
-        | SandboxError::LimitRefused { .. }
-        | SandboxError::Gvisor(_)
         | SandboxError::Io { .. }
         | SandboxError::Closed => {
             tracing::error!(%error, "a call failed");
