@@ -197,3 +197,8 @@ async fn the_wall_time_asked_for_is_cut_to_the_limit() {
     drop(lease);
     sandbox.close().await;
 }
+
+#[test]
+fn in_forked_interpreters_too() {
+    support::warm::run_all("in_forked_interpreters_too");
+}
