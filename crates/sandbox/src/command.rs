@@ -124,10 +124,7 @@ pub async fn wait(
             _ = &mut draining, if !drained => drained = true,
         }
     };
-    let ending = match heard_of_interrupt(talk, waiting.interrupt).await {
-        Ok(()) => ending,
-        Err(reason) => Ending::Died(reason),
-    };
+    let ending = settled(talk, ending, waiting.interrupt).await;
     End { stop: waiting.stop, ending }
 }
 
@@ -173,15 +170,26 @@ impl Waiting {
 }
 
 /// Sends SIGINT, as Ctrl-C does, to a process group of the container, or to that of the running command. The answer
-/// must be heard by [`heard_of_interrupt`] before anything else is asked for.
+/// must be heard, by [`settled`] or by a kill, before anything else is asked for.
 pub async fn interrupt(talk: &mut Conversation, pid: Option<u32>) -> Result<u64, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Interrupt { id, pid }, &[]).await?;
     Ok(id)
 }
 
-/// Waits until an interrupt, if one is under way, has been sent: none may reach a later cell.
-pub async fn heard_of_interrupt(talk: &mut Conversation, asked: Option<u64>) -> Result<(), DeathReason> {
+/// Waits until an interrupt, if one is under way, has been sent: none may reach a later cell. What is to be killed need
+/// not wait: a supervisor that shares its processor with a fork bomb is slow until the kill makes it fast.
+pub async fn settled(talk: &mut Conversation, ending: Ending, interrupt: Option<u64>) -> Ending {
+    if matches!(ending, Ending::Overdue | Ending::Interpreter(InterpreterEnd::Breach(_))) {
+        return ending;
+    }
+    match heard_of_interrupt(talk, interrupt).await {
+        Ok(()) => ending,
+        Err(reason) => Ending::Died(reason),
+    }
+}
+
+async fn heard_of_interrupt(talk: &mut Conversation, asked: Option<u64>) -> Result<(), DeathReason> {
     let Some(asked) = asked else {
         return Ok(());
     };
@@ -232,13 +240,15 @@ pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirec
 pub async fn kill(talk: &mut Conversation, id: u64, output: &str) -> Result<(), DeathReason> {
     talk.send(&ToGuest::Kill { id, output: output.to_owned() }, &[]).await?;
     let deadline = Instant::now() + KILL_WAIT_MAX;
-    // At most what was under way when the kill was asked for: that the command runs, and how it ended.
-    for _ in 0..3 {
+    // At most what was under way when the kill was asked for: that the command runs, how it ended, and that it was
+    // interrupted.
+    for _ in 0..4 {
         let left = deadline.saturating_duration_since(Instant::now());
         match talk.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
             FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
                 if of == id => {}
+            FromGuest::Interrupted { .. } => {}
             _ => break,
         }
     }
@@ -370,10 +380,11 @@ mod tests {
         let exited = r#"{"exited":{"id":7,"status":{"signal":9}}}"#;
         let killed = r#"{"killed":{"id":7}}"#;
         let out_of_turn = Err(DeathReason::Protocol("out of turn during a kill"));
-        let cases: [(&[&str], Result<(), DeathReason>); 4] = [
+        let cases: [(&[&str], Result<(), DeathReason>); 5] = [
             (&[killed], Ok(())),
             (&[r#"{"started":{"id":7}}"#, exited, killed], Ok(())),
-            (&[exited, exited, exited, killed], out_of_turn.clone()),
+            (&[r#"{"interrupted":{"id":3}}"#, exited, killed], Ok(())),
+            (&[exited, exited, exited, exited, killed], out_of_turn.clone()),
             (&[r#"{"killed":{"id":8}}"#], out_of_turn),
         ];
         for (frames, outcome) in cases {

@@ -152,8 +152,8 @@ fn files_that_are_closed_to_their_owner_are_kept_closed() {
     let secret = upper.path().join("locked/secret");
     fs::create_dir(upper.path().join("locked")).expect("mkdir");
     fs::write(&secret, "s").expect("write");
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0)).expect("chmod");
-    fs::set_permissions(upper.path().join("locked"), fs::Permissions::from_mode(0)).expect("chmod");
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o0)).expect("chmod");
+    fs::set_permissions(upper.path().join("locked"), fs::Permissions::from_mode(0o0)).expect("chmod");
     let root = tempfile::tempdir().expect("tempdir");
     applied(&packed(upper.path()), root.path()).expect("applied");
     assert_eq!(mode(&upper.path().join("locked")), 0);

@@ -7,6 +7,7 @@ pub mod inside;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
+pub mod warm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,7 +90,7 @@ pub fn config() -> SandboxConfig {
 
 /// As [`config`], with room for an interpreter.
 pub fn python_config() -> SandboxConfig {
-    SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
+    SandboxConfig { memory_bytes_max: 512 * MIB, zygotes: warm::zygotes(), ..config() }
 }
 
 /// `BELLJAR_TEST_ISOLATION=gvisor` runs the same tests in that isolation.
