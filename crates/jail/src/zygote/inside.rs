@@ -89,7 +89,7 @@ impl System for Zygote<'_> {
             Step::ZygoteFiles => self.place_files(),
             Step::ZygoteScratch => scratch(order),
             Step::ReadOnlyRoot => read_only_root(),
-            // As in containers: libraries ask once and remember, and their REPLs would know better.
+            // What is imported may remember it (`platform` does): as in the containers of what is forked.
             Step::Hostname => sethostname(b"container"),
             Step::ResourceLimits => privileges::resource_limits(&order.resource_limits),
             Step::WorkingDirectory => chdir("/"),

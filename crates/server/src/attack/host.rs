@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Ids of one container's user namespace.
 const IDS: u32 = 65_536;
@@ -115,20 +115,21 @@ pub fn liveliness(pid: u32) -> io::Result<String> {
     Ok(format!("{pid} {state} since {} {}\n", found.start, told.join(" ")))
 }
 
-/// Control groups that a process made: a directory in front bears its process id.
+/// Where control groups are that a process made, once for each: a directory in front bears its process id. Not their
+/// names: a container of the pool that was taken is followed by one of another name.
 pub fn control_groups_of(pid: u32) -> String {
     let ours = format!("{pid}.");
+    let is_ours = |path: &Path| path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(&ours));
     let mut found = Vec::new();
     let mut directories = vec![PathBuf::from("/sys/fs/cgroup")];
     while let Some(directory) = directories.pop() {
         // Control groups of others come and go.
         let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
         for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            let path = entry.path();
-            if path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(&ours)) {
-                found.push(format!("{}\n", path.display()));
+            if is_ours(&entry.path()) {
+                found.push(format!("{}\n", directory.display()));
             }
-            directories.push(path);
+            directories.push(entry.path());
         }
     }
     found.sort_unstable();

@@ -19,7 +19,7 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// The code that must not run.
 const CODE: &str = "echo the code ran";
 /// Characters of what was said that the table has room for.
-const SUMMARY_CHARS: usize = 90;
+const SUMMARY_CHARS: usize = 160;
 
 /// What came of a start, and what of it should not have been.
 pub struct Started {

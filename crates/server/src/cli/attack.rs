@@ -62,12 +62,22 @@ pub async fn run(args: &AttackArgs, environment: &Environment) -> Result<ExitCod
     let tell = |text: &str| if args.json { eprintln!("{text}") } else { println!("{text}") };
     tell(&report::head());
     let mut rows = Vec::new();
+    let mut ended = Ok(());
     for case in &catalogue.cases {
-        let row = runner.run(&catalogue, case).await?;
-        tell(&report::line(&row));
-        rows.push(row);
+        match runner.run(&catalogue, case).await {
+            Ok(row) => {
+                tell(&report::line(&row));
+                rows.push(row);
+            }
+            Err(exit) => {
+                ended = Err(exit);
+                break;
+            }
+        }
     }
-    for row in runner.close().await? {
+    let last = runner.close().await?;
+    ended?;
+    for row in last {
         tell(&report::line(&row));
         rows.push(row);
     }

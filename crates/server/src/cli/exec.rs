@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 
+use crate::app::Shared;
 use crate::cell::{self, CellRequest, Language};
 use crate::cli::Common;
 use crate::config::Config;
@@ -82,11 +83,18 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
         )));
     }
     let organs = organs::open(config).await?;
-    let app = organs.app.clone();
+    let outcome = in_new_container(args, config, &organs.app, source).await;
+    // Whatever came of it: only a closed sandbox has cleared everything away.
+    organs.app.sandbox.clone().close().await;
+    drop(organs);
+    outcome
+}
+
+async fn in_new_container(args: &ExecArgs, config: &Config, app: &Shared, source: String) -> Result<Value, Exit> {
     let broken = |error: &dyn std::fmt::Display| Exit::failed(error.to_string());
     let workspace = LOCAL_WORKSPACE.parse().map_err(|error| broken(&error))?;
     let principal = Principal { workspace, isolation: None };
-    let id = new_container(&app, &principal).await.map_err(|error| broken(&error))?;
+    let id = new_container(app, &principal).await.map_err(|error| broken(&error))?;
     let mut lease = app.sandbox.lease(&id, PROBE_WAIT).await.map_err(|error| broken(&error))?;
     for path in &args.files {
         let (name, file, size) = input(path).await?;
@@ -97,11 +105,9 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
     }
     let request = CellRequest { language: args.language, source, wall: config.serving.cell_wall };
     let report =
-        cell::run(&app, &principal.workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
+        cell::run(app, &principal.workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
     drop(lease);
     app.store.delete_container(&principal.workspace, &id).await.map_err(|error| broken(&error))?;
-    app.sandbox.clone().close().await;
-    drop(organs);
     Ok(json!(report))
 }
 
