@@ -1,9 +1,11 @@
 //! Measures starts in the cached image: on demand, from the pool, in a burst, beside a thousand idle containers. Prints one
-//! JSON object a line, times in microseconds.
+//! JSON object a line, times in microseconds. Each start waits, not for ever, for a moment in which nothing else runs;
+//! how many had none is told.
 //!
 //! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE [PART]]]`; PART is `one`, `burst` or `idle`.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use belljar_ids::{ContainerId, SeededIds};
@@ -17,7 +19,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const BURST: usize = 50;
 /// For the pool to be full again, and the machine quiet.
-const REST: Duration = Duration::from_millis(150);
+const REST: Duration = Duration::from_millis(50);
+/// Looks for a quiet moment, a millisecond apart.
+const LOOKS_MAX: usize = 2000;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -69,6 +73,20 @@ async fn filled(sandbox: &Sandbox, pooled: usize) {
     tokio::time::sleep(REST).await;
 }
 
+static DISTURBED: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until nothing but this process is runnable (proc_loadavg(5)), for a while.
+async fn quiet() {
+    for _ in 0..LOOKS_MAX {
+        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        if text.split_whitespace().nth(3).is_some_and(|running| running.starts_with("1/")) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    DISTURBED.fetch_add(1, Ordering::Relaxed);
+}
+
 fn id(seed: u64) -> ContainerId {
     ContainerId::mint(&mut SeededIds::new(seed))
 }
@@ -96,12 +114,13 @@ fn print(what: &str, language: Language, taken: &mut [Duration]) {
     taken.sort_unstable();
     let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0, Duration::as_micros);
     println!(
-        "{{\"what\":\"{what}\",\"language\":\"{language:?}\",\"n\":{},\"min\":{},\"p50\":{},\"p90\":{},\"max\":{}}}",
+        "{{\"what\":\"{what}\",\"language\":\"{language:?}\",\"n\":{},\"min\":{},\"p50\":{},\"p90\":{},\"max\":{},\"disturbed\":{}}}",
         taken.len(),
         at(0),
         at(50),
         at(90),
-        taken.last().map_or(0, Duration::as_micros)
+        taken.last().map_or(0, Duration::as_micros),
+        DISTURBED.swap(0, Ordering::Relaxed)
     );
 }
 
@@ -112,6 +131,7 @@ async fn one_by_one(image: &Mounted, rounds: usize) -> Result<(), Failure> {
             let (mut made, mut spoke, mut removed) = (Vec::new(), Vec::new(), Vec::new());
             for seed in 0..rounds as u64 {
                 filled(&sandbox, 2 * pool_containers).await;
+                quiet().await;
                 let (first, second) = start(&sandbox, seed, language).await?;
                 made.push(first);
                 spoke.push(second);
@@ -220,6 +240,7 @@ async fn latency(sandbox: &Sandbox, what: &str, language: Language, rounds: usiz
     let mut spoke = Vec::new();
     for seed in 0..rounds as u64 {
         let seed = seed + (1 << 40);
+        quiet().await;
         spoke.push(start(sandbox, seed, language).await?.1);
         sandbox.remove(&id(seed)).await;
         tokio::time::sleep(Duration::from_millis(10)).await;
