@@ -22,7 +22,7 @@ pub struct Census {
     pub cgroups: usize,
     /// Open files of this process.
     pub descriptors: usize,
-    /// Network namespaces that processes are in or that this process holds.
+    /// Network namespaces that those processes are in or that this process holds.
     pub network_namespaces: usize,
     /// Entries of the host's temporary directories that are a container's or ours.
     pub temporary_files: usize,
@@ -40,12 +40,13 @@ const RESIDENT_SLACK_KIB: u64 = 16 * 1024;
 impl Census {
     /// Counts now.
     pub fn take() -> Self {
+        let processes = processes();
         Self {
-            processes: processes(),
+            network_namespaces: network_namespaces(&processes),
+            processes: processes.len(),
             mounts: lines("/proc/self/mountinfo"),
             cgroups: Cgroups::all().len(),
             descriptors: entries("/proc/self/fd").count(),
-            network_namespaces: network_namespaces(),
             temporary_files: ["/tmp", "/var/tmp", "/dev/shm"].into_iter().map(temporary_files).sum(),
             threads: entries("/proc/self/task").count(),
             resident_kib: resident_kib(),
@@ -87,7 +88,7 @@ fn process_ids() -> Vec<u32> {
     entries("/proc").filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-fn processes() -> usize {
+fn processes() -> BTreeSet<u32> {
     let us = std::process::id();
     let parents: std::collections::BTreeMap<u32, u32> =
         process_ids().into_iter().filter_map(|id| Some((id, parent(id)?))).collect();
@@ -105,7 +106,7 @@ fn processes() -> usize {
         let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
         found.extend(members.lines().filter_map(|line| line.parse::<u32>().ok()));
     }
-    found.len()
+    found
 }
 
 /// proc_pid_stat(5): the parent is the second field behind the name.
@@ -114,9 +115,9 @@ fn parent(id: u32) -> Option<u32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn network_namespaces() -> usize {
+fn network_namespaces(processes: &BTreeSet<u32>) -> usize {
     let link = |path: &Path| fs::read_link(path).ok().map(|target| target.to_string_lossy().into_owned());
-    let joined = process_ids().into_iter().filter_map(|id| link(Path::new(&format!("/proc/{id}/ns/net"))));
+    let joined = processes.iter().filter_map(|id| link(Path::new(&format!("/proc/{id}/ns/net"))));
     let held = entries("/proc/self/fd").filter_map(|entry| link(&entry.path()));
     joined.chain(held).filter(|target| target.starts_with("net:[")).collect::<BTreeSet<_>>().len()
 }
