@@ -61,7 +61,7 @@ fn arguments(conditions: &[Condition]) -> Vec<Argument> {
             Test::HasBits(bits) => *slot |= bits,
             Test::Is(value) => *slot = value,
             // A family, or a mode: neither of the values that policies make exceptions for.
-            Test::IsNot(_) => *slot = 0x0004_0000,
+            Test::IsNot(excepted) => *slot = if excepted == 0x0004_0000 { 0 } else { 0x0004_0000 },
         }
     }
     numbers.map(|number| Argument::Number(number.cast_signed())).to_vec()
