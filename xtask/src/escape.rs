@@ -135,7 +135,11 @@ fn ordinary(belljar: &Path) -> Result<Command, String> {
     share_image(&cache_of_root()?, &cache)?;
     let mut command = Command::new(&program);
     command.args(["attack", "--json", "--config"]).arg(&config).current_dir(&place);
-    command.env("BELLJAR_CACHE_DIR", &cache).env("HOME", &place).env_remove("XDG_CACHE_HOME").env_remove("XDG_DATA_HOME");
+    command
+        .env("BELLJAR_CACHE_DIR", &cache)
+        .env("HOME", &place)
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("XDG_DATA_HOME");
     command.uid(ORDINARY).gid(ORDINARY);
     Ok(command)
 }
@@ -207,7 +211,8 @@ mod tests {
 
     #[test]
     fn what_one_run_skips_another_may_run() {
-        let root = report(&[("a", "held", ""), ("b", "skipped", "needs an ordinary user"), ("c", "skipped", "for m68k only")]);
+        let root =
+            report(&[("a", "held", ""), ("b", "skipped", "needs an ordinary user"), ("c", "skipped", "for m68k only")]);
         let ordinary = report(&[("a", "skipped", "no cgroups"), ("b", "held", ""), ("c", "skipped", "for m68k only")]);
         let counts = count(&[root, ordinary]);
         assert_eq!((counts.passed, counts.failed), (2, 0));

@@ -42,12 +42,21 @@ fn what_is_not_held_fails_the_suite() {
     let start = json!({ "name": "a start that is not refused", "items": ["J.control"],
         "start": { "expect": { "exit": 3, "stderr": "refused" } } });
     let cases = json!([
-        case("held", json!([{ "run": { "bash": "cat /nowhere 2>/dev/null" }, "expect": { "return_code": 1, "stdout": "" } }])),
+        case(
+            "held",
+            json!([{ "run": { "bash": "cat /nowhere 2>/dev/null" }, "expect": { "return_code": 1, "stdout": "" } }])
+        ),
         case("allowed", json!([{ "run": { "bash": "echo in" }, "expect": { "return_code": 1, "stdout": "" } }])),
-        case("another errno", json!([{ "run": { "python": "attempt('x', lambda: os.stat('/nowhere'))" },
-            "expect": { "stdout": ["x EACCES"] } }])),
+        case(
+            "another errno",
+            json!([{ "run": { "python": "attempt('x', lambda: os.stat('/nowhere'))" },
+            "expect": { "stdout": ["x EACCES"] } }])
+        ),
         case("a secret comes out", json!([{ "at": "neighbour", "run": { "bash": "cat /tmp/secret.txt" } }])),
-        case("a secret comes out in a file", json!([{ "at": "neighbour", "run": { "bash": "cp /tmp/secret.txt $OUTPUT_DIR" } }])),
+        case(
+            "a secret comes out in a file",
+            json!([{ "at": "neighbour", "run": { "bash": "cp /tmp/secret.txt $OUTPUT_DIR" } }])
+        ),
         case("a secret is gone", json!([{ "at": "neighbour", "run": { "bash": "rm /tmp/secret.txt" } }])),
         case("held by a new neighbour", json!([{ "run": { "cell": "print(1)" }, "expect": { "stdout": "1\n" } }])),
         case("a memory is changed", json!([{ "at": "neighbour", "run": { "cell": "KEPT = 1" } }])),

@@ -169,7 +169,9 @@ impl Bait {
         let files = fs::read_dir(self.directory.path())?.count();
         let (inode, links, mode) = (meta.ino(), meta.nlink(), meta.mode());
         let (uid, mtime, nanoseconds) = (meta.uid(), meta.mtime(), meta.mtime_nsec());
-        Ok(format!("{content} inode {inode} links {links} mode {mode:o} owner {uid} changed {mtime}.{nanoseconds:09} of {files}"))
+        Ok(format!(
+            "{content} inode {inode} links {links} mode {mode:o} owner {uid} changed {mtime}.{nanoseconds:09} of {files}"
+        ))
     }
 
     fn processes(&self) -> io::Result<String> {

@@ -108,9 +108,9 @@ pub fn liveliness(pid: u32) -> io::Result<String> {
         _ => "is dead",
     };
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let told = status.lines().filter(|line| {
-        ["SigPnd:", "ShdPnd:", "TracerPid:", "Uid:"].iter().any(|field| line.starts_with(field))
-    });
+    let told = status
+        .lines()
+        .filter(|line| ["SigPnd:", "ShdPnd:", "TracerPid:", "Uid:"].iter().any(|field| line.starts_with(field)));
     let told: Vec<&str> = told.collect();
     Ok(format!("{pid} {state} since {} {}\n", found.start, told.join(" ")))
 }

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use belljar_ids::ContainerId;
 use belljar_sandbox::{
-    CellOptions, CellOutcome, ContainerOptions, Language, Lease, Sandbox, SandboxCounts, SandboxError,
-    ZygoteStatus,
+    CellOptions, CellOutcome, ContainerOptions, Language, Lease, Sandbox, SandboxCounts, SandboxError, ZygoteStatus,
 };
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
@@ -102,7 +101,9 @@ impl Range {
         let warmth = self.sandbox.warmth_status();
         let settled = counts.starting == 0 && warmth.core != ZygoteStatus::Starting;
         let SandboxCounts { ready, leased, dead, pooled, .. } = counts;
-        settled.then(|| format!("ready {ready}\nleased {leased}\ndead {dead}\npooled {pooled}\nzygote {:?}\n", warmth.core))
+        settled.then(|| {
+            format!("ready {ready}\nleased {leased}\ndead {dead}\npooled {pooled}\nzygote {:?}\n", warmth.core)
+        })
     }
 
     /// Whether the pool has all the containers it is to have.

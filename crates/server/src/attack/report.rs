@@ -85,7 +85,8 @@ pub fn head() -> String {
 
 /// The sums, by section and in all.
 pub fn summary(setting: &Setting, rows: &[Row]) -> String {
-    let mut text = format!("\n{}, {:?}, limits {:?}, image {}\n", setting.user, setting.isolation, setting.limits, setting.image);
+    let mut text =
+        format!("\n{}, {:?}, limits {:?}, image {}\n", setting.user, setting.isolation, setting.limits, setting.image);
     text += "section                       held  escaped  canary  broken  skipped\n";
     for (section, counts) in by_section(rows) {
         let title = SECTIONS.iter().find(|(name, _)| *name == section).map_or("in the end", |(_, title)| title);

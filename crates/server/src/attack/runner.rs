@@ -239,7 +239,9 @@ impl Runner {
             Need::Ordinary => root,
         };
         let why = match case.needs.iter().find(lacks) {
-            Some(Need::Limits) => Some("this user has no cgroups: memory, processes and time are not limited".to_owned()),
+            Some(Need::Limits) => {
+                Some("this user has no cgroups: memory, processes and time are not limited".to_owned())
+            }
             Some(Need::Root) => Some("needs the host's root".to_owned()),
             Some(Need::Ordinary) => Some("needs an ordinary user of the host".to_owned()),
             None => None,
