@@ -260,11 +260,11 @@ pub(crate) fn guide(
     let mut jailed = Jailed::of(pid).map_err(talk)?;
     if let Identity::Caller { .. } = plan.identity {
         // Later it will be undumpable, and an ordinary user has no other right to them (ptrace(2)).
-        jailed.namespaces = Some(Namespaces::of(pid).map_err(LaunchError::Namespace)?);
+        jailed.namespaces = Some(Namespaces::of(pid).map_err(|source| gone_or_closed(channel, &jailed, source))?);
     }
     match channel::send_go(channel) {
         // It may have failed and gone by now; its last word says where.
-        Ok(()) | Err(Errno::PIPE) => {}
+        Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
         Err(errno) => return Err(talk(errno)),
     }
     match next_report(channel)? {
@@ -273,6 +273,16 @@ pub(crate) fn guide(
     }
     launcher.finish()?;
     Ok(jailed)
+}
+
+/// Process 1 may have failed and ended before its namespaces were opened; then its last word counts.
+fn gone_or_closed(channel: &OwnedFd, jailed: &Jailed, source: io::Error) -> LaunchError {
+    // So that a word comes, or the end, and at once.
+    let heard = jailed.kill().map_err(LaunchError::Namespace).and_then(|()| next_report(channel));
+    match heard {
+        Ok(Report::Failed(error)) => LaunchError::Setup(error),
+        Ok(_) | Err(_) => LaunchError::Namespace(source),
+    }
 }
 
 /// A guest program that says nothing for too long has failed.
@@ -346,7 +356,12 @@ impl Drop for Launcher {
 }
 
 pub(crate) fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
-    channel::receive_report(channel).map_err(talk)?.ok_or(LaunchError::Vanished)
+    let report = match channel::receive_report(channel) {
+        // It ended without having read all. That is said before its last words, and once.
+        Err(Errno::CONNRESET) => channel::receive_report(channel),
+        report => report,
+    };
+    report.map_err(talk)?.ok_or(LaunchError::Vanished)
 }
 
 pub(crate) fn unexpected(report: Report) -> LaunchError {

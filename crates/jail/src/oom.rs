@@ -32,7 +32,8 @@ pub(crate) fn set(pid: Pid, score: &str) -> io::Result<()> {
 
 /// Process 1's means to have its children killed before itself; see [`crate::Entered::oom_adjuster`].
 ///
-/// A file of a `/proc` that can be written, unlike the container's. Closed by exec, and process 1 is closed to others.
+/// A file of its own, opened by a `/proc` that can be written, unlike the container's. Closed by exec, and process 1 is
+/// closed to others.
 #[derive(Debug)]
 pub struct OomAdjuster {
     own_score: OwnedFd,

@@ -253,9 +253,14 @@ const PROC_MASKS: &[&str] = &[
     "vmallocinfo",
 ];
 
-/// The limits of a jail whose files together have at most `file_bytes_max` bytes.
-pub(crate) fn resource_limits(file_bytes_max: u64) -> Vec<ResourceLimit> {
+/// How much larger than the whole disk a file may seem: so much that a full disk says so itself (`ENOSPC`) before the
+/// limit ends the program (`SIGXFSZ`), which is there for files with holes.
+const FILE_BYTES_SPARE: u64 = 4096;
+
+/// The limits of a jail whose files together have at most `disk_bytes_max` bytes.
+pub(crate) fn resource_limits(disk_bytes_max: u64) -> Vec<ResourceLimit> {
     let fixed = RESOURCE_LIMITS.iter().map(|&(resource, max)| ResourceLimit { resource, max });
+    let file_bytes_max = disk_bytes_max.saturating_add(FILE_BYTES_SPARE);
     fixed.chain([ResourceLimit { resource: Resource::FileBytes, max: file_bytes_max }]).collect()
 }
 

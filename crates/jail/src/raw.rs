@@ -123,19 +123,6 @@ pub(crate) fn default_signals(kept: &[i32]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Makes a detached mount read-only (`mount_setattr(2)`).
-pub(crate) fn make_read_only(mount: BorrowedFd<'_>) -> Result<(), Errno> {
-    // SAFETY: `mount_attr` is four integers, of which all-zero is a value.
-    let mut change: libc::mount_attr = unsafe { std::mem::zeroed() };
-    change.attr_set = libc::MOUNT_ATTR_RDONLY;
-    let (size, flags) = (size_of::<libc::mount_attr>(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path is an empty C string and `change` has the size given; both outlive the call.
-    let done = unsafe {
-        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const change, size)
-    };
-    if done == 0 { Ok(()) } else { Err(last_errno()) }
-}
-
 /// Puts descriptors at fixed numbers, not to be closed by exec (`dup2(2)`). The targets must all be below `floor`.
 pub(crate) fn place(fds: &[(BorrowedFd<'_>, RawFd)], floor: RawFd) -> Result<(), Errno> {
     // First out of the way of each other: no target may be another's source.

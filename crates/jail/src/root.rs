@@ -8,25 +8,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, mkdirat, open, openat2, readlinkat, statat, symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2, readlinkat, statat,
+    symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
-    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_bind, mount_change,
-    mount_remount, move_mount, open_tree, unmount,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount, mount_change, mount_remount,
+    move_mount, open_tree, unmount,
 };
 use rustix::process::{chdir, pivot_root};
 
 use crate::plan::{Directory, Symlink};
-use crate::raw::make_read_only;
 
 /// Handles taken outside and used inside.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     devices: Vec<(String, OwnedFd)>,
     proc: Option<OwnedFd>,
-    /// Process 1's own `oom_score_adj`, by a `/proc` that can be written and that nobody else gets hold of.
+    /// Process 1's own `oom_score_adj`, by the host's `/proc`, which is out of reach afterwards.
     pub(crate) own_score: Option<OwnedFd>,
 }
 
@@ -73,19 +73,15 @@ pub(crate) fn overlay() -> Result<(), Errno> {
     )
 }
 
-/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first. What is attached later
-/// is a read-only copy; by the first one, which is never attached, process 1 opens a single file of its own.
+/// Made while the host's `/proc` is still in view: the kernel wants to see an unmasked one first. By that one, and never
+/// again, process 1 opens a single file of its own for writing.
 pub(crate) fn make_proc(held: &mut Held) -> Result<(), Errno> {
+    held.own_score = Some(open("/proc/self/oom_score_adj", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "proc")?;
     fsconfig_create(&context)?;
-    let writable = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
-    let read_only = open_tree(&writable, "", flags)?;
-    make_read_only(read_only.as_fd())?;
-    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    held.own_score = Some(rustix::fs::openat(&writable, "self/oom_score_adj", flags, Mode::empty())?);
-    held.proc = Some(read_only);
+    held.proc =
+        Some(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?);
     Ok(())
 }
 
@@ -129,25 +125,26 @@ pub(crate) fn dev(shm_bytes_max: u64, shm_inodes_max: u64, held: &mut Held) -> R
     mount_remount("/dev", MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC, c"")
 }
 
-/// Files are covered by `/dev/null`, directories by one empty read-only tmpfs. The names are the kernel's own, none of
-/// them a link; `mount(2)` takes one call for each where handles would take four.
+/// Files are covered by `/dev/null`, directories by one empty read-only tmpfs.
 pub(crate) fn mask_proc(masks: &[String]) -> Result<(), Errno> {
     let mut empty: Option<std::path::PathBuf> = None;
     for name in masks {
         let path = Path::new("/proc").join(name);
-        match mount_bind("/dev/null", &path) {
-            Ok(()) | Err(Errno::NOENT) => continue,
-            // A file cannot cover a directory.
-            Err(Errno::NOTDIR) if path.is_dir() => {}
+        let place = match open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(place) => place,
+            Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
-        }
-        if let Some(first) = &empty {
-            mount_bind(first, &path)?;
-        } else {
-            let place = open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-            attach(&tmpfs("4k", 1, "0555", OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?, &place)?;
-            empty = Some(path);
-        }
+        };
+        let cover = match (FileType::from_raw_mode(fstat(&place)?.st_mode), &empty) {
+            (FileType::Directory, None) => {
+                empty = Some(path);
+                let flags = OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY;
+                tmpfs("4k", 1, "0555", flags)?
+            }
+            (FileType::Directory, Some(first)) => clone_mount(first)?,
+            _ => clone_mount(Path::new("/dev/null"))?,
+        };
+        attach(&cover, &place)?;
     }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! Measures starts in the cached image: on demand, from the pool, in a burst, beside a thousand idle containers. Prints one
-//! JSON object a line, times in microseconds.
+//! JSON object a line, times in microseconds. Each start waits, not for ever, for a moment in which nothing else runs;
+//! how many had none is told.
 //!
-//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE]]`
+//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE [PART]]]`; PART is `one`, `burst` or `idle`.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use belljar_ids::{ContainerId, SeededIds};
@@ -17,7 +19,9 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const BURST: usize = 50;
 /// For the pool to be full again, and the machine quiet.
-const REST: Duration = Duration::from_millis(150);
+const REST: Duration = Duration::from_millis(50);
+/// Looks for a quiet moment, a millisecond apart.
+const LOOKS_MAX: usize = 2000;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -27,9 +31,18 @@ async fn main() -> Result<(), Failure> {
     let cache = PathBuf::from(std::env::var_os("HOME").ok_or("HOME is not set")?).join(".cache/belljar");
     let store = ImageStore::open(&cache)?;
     let image = store.mount(&store.resolve("default")?, &Monitor::silent()).await?;
-    one_by_one(&image, rounds).await?;
-    burst(&image).await?;
-    beside_idle(&image, rounds, idle).await
+    let part = arguments.next();
+    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    if wanted("one") {
+        one_by_one(&image, rounds).await?;
+    }
+    if wanted("burst") {
+        burst(&image).await?;
+    }
+    if wanted("idle") {
+        beside_idle(&image, rounds, idle).await?;
+    }
+    Ok(())
 }
 
 async fn open(image: &Mounted, pool_containers: usize) -> Result<Sandbox, Failure> {
@@ -60,6 +73,20 @@ async fn filled(sandbox: &Sandbox, pooled: usize) {
     tokio::time::sleep(REST).await;
 }
 
+static DISTURBED: AtomicUsize = AtomicUsize::new(0);
+
+/// Waits until nothing but this process is runnable (proc_loadavg(5)), for a while.
+async fn quiet() {
+    for _ in 0..LOOKS_MAX {
+        let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        if text.split_whitespace().nth(3).is_some_and(|running| running.starts_with("1/")) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    DISTURBED.fetch_add(1, Ordering::Relaxed);
+}
+
 fn id(seed: u64) -> ContainerId {
     ContainerId::mint(&mut SeededIds::new(seed))
 }
@@ -87,12 +114,13 @@ fn print(what: &str, language: Language, taken: &mut [Duration]) {
     taken.sort_unstable();
     let at = |share: usize| taken.get(taken.len() * share / 100).map_or(0, Duration::as_micros);
     println!(
-        "{{\"what\":\"{what}\",\"language\":\"{language:?}\",\"n\":{},\"min\":{},\"p50\":{},\"p90\":{},\"max\":{}}}",
+        "{{\"what\":\"{what}\",\"language\":\"{language:?}\",\"n\":{},\"min\":{},\"p50\":{},\"p90\":{},\"max\":{},\"disturbed\":{}}}",
         taken.len(),
         at(0),
         at(50),
         at(90),
-        taken.last().map_or(0, Duration::as_micros)
+        taken.last().map_or(0, Duration::as_micros),
+        DISTURBED.swap(0, Ordering::Relaxed)
     );
 }
 
@@ -103,6 +131,7 @@ async fn one_by_one(image: &Mounted, rounds: usize) -> Result<(), Failure> {
             let (mut made, mut spoke, mut removed) = (Vec::new(), Vec::new(), Vec::new());
             for seed in 0..rounds as u64 {
                 filled(&sandbox, 2 * pool_containers).await;
+                quiet().await;
                 let (first, second) = start(&sandbox, seed, language).await?;
                 made.push(first);
                 spoke.push(second);
@@ -141,14 +170,41 @@ async fn burst(image: &Mounted) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `MemAvailable` and `Slab` of proc_meminfo(5), in bytes.
-fn memory() -> Result<(u64, u64), Failure> {
+/// What the whole of it takes, in bytes.
+#[derive(Clone, Copy)]
+struct Memory {
+    /// `MemAvailable` of proc_meminfo(5): everything, and what others on the machine do meanwhile.
+    available: u64,
+    /// `Slab`, `PageTables`, `KernelStack` and `Percpu` of proc_meminfo(5): the kernel's part.
+    kernel: u64,
+    /// `Pss` of proc_pid_smaps_rollup(5) of this process and all below it.
+    processes: u64,
+}
+
+fn memory() -> Result<Memory, Failure> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
-    let field = |name: &str| -> Result<u64, Failure> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
-    };
-    Ok((field("MemAvailable:")?, field("Slab:")?))
+    let kernel = ["Slab:", "PageTables:", "KernelStack:", "Percpu:"];
+    Ok(Memory {
+        available: field(&text, "MemAvailable:")?,
+        kernel: kernel.iter().map(|name| field(&text, name)).sum::<Result<u64, _>>()?,
+        processes: proportional(std::process::id())?,
+    })
+}
+
+fn field(text: &str, name: &str) -> Result<u64, Failure> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or("a field is missing")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+}
+
+fn proportional(process: u32) -> Result<u64, Failure> {
+    let mut bytes = field(&std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?, "Pss:")?;
+    for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+        let children = std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        for child in children.split_whitespace() {
+            bytes += proportional(child.parse()?)?;
+        }
+    }
+    Ok(bytes)
 }
 
 async fn beside_idle(image: &Mounted, rounds: usize, idle: usize) -> Result<(), Failure> {
@@ -163,11 +219,13 @@ async fn beside_idle(image: &Mounted, rounds: usize, idle: usize) -> Result<(), 
         let took = making.elapsed();
         tokio::time::sleep(Duration::from_secs(2)).await;
         let after = memory()?;
-        let each = before.0.saturating_sub(after.0) / idle as u64;
-        let slab = after.1.saturating_sub(before.1) / idle as u64;
+        let each = |before: u64, after: u64| after.saturating_sub(before) / idle as u64;
         println!(
-            "{{\"what\":\"{idle} idle\",\"language\":\"{language:?}\",\"bytes_each\":{each},\"slab_each\":{slab},\
-             \"made_in_us\":{}}}",
+            "{{\"what\":\"{idle} idle\",\"language\":\"{language:?}\",\"available_each\":{},\"kernel_each\":{},\
+             \"processes_each\":{},\"made_in_us\":{}}}",
+            each(after.available, before.available),
+            each(before.kernel, after.kernel),
+            each(before.processes, after.processes),
             took.as_micros()
         );
         latency(&sandbox, &format!("beside {idle}"), language, rounds).await?;
@@ -182,6 +240,7 @@ async fn latency(sandbox: &Sandbox, what: &str, language: Language, rounds: usiz
     let mut spoke = Vec::new();
     for seed in 0..rounds as u64 {
         let seed = seed + (1 << 40);
+        quiet().await;
         spoke.push(start(sandbox, seed, language).await?.1);
         sandbox.remove(&id(seed)).await;
         tokio::time::sleep(Duration::from_millis(10)).await;

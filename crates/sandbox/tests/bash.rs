@@ -99,7 +99,7 @@ async fn top_level_regular_files_come_out_and_the_rest_is_named() {
     let mut lease = leased(&sandbox, 1).await;
     let command = "cd $OUTPUT_DIR; echo -n chart > b.png; echo -n > a.txt; ln -s b.png link.txt; ln b.png hard.png; \
                    mkdir deep; echo x > deep/x; mkfifo pipe; touch 'a:b' $'bad\\xff'; ln -s /etc/passwd shadow; \
-                   truncate -s 600M huge; chmod 600 b.png";
+                   truncate -s 60M huge; chmod 600 b.png";
     let mut output = run(&mut lease, command).await;
     let mut files = Vec::new();
     for file in &mut output.files {
@@ -116,7 +116,7 @@ async fn top_level_regular_files_come_out_and_the_rest_is_named() {
             "belljar: not captured from $OUTPUT_DIR: a:b (unusable file name)",
             "belljar: not captured from $OUTPUT_DIR: bad\\xff (unusable file name)",
             "belljar: not captured from $OUTPUT_DIR: deep (directory)",
-            "belljar: not captured from $OUTPUT_DIR: huge (larger than 500000000 bytes)",
+            "belljar: not captured from $OUTPUT_DIR: huge (larger than 50000000 bytes)",
             "belljar: not captured from $OUTPUT_DIR: link.txt (symbolic link)",
             "belljar: not captured from $OUTPUT_DIR: pipe (not a regular file)",
             "belljar: not captured from $OUTPUT_DIR: shadow (symbolic link)",

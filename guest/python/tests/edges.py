@@ -1,10 +1,8 @@
 """Checks of the driver that are no plain cell: random order, interrupts at every moment, frames, memory, cost."""
 
-import json
 import os
 import random
 import socket
-import subprocess
 import tempfile
 import time
 

@@ -16,6 +16,11 @@ const FAMILY: &str = "belljar";
 /// Where a v2 server moves itself, so that its own cgroup may have children with controllers.
 const SERVER_LEAF: &str = "belljar-server";
 
+/// How often, and in which steps, it is looked whether a killed container has left its cgroup. A few milliseconds are
+/// what it takes; what takes longer is left to the next sweep.
+const CLEAR_LOOKS_MAX: u32 = 20;
+const CLEAR_LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5);
+
 /// The part of the host's cgroup hierarchies that this server owns. Removed when dropped, if empty by then.
 #[derive(Debug)]
 pub struct CgroupTree {
@@ -153,9 +158,27 @@ fn sweep(family: &Path) {
         }
         let dead = family.join(name);
         for container in children(&dead) {
-            let _kept_if_populated = fs::remove_dir(dead.join(container));
+            clear(&dead.join(container));
         }
         let _kept_if_populated = fs::remove_dir(dead);
+    }
+}
+
+/// Removes a dead server's cgroup. What runs in it ends with its server, unless it stands still and cannot notice: that
+/// is let run, or killed where the kernel can do it at once.
+fn clear(container: &Path) {
+    for (file, value) in [("cgroup.kill", "1"), ("freezer.state", "THAWED")] {
+        let _where_there_is_one = fs::OpenOptions::new()
+            .write(true)
+            .open(container.join(file))
+            .and_then(|mut opened| io::Write::write_all(&mut opened, value.as_bytes()));
+    }
+    for _ in 0..CLEAR_LOOKS_MAX {
+        match fs::remove_dir(container) {
+            // Version 1 tells no one when the last process has left.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => std::thread::sleep(CLEAR_LOOK_AGAIN),
+            _ => return,
+        }
     }
 }
 

@@ -82,7 +82,7 @@ fn nothing_of_the_host_or_the_zygote_is_left_open_but_its_program() {
         let line = limits.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         line.split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(max("Max file size"), ["1048576", "1048576"], "the zygote's was stricter than the container's");
+    assert_eq!(max("Max file size"), ["1052672", "1052672"], "the zygote's was stricter than the container's");
     assert_eq!(max("Max core file size"), ["0", "0"]);
     let [soft, hard] = &max("Max open files")[..] else { panic!("two") };
     assert_eq!(soft, hard);

@@ -4,6 +4,7 @@ mod failures;
 mod harness;
 mod joining;
 mod limits;
+mod ordinary;
 mod probing;
 mod programs;
 mod refusals;

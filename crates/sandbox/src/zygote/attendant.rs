@@ -44,6 +44,17 @@ enum Outcome {
     Ended(String, Tenure),
 }
 
+/// What is wrong with one that served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Fault {
+    #[error("it ended")]
+    Ended,
+    #[error("it was silent")]
+    Silent,
+    #[error("it broke the protocol: {0}")]
+    Broke(&'static str),
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Tenure {
     Short,
@@ -101,10 +112,16 @@ impl Attendance {
                 tracing::info!(warmth = ?self.warmth, python, "a zygote is warm");
                 self.status.send_replace(ZygoteStatus::Warm { python });
             }
-            Err(reason) => return unwarmed(reason, &zygote.end().await),
+            Err(reason) => {
+                let ended = match reason {
+                    Unwarmed::Ended => zygote.ended().await,
+                    Unwarmed::Late | Unwarmed::Never(_) => zygote.end().await,
+                };
+                return unwarmed(reason, &ended);
+            }
         }
         let mut ledger = Ledger::default();
-        let (reason, tenure) = match self.serve(&mut zygote, &mut ledger, stop).await {
+        let (fault, tenure) = match self.serve(&mut zygote, &mut ledger, stop).await {
             Some(served) => served,
             None => {
                 zygote.end().await;
@@ -113,10 +130,13 @@ impl Attendance {
             }
         };
         // Nobody asks one that is not warm.
-        self.status.send_replace(ZygoteStatus::Down { reason: reason.to_owned() });
-        let ended = zygote.end().await;
+        self.status.send_replace(ZygoteStatus::Down { reason: fault.to_string() });
+        let ended = match fault {
+            Fault::Ended => zygote.ended().await,
+            Fault::Silent | Fault::Broke(_) => zygote.end().await,
+        };
         tokio::spawn(ledger.close());
-        Outcome::Ended(format!("{reason}: {ended}"), tenure)
+        Outcome::Ended(format!("{fault}: {ended}"), tenure)
     }
 
     /// Carries requests and answers until something goes wrong, or, with no answer, until `stop`.
@@ -125,7 +145,7 @@ impl Attendance {
         zygote: &mut Running,
         ledger: &mut Ledger,
         stop: &CancellationToken,
-    ) -> Option<(&'static str, Tenure)> {
+    ) -> Option<(Fault, Tenure)> {
         let mut tenure = Tenure::Short;
         let well = tokio::time::sleep(TENURE_LONG);
         tokio::pin!(well);
@@ -136,16 +156,16 @@ impl Attendance {
                 () = stop.cancelled() => return None,
                 event = zygote.event() => match event {
                     Event::Said(frame, fds) => if let Err(rule) = ledger.heard(frame, fds) {
-                        return Some((rule, tenure));
+                        return Some((Fault::Broke(rule), tenure));
                     },
-                    Event::Broke(rule) => return Some((rule, tenure)),
-                    Event::Ended => return Some(("it ended", tenure)),
+                    Event::Broke(rule) => return Some((Fault::Broke(rule), tenure)),
+                    Event::Ended => return Some((Fault::Ended, tenure)),
                 },
                 request = self.requests.recv(), if under_way < UNDER_WAY_MAX => {
                     // Without anybody who could ask, there is nothing to attend to.
                     ask(zygote, ledger, request?).await;
                 }
-                () = tokio::time::sleep(SILENCE_MAX), if under_way > 0 => return Some(("it was silent", tenure)),
+                () = tokio::time::sleep(SILENCE_MAX), if under_way > 0 => return Some((Fault::Silent, tenure)),
                 () = &mut well, if tenure == Tenure::Short => tenure = Tenure::Long,
             }
         }

@@ -101,11 +101,15 @@ impl Running {
         Ok(tasks.count() == 1)
     }
 
+    /// Waits for the end of one that ends by itself, so that its own reason is known, and tells how it ended.
+    pub async fn ended(self) -> Ended {
+        let _killed_below = tokio::time::timeout(END_WAIT_MAX, self.ended.readable()).await;
+        self.end().await
+    }
+
     /// Ends it, and tells how it ended and what it said last.
     pub async fn end(self) -> Ended {
         let Self { process, packets, ended, mut stderr } = self;
-        // One that is ending by itself is given the time, so that its own reason is known.
-        let _killed_below = tokio::time::timeout(END_WAIT_MAX, ended.readable()).await;
         drop((packets, ended));
         stderr.rest();
         let said = stderr.text();

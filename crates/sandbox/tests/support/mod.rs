@@ -6,6 +6,7 @@ pub mod image;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
+pub mod warm;
 
 use std::time::Duration;
 
@@ -60,6 +61,7 @@ pub fn config() -> SandboxConfig {
     SandboxConfig {
         memory_bytes_max: 256 * MIB,
         disk_bytes_max: 64 * MIB,
+        output_file_bytes_max: 50_000_000,
         processes_max: 64,
         containers_max: 32,
         pool_containers: 0,
@@ -72,7 +74,7 @@ pub fn config() -> SandboxConfig {
 
 /// As [`config`], with room for an interpreter.
 pub fn python_config() -> SandboxConfig {
-    SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
+    SandboxConfig { memory_bytes_max: 512 * MIB, zygotes: warm::zygotes(), ..config() }
 }
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.

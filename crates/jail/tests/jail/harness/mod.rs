@@ -20,6 +20,14 @@ use words::{Answer, Argument, Ask, PACKET_BYTES_MAX};
 /// First host id of test containers.
 pub const BASE: u32 = 900_000_000;
 
+/// Names a copy of the test program, for a user who may not enter the folder it was built in.
+pub const GUEST: &str = "BELLJAR_TEST_GUEST";
+
+/// The test program's place.
+pub fn guest() -> PathBuf {
+    std::env::var_os(GUEST).map_or_else(|| env!("CARGO_BIN_EXE_jail-test-guest").into(), PathBuf::from)
+}
+
 /// Says why a test does nothing; where everything must be there (`CI=true`), fails instead.
 #[macro_export]
 macro_rules! skip {
@@ -32,7 +40,7 @@ macro_rules! skip {
 
 /// A memfd with the test program, sealed as the product's is.
 pub fn program() -> OwnedFd {
-    let bytes = fs::read(env!("CARGO_BIN_EXE_jail-test-guest")).expect("test program");
+    let bytes = fs::read(guest()).expect("test program");
     let memfd = rustix::fs::memfd_create(
         "belljar-guest",
         rustix::fs::MemfdFlags::CLOEXEC | rustix::fs::MemfdFlags::ALLOW_SEALING,

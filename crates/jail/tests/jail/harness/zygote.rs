@@ -14,7 +14,7 @@ use belljar_jail::{
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 
 use super::words::{Answer, Ask, Birth};
-use super::{BASE, Inside, Line, empty_rootfs, pair, program, realm, spec};
+use super::{BASE, Inside, Line, empty_rootfs, guest, pair, program, realm, spec};
 
 /// An image in which the test program can run.
 pub fn image() -> tempfile::TempDir {
@@ -25,7 +25,7 @@ pub fn image() -> tempfile::TempDir {
     for (link, target) in [("lib", "usr/lib"), ("lib64", "usr/lib64")] {
         std::os::unix::fs::symlink(target, place.path().join(link)).expect("symlink");
     }
-    let printed = Command::new("ldd").arg(env!("CARGO_BIN_EXE_jail-test-guest")).output().expect("ldd").stdout;
+    let printed = Command::new("ldd").arg(guest()).output().expect("ldd").stdout;
     let text = String::from_utf8(printed).expect("ASCII");
     for library in text.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
         let inside = place.path().join(library.strip_prefix("/").expect("absolute"));
@@ -62,10 +62,8 @@ pub fn plan(image: PathBuf, arguments: &[&str]) -> ZygotePlan {
 
 pub fn start(realm: &Realm, plan: &ZygotePlan, seal: &SealPlan) -> Result<(Jailed, Line), LaunchError> {
     let file = |name: &str, bytes: Vec<u8>| ZygoteFile { name: name.to_owned(), bytes: bytes.into() };
-    let files = [
-        file("zygote", fs::read(env!("CARGO_BIN_EXE_jail-test-guest")).expect("test program")),
-        file("seal", seal.to_bytes().expect("bytes")),
-    ];
+    let files =
+        [file("zygote", fs::read(guest()).expect("test program")), file("seal", seal.to_bytes().expect("bytes"))];
     let (control, theirs) = pair();
     let jailed = launch_zygote(realm, program().as_fd(), plan, Attachment::Unlimited, theirs, &files)?;
     Ok((jailed, Line(control)))
