@@ -41,7 +41,7 @@ pub use store::{
 };
 pub use values::{
     Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileRecord,
-    Filename, FilenameError, KeyDraft, KeyHash, KeyIsolation, KeyRecord, NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport,
-    SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+    Filename, FilenameError, KeyDraft, KeyHash, KeyIsolation, KeyRecord, NoIsolation, Origin, PageCursor, Paged,
+    Principal, SweepReport, SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
 };
 pub use writer::FileWriter;

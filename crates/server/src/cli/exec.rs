@@ -96,7 +96,8 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
             .map_err(|error| Exit::failed(format!("{}: {error}", path.display())))?;
     }
     let request = CellRequest { language: args.language, source, wall: config.serving.cell_wall };
-    let report = cell::run(&app, &principal.workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
+    let report =
+        cell::run(&app, &principal.workspace, &mut lease, request, None).await.map_err(|error| broken(&error))?;
     drop(lease);
     app.store.delete_container(&principal.workspace, &id).await.map_err(|error| broken(&error))?;
     app.sandbox.clone().close().await;

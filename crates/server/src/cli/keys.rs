@@ -77,7 +77,10 @@ fn failed(error: StoreError) -> Exit {
 fn create(keys: &mut KeyRing, draft: KeyDraft, key: &str, json: bool) -> Result<(), Exit> {
     let record = keys.create(draft).map_err(failed)?;
     if json {
-        println!("{}", json!({ "id": record.id, "workspace": record.workspace.as_str(), "isolation": isolation(&record), "key": key }));
+        println!(
+            "{}",
+            json!({ "id": record.id, "workspace": record.workspace.as_str(), "isolation": isolation(&record), "key": key })
+        );
     } else {
         println!("{key}");
         eprintln!(

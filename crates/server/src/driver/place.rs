@@ -1,7 +1,9 @@
 //! Where a turn's calls run: a container, made when it is first needed, with the turn's uploads in it.
 
 use belljar_ids::{ContainerId, FileId};
-use belljar_sandbox::{ContainerOptions, ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError};
+use belljar_sandbox::{
+    ContainerOptions, ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError,
+};
 use belljar_store::{ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, WorkspaceId};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;

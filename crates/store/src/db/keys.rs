@@ -33,7 +33,9 @@ pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) 
         return Err(StoreError::IdTaken { id: draft.id.to_string() });
     }
     change
-        .prepare_cached("INSERT INTO keys (id, workspace, label, hash, created_at_us, isolation) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+        .prepare_cached(
+            "INSERT INTO keys (id, workspace, label, hash, created_at_us, isolation) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
         .execute((
             draft.id.as_str(),
             draft.workspace.as_str(),

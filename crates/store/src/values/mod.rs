@@ -12,6 +12,9 @@ pub use clock::{Clock, SystemClock};
 pub use digest::{ContentDigest, KeyHash};
 pub use filename::{FILENAME_CHARS_MAX, Filename, FilenameError};
 pub use page::{CursorError, FilePage, FileQuery, PageCursor, Paged};
-pub use records::{ContainerRecord, FileDraft, FileRecord, KeyDraft, KeyIsolation, KeyRecord, NoIsolation, Origin, Principal, SweepReport};
+pub use records::{
+    ContainerRecord, FileDraft, FileRecord, KeyDraft, KeyIsolation, KeyRecord, NoIsolation, Origin, Principal,
+    SweepReport,
+};
 pub use timestamp::{Timestamp, TimestampError};
 pub use workspace::{WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError};

@@ -3,7 +3,8 @@
 use crate::fixture::{Fixture, NOON_US, data_dir, still_clock, workspace};
 use belljar_ids::{ContainerId, KeyId, SeededIds};
 use belljar_store::{
-    ContainerRecord, KeyDraft, KeyHash, KeyIsolation, KeyRing, PageCursor, Principal, StoreError, Timestamp, WorkspaceId,
+    ContainerRecord, KeyDraft, KeyHash, KeyIsolation, KeyRing, PageCursor, Principal, StoreError, Timestamp,
+    WorkspaceId,
 };
 use std::time::Duration;
 
