@@ -110,18 +110,20 @@ async fn top_level_regular_files_come_out_and_the_rest_is_named() {
     }
     let expected = [("a.txt", ""), ("b.png", "chart"), ("hard.png", "chart")];
     assert_eq!(files, expected.map(|(name, content)| (name.to_owned(), content.to_owned())));
-    assert_eq!(
-        output.notices(),
-        [
-            "belljar: not captured from $OUTPUT_DIR: a:b (unusable file name)",
-            "belljar: not captured from $OUTPUT_DIR: bad\\xff (unusable file name)",
-            "belljar: not captured from $OUTPUT_DIR: deep (directory)",
-            "belljar: not captured from $OUTPUT_DIR: huge (larger than 50000000 bytes)",
-            "belljar: not captured from $OUTPUT_DIR: link.txt (symbolic link)",
-            "belljar: not captured from $OUTPUT_DIR: pipe (not a regular file)",
-            "belljar: not captured from $OUTPUT_DIR: shadow (symbolic link)",
-        ]
-    );
+    let mut notices = vec![
+        "belljar: not captured from $OUTPUT_DIR: a:b (unusable file name)",
+        "belljar: not captured from $OUTPUT_DIR: bad\\xff (unusable file name)",
+        "belljar: not captured from $OUTPUT_DIR: deep (directory)",
+        "belljar: not captured from $OUTPUT_DIR: huge (larger than 50000000 bytes)",
+        "belljar: not captured from $OUTPUT_DIR: link.txt (symbolic link)",
+        "belljar: not captured from $OUTPUT_DIR: pipe (not a regular file)",
+        "belljar: not captured from $OUTPUT_DIR: shadow (symbolic link)",
+    ];
+    if support::isolation() == belljar_sandbox::Isolation::Gvisor {
+        // A FIFO is the sentry's own affair there: no file of the host stands for it.
+        notices.retain(|notice| !notice.contains("pipe"));
+    }
+    assert_eq!(output.notices(), notices);
     assert_eq!(stdout(&mut lease, "ls -A /files/output | wc -l").await, "1\n", "only this command's own is there");
     drop(lease);
     sandbox.close().await;

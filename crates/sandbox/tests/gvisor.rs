@@ -136,7 +136,9 @@ async fn a_bomb_left_behind_does_not_keep_the_next_command_out() {
     run(&mut lease, bomb).await;
     let next = run(&mut lease, "echo next").await;
     assert_eq!(said(&next).stdout, "next\n");
-    assert_eq!(next.losses, [Loss::LeftoversKilled(64)]);
+    if limits_enforced() {
+        assert_eq!(next.losses, [Loss::LeftoversKilled(64)]);
+    }
     sandbox.close().await;
 }
 

@@ -29,7 +29,7 @@ async fn full(sandbox: &Sandbox, count: usize) {
 }
 
 fn with(limits: ContainerLimits) -> ContainerOptions {
-    ContainerOptions { limits, ready_for: Language::Bash }
+    ContainerOptions { limits, ready_for: Language::Bash, isolation: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -148,6 +148,7 @@ async fn files_of_a_cell_come_out_and_its_directory_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn output_is_live_and_in_order() {
+    namespaces_only!("the host does not see the code's processes, and cannot signal one");
     let (sandbox, _image) = python_sandbox!();
     let mut lease = leased(&sandbox, 1).await;
     let (live, mut heard) = tokio::sync::mpsc::channel(4);

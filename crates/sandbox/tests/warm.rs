@@ -34,6 +34,7 @@ async fn core_warm(sandbox: &Sandbox) {
 const PYTHON: ContainerOptions = ContainerOptions {
     limits: belljar_sandbox::ContainerLimits { memory_bytes_max: None, cpus: None, processes_max: None },
     ready_for: Language::Python,
+    isolation: None,
 };
 
 async fn leased(sandbox: &Sandbox, seed: u64) -> Lease {
