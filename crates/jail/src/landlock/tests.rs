@@ -37,8 +37,9 @@ fn the_reviewed_rights_are_the_applied_ones() {
     let mut refused = names(AccessFs::from_all(NEWEST).iter());
     refused.retain(|right| !granted.contains(right));
     refused.extend(names(AccessNet::from_all(NEWEST).iter()));
-    refused.extend(names(Scope::from_all(NEWEST).iter()));
     assert_eq!(reviewed.refused.iter().map(|entry| entry.right.clone()).collect::<BTreeSet<_>>(), refused);
-    let entries = reviewed.granted.iter().chain(&reviewed.refused);
+    let scopes = names(::landlock::Scope::from_all(NEWEST).iter());
+    assert_eq!(reviewed.not_scoped.iter().map(|entry| entry.right.clone()).collect::<BTreeSet<_>>(), scopes);
+    let entries = reviewed.granted.iter().chain(&reviewed.refused).chain(&reviewed.not_scoped);
     assert!(entries.into_iter().all(|entry| entry.reason.ends_with('.')));
 }

@@ -12,6 +12,7 @@ use super::policy::{Answer, Condition, Policy, Refuse, Test, numbers};
 pub(crate) struct Rights {
     pub(crate) granted: Vec<Entry>,
     pub(crate) refused: Vec<Entry>,
+    pub(crate) not_scoped: Vec<Entry>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -23,7 +24,7 @@ pub(crate) struct Entry {
 
 impl Rights {
     pub(crate) fn embedded() -> Self {
-        serde_json::from_str(include_str!("../../policy/landlock.json")).expect("policy/landlock.json parses")
+        serde_json::from_str(include_str!("../../../policy/landlock.json")).expect("policy/landlock.json parses")
     }
 }
 
@@ -88,7 +89,9 @@ fn rights(page: &mut String) {
         "\n## Files and sockets: Landlock\n\nBeside the filters, Landlock handles every right that the kernel knows: ",
     );
     page.push_str("what is not granted on the container's root is refused, whoever asks.\n");
-    for (title, entries) in [("Granted", rights.granted), ("Refused", rights.refused)] {
+    for (title, entries) in
+        [("Granted", rights.granted), ("Refused", rights.refused), ("Not scoped", rights.not_scoped)]
+    {
         write!(page, "\n| {title} | Why |\n|---|---|\n").expect("memory");
         for entry in entries {
             row(page, &[&format!("`{}`", entry.right), &entry.reason]);
