@@ -234,7 +234,9 @@ class Repl:
             self._resident = self._resident_bytes()
 
     def _resident_bytes(self):
-        return int(_pread(self._statm, 64, 0).split()[1]) * PAGE_BYTES
+        """What it holds of its own: a library's pages come with use, and looking for them in the heap copies half of it."""
+        _, resident, shared, *_ = _pread(self._statm, 128, 0).split()
+        return (int(resident) - int(shared)) * PAGE_BYTES
 
     def _restore(self):
         """What a cell did to the interrupt lasts as long as the cell."""

@@ -43,6 +43,11 @@ async fn host_pid(lease: &mut Lease) -> i32 {
     process_inside("python3", inside.trim())
 }
 
+/// A signal takes effect when the machine gets to it, a forked interpreter is reaped when its zygote gets to it.
+async fn gone(pid: i32) {
+    until("it has gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+}
+
 async fn keep_again(lease: &mut Lease) {
     printed(lease, "kept = 1").await;
 }
@@ -192,7 +197,9 @@ async fn an_interpreter_lost_between_cells_is_missed_by_the_next() {
     let mut lease = begun(&sandbox).await;
     let kill = "for d in /proc/[0-9]*; do read -r name < $d/comm; [ $name = python3 ] && kill -9 ${d#/proc/}; done; \
                 echo killed";
+    let pid = host_pid(&mut lease).await;
     assert_eq!(stdout(&mut lease, kill).await, "killed\n");
+    gone(pid).await;
     let restarted = "belljar: the Python interpreter was restarted: killed (signal 9); variables are lost";
     usable(&mut lease, Repl::Lost, &[restarted]).await;
     keep_again(&mut lease).await;
@@ -206,7 +213,7 @@ async fn an_interpreter_lost_between_cells_is_missed_by_the_next() {
     let later = "import threading, os\nthreading.Timer(0.05, os._exit, (4,)).start()";
     let pid = host_pid(&mut lease).await;
     python(&mut lease, later).await;
-    until("it has gone", || !std::path::Path::new(&format!("/proc/{pid}")).exists()).await;
+    gone(pid).await;
     let exited = "belljar: the Python interpreter was restarted: it exited with code 4; variables are lost";
     usable(&mut lease, Repl::Lost, &[exited]).await;
     drop(lease);

@@ -159,7 +159,8 @@ async fn a_share_of_a_processor_is_all_there_is() {
     let outcome = python_outcome(&mut lease, busy).await;
     let output = outcome.output();
     let share = output.cpu.as_secs_f64() / output.wall.as_secs_f64();
-    assert!((0.1..0.35).contains(&share), "{share} of a processor: {:?} in {:?}", output.cpu, output.wall);
+    // On a busy machine it may be less; without the limit two processes would take up to two processors.
+    assert!(share > 0.0 && share < 0.35, "{share} of a processor: {:?} in {:?}", output.cpu, output.wall);
     lives(&mut lease).await;
     drop(lease);
     sandbox.close().await;
