@@ -25,8 +25,8 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(10);
 const SETTLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Available memory may go down by so much: other programs of the host use it too.
 const MEMORY_DROP_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
-/// The load average may go up by so much: as many processes as a container may have.
-const LOAD_RISE_MAX: f64 = 64.0;
+/// The load average may go up by so much: other programs of the host make load too, but a bomb outside makes thousands.
+const LOAD_RISE_MAX: f64 = 256.0;
 /// The clock may be set by so much: the host itself corrects it.
 const CLOCK_STEP_MAX: Duration = Duration::from_secs(2);
 /// What the host's kernel is told to do; a container that changed one of these would own the host.
@@ -129,7 +129,7 @@ impl Bait {
         stream.set_nonblocking(true)?;
         datagram.set_nonblocking(true)?;
         let visits = AtomicU64::new(0);
-        let (processes, mounts) = (Vec::new(), host::mounts()?);
+        let (processes, mounts) = (Vec::new(), String::new());
         let mut bait = Self { directory, token, processes, tcp, udp, stream, datagram, name, visits, ids, mounts };
         bait.processes.push(sleeper(None, &bait.token)?);
         // A process with a container's own host id can be signalled by it, if it can be named.
@@ -252,7 +252,8 @@ impl Canaries {
     ///
     /// # Errors
     /// A state that cannot be read.
-    pub fn watch(bait: Bait) -> io::Result<Self> {
+    pub fn watch(mut bait: Bait) -> io::Result<Self> {
+        bait.mounts = host::mounts()?;
         let before = STILL.iter().map(|canary| (canary.state)(&bait)).collect::<io::Result<_>>()?;
         let (load, memory_bytes) = (host::load()?, host::memory_available_bytes()?);
         Ok(Self { bait, before, load, memory_bytes, wall_offset: wall_offset() })

@@ -50,9 +50,9 @@ pub struct Step {
     pub wall_s_max: Option<u64>,
     /// What must come of it.
     #[serde(default)]
-    pub expect: Expect,
+    pub expect: OneOf,
     /// The same in the mode `gvisor`, where another system call table answers.
-    pub gvisor: Option<Expect>,
+    pub gvisor: Option<OneOf>,
 }
 
 /// Whose container a step is about.
@@ -106,6 +106,32 @@ impl Lines {
         match self {
             Self::Whole(text) => text.clone(),
             Self::Each(lines) => lines.join("\n"),
+        }
+    }
+}
+
+/// What must come of a step: this, or exactly one of several where the order of two processes decides.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOf {
+    /// One of these.
+    Any(Vec<Expect>),
+    /// This.
+    One(Box<Expect>),
+}
+
+impl Default for OneOf {
+    fn default() -> Self {
+        Self::One(Box::default())
+    }
+}
+
+impl OneOf {
+    /// Each of them.
+    pub fn alternatives(&self) -> &[Expect] {
+        match self {
+            Self::Any(several) => several,
+            Self::One(one) => std::slice::from_ref(one),
         }
     }
 }
@@ -218,7 +244,7 @@ impl Case {
 
 impl Step {
     /// What must come of it in a mode.
-    pub fn expected(&self, mode: Mode) -> &Expect {
+    pub fn expected(&self, mode: Mode) -> &OneOf {
         match mode {
             Mode::Namespaces => &self.expect,
             Mode::Gvisor => self.gvisor.as_ref().unwrap_or(&self.expect),

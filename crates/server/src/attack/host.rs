@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Ids of one container's user namespace.
 const IDS: u32 = 65_536;
+/// Where images are mounted.
+const IMAGES: &str = "/run/belljar/images/";
 /// Lines of a difference that are told.
 const LINES_TOLD: usize = 6;
 
@@ -80,7 +82,8 @@ fn owner(pid: u32) -> u32 {
 }
 
 /// Processes below this one, and any with a container's ids that nobody but the host's first process has above it: by
-/// name, because one that was replaced is no harm. Another server's containers are below that server.
+/// name, because one that was replaced is no harm. Another server's containers are below that server, or, when it was
+/// killed, in its control groups.
 pub fn processes(ids: &Ids) -> io::Result<String> {
     let all = snapshot()?;
     let us = std::process::id();
@@ -89,12 +92,19 @@ pub fn processes(ids: &Ids) -> io::Result<String> {
             return Some(process.name.clone());
         }
         let foreign = |pid: u32| !ids.contains(owner(pid));
-        let stray = !foreign(*pid) && !above(&all, *pid).any(|pid| pid > 1 && foreign(pid));
+        let orphan = !foreign(*pid) && !above(&all, *pid).any(|pid| pid > 1 && foreign(pid));
+        let stray = orphan && !in_control_groups_of_another(*pid);
         stray.then(|| format!("stray {}", process.name))
     };
     let mut names: Vec<String> = all.iter().filter_map(name).collect();
     names.sort_unstable();
     Ok(names.iter().map(|name| format!("{name}\n")).collect())
+}
+
+fn in_control_groups_of_another(pid: u32) -> bool {
+    let ours = format!("/belljar/{}.", std::process::id());
+    let found = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    found.contains("/belljar/") && !found.contains(&ours)
 }
 
 /// Whether a process lives, is not stopped or traced, has no signal waiting, and is the same as ever.
@@ -170,9 +180,11 @@ pub fn listening(ids: &Ids) -> io::Result<String> {
     Ok(found.concat())
 }
 
-/// The mount table.
+/// The mount table, without images: other servers of this host mount and unmount theirs.
 pub fn mounts() -> io::Result<String> {
-    fs::read_to_string("/proc/self/mountinfo")
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    let others = text.lines().filter(|line| !line.split(' ').nth(4).is_some_and(|at| at.starts_with(IMAGES)));
+    Ok(others.map(|line| format!("{line}\n")).collect())
 }
 
 /// What this process has open, without the numbers.

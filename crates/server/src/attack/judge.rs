@@ -2,7 +2,7 @@
 
 use regex::RegexBuilder;
 
-use crate::attack::case::{Expect, Text};
+use crate::attack::case::{Expect, OneOf, Text};
 use crate::cell::{Outcome, Reason};
 
 /// Characters of a text that are shown when it is not as it should be.
@@ -101,8 +101,14 @@ pub fn shortened(text: &str, chars_max: usize) -> String {
     }
 }
 
-/// Everything that is not as it must be; empty when the attack was held.
-pub fn differences(seen: &Seen, expect: &Expect, fill: &dyn Fn(&str) -> String) -> Vec<String> {
+/// Everything that is not as it must be; empty when the attack was held. Of several, the first is told.
+pub fn differences(seen: &Seen, expected: &OneOf, fill: &dyn Fn(&str) -> String) -> Vec<String> {
+    let mut all = expected.alternatives().iter().map(|expect| from_one(seen, expect, fill));
+    let first = all.next().unwrap_or_else(|| vec!["nothing is expected".to_owned()]);
+    if all.any(|wrong| wrong.is_empty()) { Vec::new() } else { first }
+}
+
+fn from_one(seen: &Seen, expect: &Expect, fill: &dyn Fn(&str) -> String) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut same = |what: &str, actual: &dyn std::fmt::Debug, expected: &dyn std::fmt::Debug| {
         let (actual, expected) = (format!("{actual:?}"), format!("{expected:?}"));
@@ -158,9 +164,9 @@ mod tests {
     use super::*;
 
     fn wrong(seen: &Seen, expect: &str) -> Vec<String> {
-        let expect: Expect = serde_json::from_str(expect).expect("an expectation");
+        let expect: OneOf = serde_json::from_str(expect).expect("an expectation");
         let mut found = differences(seen, &expect, &|text| text.replace("@A@", "x"));
-        found.pop();
+        found.retain(|wrong| !wrong.starts_with("all of it"));
         found
     }
 
@@ -173,6 +179,7 @@ mod tests {
             r#"{"stdout": ["x"]}"#,
             r#"{"stdout": {"pattern": "@A@."}}"#,
             r#"{"files": [], "stdout_bytes_kept": 2}"#,
+            r#"[{"return_code": 1}, {"stdout": "x\n"}]"#,
         ];
         for expect in held {
             assert_eq!(wrong(&seen, expect), Vec::<String>::new(), "{expect}");
@@ -185,13 +192,15 @@ mod tests {
             (r#"{"return_code": 1}"#, "return code is 0, not 1"),
             (r#"{"reason": "memory"}"#, "reason is None, not Some(Memory)"),
             (r#"{"files": ["a"]}"#, "files is [], not [\"a\"]"),
+            (r#"[{"return_code": 1}, {"stdout": "y"}]"#, "return code is 0, not 1"),
+            ("[]", "nothing is expected"),
         ];
         for (expect, said) in escaped {
             let found = wrong(&seen, expect);
             assert!(found.len() == 1 && found[0].starts_with(said), "{expect}: {found:?}");
         }
         assert_eq!(wrong(&seen, r#"{"outcome": "killed"}"#).len(), 2, "and its return code");
-        assert!(serde_json::from_str::<Expect>(r#"{"stdot": ""}"#).is_err());
+        assert!(serde_json::from_str::<OneOf>(r#"{"stdot": ""}"#).is_err());
     }
 
     #[test]
