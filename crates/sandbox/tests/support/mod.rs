@@ -7,6 +7,7 @@ pub mod inside;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
+pub mod warm;
 
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub fn config() -> SandboxConfig {
 
 /// As [`config`], with room for an interpreter.
 pub fn python_config() -> SandboxConfig {
-    SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
+    SandboxConfig { memory_bytes_max: 512 * MIB, zygotes: warm::zygotes(), ..config() }
 }
 
 /// Limits are a must where this host can enforce them; tests of limits ask first.
