@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
             let _serving = file.serving();
             let _upstreams = file.upstreams(&Environment::default());
             let _rules = file.guard_rules();
-            if let Ok(limits) = file.sandbox.limits() {
+            if let Ok(limits) = file.sandbox.limits(&Environment::default()) {
                 assert!(limits.cpus > 0.0 && limits.memory_bytes_max > 0 && limits.disk_bytes_max > 0);
                 assert!(limits.processes_max > 0 && limits.containers_max > 0 && limits.output_bytes_max > 0);
             }

@@ -71,5 +71,6 @@ pub mod fuzzing {
     pub use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest};
     pub use crate::harvest::{Harvest, HarvestLimits, harvest};
     pub use crate::names::usable;
-    pub use crate::repl::{FromRepl, Warmth};
+    pub use crate::repl::Warmth;
+    pub use crate::repl::frame::FromRepl;
 }

@@ -4,7 +4,7 @@
 //! say anything at any time: what breaks a rule of `frame.rs` ends it, and everything else in its container.
 
 mod cell;
-mod frame;
+pub mod frame;
 mod start;
 mod warm;
 mod warmth;
