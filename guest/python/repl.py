@@ -104,10 +104,21 @@ class Repl:
                 self._state = STARTING
                 self._answer(Cell(body), descriptors)
             elif kind == "touch" and not descriptors:
-                touch()
+                self._touch()
                 self._channel.send('{"touched":{}}')
             else:
                 raise Broken(f"an unexpected frame: {kind!r} with {len(descriptors)} descriptors")
+
+    def _touch(self):
+        """Touches what cells use, and then the way that a cell takes. The memory for that is not a cell's to give back."""
+        touch()
+        self._resident = self._resident_bytes()
+        self._state = STARTING
+        cell = Cell({"id": 0, "nonce": "", "file": "<touch>", "output": "touch"})
+        output, error = (_open("/dev/null", os.O_WRONLY | os.O_CLOEXEC) for _ in range(2))
+        self._run(cell, b"print(2 + 2)", output, error)
+        _settle(cell.path)
+        self._resident = self._resident_bytes()
 
     def _answer(self, cell, descriptors):
         if min(descriptors) < LOW_FD:  # A thread closed some of 0 to 2 after its cell.
@@ -223,7 +234,9 @@ class Repl:
             self._resident = self._resident_bytes()
 
     def _resident_bytes(self):
-        return int(_pread(self._statm, 64, 0).split()[1]) * PAGE_BYTES
+        """What it holds of its own: a library's pages come with use, and looking for them in the heap copies half of it."""
+        _, resident, shared, *_ = _pread(self._statm, 128, 0).split()
+        return (int(resident) - int(shared)) * PAGE_BYTES
 
     def _restore(self):
         """What a cell did to the interrupt lasts as long as the cell."""

@@ -203,8 +203,11 @@ impl Supervisor {
                 running.pid
             }),
         };
-        if let Some(group) = group {
-            let _sent_or_gone = killpg(group, Signal::SIGINT);
+        if let Some(group) = group
+            && killpg(group, Signal::SIGINT).is_err()
+        {
+            // A command that has just been started is not yet the head of its group.
+            let _sent_or_gone = kill(group, Signal::SIGINT);
         }
         self.channel.send(&FromGuest::Interrupted { id }, &[])
     }

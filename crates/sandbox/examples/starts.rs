@@ -2,7 +2,8 @@
 //! JSON object a line, times in microseconds. Each start waits, not for ever, for a moment in which nothing else runs;
 //! how many had none is told.
 //!
-//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE [PART]]]`; PART is `one`, `burst` or `idle`.
+//! `cargo run --release -p belljar-sandbox --example starts -- [ROUNDS [IDLE [PART]]]`; PART is `one`, `cells`,
+//! `burst` or `idle`.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +19,13 @@ use tokio_util::sync::CancellationToken;
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 const BURST: usize = 50;
+const CELLS: usize = 4;
 /// For the pool to be full again, and the machine quiet.
 const REST: Duration = Duration::from_millis(50);
+/// 4 in a REPL that has its libraries, and an error in one that was started cold: what is measured is not that.
+const WARM_SUM: &str = "import sys; sys.modules['pandas']; print(2+2)";
 /// Looks for a quiet moment, a millisecond apart.
-const LOOKS_MAX: usize = 2000;
+const LOOKS_MAX: usize = 100;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -35,6 +39,9 @@ async fn main() -> Result<(), Failure> {
     let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
     if wanted("one") {
         one_by_one(&image, rounds).await?;
+    }
+    if wanted("cells") {
+        first_cells(&image, rounds).await?;
     }
     if wanted("burst") {
         burst(&image).await?;
@@ -100,7 +107,7 @@ async fn start(sandbox: &Sandbox, seed: u64, language: Language) -> Result<(Dura
     let mut lease = sandbox.lease(&id, Duration::ZERO).await?;
     let options = CellOptions { wall: Duration::from_secs(60), cancel: CancellationToken::new(), live: None };
     let outcome = match language {
-        Language::Python => lease.python("print(2+2)", "/tmp/srvtoolu_01/cell.py", options).await?,
+        Language::Python => lease.python(WARM_SUM, "/tmp/srvtoolu_01/cell.py", options).await?,
         Language::Bash => lease.bash("echo 4", options).await?,
     };
     let spoke = started.elapsed();
@@ -145,6 +152,32 @@ async fn one_by_one(image: &Mounted, rounds: usize) -> Result<(), Failure> {
         }
         sandbox.close().await;
     }
+    Ok(())
+}
+
+/// The first cells of pooled containers, one after another: what the claim has left to do, and what it has not.
+async fn first_cells(image: &Mounted, rounds: usize) -> Result<(), Failure> {
+    let sandbox = open(image, 2).await?;
+    let mut taken: [Vec<Duration>; CELLS] = Default::default();
+    for seed in 0..rounds as u64 {
+        filled(&sandbox, 4).await;
+        quiet().await;
+        let python = ContainerOptions { ready_for: Language::Python, ..ContainerOptions::default() };
+        sandbox.create_with(id(seed), python).await?;
+        let mut lease = sandbox.lease(&id(seed), Duration::ZERO).await?;
+        for taken in &mut taken {
+            let options = CellOptions { wall: Duration::from_secs(60), cancel: CancellationToken::new(), live: None };
+            let started = Instant::now();
+            lease.python(WARM_SUM, "/tmp/srvtoolu_01/cell.py", options).await?;
+            taken.push(started.elapsed());
+        }
+        drop(lease);
+        sandbox.remove(&id(seed)).await;
+    }
+    for (number, taken) in taken.iter_mut().enumerate() {
+        print(&format!("pooled: cell {number}"), Language::Python, taken);
+    }
+    sandbox.close().await;
     Ok(())
 }
 

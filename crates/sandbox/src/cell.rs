@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
+use belljar_jail::cgroup::Stats;
 use rustix::fs::{MemfdFlags, memfd_create};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
 use crate::repl::{self, Handed, Repl, ReplError, Warmth};
 use crate::stream::Drain;
-use crate::verdict::{Facts, Language};
+use crate::verdict::{Facts, Judged, Language};
 
 /// One in so many of a container's processes must be free for a new command.
 const PROCESSES_FREE_SHARE: u64 = 8;
@@ -134,30 +135,10 @@ async fn attempt(
         };
         wait(guest, asked, started + cell.wall, draining, stopped).await
     };
-    let well = matches!(end.ending, Ending::Exited { status: Status::Code(0), .. }) && end.stop.is_none();
     let (end, mut survives) = settle(guest, end, run, &output).await?;
-    if cell.code.language() == Language::Python {
-        // This cell tells it itself.
-        guest.lost = None;
-    }
     let wall = started.elapsed();
     let after = guest.process.counters();
-    let mut facts = Facts {
-        language: cell.code.language(),
-        wall_max: cell.wall,
-        before,
-        after,
-        limits: guest.limits(),
-        disk: None,
-        disk_max: guest.disk_max(),
-    };
-    if !well && survives.is_ok() {
-        match command::disk(&mut guest.talk).await {
-            Ok(free) => facts.disk = free,
-            Err(reason) => survives = Err(guest.explain(reason)),
-        }
-    }
-    let judged = facts.judge(&end);
+    let judged = judge(guest, &cell, (&before, &after), &end, &mut survives).await;
     let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
     let mut harvest = Harvest::default();
     if survives.is_ok() {
@@ -179,6 +160,31 @@ async fn attempt(
         losses,
     };
     Ok(((judged.outcome)(output), survives))
+}
+
+/// Finds out what the end of a cell is to be called.
+async fn judge(
+    guest: &mut Guest,
+    cell: &Cell,
+    (before, after): (&Stats, &Stats),
+    end: &End,
+    survives: &mut Result<(), DeathReason>,
+) -> Judged {
+    let language = cell.code.language();
+    if language == Language::Python {
+        // This cell tells it itself.
+        guest.lost = None;
+    }
+    let well = end.stop.is_none() && matches!(end.ending, Ending::Exited { status: Status::Code(0), .. });
+    let mut disk = None;
+    if !well && survives.is_ok() {
+        match command::disk(&mut guest.talk).await {
+            Ok(free) => disk = free,
+            Err(reason) => *survives = Err(guest.explain(reason)),
+        }
+    }
+    let (limits, disk_max) = (guest.limits(), guest.disk_max());
+    Facts { language, wall_max: cell.wall, before: *before, after: *after, limits, disk, disk_max }.judge(end)
 }
 
 /// Waits for the end of a cell that was asked for. The number is that of the request, by which it can be killed.

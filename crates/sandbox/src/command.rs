@@ -124,10 +124,7 @@ pub async fn wait(
             _ = &mut draining, if !drained => drained = true,
         }
     };
-    let ending = match heard_of_interrupt(talk, waiting.interrupt).await {
-        Ok(()) => ending,
-        Err(reason) => Ending::Died(reason),
-    };
+    let ending = settled(talk, ending, waiting.interrupt).await;
     End { stop: waiting.stop, ending }
 }
 
@@ -173,15 +170,26 @@ impl Waiting {
 }
 
 /// Sends SIGINT, as Ctrl-C does, to a process group of the container, or to that of the running command. The answer
-/// must be heard by [`heard_of_interrupt`] before anything else is asked for.
+/// must be heard, by [`settled`] or by a kill, before anything else is asked for.
 pub async fn interrupt(talk: &mut Conversation, pid: Option<u32>) -> Result<u64, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Interrupt { id, pid }, &[]).await?;
     Ok(id)
 }
 
-/// Waits until an interrupt, if one is under way, has been sent: none may reach a later cell.
-pub async fn heard_of_interrupt(talk: &mut Conversation, asked: Option<u64>) -> Result<(), DeathReason> {
+/// Waits until an interrupt, if one is under way, has been sent: none may reach a later cell. What is to be killed need
+/// not wait: a supervisor that shares its processor with a fork bomb is slow until the kill makes it fast.
+pub async fn settled(talk: &mut Conversation, ending: Ending, interrupt: Option<u64>) -> Ending {
+    if matches!(ending, Ending::Overdue | Ending::Interpreter(InterpreterEnd::Breach(_))) {
+        return ending;
+    }
+    match heard_of_interrupt(talk, interrupt).await {
+        Ok(()) => ending,
+        Err(reason) => Ending::Died(reason),
+    }
+}
+
+async fn heard_of_interrupt(talk: &mut Conversation, asked: Option<u64>) -> Result<(), DeathReason> {
     let Some(asked) = asked else {
         return Ok(());
     };
@@ -232,13 +240,15 @@ pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirec
 pub async fn kill(talk: &mut Conversation, id: u64, output: &str) -> Result<(), DeathReason> {
     talk.send(&ToGuest::Kill { id, output: output.to_owned() }, &[]).await?;
     let deadline = Instant::now() + KILL_WAIT_MAX;
-    // At most what was under way when the kill was asked for: that the command runs, and how it ended.
-    for _ in 0..3 {
+    // At most what was under way when the kill was asked for: that the command runs, how it ended, and that it was
+    // interrupted.
+    for _ in 0..4 {
         let left = deadline.saturating_duration_since(Instant::now());
         match talk.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
             FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
                 if of == id => {}
+            FromGuest::Interrupted { .. } => {}
             _ => break,
         }
     }
@@ -330,18 +340,39 @@ mod tests {
         assert!(matches!(&nonsense, Ending::Died(reason) if *reason == meaningless), "{nonsense:?}");
     }
 
+    /// As a supervisor: what is said once the interrupt has been asked for.
+    async fn interrupted(answers: [&'static str; 2]) -> End {
+        let (mut talk, (theirs, alive)) = with(&[r#"{"started":{"id":7}}"#]);
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let guest = std::thread::spawn(move || {
+            let mut buffer = [0; 256];
+            let (length, _) = rustix::net::recv(&theirs, &mut buffer, rustix::net::RecvFlags::empty()).expect("asked");
+            assert_eq!(&buffer[..length], br#"{"interrupt":{"id":1,"pid":null}}"#);
+            for answer in answers {
+                send(&theirs, answer.as_bytes(), SendFlags::NOSIGNAL).expect("room");
+            }
+            // Both ends stay open until the wait is over.
+            let _over = told.blocking_recv();
+            drop((theirs, alive));
+        });
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
+        tell.send(()).expect("the guest is there");
+        guest.join().expect("no panic");
+        end
+    }
+
     #[tokio::test]
     async fn an_interrupt_is_answered_before_the_wait_is_over() {
-        let (started, exited) = (r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"signal":2}}}"#);
-        let interrupted = r#"{"interrupted":{"id":1}}"#;
-        for frames in [[started, interrupted, exited], [started, exited, interrupted]] {
-            let (mut talk, _alive) = with(&frames);
-            let deadline = Instant::now() + Duration::from_secs(5);
-            let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
-            let by_signal = matches!(end.ending, Ending::Exited { status: Status::Signal(2), .. });
-            // The end may be there before the wish.
-            assert!(by_signal && end.stop.is_none_or(|stop| stop == Stop::Request), "{frames:?}: {end:?}");
+        let (exited, answered) = (r#"{"exited":{"id":7,"status":{"signal":2}}}"#, r#"{"interrupted":{"id":1}}"#);
+        for answers in [[answered, exited], [exited, answered]] {
+            let End { stop, ending } = interrupted(answers).await;
+            assert_eq!(stop, Some(Stop::Request), "{answers:?}");
+            let by_signal = matches!(ending, Ending::Exited { status: Status::Signal(2), .. });
+            assert!(by_signal, "{answers:?}: {ending:?}");
         }
+        let End { ending, .. } = interrupted([exited, r#"{"interrupted":{"id":2}}"#]).await;
+        assert!(matches!(ending, Ending::Died(DeathReason::Protocol("out of turn during an interrupt"))), "{ending:?}");
     }
 
     #[tokio::test]
@@ -349,10 +380,11 @@ mod tests {
         let exited = r#"{"exited":{"id":7,"status":{"signal":9}}}"#;
         let killed = r#"{"killed":{"id":7}}"#;
         let out_of_turn = Err(DeathReason::Protocol("out of turn during a kill"));
-        let cases: [(&[&str], Result<(), DeathReason>); 4] = [
+        let cases: [(&[&str], Result<(), DeathReason>); 5] = [
             (&[killed], Ok(())),
             (&[r#"{"started":{"id":7}}"#, exited, killed], Ok(())),
-            (&[exited, exited, exited, killed], out_of_turn.clone()),
+            (&[r#"{"interrupted":{"id":3}}"#, exited, killed], Ok(())),
+            (&[exited, exited, exited, exited, killed], out_of_turn.clone()),
             (&[r#"{"killed":{"id":8}}"#], out_of_turn),
         ];
         for (frames, outcome) in cases {

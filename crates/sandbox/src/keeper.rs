@@ -55,6 +55,8 @@ pub async fn keep(
     let _obituary = Obituary(Arc::clone(&container.life));
     let reason = loop {
         let survives = tokio::select! {
+            // What an interpreter says between two cells is no part of the second.
+            biased;
             disturbance = guest.disturbed() => see_to(&mut guest, &container, disturbance).await,
             request = inbox.recv() => match request {
                 None => Err(DeathReason::Removed),

@@ -156,6 +156,7 @@ async fn output_is_live_and_in_order() {
                   print('first', flush=True)\nsignal.sigwait([signal.SIGUSR1])\nfor i in range(20000): print(i)";
     let options = CellOptions { live: Some(live), ..options() };
     let id = lease.container().clone();
+    let inside = printed(&mut lease, "import os; print(os.getpid())").await;
     let cell = tokio::spawn(async move {
         let outcome = lease.python(source, CELL, options).await.expect("lives");
         (outcome, lease)
@@ -163,7 +164,7 @@ async fn output_is_live_and_in_order() {
     let first = heard.recv().await.expect("live");
     assert_eq!((first.stream, &first.bytes[..]), (Stream::Stdout, b"first\n".as_slice()));
     // The cell waits for this.
-    let pid = support::leftovers::only_process_with("/proc/self/fd/4");
+    let pid = support::leftovers::process_inside("python3", inside.trim());
     let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
     rustix::process::kill_process(pid, rustix::process::Signal::USR1).expect("it is ours");
     let mut all = first.bytes.to_vec();
@@ -193,4 +194,9 @@ async fn what_is_left_running_lives_on_and_disturbs_nobody() {
     assert_eq!(said(&run(&mut lease, "echo bash").await).stdout, "bash\n");
     drop(lease);
     sandbox.close().await;
+}
+
+#[test]
+fn in_forked_interpreters_too() {
+    support::warm::run_all("in_forked_interpreters_too");
 }

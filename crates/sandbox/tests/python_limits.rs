@@ -112,6 +112,10 @@ async fn a_limit_that_makes_a_cell_fail_is_its_reason() {
     assert_eq!(last_line(&output), "OSError: [Errno 24] Too many open files: '/dev/null'");
     printed(&mut lease, "fs = None").await;
 
+    let hole = "f = open('/tmp/hole', 'wb'); f.truncate(1 << 40)";
+    let output = refused(&mut lease, hole, None).await;
+    assert_eq!(last_line(&output), "OSError: [Errno 27] File too large");
+
     let memory = "x = bytearray(1 << 62)";
     let output = refused(&mut lease, memory, None).await;
     assert_eq!(last_line(&output), "MemoryError");
@@ -155,7 +159,8 @@ async fn a_share_of_a_processor_is_all_there_is() {
     let outcome = python_outcome(&mut lease, busy).await;
     let output = outcome.output();
     let share = output.cpu.as_secs_f64() / output.wall.as_secs_f64();
-    assert!((0.1..0.35).contains(&share), "{share} of a processor: {:?} in {:?}", output.cpu, output.wall);
+    // On a busy machine it may be less; without the limit two processes would take up to two processors.
+    assert!(share > 0.0 && share < 0.35, "{share} of a processor: {:?} in {:?}", output.cpu, output.wall);
     lives(&mut lease).await;
     drop(lease);
     sandbox.close().await;
@@ -196,4 +201,9 @@ async fn the_wall_time_asked_for_is_cut_to_the_limit() {
     lives(&mut lease).await;
     drop(lease);
     sandbox.close().await;
+}
+
+#[test]
+fn in_forked_interpreters_too() {
+    support::warm::run_all("in_forked_interpreters_too");
 }

@@ -29,6 +29,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/sandbox/src/config.rs", "the default of the clock that is passed in"),
     ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
     ("crates/sandbox/src/command.rs", "the watchdog and `wall_ms`"),
+    ("crates/sandbox/src/repl/cell.rs", "the watchdog"),
     ("crates/jail/src/probe/trial.rs", "tells the operator how long a start took"),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];

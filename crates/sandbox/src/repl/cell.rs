@@ -99,10 +99,7 @@ pub async fn wait(
             Err(reason) => break Ending::Died(reason),
         }
     };
-    let ending = match command::heard_of_interrupt(talk, interrupt).await {
-        Ok(()) => ending,
-        Err(reason) => Ending::Died(reason),
-    };
+    let ending = command::settled(talk, ending, interrupt).await;
     End { stop, ending }
 }
 

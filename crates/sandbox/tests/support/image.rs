@@ -11,6 +11,7 @@ pub async fn open(config: SandboxConfig) -> Result<(Sandbox, Mounted), String> {
     let (path, digest) = (image.path().to_path_buf(), image.digest().to_string());
     let rootfs = Rootfs { path, owner_base: image.owner_base(), digest };
     let sandbox = Sandbox::open(config, rootfs).await.map_err(|error| error.to_string())?;
+    super::warm::ready(&sandbox).await?;
     Ok((sandbox, image))
 }
 

@@ -16,10 +16,20 @@ pub fn processes_with(words: &str) -> Vec<i32> {
     .collect()
 }
 
-/// The one process below this one with these words as arguments.
-pub fn only_process_with(words: &str) -> i32 {
-    let found = processes_with(words);
-    assert_eq!(found.len(), 1, "{words}");
+/// The process below this one, named `name`, that a container knows by this id. There must be one such container.
+pub fn process_inside(name: &str, id_inside: &str) -> i32 {
+    let entries = fs::read_dir("/proc").expect("proc");
+    let ids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let found: Vec<i32> = ids
+        .filter(|id: &i32| {
+            // proc_pid_status(5): one id for each pid namespace that the process is in.
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim();
+            let mut ids = line("NSpid:").split_whitespace();
+            ids.next().is_some() && ids.next_back() == Some(id_inside) && line("Name:") == name && is_below_us(*id)
+        })
+        .collect();
+    assert_eq!(found.len(), 1, "{name} {id_inside}");
     found[0]
 }
 

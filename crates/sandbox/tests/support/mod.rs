@@ -6,6 +6,7 @@ pub mod image;
 pub mod leftovers;
 pub mod ordinary;
 pub mod rootfs;
+pub mod warm;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -88,7 +89,7 @@ pub fn config() -> SandboxConfig {
 
 /// As [`config`], with room for an interpreter.
 pub fn python_config() -> SandboxConfig {
-    SandboxConfig { memory_bytes_max: 512 * MIB, ..config() }
+    SandboxConfig { memory_bytes_max: 512 * MIB, zygotes: warm::zygotes(), ..config() }
 }
 
 /// `BELLJAR_TEST_ISOLATION=gvisor` runs the same tests in that isolation.
