@@ -85,7 +85,10 @@ pub const ROWS: &[Row] = &[
     Row {
         name: "python-cell",
         what: "`print(2 + 2)` in a warm REPL",
-        how: How::Race(Turns { rounds: 20, each: 25 }, &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number)]),
+        how: How::Race(
+            Turns { rounds: 20, each: 25 },
+            &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number)],
+        ),
         promises: &[
             faster(100.0, "jupyter", "at least 100 times faster than a Jupyter kernel, in the median"),
             Promise {
