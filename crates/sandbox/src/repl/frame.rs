@@ -85,6 +85,9 @@ pub enum OutputState {
     None,
     /// Something.
     Files,
+    /// Something, but its descriptor cannot be passed: too many are in flight, perhaps another container's (unix(7),
+    /// `ETOOMANYREFS`). The supervisor, whose limit is higher, can.
+    Unsent,
     /// The directory itself was removed or replaced.
     Gone,
 }
