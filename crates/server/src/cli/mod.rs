@@ -83,7 +83,10 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),
         Command::Attack(args) => runtime.block_on(attack::run(&args, &environment)),
-        Command::Bench(args) => runtime.block_on(bench::run(&args, &environment)),
+        // Where a server's requests run. This thread's every wait and every answer would be a switch between threads.
+        Command::Bench(args) => runtime
+            .block_on(runtime.spawn(async move { bench::run(&args, &environment).await }))
+            .unwrap_or_else(|error| Err(Exit::failed(error.to_string()))),
         Command::Config => print_reference(),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
