@@ -1,16 +1,16 @@
 //! From a server tool's call to the content of its result block: guard, container, cell, files.
 
 use belljar_guard::Verdict;
-use belljar_ids::ContainerId;
+use belljar_ids::{ContainerId, ServerToolUseId};
 use belljar_sandbox::{
     CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, SandboxError,
     SkipReason,
 };
-use belljar_turn::{EditCall, ServerCall};
+use belljar_turn::{EditCall, Interpreter, ServerCall};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::result::{
-    BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
-    StrReplaceResult, ViewResult,
+    BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType,
+    ResultContent, StrReplaceResult, ViewResult,
 };
 
 use crate::app::Shared;
@@ -20,10 +20,15 @@ use crate::driver::place::{Place, PlaceError};
 const HALTED_RETURN_CODE: i32 = 126;
 
 /// Runs one call. Whatever happens is a result; what is ours to fix is also logged.
-pub async fn run(place: &mut Place, call: ServerCall) -> (ResultContent, Option<ContainerInfo>) {
+pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> (ResultContent, Option<ContainerInfo>) {
     let result = match call {
-        ServerCall::Bash { command } => bash(place, &command).await,
+        ServerCall::Bash { command, tools: _ } => bash(place, &command).await,
         ServerCall::Edit(call) => edit(place, call).await,
+        ServerCall::Python { code, interpreter: Interpreter::Live, tools: _ } => python(place, id, &code).await,
+        ServerCall::Python { interpreter: Interpreter::Fresh, .. } => {
+            tracing::error!("a fresh interpreter for one cell is not built yet");
+            python_error(ErrorCode::Unavailable)
+        }
     };
     let info = place.info().await;
     (result, info)
@@ -53,6 +58,41 @@ async fn bash(place: &mut Place, command: &str) -> ResultContent {
             ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
         }
     }
+}
+
+/// Runs a cell in the container's REPL; the client's tools are not there yet. Time up is an ordinary result here (wire.md §4.3).
+async fn python(place: &mut Place, id: &ServerToolUseId, code: &str) -> ResultContent {
+    if let Verdict::Halt { reason } = place.app.guard.look([code]) {
+        tracing::warn!(reason, "the guard halted a cell");
+        let stderr = format!("belljar: halted by the operator's guard: {reason}\n");
+        return python_result(String::new(), stderr, HALTED_RETURN_CODE, Vec::new());
+    }
+    let app = Shared::clone(&place.app);
+    let lease = match place.lease().await {
+        Ok(lease) => lease,
+        Err(error) => return python_error(place_code(&error)),
+    };
+    let running = app.running.enter(lease.container().clone());
+    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
+    let container = lease.container().clone();
+    let outcome = match lease.python(code, &format!("/tmp/{id}/cell.py"), options).await {
+        Ok(outcome) => outcome,
+        Err(error) => return python_error(sandbox_code(place, &error)),
+    };
+    let mut output = outcome.into_output();
+    let (kept, lost) = place.keep_all(&container, &mut output).await;
+    let content = kept.into_iter().map(|record| CodeOutput { file_id: record.id }).collect();
+    let mut stderr = text(&output.stderr);
+    append_lines(&mut stderr, output.notices().into_iter().chain(lost));
+    python_result(text(&output.stdout), stderr, output.return_code, content)
+}
+
+fn python_result(stdout: String, stderr: String, return_code: i32, content: Vec<CodeOutput>) -> ResultContent {
+    ResultContent::CodeExecutionResult(CodeResult { stdout, stderr, return_code, content, abort_reason: None })
+}
+
+fn python_error(error_code: ErrorCode) -> ResultContent {
+    ResultContent::CodeExecutionToolResultError(ExecutionError { error_code })
 }
 
 fn halted(reason: &str) -> ResultContent {

@@ -18,8 +18,9 @@ use belljar_turn::{Effect, Input, ServerCall, Turn, TurnEnd, TurnPlan};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
-use belljar_wire::result::ResultContent;
+use belljar_wire::result::{ErrorCode, ResultContent};
 use belljar_wire::sampling::SamplingRequest;
+use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
@@ -163,6 +164,9 @@ impl Driver {
                 Effect::Sample(request) => self.sample(*request),
                 Effect::CancelSampling => self.sampling = None,
                 Effect::RunCell { id, call } => self.run_call(id, call),
+                Effect::ResumeCell { id, sub_tool, .. } => self.refuse_to_resume(id, sub_tool),
+                // No cell of this driver calls tools, so none is parked.
+                Effect::Park { id, .. } => tracing::error!(request_id = %self.request_id, %id, "nothing can be parked"),
                 // Dropping the call ends its processes; the place goes with it.
                 Effect::CancelCell(_) => self.call = None,
                 Effect::Fail(error) => {
@@ -189,11 +193,22 @@ impl Driver {
             tracing::error!(request_id = %self.request_id, "two calls at once");
             return;
         };
+        let call_id = id.clone();
         let running = async move {
-            let (result, container) = calls::run(&mut place, call).await;
+            let (result, container) = calls::run(&mut place, &call_id, call).await;
             (place, result, container)
         };
         self.call = Some((id, Box::pin(running)));
+    }
+
+    /// No cell is parked by this driver, so there is none to go on with.
+    fn refuse_to_resume(&mut self, id: ServerToolUseId, sub_tool: SubTool) {
+        let Some(place) = self.place.take() else {
+            tracing::error!(request_id = %self.request_id, "two calls at once");
+            return;
+        };
+        let result = belljar_turn::error_result(sub_tool, ErrorCode::Unavailable, "the cell is not there any more");
+        self.call = Some((id, Box::pin(async move { (place, result, None) })));
     }
 
     fn log_end(&self, end: &TurnEnd) {
