@@ -50,10 +50,12 @@ fn functions<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
     own.into_iter().zip(names).map(|(own, name)| own.unwrap_or_else(|| nearest(name, &mut taken))).collect()
 }
 
-/// Names of the wire are ASCII, so these are Python's rules. Names with two underscores in front are Python's own.
+/// Names of the wire are ASCII, so these are Python's rules. `_` is where code puts what it has no use for, and names with two
+/// underscores in front are Python's own.
 fn is_identifier(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    name.bytes().all(legal) && !name.starts_with(|first: char| first.is_ascii_digit()) && !name.starts_with("__")
+    let begins_well = !name.starts_with(|first: char| first.is_ascii_digit()) && !name.starts_with("__");
+    name.bytes().all(legal) && begins_well && name != "_"
 }
 
 fn nearest(name: &str, taken: &mut HashMap<String, usize>) -> String {
@@ -86,14 +88,14 @@ mod tests {
     fn names_become_functions() {
         let cases: [(&[&str], &[&str]); 8] = [
             (&["query_db", "Q2", "_x"], &["query_db", "Q2", "_x"]),
-            (&["query-db", "2nd-try", "-"], &["query_db", "tool_2nd_try", "_"]),
+            (&["query-db", "2nd-try", "-"], &["query_db", "tool_2nd_try", "tool__"]),
             (&["print", "class", "asyncio", "None"], &["print_2", "class_2", "asyncio_2", "None_2"]),
             (&["__import__", "__name"], &["tool___import__", "tool___name"]),
             // Whoever needs no change keeps its name, also behind one that would take it.
             (&["a-b", "a_b", "a-_b"], &["a_b_2", "a_b", "a__b"]),
             (&["print", "print_2"], &["print_3", "print_2"]),
             (&["a-b-c", "a_b-c", "a-b_c"], &["a_b_c", "a_b_c_2", "a_b_c_3"]),
-            (&["--", "match"], &["tool___", "match"]),
+            (&["--", "match", "_", "-"], &["tool___", "match", "tool__", "tool___2"]),
         ];
         for (names, expected) in cases {
             assert_eq!(functions(names.iter().copied()), expected, "{names:?}");

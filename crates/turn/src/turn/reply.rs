@@ -77,6 +77,7 @@ impl Reply {
     /// A cell is started; it counts in the usage of this reply.
     pub(crate) fn run_cell(&mut self, id: ServerToolUseId, call: ServerCall) {
         self.cells_run += 1;
+        self.server_tool_took_part = true;
         self.ask(Effect::RunCell { id, call });
     }
 
