@@ -4,7 +4,7 @@ mod reply;
 mod sampling;
 mod transcript;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use belljar_ids::{IdSource, MessageId, RequestId, ServerToolUseId, ToolUseId};
@@ -276,9 +276,9 @@ impl Turn {
             SubTool::CodeExecution | SubTool::BashCodeExecution => !calls.is_empty(),
             SubTool::TextEditorCodeExecution => false,
         };
-        let may_call =
-            |call: &CodeCall| self.runtime.as_ref().is_some_and(|runtime| runtime.lets_code_call(&call.tool));
-        if !calls_tools || !calls.iter().all(may_call) {
+        let tools = self.runtime.iter().flat_map(|runtime| runtime.tools.iter());
+        let callable: HashSet<&str> = tools.map(|tool| tool.name.as_str()).collect();
+        if !calls_tools || !calls.iter().all(|call| callable.contains(call.tool.as_str())) {
             return self.fail(broken("a call that the cell cannot have made"));
         }
         let mut pending = Vec::with_capacity(calls.len());

@@ -357,6 +357,33 @@ fn a_continuation_names_its_cell_and_its_results() {
     );
 }
 
+/// As many pauses as a request has room for: to the model, one call with one result.
+#[test]
+fn endless_pauses_are_one_call() {
+    let pauses = 20_000;
+    let call = |n: usize| {
+        json!({ "type": "tool_use", "id": format!("toolu_{n}"), "name": "o", "input": {},
+                "caller": { "type": "code_execution_20260120", "tool_id": "srvtoolu_A" } })
+    };
+    let mut messages = vec![
+        json!({ "role": "user", "content": "hi" }),
+        json!({ "role": "assistant", "content": [
+            { "type": "server_tool_use", "id": "srvtoolu_A", "name": "code_execution", "input": { "code": "x" } }, call(0)] }),
+    ];
+    for n in 0..pauses {
+        let result = json!({ "type": "tool_result", "tool_use_id": format!("toolu_{n}"), "content": "ok" });
+        messages.push(json!({ "role": "user", "content": [result] }));
+        messages.push(json!({ "role": "assistant", "content": [call(n + 1)] }));
+    }
+    *messages.last_mut().unwrap() = json!({ "role": "assistant", "content": [
+        { "type": "code_execution_tool_result", "tool_use_id": "srvtoolu_A", "content": {} }, { "type": "text", "text": "1" }] });
+    messages.push(json!({ "role": "user", "content": "and?" }));
+    let only = json!({ "name": "o", "input_schema": {}, "allowed_callers": FROM_CODE });
+    let request = first_sampling(planned(json!({ "messages": messages, "tools": [only] })));
+    let blocks: Vec<usize> = request.messages.iter().map(|message| message.content.blocks().len()).collect();
+    assert_eq!(blocks, [0, 3, 0]);
+}
+
 /// A chain of references as long as a body may hold: no deep stack, no endless work, and the loop at its end is found.
 #[test]
 fn long_chains_of_references_are_followed_to_their_end() {

@@ -39,7 +39,7 @@ pub(super) fn resume(parked: &Parked<'_>, history: &History<'_>) -> Option<Resum
     Some(Resume { id: parked.call.id.clone(), sub_tool, results: calls.collect() })
 }
 
-/// The texts of a result, one behind the other with nothing in between (divergence/code-calls.md).
+/// The texts of a result, one behind the other with nothing in between (divergence/code-results.md).
 fn text(content: Option<&Content>) -> String {
     match content {
         None => String::new(),
