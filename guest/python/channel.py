@@ -26,7 +26,11 @@ LOW_FD = 3
 """The first one that is no standard stream."""
 
 _close, _dup, _open, _fcntl, _loads = os.close, os.dup, os.open, fcntl.fcntl, json.loads
-_readlink, _fsencode, _EINVAL = os.readlink, os.fsencode, errno.EINVAL
+_readlink, _fsencode, _EINVAL, _ETOOMANYREFS = os.readlink, os.fsencode, errno.EINVAL, errno.ETOOMANYREFS
+
+
+class Crowded(Exception):
+    """Too many descriptors are in flight, perhaps another container's: the kernel counts them for all together (unix(7))."""
 
 
 class Broken(Exception):
@@ -67,13 +71,15 @@ class Channel:
         return _loads(self._buffer[:size]), descriptors
 
     def send(self, frame, descriptor=None):
-        """Sends JSON text, with at most one descriptor."""
+        """Sends JSON text, with at most one descriptor. Crowded: nothing was sent."""
         ancillary = []
         if descriptor is not None:
             ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, descriptor.to_bytes(4, sys.byteorder)))
         try:
             self._socket.sendmsg([frame.encode()], ancillary, _socket.MSG_NOSIGNAL)
         except OSError as error:
+            if error.errno == _ETOOMANYREFS:
+                raise Crowded from None
             # gVisor lets no descriptor out. There, and only there, the host takes a path instead.
             if descriptor is None or error.errno != _EINVAL:
                 raise

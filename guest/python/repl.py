@@ -14,7 +14,7 @@ import time
 import types
 from contextvars import Context
 
-from _belljar_channel import CELL_FDS, LOW_FD, Broken, Channel, Reserve, lifted
+from _belljar_channel import CELL_FDS, LOW_FD, Broken, Channel, Crowded, Reserve, lifted
 from _belljar_report import Sources, report
 from _belljar_streams import OWNER, Streams
 
@@ -129,8 +129,10 @@ class Repl:
         _close(source)
         status = self._run(cell, text, output, error)
         kind, directory = _settle(cell.path)
-        answer = f'{{"ended":{{"id":{cell.id},"nonce":"{cell.nonce}","status":{{"code":{status}}},"output":"{kind}"}}}}'
-        self._channel.send(answer, directory)
+        try:
+            self._channel.send(_ended(cell, status, kind), directory)
+        except Crowded:
+            self._channel.send(_ended(cell, status, "unsent"))
         if directory is not None:
             _close(directory)
 
@@ -266,6 +268,10 @@ def _attempt(function, *arguments):
         function(*arguments)
     except OSError:
         pass
+
+
+def _ended(cell, status, output):
+    return f'{{"ended":{{"id":{cell.id},"nonce":"{cell.nonce}","status":{{"code":{status}}},"output":"{output}"}}}}'
 
 
 def _content(descriptor):

@@ -31,6 +31,7 @@ FRAME_BYTES_MAX = 64 * 1024
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 PID_NAMESPACE = NAMESPACES.index("pid")
 FORK_FDS = len(NAMESPACES) + 1
+ENTRANCES_MAX = 8
 HELD_FDS = 6
 """Standard streams, control, own pid namespace, lifeline: what the launcher gave it."""
 STEP_BYTES_MAX = 64
@@ -135,11 +136,12 @@ class Zygote:
 
     def _live(self, namespaces, channel):
         with socket.socket(fileno=os.dup(channel)) as host:
-            data = host.recv(FRAME_BYTES_MAX)
+            data, entrances, _, _ = socket.recv_fds(host, FRAME_BYTES_MAX, ENTRANCES_MAX, socket.MSG_CMSG_CLOEXEC)
             if not data:
                 return 0
             start = json.loads(data)["go"]
             try:
+                enter_cgroups(entrances)
                 self._join(namespaces)
             except JoinFailed as failed:
                 failure = {"failed": {"step": failed.step, "errno": failed.errno}}
@@ -159,6 +161,17 @@ def fork_request(data, descriptors, flags):
     if not isinstance(number, int) or isinstance(number, bool) or frame != {"fork": {"id": number}}:
         raise Broken(f"a request that makes no sense: {data[:200]!r}")
     return number
+
+
+def enter_cgroups(entrances):
+    """Within the container's limits from here on, and without a way to put others there."""
+    for entrance in entrances:
+        try:
+            os.write(entrance, b"0")
+        except OSError as error:
+            raise JoinFailed("enter the control groups", error.errno) from None
+        finally:
+            os.close(entrance)
 
 
 def drain(descriptor):

@@ -135,9 +135,8 @@ fn whole(mut command: Command) -> Result<Counts, String> {
 
 /// Rust tests, through nextest where it is installed.
 fn tests(root: &Path, filter: &str, plain: &[&str]) -> Result<Counts, String> {
-    let probe = cargo(root, &["nextest", "--version"]).output();
-    if probe.is_ok_and(|answer| answer.status.success()) {
-        return nextest(root, filter);
+    if has_nextest(root) {
+        return nextest(root, filter, |command| command);
     }
     println!("cargo-nextest is not installed: running cargo test");
     let mut command = cargo(root, &["test", "--no-fail-fast"]);
@@ -145,21 +144,35 @@ fn tests(root: &Path, filter: &str, plain: &[&str]) -> Result<Counts, String> {
     settle(&ended, counts::from_cargo_test(&ended.output))
 }
 
-fn nextest(root: &Path, filter: &str) -> Result<Counts, String> {
-    let arguments = ["nextest", "run", "--workspace", "--profile", "ci", "-E", filter];
-    let ended = process::run(&mut cargo(root, &arguments))?;
+fn has_nextest(root: &Path) -> bool {
+    cargo(root, &["nextest", "--version"]).output().is_ok_and(|answer| answer.status.success())
+}
+
+/// Always of the whole workspace: a filter leaves out tests, and nothing is built twice for another choice of features.
+fn nextest(root: &Path, filter: &str, adjust: fn(&mut Command) -> &mut Command) -> Result<Counts, String> {
+    let mut command = cargo(root, &["nextest", "run", "--workspace", "--profile", "ci", "-E", filter]);
+    let ended = process::run(adjust(&mut command))?;
     let junit = std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
     settle(&ended, counts::from_nextest(&ended.output, &junit))
 }
 
 /// The tests of real containers, which the stage before ran in namespaces. `tests/gvisor.rs` is in both.
 fn gvisor(root: &Path) -> Result<Counts, String> {
-    let tests = ["bash", "files", "lifecycle", "limits", "python"];
-    let arguments = tests.iter().flat_map(|test| ["--test", test]);
+    const TESTS: [&str; 5] = ["bash", "files", "lifecycle", "limits", "python"];
+    if has_nextest(root) {
+        let binaries: Vec<String> = TESTS.iter().map(|test| format!("binary({test})")).collect();
+        let filter = format!("package(belljar-sandbox) & ({})", binaries.join(" | "));
+        return nextest(root, &filter, |command| in_gvisor(command).args(["--test-threads", "1"]));
+    }
+    let arguments = TESTS.iter().flat_map(|test| ["--test", test]);
     let mut command = cargo(root, &["test", "--no-fail-fast", "-p", "belljar-sandbox"]);
-    command.args(arguments).args(["--", "--test-threads=1"]).env("BELLJAR_TEST_ISOLATION", "gvisor");
-    let ended = process::run(&mut command)?;
+    command.args(arguments).args(["--", "--test-threads=1"]);
+    let ended = process::run(in_gvisor(&mut command))?;
     settle(&ended, counts::from_cargo_test(&ended.output))
+}
+
+fn in_gvisor(command: &mut Command) -> &mut Command {
+    command.env("BELLJAR_TEST_ISOLATION", "gvisor")
 }
 
 /// The end-to-end suites, and before them the fake upstream that some of them talk to.

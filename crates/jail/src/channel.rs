@@ -35,6 +35,12 @@ pub(crate) enum Order {
 /// A plan's serialised size must stay below this; a packet larger than the socket's buffer could not be sent.
 pub(crate) const PLAN_BYTES_MAX: usize = 128 * 1024;
 
+/// The most cgroups that a process is put into: one for each controller of version 1, and version 2's.
+const ENTRANCES_MAX: usize = 8;
+
+/// What comes with the entrances of the cgroups.
+const ENTER: &[u8] = b"enter";
+
 /// Longest message from the guest program.
 const REPORT_BYTES_MAX: usize = 512;
 
@@ -77,24 +83,55 @@ pub(crate) fn receive_packet(fd: impl AsFd, bytes_max: usize) -> Result<Option<V
     Ok((length > 0).then_some(packet))
 }
 
+/// Sends the entrances of the cgroups that the guest program is to enter before it reads its order; there may be none.
+pub(crate) fn send_entrances(socket: impl AsFd, entrances: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    send_beside(socket, ENTER, entrances)
+}
+
+/// Receives what [`send_entrances`] sent; `EPIPE` when the host is gone.
+pub(crate) fn receive_entrances(socket: impl AsFd) -> Result<Vec<OwnedFd>, Errno> {
+    let mut packet = [0; ENTER.len()];
+    match receive_beside(socket, &mut packet)? {
+        (0, _) => Err(Errno::PIPE),
+        (_, entrances) if packet == ENTER => Ok(entrances),
+        _ => Err(Errno::BADMSG),
+    }
+}
+
 /// Sends an order with its descriptors.
 pub(crate) fn send_order(socket: impl AsFd, order: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ORDER_FDS_MAX))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-        return Err(Errno::INVAL);
-    }
-    let parts = [IoSlice::new(order)];
-    let sent = rustix::io::retry_on_intr(|| sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
-    if sent == order.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
+    send_beside(socket, order, fds)
 }
 
 /// Receives the order; `EPIPE` when the host is gone.
 pub(crate) fn receive_order(socket: impl AsFd) -> Result<(Order, Vec<OwnedFd>), Errno> {
     let mut packet = vec![0; PLAN_BYTES_MAX];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(ORDER_FDS_MAX))];
+    let (length, fds) = receive_beside(socket, &mut packet)?;
+    match packet.get(..length) {
+        Some([]) | None => Err(Errno::PIPE),
+        Some(packet) => Ok((serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?, fds)),
+    }
+}
+
+/// The most descriptors that go beside a packet.
+const BESIDE_MAX: usize = if ENTRANCES_MAX > ORDER_FDS_MAX { ENTRANCES_MAX } else { ORDER_FDS_MAX };
+
+fn send_beside(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BESIDE_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::INVAL);
+    }
+    let parts = [IoSlice::new(packet)];
+    let sent = rustix::io::retry_on_intr(|| sendmsg(&socket, &parts, &mut ancillary, SendFlags::NOSIGNAL))?;
+    if sent == packet.len() { Ok(()) } else { Err(Errno::MSGSIZE) }
+}
+
+/// One packet's length and descriptors.
+fn receive_beside(socket: impl AsFd, packet: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BESIDE_MAX))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-    let mut parts = [IoSliceMut::new(&mut packet)];
+    let mut parts = [IoSliceMut::new(packet)];
     let message = rustix::io::retry_on_intr(|| recvmsg(&socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC))?;
     let fds = ancillary.drain().filter_map(|part| match part {
         RecvAncillaryMessage::ScmRights(rights) => Some(rights),
@@ -104,10 +141,7 @@ pub(crate) fn receive_order(socket: impl AsFd) -> Result<(Order, Vec<OwnedFd>), 
     if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
         return Err(Errno::MSGSIZE);
     }
-    match packet.get(..message.bytes) {
-        Some([]) | None => Err(Errno::PIPE),
-        Some(packet) => Ok((serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?, fds)),
-    }
+    Ok((message.bytes, fds))
 }
 
 /// Sends a report to the host.
@@ -162,6 +196,22 @@ mod tests {
         assert_eq!(receive_report(&host), Err(Errno::BADMSG));
         send_packet(&guest, &[b' '; REPORT_BYTES_MAX + 1]).expect("send");
         assert_eq!(receive_report(&host), Err(Errno::MSGSIZE));
+    }
+
+    #[test]
+    fn entrances_come_first_and_may_be_none() {
+        let (host, guest) = pair().expect("socket pair");
+        for count in [0, 1, ENTRANCES_MAX] {
+            send_entrances(&host, &vec![host.as_fd(); count]).expect("send");
+            assert_eq!(receive_entrances(&guest).expect("received").len(), count);
+        }
+        assert_eq!(send_entrances(&host, &vec![host.as_fd(); ENTRANCES_MAX + 9]), Err(Errno::INVAL));
+        send_packet(&host, b"other").expect("send");
+        assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::BADMSG));
+        send_packet(&host, b"longer").expect("send");
+        assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::MSGSIZE));
+        drop(host);
+        assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::PIPE));
     }
 
     #[test]

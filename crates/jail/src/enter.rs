@@ -11,7 +11,8 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 use rustix::system::sethostname;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
-use crate::channel::{Order, Report, receive_go, receive_order, send_report};
+use crate::cgroup::enter_cgroups;
+use crate::channel::{Order, Report, receive_entrances, receive_go, receive_order, send_report};
 use crate::identity::{IDS, Identity};
 use crate::landlock::{self, Beyond};
 use crate::oom::OomAdjuster;
@@ -164,6 +165,9 @@ impl System for Kernel {
 impl Kernel {
     /// All steps but the last two, as the host at the other end of the channel says. `control` is kept.
     pub(crate) fn set_up(channel: OwnedFd, control: Option<OwnedFd>) -> Result<Self, SetupError> {
+        // First of all: nothing of what follows is to be charged to the host.
+        let entered = receive_entrances(&channel).and_then(|entrances| enter_cgroups(&entrances));
+        reported(&channel, entered.map_err(SetupError::at(Step::EnterCgroups)))?;
         let order = receive_order(&channel).map_err(SetupError::at(Step::ReadPlan));
         let (order, mut fds) = reported(&channel, order)?;
         umask(Mode::from_raw_mode(0o022));

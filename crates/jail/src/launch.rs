@@ -34,6 +34,18 @@ pub enum Attachment<'a> {
     Unlimited,
 }
 
+impl Attachment<'_> {
+    /// Has the guest program enter, which it does before it reads its plan.
+    pub(crate) fn offer(self, channel: &OwnedFd) -> Result<(), LaunchError> {
+        let entrances = match self {
+            Self::Cgroup(cgroup) => cgroup.entrances()?,
+            Self::Unlimited => Vec::new(),
+        };
+        let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
+        channel::send_entrances(channel, &entrances).map_err(talk)
+    }
+}
+
 /// A container's process 1, a child of the calling process.
 ///
 /// The orderly end is [`Jailed::kill`], waiting until [`Jailed::pidfd`] is readable, [`Jailed::wait`]. Dropped before
@@ -263,12 +275,9 @@ pub(crate) fn guide(
 ) -> Result<Jailed, LaunchError> {
     realm.require(plan.identity)?;
     limit_silence(channel)?;
-    if let Attachment::Cgroup(cgroup) = attachment {
-        cgroup.attach(launcher.pid)?;
-    }
+    attachment.offer(channel)?;
     // Inherited by all that runs inside. Set from here, with the host's rights, code inside cannot lower it again.
     oom::set(launcher.pid, oom::PROCESS_ONE).map_err(LaunchError::OomScore)?;
-    // The guest program does nothing before it has read its plan: by then it is in its cgroup.
     let order = plan.to_order().map_err(|error| LaunchError::Channel(error.into()))?;
     let fds: Vec<_> = [realm.namespace()].into_iter().chain(inner).collect();
     channel::send_order(channel, &order, &fds).map_err(talk)?;

@@ -36,6 +36,7 @@ impl Realm {
     pub(crate) fn guide(channel: &OwnedFd, launcher: Launcher, identity: Identity) -> Result<Self, LaunchError> {
         limit_silence(channel)?;
         let order = serde_json::to_vec(&Order::Realm).map_err(|error| LaunchError::Channel(error.into()))?;
+        channel::send_entrances(channel, &[]).map_err(talk)?;
         channel::send_order(channel, &order, &[]).map_err(talk)?;
         match next_report(channel)? {
             Report::UserNamespace => {}

@@ -33,6 +33,8 @@ macro_rules! steps {
 steps! {
     /// Close every descriptor but the two from the host.
     CloseInherited = "close inherited descriptors",
+    /// Into the control groups, so that all that follows is within its limits.
+    EnterCgroups = "enter the control groups",
     /// Read from the host what to become.
     ReadPlan = "read the plan",
     /// The realm's user namespace; the host writes its id maps.
@@ -224,7 +226,7 @@ pub(crate) const ZYGOTE: &[Step] = &[
     Step::Execute,
 ];
 
-/// Done by a zygote's child, born in the container's pid namespace and moved into its cgroup by the host.
+/// Done by a zygote's child, born in the container's pid namespace and gone into its cgroups.
 pub(crate) const JOIN: &[Step] = &[
     Step::CloseToOthers,
     Step::EnterUserNamespace,
@@ -250,7 +252,7 @@ pub(crate) const JOIN: &[Step] = &[
 
 /// Every step of a container in order, with those that happen around the lists.
 pub(crate) fn all() -> impl Iterator<Item = Step> {
-    [Step::CloseInherited, Step::ReadPlan]
+    [Step::CloseInherited, Step::EnterCgroups, Step::ReadPlan]
         .into_iter()
         .chain(REALM.iter().copied())
         .chain(OUTSIDE.iter().copied())
@@ -317,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_step_stands_once_in_what_uses_it() {
-        let around = [Step::CloseInherited, Step::ReadPlan];
+        let around = [Step::CloseInherited, Step::EnterCgroups, Step::ReadPlan];
         let container: Vec<Step> = all().collect();
         let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
         let ward = [WARD, WARD_SEAL].concat();

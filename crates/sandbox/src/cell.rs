@@ -292,14 +292,16 @@ async fn take_files(
 ) -> (Harvest, Result<(), DeathReason>) {
     let directory = match ending {
         Ending::Exited { output: OutputDirectory::Removed, .. } => return (Harvest::default(), Ok(())),
-        Ending::Exited { output, .. } => Ok(output),
+        Ending::Exited { output: output @ (OutputDirectory::Held(_) | OutputDirectory::Gone), .. } => Ok(output),
         // What it had written before it crashed is there all the same.
-        Ending::Interpreter(_) => command::output(&mut guest.talk, &output).await,
+        Ending::Exited { output: OutputDirectory::Unsent, .. } | Ending::Interpreter(_) => {
+            command::output(&mut guest.talk, &output).await
+        }
         Ending::Overdue | Ending::NotStarted(_) | Ending::Died(_) => Ok(OutputDirectory::Removed),
     };
     let harvest = match directory {
         Ok(OutputDirectory::Held(directory)) => collect(host, Some(directory)).await,
-        Ok(OutputDirectory::Gone) => collect(host, None).await,
+        Ok(OutputDirectory::Gone | OutputDirectory::Unsent) => collect(host, None).await,
         Ok(OutputDirectory::Removed) => Harvest::default(),
         Err(reason) => return (Harvest::default(), Err(guest.explain(reason))),
     };

@@ -59,6 +59,8 @@ pub enum OutputDirectory {
     /// Empty, and removed.
     Removed,
     Held(OwnedFd),
+    /// There, but whoever ran the cell could not pass it on.
+    Unsent,
     /// Removed or replaced by the code.
     Gone,
 }
@@ -224,7 +226,7 @@ pub async fn disk(talk: &mut Conversation) -> Result<Option<DiskFree>, DeathReas
     }
 }
 
-/// Opens a cell's output directory, where the REPL that should have sent it is no more. It may have removed it.
+/// Opens a cell's output directory, where the REPL that should have sent it is no more or could not. It may have removed it.
 pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirectory, DeathReason> {
     let id = talk.next_id();
     talk.send(&ToGuest::Output { id, output: output.to_owned() }, &[]).await?;

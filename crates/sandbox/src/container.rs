@@ -66,26 +66,31 @@ impl Container {
         self.life.death()
     }
 
-    /// Waits in line until it is free and takes hold of it, running again if it was frozen; refused when it is dead.
-    pub async fn hold(self: Arc<Self>) -> Result<Hold, Refused> {
-        let from = {
-            let _turn = self.line.lock().await;
-            loop {
-                match self.life.step(Event::Lease) {
-                    Ok(from) => break from,
-                    Err(refused) if refused.state.is_over() => return Err(refused),
-                    Err(_held) => self.life.reaches(|state| state != State::Leased).await,
-                };
-            }
-        };
+    /// Waits in line, at most `wait`, until it is free, and takes hold of it, running again if it was frozen: that takes a
+    /// moment longer.
+    pub async fn hold(self: Arc<Self>, wait: Duration) -> Result<Hold, NotHeld> {
+        let free = tokio::time::timeout(wait, self.await_turn()).await;
+        let from = free.map_err(|_elapsed| NotHeld::Busy)?.map_err(|_refused| NotHeld::Over)?;
         let hold = Hold(Arc::clone(&self));
         if from == State::Frozen {
             let thawing = tokio::task::spawn_blocking(move || self.thaw()).await;
             if thawing.is_err() || hold.0.life.state().is_over() {
-                return Err(Refused { state: hold.0.life.state() });
+                return Err(NotHeld::Over);
             }
         }
         Ok(hold)
+    }
+
+    /// Leases it when its turn has come; tells from which state. Cancel-safe: nothing is waited for after the lease.
+    async fn await_turn(&self) -> Result<State, Refused> {
+        let _turn = self.line.lock().await;
+        loop {
+            match self.life.step(Event::Lease) {
+                Ok(from) => return Ok(from),
+                Err(refused) if refused.state.is_over() => return Err(refused),
+                Err(_held) => self.life.reaches(|state| state != State::Leased).await,
+            };
+        }
     }
 
     /// Freezes it if it is free and unused for `unused_max` at `now`. Blocks for as long as the kernel takes.
@@ -125,6 +130,15 @@ impl Container {
         }
         retired
     }
+}
+
+/// Why a container is not held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotHeld {
+    /// Somebody else holds it.
+    Busy,
+    /// It is dead.
+    Over,
 }
 
 /// An exclusive hold on a container, given back when dropped.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cell::{self, Cell, Code};
 use crate::config::{Rootfs, SandboxConfig};
-use crate::container::Container;
+use crate::container::{Container, NotHeld};
 use crate::error::{DeathReason, LeaseError, SandboxError};
 use crate::guest::Guest;
 use crate::host::{Host, SharedHost, random_name};
@@ -212,13 +212,13 @@ impl Sandbox {
     /// [`LeaseError`].
     pub async fn lease(&self, id: &ContainerId, wait: Duration) -> Result<Lease, LeaseError> {
         let container = self.shared.registry.find(id).ok_or_else(|| LeaseError::Unknown(id.clone()))?;
-        match tokio::time::timeout(wait, Arc::clone(&container).hold()).await {
-            Err(_elapsed) => Err(LeaseError::Busy(id.clone())),
-            Ok(Err(_dead)) => match container.death() {
+        match Arc::clone(&container).hold(wait).await {
+            Err(NotHeld::Busy) => Err(LeaseError::Busy(id.clone())),
+            Err(NotHeld::Over) => match container.death() {
                 Some(DeathReason::Removed) | None => Err(LeaseError::Unknown(id.clone())),
                 Some(reason) => Err(LeaseError::Dead { id: id.clone(), reason: reason.clone() }),
             },
-            Ok(Ok(hold)) => {
+            Ok(hold) => {
                 let host = Arc::clone(&self.shared.maker.host);
                 container.used_at((host.config.clock)());
                 Ok(Lease { container, host, _hold: hold })

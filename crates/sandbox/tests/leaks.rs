@@ -12,7 +12,7 @@ use support::{id, options, python_config};
 
 /// Containers in each of the rounds that are counted; two cores end both well within the time a test has.
 const ROUND: u64 = 64;
-/// Cells in Python that wait to be killed sleep so long, and nobody else does.
+/// What waits to be killed sleeps so long, and nobody else does.
 const SLEEP: &str = "74001";
 /// Memory that this process may keep after a round like the one before: caches of the allocator, not containers.
 const MEMORY_BYTES_MAX: u64 = 16 << 20;
@@ -54,7 +54,7 @@ async fn live(sandbox: Sandbox, seed: u64) -> Result<(), SandboxError> {
             (Language::Python, 1) => lease.python(&sleeping(), support::CELL, options()).await,
             (Language::Python, _) => lease.python("print(2+2)", support::CELL, options()).await,
             (Language::Bash, 0) => lease.bash(&format!("sleep {SLEEP} & setsid sleep {SLEEP} &"), options()).await,
-            (Language::Bash, 1) => lease.bash("kill -9 -1; sleep 60", options()).await,
+            (Language::Bash, 1) => lease.bash(&format!("sleep {SLEEP} & kill -9 -1; wait"), options()).await,
             (Language::Bash, _) => lease.bash("echo x > $OUTPUT_DIR/x", options()).await,
         }
     };

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -26,6 +27,21 @@ const KILL_ROUNDS_MAX: u32 = 100;
 pub(crate) struct Home {
     pub(crate) version: Version,
     pub(crate) directory: PathBuf,
+}
+
+/// Version 2's file of processes.
+const PROCESSES: &str = "cgroup.procs";
+
+impl Home {
+    /// The file that a process of one thread enters by. Version 1's file of threads, rather than of processes: a thread that
+    /// moves itself needs no lock against all forks of the machine, which the kernel takes a grace period to get, tens of
+    /// milliseconds on a busy one (`cgroup_procs_write_start`, kernel/cgroup/cgroup.c).
+    fn entrance(&self) -> PathBuf {
+        self.directory.join(match self.version {
+            Version::V1 => "tasks",
+            Version::V2 => PROCESSES,
+        })
+    }
 }
 
 /// One container's cgroup, in every hierarchy that has a part in it. Removed when dropped, if empty by then.
@@ -88,13 +104,19 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// Moves a process in; its later children are born there.
+    /// The files by which a process of one thread enters, writing `0` to each; its later children are born there. Whoever
+    /// holds them can put other processes in, too: they are closed before untrusted code runs.
     ///
     /// # Errors
     /// [`CgroupError`].
-    pub fn attach(&self, pid: Pid) -> Result<(), CgroupError> {
-        let pid = pid.as_raw_nonzero().to_string();
-        self.directories().iter().try_for_each(|directory| write(&directory.join("cgroup.procs"), &pid))
+    pub fn entrances(&self) -> Result<Vec<OwnedFd>, CgroupError> {
+        let bare = self.bare_v2.iter().map(|directory| directory.join(PROCESSES));
+        let homes: BTreeSet<_> = self.homes.values().map(Home::entrance).chain(bare).collect();
+        let open = |path: &PathBuf| {
+            let opened = fs::OpenOptions::new().write(true).open(path);
+            opened.map(OwnedFd::from).map_err(CgroupError::at(path))
+        };
+        homes.iter().map(open).collect()
     }
 
     /// What has been used so far.
@@ -296,6 +318,14 @@ impl Drop for Cgroup {
             let _left_to_the_sweep = fs::remove_dir(directory);
         }
     }
+}
+
+/// Puts the calling process, which has one thread, into the cgroups of these [`Cgroup::entrances`].
+pub(crate) fn enter(entrances: &[OwnedFd]) -> Result<(), Errno> {
+    entrances.iter().try_for_each(|entrance| match rustix::io::write(entrance, b"0")? {
+        1 => Ok(()),
+        _ => Err(Errno::IO),
+    })
 }
 
 fn listed(procs: &Path) -> Result<Vec<Pid>, CgroupError> {

@@ -14,6 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use container::Cgroup;
+pub(crate) use container::enter as enter_cgroups;
 pub use meter::Meter;
 pub use tree::CgroupTree;
 

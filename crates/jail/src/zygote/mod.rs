@@ -114,9 +114,7 @@ pub fn launch_zygote(
     let (channel, theirs) = channel::pair().map_err(talk)?;
     let launcher = Launcher::spawn(program, theirs, control.into())?;
     limit_silence(&channel)?;
-    if let Attachment::Cgroup(cgroup) = attachment {
-        cgroup.attach(launcher.pid())?;
-    }
+    attachment.offer(&channel)?;
     let mut fds = vec![realm.namespace(), pid_namespace.as_fd(), files.as_fd(), lifeline.as_fd()];
     fds.extend(plan.stderr.as_ref().map(AsFd::as_fd));
     channel::send_order(&channel, &order, &fds).map_err(talk)?;

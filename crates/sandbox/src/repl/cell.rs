@@ -129,6 +129,7 @@ fn judge(event: Event, asked: &Asked) -> Ending {
     let output = match (output, fds.next(), fds.next()) {
         (OutputState::None, None, None) => OutputDirectory::Removed,
         (OutputState::Files, Some(directory), None) => OutputDirectory::Held(directory),
+        (OutputState::Unsent, None, None) => OutputDirectory::Unsent,
         (OutputState::Gone, None, None) => OutputDirectory::Gone,
         _ => return breach("it sent the wrong descriptors"),
     };
@@ -185,6 +186,8 @@ mod tests {
         assert!(matches!(none, Ending::Exited { status: Status::Code(3), output: OutputDirectory::Removed }));
         let gone = said(r#"{"ended":{"id":7,"nonce":"ab","status":{"code":0},"output":"gone"}}"#).await;
         assert!(matches!(gone, Ending::Exited { status: Status::Code(0), output: OutputDirectory::Gone }));
+        let unsent = said(r#"{"ended":{"id":7,"nonce":"ab","status":{"code":0},"output":"unsent"}}"#).await;
+        assert!(matches!(unsent, Ending::Exited { status: Status::Code(0), output: OutputDirectory::Unsent }));
     }
 
     #[tokio::test]
@@ -214,7 +217,9 @@ mod tests {
     #[tokio::test]
     async fn descriptors_are_counted() {
         let (none, files) = ("none", "files");
-        for (output, count, good) in [(none, 1, false), (files, 1, true), (files, 2, false), ("gone", 1, false)] {
+        for (output, count, good) in
+            [(none, 1, false), (files, 1, true), (files, 2, false), ("gone", 1, false), ("unsent", 1, false)]
+        {
             let (mut repl, mut talk, there) = pair();
             let text = format!(r#"{{"ended":{{"id":7,"nonce":"ab","status":{{"code":0}},"output":"{output}"}}}}"#);
             let fds = vec![there.supervisor.as_fd(); count];

@@ -16,7 +16,8 @@ pub const REPL_VERSION: u32 = 1;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToRepl<'a> {
-    /// Join the container, where that is still to be done, and begin.
+    /// Join the container, where that is still to be done, and begin. Carries, for a zygote's child, the entrances of the
+    /// container's cgroups: files to write `0` to.
     Go {
         /// The whole environment.
         env: &'a [(String, String)],
@@ -85,6 +86,9 @@ pub enum OutputState {
     None,
     /// Something.
     Files,
+    /// Something, but its descriptor cannot be passed: too many are in flight, perhaps another container's (unix(7),
+    /// `ETOOMANYREFS`). The supervisor, whose limit is higher, can.
+    Unsent,
     /// The directory itself was removed or replaced.
     Gone,
 }

@@ -1,6 +1,6 @@
 //! Getting a REPL for a container.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::channel::{PacketError, Packets};
 use crate::command::said;
@@ -50,7 +50,8 @@ async fn cold(guest: &mut Guest) -> Result<Repl, ReplError> {
         _ => return Err(DeathReason::Protocol("out of turn while starting a REPL").into()),
     }
     guest.talk.watch_cold_repl().await?;
-    match greet(&mut guest.talk, &mut channel, &env).await {
+    // Born in its container's cgroups.
+    match greet(&mut guest.talk, &mut channel, &env, &[]).await {
         Ok(pid) => Ok(Repl::over(channel, ReplEnd::Cold, pid).map_err(SandboxError::io("watch a REPL"))?),
         Err(error @ ReplError::Dead(_)) => Err(error),
         Err(error) => {
@@ -60,14 +61,20 @@ async fn cold(guest: &mut Guest) -> Result<Repl, ReplError> {
     }
 }
 
-/// Says `go` and waits for `ready`; the answer is the REPL's process id in its container.
+/// Says `go`, with the entrances of the cgroups that are still to be entered, and waits for `ready`; the answer is the REPL's
+/// process id in its container.
 ///
 /// # Errors
 /// [`ReplError::NotStarted`] when it said anything else or nothing: then it is the caller's to kill.
-pub async fn greet(talk: &mut Conversation, channel: &mut Packets, env: &[(String, String)]) -> Result<u32, ReplError> {
+pub async fn greet(
+    talk: &mut Conversation,
+    channel: &mut Packets,
+    env: &[(String, String)],
+    entrances: &[BorrowedFd<'_>],
+) -> Result<u32, ReplError> {
     let failed = |what: &str| ReplError::NotStarted(what.to_owned());
     let talking = async {
-        channel.send(&ToRepl::Go { env }, &[]).await.map_err(|error| ReplError::NotStarted(error.to_string()))?;
+        channel.send(&ToRepl::Go { env }, entrances).await.map_err(|error| ReplError::NotStarted(error.to_string()))?;
         tokio::select! {
             biased;
             received = channel.receive() => match received {

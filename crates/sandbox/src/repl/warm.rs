@@ -1,8 +1,10 @@
 //! A REPL forked from a zygote, and the work that makes its pages its own.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use belljar_jail::cgroup::Cgroup;
 use belljar_jail::oom;
 
 use crate::channel::Packets;
@@ -41,9 +43,10 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
             return Ok(None);
         }
     };
-    let forked = adopt(guest.reins(), forked).await?;
+    let (forked, entrances) = adopt(guest.reins(), forked).await?;
+    let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
     // Killed when dropped before it has said that it has joined.
-    match greet(&mut guest.talk, &mut channel, &environment::of_repl()).await {
+    match greet(&mut guest.talk, &mut channel, &environment::of_repl(), &entrances).await {
         Ok(pid) => {
             let Some((pidfd, status)) = forked.into_parts() else { return Ok(None) };
             let repl = Repl::over(channel, ReplEnd::Warm { pidfd, status }, pid);
@@ -57,14 +60,14 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
     }
 }
 
-/// Takes a zygote's child, which does nothing before `go`, into the container's cgroup.
-async fn adopt(reins: &Arc<Reins>, forked: Forked) -> Result<Forked, ReplError> {
+/// What a zygote's child, which does nothing before `go`, enters the container's cgroups by; and has it end before the host
+/// when memory runs out.
+async fn adopt(reins: &Arc<Reins>, forked: Forked) -> Result<(Forked, Vec<OwnedFd>), ReplError> {
     let reins = Arc::clone(reins);
     let adopting = tokio::task::spawn_blocking(move || {
-        let pid = forked.pid();
-        reins.with(|cgroup| cgroup.attach(pid)).map_err(|error| SandboxError::Launch(error.to_string()))?;
-        oom::prefer(pid).map_err(SandboxError::io("have a REPL end before the host"))?;
-        Ok::<_, SandboxError>(forked)
+        let entrances = reins.with(Cgroup::entrances).map_err(|error| SandboxError::Launch(error.to_string()))?;
+        oom::prefer(forked.pid()).map_err(SandboxError::io("have a REPL end before the host"))?;
+        Ok::<_, SandboxError>((forked, entrances.unwrap_or_default()))
     });
     Ok(adopting.await.map_err(|error| SandboxError::Launch(error.to_string()))??)
 }
