@@ -259,7 +259,10 @@ async fn the_tools_sent_last_are_in_force() {
     let (mut lease, said) = ended(parked.resume(vec![answer(2, "b")], &others).await.expect("lives"));
     assert_eq!(said, good("a\nanything is not offered to this cell\nb\n"));
     let output = support::python(&mut lease, "await new({})").await;
-    assert_eq!(support::said(&output).stderr.lines().last(), Some("RuntimeError: new: no cell is running that was given tools"));
+    assert_eq!(
+        support::said(&output).stderr.lines().last(),
+        Some("RuntimeError: new: no cell is running that was given tools")
+    );
     drop(lease);
     sandbox.close().await;
 }
