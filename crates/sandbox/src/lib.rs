@@ -10,9 +10,11 @@
 //! Whatever comes out of a container is hostile: frames, descriptors, file names and contents. A
 //! container that breaks a rule is dead; the host and the other containers do not notice.
 
+mod calls;
 mod cell;
 mod channel;
 mod checkpoint;
+mod clock;
 mod command;
 mod config;
 mod container;
@@ -35,6 +37,7 @@ mod maker;
 mod names;
 mod options;
 mod outcome;
+mod parked;
 mod pool;
 mod process;
 mod program;
@@ -43,6 +46,7 @@ mod repl;
 mod sandbox;
 mod state;
 mod stream;
+mod tools;
 mod verdict;
 mod watch;
 mod zygote;
@@ -60,8 +64,10 @@ pub use options::{ContainerLimits, ContainerOptions, Isolation, Language};
 pub use outcome::{
     CellOutcome, InterpreterEnd, KillReason, LiveChunk, Loss, Output, OutputFile, Reason, SkipReason, Skipped, Stream,
 };
+pub use parked::{AnswersError, NoOutcome, Parked, Progress, ResumeError};
 pub use repl::Warmth;
 pub use sandbox::{ContainerState, ContainerStatus, Sandbox, SandboxCounts};
+pub use tools::{CodeTool, CodeTools, ToolAnswer, ToolCall, ToolsError};
 pub use zygote::{WarmthStatus, ZygoteStatus};
 
 /// What the fuzz targets (`fuzz/`) reach into; built for them alone.
