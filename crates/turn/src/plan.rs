@@ -74,6 +74,11 @@ impl TurnPlan {
     pub fn begins_with_cells(&self) -> bool {
         self.resume.is_some() || !self.deferred.is_empty()
     }
+
+    /// The calls of earlier replies that will be run, from their beginning.
+    pub fn deferred_calls(&self) -> impl Iterator<Item = &ServerToolUseId> {
+        self.deferred.iter().map(|call| &call.id)
+    }
 }
 
 /// Resolves a request, or rejects it.
