@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::frame::ReplyKind;
 use crate::tools::{CodeTools, ToolAnswer, ToolCall};
 
 /// Calls that may wait in one cell. The driver keeps to it, with an exception for who does not.
@@ -82,17 +83,6 @@ pub struct Reply {
     pub text: String,
 }
 
-/// What an answer does to the code that waits for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReplyKind {
-    /// It gets the text.
-    Text,
-    /// The tool failed, and says so by the text.
-    Error,
-    /// Nobody answered; the text says so.
-    TimedOut,
-}
-
 /// What is to be told to the code.
 #[derive(Debug, Default, PartialEq)]
 pub struct Delivery {
@@ -137,6 +127,11 @@ impl Ledger {
     /// Whether the code waits for anything.
     pub fn is_waited_for(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether the holder knows of a call that waits.
+    pub fn holder_is_waited_for(&self) -> bool {
+        self.turn != Turn::Cell && self.is_waited_for()
     }
 
     /// Tells the holder of new calls, if it is the one that waits; whether it was told.

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::calls::{Ledger, Line};
 use crate::clock::Clock;
 use crate::command::{self, End, Ending, OutputDirectory, said};
+use crate::environment;
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{COMMAND_BYTES_MAX, Status};
 use crate::guest::Guest;
@@ -21,7 +22,7 @@ use crate::harvest::{Harvest, HarvestLimits, harvest};
 use crate::host::{Host, SharedHost, random_names};
 use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
-use crate::repl::{self, Calls, Handed, Repl, ReplError, Warmth, Watch};
+use crate::repl::{self, Handed, Repl, ReplError, Warmth};
 use crate::stream::Drain;
 use crate::verdict::{Facts, Judged, Language};
 
@@ -152,7 +153,7 @@ async fn attempt(
         losses.extend(make_room(guest, &output).await?);
     }
     let before = guest.process.counters();
-    let (asked, restarted) = ask(guest, &cell.code, &output, &nonce, handed).await?;
+    let (asked, restarted) = ask(guest, &cell, &output, &nonce, handed).await?;
     losses.extend(restarted);
     let started = Instant::now();
     let ledger =
@@ -242,14 +243,15 @@ async fn wait(
 ) -> Waited {
     let clock = Clock::start(wall, guest.limits().cpus);
     let Guest { talk, process, .. } = guest;
+    let cpu = || Duration::from_micros(process.counters().cpu_usage_us);
     match asked {
         Asked::Command(run) => {
-            let end = command::wait(talk, run, Instant::now() + wall, draining, stopped).await;
-            Waited { end, run, parked: Duration::ZERO }
+            let mut watch = command::Watch { clock, cpu, calls: ledger.map(command::Calls::new) };
+            let end = command::wait(talk, run, &mut watch, draining, stopped).await;
+            Waited { end, run, parked: watch.clock.stood() }
         }
         Asked::Cell(mut repl, cell) => {
-            let cpu = || Duration::from_micros(process.counters().cpu_usage_us);
-            let mut watch = Watch { clock, cpu, calls: ledger.map(Calls::new) };
+            let mut watch = repl::Watch { clock, cpu, calls: ledger.map(repl::Calls::new) };
             let end = repl::wait(&mut repl, talk, &cell, &mut watch, draining, stopped).await;
             let parked = watch.clock.stood();
             guest.repl = Some(repl);
@@ -267,14 +269,23 @@ enum Asked {
 /// Asks for a cell, and tells what it must hear of that. The descriptors are the guest's alone afterwards.
 async fn ask(
     guest: &mut Guest,
-    code: &Code,
+    cell: &Cell,
     output: &str,
     nonce: &str,
     handed: Handed,
 ) -> Result<(Asked, Option<Loss>), Trouble> {
-    let Code::Python { source, file } = code else {
+    let Code::Python { source, file } = &cell.code else {
+        let tools = cell.line.as_ref().map(Line::tools);
         let Handed { text, stdout, stderr, .. } = handed;
-        let id = command::ask(&mut guest.talk, output, text, [stdout, stderr]).await?;
+        let env = match tools {
+            None => environment::of_command(output),
+            Some(tools) => {
+                let offered = command::offer(&mut guest.talk, tools).await?;
+                offered.map_err(|failure| SandboxError::NotStarted(said(failure)))?;
+                environment::of_calling_command(output)
+            }
+        };
+        let id = command::ask(&mut guest.talk, output, env, text, [stdout, stderr]).await?;
         return Ok((Asked::Command(id), None));
     };
     for _ in 0..ASKED_MAX {
@@ -377,7 +388,8 @@ impl Prepared {
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
         let text = in_memory(cell.code.text()).map_err(SandboxError::io("keep a cell's text in memory"))?;
-        let tools = cell.line.as_ref().map(|line| in_memory(line.tools().text()));
+        let line = cell.line.as_ref().filter(|_| cell.code.language() == Language::Python);
+        let tools = line.map(|line| in_memory(line.tools().text()));
         let tools = tools.transpose().map_err(SandboxError::io("keep a cell's tools in memory"))?;
         let [output, nonce] = random_names()?;
         let handed = Handed { text: text.into(), stdout: out, stderr: err, tools: tools.map(OwnedFd::from) };

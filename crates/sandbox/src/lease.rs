@@ -75,6 +75,24 @@ impl Lease {
         self.run(code, options).await
     }
 
+    /// As [`Lease::bash`], for a command that may call tools: it is parked when it has called some and is quiet for a
+    /// moment. The lease goes with it, and comes back with the outcome.
+    ///
+    /// Each tool is a command, behind all others on `PATH`: its argument, or else its standard input, is a JSON object;
+    /// it prints the answer. A tool that failed writes to standard error and exits with 1, one that nobody answered in
+    /// time with 124.
+    ///
+    /// # Errors
+    /// As [`Lease::bash`], with the lease.
+    pub async fn bash_with(
+        self,
+        command: &str,
+        options: CellOptions,
+        tools: &CodeTools,
+    ) -> Result<Progress, NoOutcome> {
+        self.run_with(Code::bash(command), options, tools).await
+    }
+
     /// Runs a cell in the container's REPL, to one outcome. Names bound in one cell are there in the next.
     ///
     /// The REPL is started by the first cell. When it ends under a cell or between two, the container lives, and the
@@ -112,7 +130,16 @@ impl Lease {
         options: CellOptions,
         tools: &CodeTools,
     ) -> Result<Progress, NoOutcome> {
-        match Code::python(source, file) {
+        self.run_with(Code::python(source, file), options, tools).await
+    }
+
+    async fn run_with(
+        self,
+        code: Result<Code, SandboxError>,
+        options: CellOptions,
+        tools: &CodeTools,
+    ) -> Result<Progress, NoOutcome> {
+        match code {
             Ok(code) => {
                 let cell = self.cell(code, options);
                 parked::start(self, tools, |line| Cell { line: Some(line), ..cell }).await

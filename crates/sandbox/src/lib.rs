@@ -4,8 +4,12 @@
 //! Reading order: [`Sandbox`] is the registry. Each container has a keeper (`keeper.rs`), a task that
 //! alone talks to the guest (`guest.rs`, `conversation.rs`, `channel.rs`, and the frames of
 //! `guest/src/frame.rs`); a [`Lease`] talks to the keeper. A cell is `cell.rs`, what it asks of the
-//! guest `command.rs`, what its end is called `verdict.rs`, its streams `stream.rs`, its files
+//! guest `command/` and `repl/`, what its end is called `verdict.rs`, its streams `stream.rs`, its files
 //! `harvest.rs`. The text editor is `edit/`.
+//!
+//! A cell whose code calls the client's tools: the tools are `tools.rs`, what its holder has in hand
+//! `parked.rs`, the account of its calls `calls.rs`, its time `clock.rs`. How calls come in and answers
+//! go out differs: `repl/calls.rs` and `command/calls.rs`.
 //!
 //! Whatever comes out of a container is hostile: frames, descriptors, file names and contents. A
 //! container that breaks a rule is dead; the host and the other containers do not notice.

@@ -85,8 +85,9 @@ async fn a_forged_call_is_a_call_or_a_breach() {
 async fn an_answer_that_was_not_waited_for_ends_the_interpreter_alone() {
     let (sandbox, _image) = python_sandbox!();
     let lease = leased(&sandbox, 1).await;
-    // A call behind the driver's back, of which it knows nothing when the answer comes.
-    let source = format!("{FOUND}import asyncio\nsay()\nawait anything({{}})");
+    // Two calls behind the driver's back: of the second it knows nothing when the answer comes.
+    let source =
+        format!("{FOUND}import asyncio\nsay('[[\"anything\",{{}}],[\"anything\",{{}}]]')\nawait anything({{}})");
     let parked = called(start(lease, &source).await);
     let Progress::Ended(mut lease, outcome) = resume(parked).await else { panic!("it goes on") };
     let CellOutcome::Crashed(output) = &outcome else { panic!("{outcome:?}") };

@@ -8,7 +8,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use serde_json::{Map, Value};
 
-use crate::calls::{Delivery, Ledger, ReplyKind, Word};
+use crate::calls::{Delivery, Ledger, Word};
 use crate::cell::in_memory;
 use crate::channel::Packets;
 
@@ -128,13 +128,7 @@ impl From<io::Error> for Unheard {
 
 /// A line of JSON that says how long each text is, and then the texts: whatever they hold, they are not looked into.
 fn answers(delivery: &Delivery) -> io::Result<File> {
-    let kind = |kind| match kind {
-        ReplyKind::Text => "text",
-        ReplyKind::Error => "error",
-        ReplyKind::TimedOut => "timed_out",
-    };
-    let heads: Vec<_> =
-        delivery.replies.iter().map(|reply| (reply.number, kind(reply.kind), reply.text.len())).collect();
+    let heads: Vec<_> = delivery.replies.iter().map(|reply| (reply.number, reply.kind, reply.text.len())).collect();
     let mut head = serde_json::to_vec(&heads)?;
     head.push(b'\n');
     let mut file = File::from(memfd_create("answers", MemfdFlags::CLOEXEC)?);

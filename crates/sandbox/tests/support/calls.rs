@@ -58,6 +58,11 @@ pub async fn start_with(lease: Lease, source: &str, options: CellOptions) -> Pro
     lease.python_with(source, CELL, options, &tools()).await.expect("the container lives")
 }
 
+/// Starts a command that can call [`tools`].
+pub async fn start_bash(lease: Lease, command: &str) -> Progress {
+    lease.bash_with(command, options(), &tools()).await.expect("the container lives")
+}
+
 /// It must wait.
 pub fn called(progress: Progress) -> Parked {
     match progress {
