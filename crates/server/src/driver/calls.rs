@@ -1,32 +1,74 @@
 //! From a server tool's call to the content of its result block: guard, container, cell, files.
 
 use belljar_guard::Verdict;
-use belljar_ids::ContainerId;
+use belljar_ids::ServerToolUseId;
 use belljar_sandbox::{
-    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, SandboxError,
-    SkipReason,
+    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Loss, Output,
+    SandboxError, SkipReason,
 };
-use belljar_turn::{EditCall, ServerCall};
+use belljar_turn::{CodeCall, EditCall, Interpreter, ServerCall};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::result::{
     BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
     StrReplaceResult, ViewResult,
 };
+use belljar_wire::tool::SubTool;
 
 use crate::app::Shared;
 use crate::driver::place::{Place, PlaceError};
+use crate::driver::python;
+use crate::parked::StillCell;
 
 /// Exit status of a command that the guard halted: "found, but not executed" in the shell's own terms.
-const HALTED_RETURN_CODE: i32 = 126;
+pub const HALTED_RETURN_CODE: i32 = 126;
+/// Return code of a call that is answered without having run to its end here.
+pub const LOST_RETURN_CODE: i32 = 1;
+
+/// How far a call has come.
+pub enum CallEnd {
+    /// It has its result.
+    Ended(ResultContent),
+    /// Its code has called tools of the client, and stands still.
+    Called(Called),
+}
+
+/// Code that waits for the client.
+pub struct Called {
+    /// What it called, in its order.
+    pub calls: Vec<CodeCall>,
+    /// Where it waits, and how long.
+    pub container: ContainerInfo,
+    /// The code, and the hold on its container.
+    pub cell: StillCell,
+}
 
 /// Runs one call. Whatever happens is a result; what is ours to fix is also logged.
-pub async fn run(place: &mut Place, call: ServerCall) -> (ResultContent, Option<ContainerInfo>) {
-    let result = match call {
-        ServerCall::Bash { command } => bash(place, &command).await,
-        ServerCall::Edit(call) => edit(place, call).await,
-    };
-    let info = place.info().await;
-    (result, info)
+pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> CallEnd {
+    match call {
+        ServerCall::Bash { command, tools: _ } => CallEnd::Ended(bash(place, &command).await),
+        ServerCall::Edit(call) => CallEnd::Ended(edit(place, call).await),
+        ServerCall::Python { code, interpreter: Interpreter::Live, tools } => {
+            python::live(place, id, &code, &tools).await
+        }
+        ServerCall::Python { code, interpreter: Interpreter::Fresh, tools: _ } => {
+            CallEnd::Ended(python::fresh(place, id, &code).await)
+        }
+    }
+}
+
+/// The result of code that is not there any more to go on.
+pub fn lost(sub_tool: SubTool, how: &str) -> ResultContent {
+    match sub_tool {
+        SubTool::CodeExecution => python::said(how),
+        SubTool::BashCodeExecution => ResultContent::BashCodeExecutionResult(BashResult {
+            stdout: String::new(),
+            stderr: format!("belljar: {how}\n"),
+            return_code: LOST_RETURN_CODE,
+            content: Vec::new(),
+        }),
+        // No edit calls anything.
+        SubTool::TextEditorCodeExecution => editor_error(ErrorCode::Unavailable, how.to_owned()),
+    }
 }
 
 async fn bash(place: &mut Place, command: &str) -> ResultContent {
@@ -44,10 +86,7 @@ async fn bash(place: &mut Place, command: &str) -> ResultContent {
     let running = app.running.enter(lease.container().clone());
     let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
     match lease.bash(command, options).await {
-        Ok(outcome) => {
-            let container = lease.container().clone();
-            bash_result(place, &container, outcome).await
-        }
+        Ok(outcome) => bash_result(place, outcome).await,
         Err(error) => {
             let error_code = sandbox_code(place, &error);
             ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
@@ -64,22 +103,21 @@ fn halted(reason: &str) -> ResultContent {
     })
 }
 
-async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOutcome) -> ResultContent {
+async fn bash_result(place: &mut Place, outcome: CellOutcome) -> ResultContent {
     let mut output = match outcome {
         CellOutcome::TimedOut(output) => {
             tracing::info!(wall_ms = output.wall.as_millis(), "a command ran out of time");
             return execution_error(ErrorCode::ExecutionTimeExceeded);
         }
-        CellOutcome::Crashed(output) => {
-            place.forget();
-            output
-        }
-        CellOutcome::Killed(KillReason::Memory | KillReason::Requested, output) | CellOutcome::Ended(output) => output,
+        CellOutcome::Crashed(output)
+        | CellOutcome::Killed(KillReason::Memory | KillReason::Requested, output)
+        | CellOutcome::Ended(output) => output,
     };
     if output.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooLarge(_))) {
         return execution_error(ErrorCode::OutputFileTooLarge);
     }
-    let (kept, lost) = place.keep_all(container, &mut output).await;
+    let (kept, lost) = place.keep_all(&mut output).await;
+    forget_the_dead(place, &output);
     let content = kept.into_iter().map(|record| BashOutput { file_id: record.id }).collect();
     let mut stderr = text(&output.stderr);
     append_lines(&mut stderr, output.notices().into_iter().chain(lost));
@@ -89,6 +127,13 @@ async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOu
         return_code: output.return_code,
         content,
     })
+}
+
+/// The next call gets a new container when this one died under the cell.
+pub fn forget_the_dead(place: &mut Place, output: &Output) {
+    if output.losses.iter().any(|loss| matches!(loss, Loss::ContainerDied(_))) {
+        place.forget();
+    }
 }
 
 fn execution_error(error_code: ErrorCode) -> ResultContent {
@@ -187,7 +232,7 @@ fn editor_error(error_code: ErrorCode, message: String) -> ResultContent {
     ResultContent::TextEditorCodeExecutionToolResultError(EditorError { error_code, error_message: Some(message) })
 }
 
-fn place_code(error: &PlaceError) -> ErrorCode {
+pub fn place_code(error: &PlaceError) -> ErrorCode {
     tracing::error!(%error, "no container for a call");
     match error {
         PlaceError::Full => ErrorCode::TooManyRequests,
@@ -204,7 +249,7 @@ fn client_text(error: &PlaceError) -> String {
 }
 
 /// The code for a call that did not run, and what becomes of the container.
-fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
+pub fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
     match error {
         SandboxError::CommandHasNul
         | SandboxError::CommandTooLong { .. }
