@@ -205,7 +205,7 @@ mod tests {
             send_entrances(&host, &vec![host.as_fd(); count]).expect("send");
             assert_eq!(receive_entrances(&guest).expect("received").len(), count);
         }
-        assert_eq!(send_entrances(&host, &vec![host.as_fd(); ENTRANCES_MAX + 9]), Err(Errno::INVAL));
+        assert_eq!(send_entrances(&host, &[host.as_fd(); ENTRANCES_MAX + 9]), Err(Errno::INVAL));
         send_packet(&host, b"other").expect("send");
         assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::BADMSG));
         send_packet(&host, b"longer").expect("send");
