@@ -48,7 +48,8 @@ pub fn line(tools: CodeTools) -> (Line, mpsc::Receiver<Vec<ToolCall>>, mpsc::Sen
 pub struct Ledger {
     line: Line,
     answer_wait_max: Duration,
-    /// Functions that the code may know by now, with the names of their tools: a call may cross with new definitions.
+    /// Functions that the code may call, with the names of their tools. Those of the resumption before are among them: a
+    /// call may cross with new definitions.
     known: BTreeMap<String, String>,
     made: u64,
     /// Unanswered, with the names of their tools.
@@ -93,23 +94,14 @@ pub struct Delivery {
 
 impl Ledger {
     pub fn new(line: Line, answer_wait_max: Duration) -> Self {
-        let mut ledger = Self {
-            line,
-            answer_wait_max,
-            known: BTreeMap::new(),
-            made: 0,
-            waiting: BTreeMap::new(),
-            untold: Vec::new(),
-            turn: Turn::Cell,
-        };
-        ledger.learn();
-        ledger
+        let known = names(&line.tools).collect();
+        let (waiting, untold) = (BTreeMap::new(), Vec::new());
+        Self { line, answer_wait_max, known, made: 0, waiting, untold, turn: Turn::Cell }
     }
 
-    fn learn(&mut self) {
-        for tool in self.line.tools.all() {
-            self.known.insert(tool.function.clone(), tool.name.clone());
-        }
+    /// Whether code may have been offered this function.
+    pub fn knows(&self, function: &str) -> bool {
+        self.known.contains_key(function)
     }
 
     /// Notes a call by the name of its function; an error says which rule it breaks.
@@ -170,8 +162,8 @@ impl Ledger {
                 self.turn = Turn::Cell;
                 let replies = answers.into_iter().filter_map(|answer| self.answered(answer)).collect();
                 let changed = (tools != self.line.tools).then(|| tools.clone());
-                self.line.tools = tools;
-                self.learn();
+                let before = std::mem::replace(&mut self.line.tools, tools);
+                self.known = names(&before).chain(names(&self.line.tools)).collect();
                 Delivery { replies, tools: changed }
             }
             Word::TimeUp => {
@@ -201,5 +193,109 @@ impl Ledger {
             text: format!("Calling tool ['{tool}'] timed out (no response after {seconds}s)."),
         });
         replies.collect()
+    }
+}
+
+/// Each function, with the name of its tool.
+fn names(tools: &CodeTools) -> impl Iterator<Item = (String, String)> + '_ {
+    tools.all().iter().map(|tool| (tool.function.clone(), tool.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::CodeTool;
+    use serde_json::json;
+
+    const WAIT: Duration = Duration::from_secs(270);
+
+    fn tools(functions: &[&str]) -> CodeTools {
+        let tool = |function: &&str| CodeTool {
+            name: function.to_uppercase(),
+            function: (*function).to_owned(),
+            description: String::new(),
+            input_schema: json!({}),
+        };
+        CodeTools::new(functions.iter().map(tool).collect()).expect("good")
+    }
+
+    type Holder = (mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Resumption>);
+
+    fn ledger() -> (Ledger, Holder) {
+        let (line, pauses, resumptions) = line(tools(&["f", "g"]));
+        (Ledger::new(line, WAIT), (pauses, resumptions))
+    }
+
+    fn resumed(numbers: &[u64], functions: &[&str]) -> Word {
+        let answer = |number: &u64| ToolAnswer { number: *number, text: format!("r{number}"), is_error: *number == 2 };
+        Word::Resumed(Resumption { answers: numbers.iter().map(answer).collect(), tools: tools(functions) })
+    }
+
+    fn told(holder: &mut Holder) -> Vec<(u64, String)> {
+        holder.0.try_recv().map_or_else(|_| Vec::new(), |calls| calls.into_iter().map(|c| (c.number, c.tool)).collect())
+    }
+
+    fn reply(number: u64, kind: ReplyKind, text: &str) -> Reply {
+        Reply { number, kind, text: text.to_owned() }
+    }
+
+    #[test]
+    fn who_waits_is_told_and_nobody_twice() {
+        let (mut ledger, mut holder) = ledger();
+        assert!(!ledger.tell(), "nothing to tell");
+        assert_eq!(ledger.call("f", Map::new()), Ok(1));
+        assert_eq!(ledger.call("g", Map::new()), Ok(2));
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(1, "F".to_owned()), (2, "G".to_owned())]);
+        assert_eq!(ledger.call("f", Map::new()), Ok(3));
+        assert!(!ledger.tell(), "it is the holder's turn");
+        let delivery = ledger.heed(resumed(&[1, 2], &["f", "g"]));
+        let replies = vec![reply(1, ReplyKind::Text, "r1"), reply(2, ReplyKind::Error, "r2")];
+        assert_eq!(delivery, Delivery { replies, tools: None });
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(3, "F".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_gives_up_what_was_told_and_late_answers_are_dropped() {
+        let (mut ledger, mut holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        ledger.tell();
+        ledger.call("g", Map::new()).expect("known");
+        let begun = Instant::now();
+        let word = ledger.word().await;
+        assert!(matches!(word, Word::TimeUp), "{word:?}");
+        assert_eq!(begun.elapsed(), WAIT);
+        let delivery = ledger.heed(word);
+        let text = "Calling tool ['F'] timed out (no response after 270s).";
+        assert_eq!(delivery.replies, [reply(1, ReplyKind::TimedOut, text)]);
+        assert!(ledger.is_waited_for() && ledger.holder_is_waited_for(), "the second waits on");
+        assert!(!ledger.tell(), "the holder has not come back");
+        // No time runs until it has.
+        assert!(tokio::time::timeout(WAIT * 10, ledger.word()).await.is_err());
+        assert_eq!(ledger.heed(resumed(&[1], &["f", "g"])), Delivery::default());
+        told(&mut holder);
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(2, "G".to_owned())]);
+    }
+
+    #[test]
+    fn tools_may_change_and_calls_may_cross_with_that() {
+        let (mut ledger, _holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        ledger.tell();
+        assert_eq!(ledger.call("h", Map::new()), Err("it called a tool that it was not offered"));
+        assert_eq!(ledger.heed(resumed(&[1], &["h"])).tools, Some(tools(&["h"])));
+        assert_eq!(ledger.call("h", Map::new()), Ok(2));
+        assert_eq!(ledger.call("g", Map::new()), Ok(3), "sent before it heard");
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let (mut ledger, _holder) = ledger();
+        for number in 1..=CALLS_WAITING_MAX as u64 {
+            assert_eq!(ledger.call("f", Map::new()), Ok(number));
+        }
+        assert_eq!(ledger.call("f", Map::new()), Err("it called more tools at once than it may"));
     }
 }

@@ -77,10 +77,12 @@ pub use zygote::{WarmthStatus, ZygoteStatus};
 /// What the fuzz targets (`fuzz/`) reach into; built for them alone.
 #[cfg(fuzzing)]
 pub mod fuzzing {
+    pub use crate::calls::{CALLS_WAITING_MAX, Ledger, Resumption, Word, line};
     pub use crate::channel::Packets;
     pub use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest};
     pub use crate::harvest::{Harvest, HarvestLimits, harvest};
     pub use crate::names::usable;
     pub use crate::repl::Warmth;
-    pub use crate::repl::frame::FromRepl;
+    pub use crate::repl::frame::{CallsPart, FromRepl};
+    pub use crate::repl::{Calls, Piece};
 }

@@ -1,6 +1,7 @@
 """Checks of calls of the client's tools from code, with this program as the host that answers."""
 
 import json
+import sys
 import tempfile
 from contextlib import contextmanager
 
@@ -160,6 +161,41 @@ ARGUMENTS = [
      "ValueError: query_db: the argument is longer than 1048576 bytes as JSON; pass less in one call"),
     ("{'sql': 'x' * 10**8}", "ValueError: query_db: the argument is longer than 1048576 bytes as JSON; pass less in one call"),
 ]
+
+
+SCHEMAS = [
+    ({"allOf": [{"minimum": 1}, {"maximum": 3}]}, [1, 3, "x"], [0, 4]),
+    ({"oneOf": [{"type": "integer"}, {"minimum": 5}]}, [1, 5.5, "x"], [6, 1.5]),
+    ({"not": {"type": "string"}}, [1, None], ["x"]),
+    ({"exclusiveMinimum": 1, "exclusiveMaximum": 3, "multipleOf": 0.5}, [1.5, 2], [1, 3, 2.2]),
+    ({"uniqueItems": True, "minItems": 1, "maxItems": 2}, [[1], [1, True]], [[], [1, 1.0], [1, 2, 3], [{"a": 1}, {"a": 1}]]),
+    ({"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}, [[], ["x", 1]], [[1], ["x", "y"]]),
+    ({"patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False}, [{"x1": 1}], [{"x1": "a"}, {"y": 1}]),
+    ({"propertyNames": {"maxLength": 2}, "minProperties": 1}, [{"ab": 1}], [{}, {"abc": 1}]),
+    ({"additionalProperties": {"type": "integer"}, "properties": {"a": True, "b": False}}, [{"a": "x", "c": 1}], [{"c": "x"}, {"b": 1}]),
+    ({"type": ["integer", "null"]}, [1, 2.0, None], ["x", True, 1.5]),
+    ({"enum": [1, [True], {"a": None}]}, [1, 1.0, [True], {"a": None}], [True, [1], {"a": 0}]),
+    ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "null"}}}, [None], [1]),
+    ({"pattern": "^\\d+$"}, ["12", 5], ["x"]),
+    # What makes no sense asks for nothing.
+    ({"$ref": "#"}, [1], []), ({"$ref": "http://x/y"}, [1], []), ({"$ref": "#/none"}, [1], []), ({"pattern": "("}, ["x"], []),
+    ({"type": 5, "enum": 5, "minimum": "x", "multipleOf": 0, "required": 5, "properties": [], "items": 5}, [1, {}, []], []),
+    (5, [1], []), (None, [1], []), (True, [1], []), (False, [], [1]), ({"format": "email", "unknown": 1}, ["x"], []),
+]
+
+
+def schemas_are_understood():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("schema", host.DRIVER / "schema.py")
+    schema = importlib.util.module_from_spec(spec)
+    sys.modules["schema"] = schema
+    spec.loader.exec_module(schema)
+    for described, good, bad in SCHEMAS:
+        for value in good:
+            equal(schema.complaint(value, described), None, f"{value} by {described}")
+        for value in bad:
+            equal(isinstance(schema.complaint(value, described), str), True, f"{value} is no {described}")
 
 
 def wrong_arguments_are_told_and_never_sent():
@@ -405,7 +441,7 @@ def nonsense_instead_of_answers_ends_it():
 CHECKS = [(f"calls: {check.__name__.replace('_', ' ')}", check) for check in (
     a_call_waits_for_its_answer, calls_that_wait_together_are_told_together, calls_one_after_the_other_are_a_pause_each,
     a_timer_keeps_no_call_waiting, a_failed_tool_is_an_exception, what_nobody_answers_is_a_timeout,
-    wrong_arguments_are_told_and_never_sent, good_arguments_arrive_as_they_are, as_many_calls_as_may_wait_and_no_more,
+    schemas_are_understood, wrong_arguments_are_told_and_never_sent, good_arguments_arrive_as_they_are, as_many_calls_as_may_wait_and_no_more,
     results_are_data, an_event_loop_of_the_codes_own, threads_call_through_the_main_threads_loop,
     a_forked_process_cannot_call, a_task_that_outlives_its_cell_cannot_call, definitions_are_those_of_the_running_cell,
     an_interrupt_ends_a_waiting_cell, a_call_that_the_code_gave_up_is_answered_in_vain,

@@ -88,18 +88,20 @@ impl Calls {
             self.untold_bytes -= argument.len();
             return Ok(());
         }
-        match serde_json::from_str(&argument) {
-            Ok(input) => {
+        let refused = match serde_json::from_str(&argument) {
+            Ok(input) if self.ledger.knows(&function) => {
                 let number = self.ledger.call(&function, input)?;
                 self.numbers.insert(number, call);
                 self.hush();
+                return Ok(());
             }
+            // It crossed with definitions that do not have it.
+            Ok(_) => format!("{function}: it is not offered to this cell"),
             // Said by somebody who speaks to the supervisor's socket by hand.
-            Err(_untrusted_text) => {
-                self.untold_bytes -= argument.len();
-                self.due.push((call, ReplyKind::Error, "the argument is no JSON object".to_owned()));
-            }
-        }
+            Err(_untrusted_text) => format!("{function}: the argument is no JSON object"),
+        };
+        self.untold_bytes -= argument.len();
+        self.due.push((call, ReplyKind::Error, refused));
         Ok(())
     }
 

@@ -22,7 +22,9 @@ const CALLS_BYTES_MAX: usize = 9 * 1024 * 1024;
 pub struct Piece {
     /// How many words of the host's the REPL had heard.
     pub heard: u64,
+    /// Of the text.
     pub text: String,
+    /// Whether more of it follows.
     pub part: CallsPart,
 }
 
@@ -38,6 +40,7 @@ pub struct Calls {
 }
 
 impl Calls {
+    /// None so far.
     pub fn new(ledger: Ledger) -> Self {
         Self { ledger, text: String::new(), untold_bytes: 0, said: 0, waits: false }
     }

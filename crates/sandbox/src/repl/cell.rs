@@ -13,9 +13,9 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::Status;
 use crate::outcome::InterpreterEnd;
 
-use super::calls::{Calls, Piece, Unheard};
+use super::calls::Unheard;
 use super::frame::CellStatus;
-use super::{Event, FromRepl, OutputState, Repl, ToRepl};
+use super::{Calls, Event, FromRepl, OutputState, Piece, Repl, ToRepl};
 
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
 const TIMED_OUT_WAIT_MAX: Duration = Duration::from_secs(1);

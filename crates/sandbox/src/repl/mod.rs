@@ -25,7 +25,7 @@ use crate::frame::{FromGuest, Status};
 use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
-pub use calls::Calls;
+pub use calls::{Calls, Piece};
 pub use cell::{Asked, Handed, Watch, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;

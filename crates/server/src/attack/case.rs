@@ -76,6 +76,10 @@ pub enum Run {
     Python(Lines),
     /// A cell in Python, in the container's interpreter.
     Cell(Lines),
+    /// As `bash`, with a tool `ask` that answers what the call says under `text`.
+    BashWithTool(Lines),
+    /// As `cell`, with the same.
+    CellWithTool(Lines),
     /// The host puts a file into `$INPUT_DIR`.
     Put {
         /// Base name.
