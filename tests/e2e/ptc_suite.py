@@ -400,6 +400,20 @@ def deleted(base):
     equal(error(talk.post(), 404, "not_found_error"), f"Container not found: {talk.container}")
 
 
+def from_bash(base):
+    """a command of bash calls a tool, and its pipe goes on with the answer"""
+    talk = Talk(base, "bash_calls")
+    first = talk.ask()
+    use, call = first["content"]
+    equal((use["name"], call["name"], call["input"]), ("bash_code_execution", "lookup", {"key": "a"}))
+    equal(call["caller"]["tool_id"], use["id"])
+    talk.answer(first, lambda given: "loud")
+    second = talk.ask()
+    equal(kinds(second), ["bash_code_execution_tool_result", "text"])
+    told = second["content"][0]["content"]
+    equal((told["stdout"].strip(), told["stderr"], told["return_code"]), ("LOUD", "", 0))
+
+
 def boolean(base):
     """code_execution: true declares the tool"""
     told = Talk(base, "bash", tools=(), code_execution=True).ask()
@@ -525,7 +539,7 @@ def until(done, what):
 CHECKS = [
     single_call, streamed, gathered, looped, early_exit, tool_error, traceback, state_is_kept, two_cells, files_come_back,
     direct_beside_code, no_container, partial, forged, late, without_caller, retried, retried_at_once, hung_up,
-    failed_then_again, interpreter_dies, interrupted, deleted, boolean, without_a_code_tool, legacy, legacy_traceback,
+    failed_then_again, interpreter_dies, interrupted, deleted, from_bash, boolean, without_a_code_tool, legacy, legacy_traceback,
     legacy_figure, capability,
 ]
 PATIENCE = [busy, lost_in_restart, restarted]
