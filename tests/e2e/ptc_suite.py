@@ -31,12 +31,15 @@ def run(report, running):
     for check in CHECKS:
         report.check(check.__doc__, lambda check=check: check(base))
     own_server(report, running, "with a server of little patience", {"lease_wait_s_max": 1}, PATIENCE)
+    own_server(report, running, "with code that waits a second", {}, LATE, sandbox={"tool_answer_wait_s_max": 1})
+    short = {"tool_answer_wait_s_max": 1, "container_idle_s_max": 1}
+    own_server(report, running, "with code that waits and is soon let go", {}, LET_GO, sandbox=short)
     own_server(report, running, "with keys", {}, KEYS, prepare=make_keys)
 
 
-def own_server(report, running, name, serving, checks, prepare=None):
+def own_server(report, running, name, serving, checks, **more):
     try:
-        with server.Server(running.belljar, scripts=running.scripts, serving=serving, prepare=prepare) as own:
+        with server.Server(running.belljar, scripts=running.scripts, serving=serving, **more) as own:
             for check in checks:
                 report.check(check.__doc__, lambda check=check: check(own))
             report.check(f"{name}: it never panicked", own.no_panic)
@@ -400,6 +403,20 @@ def deleted(base):
     equal(error(talk.post(), 404, "not_found_error"), f"Container not found: {talk.container}")
 
 
+def from_bash(base):
+    """a command of bash calls a tool, and its pipe goes on with the answer"""
+    talk = Talk(base, "bash_calls")
+    first = talk.ask()
+    use, call = first["content"]
+    equal((use["name"], call["name"], call["input"]), ("bash_code_execution", "lookup", {"key": "a"}))
+    equal(call["caller"]["tool_id"], use["id"])
+    talk.answer(first, lambda given: "loud")
+    second = talk.ask()
+    equal(kinds(second), ["bash_code_execution_tool_result", "text"])
+    told = second["content"][0]["content"]
+    equal((told["stdout"].strip(), told["stderr"], told["return_code"]), ("LOUD", "", 0))
+
+
 def boolean(base):
     """code_execution: true declares the tool"""
     told = Talk(base, "bash", tools=(), code_execution=True).ask()
@@ -493,6 +510,44 @@ def lost_in_restart(own):
     matches(told["stderr"], r"belljar: the server was restarted while this code waited for results: .*\n")
 
 
+def too_late(own):
+    """results that come after the code gave up get what came of it"""
+    talk = Talk(own.base_url, "code_patient")
+    first = talk.ask()
+    equal(seconds_left(first["container"]["expires_at"]) <= 1, True, "the time that is left")
+    talk.answer(first, lambda given: "42")
+    wait_until_over(first)
+    told = outcome(talk.ask())
+    equal((told["return_code"], told["stdout"]), (0, "late: Calling tool ['lookup'] timed out (no response after 1s).\n"))
+
+
+def too_late_and_called_again(own):
+    """or the call that the code has made since"""
+    talk = Talk(own.base_url, "code_patient_twice")
+    first = talk.ask()
+    talk.answer(first, lambda given: given["key"])
+    wait_until_over(first)
+    second = talk.ask()
+    equal((kinds(second), calls(second)[0]["input"]), (["tool_use"], {"key": "b"}))
+    talk.answer(second, lambda given: given["key"])
+    equal(outcome(talk.ask())["stdout"], "late: Calling tool ['lookup'] timed out (no response after 1s).\nb\n")
+
+
+def wait_until_over(reply):
+    """Until the calls of a reply have expired, with a second for the clocks of both sides."""
+    until(lambda: seconds_left(reply["container"]["expires_at"]) < -1, "the calls expire")
+
+
+def let_go(own):
+    """code that nobody answers is let go, and the model is told so"""
+    talk = Talk(own.base_url, "code_single")
+    talk.answer(talk.ask(), lambda given: "42")
+    until(lambda: state(own.base_url, talk.container) != "leased", "its container is free")
+    told = outcome(talk.ask())
+    equal((told["return_code"], told["stdout"]), (1, ""))
+    matches(told["stderr"], r"belljar: the results came too late: .*\n")
+
+
 def foreign(own):
     """another workspace's container and code are not there"""
     one, other = own.keys
@@ -525,8 +580,10 @@ def until(done, what):
 CHECKS = [
     single_call, streamed, gathered, looped, early_exit, tool_error, traceback, state_is_kept, two_cells, files_come_back,
     direct_beside_code, no_container, partial, forged, late, without_caller, retried, retried_at_once, hung_up,
-    failed_then_again, interpreter_dies, interrupted, deleted, boolean, without_a_code_tool, legacy, legacy_traceback,
+    failed_then_again, interpreter_dies, interrupted, deleted, from_bash, boolean, without_a_code_tool, legacy, legacy_traceback,
     legacy_figure, capability,
 ]
 PATIENCE = [busy, lost_in_restart, restarted]
+LATE = [too_late, too_late_and_called_again]
+LET_GO = [let_go]
 KEYS = [foreign]

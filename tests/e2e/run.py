@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
 import container_suite  # noqa: E402
+import examples_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
 import ptc_suite  # noqa: E402
@@ -86,6 +87,7 @@ def run(arguments):
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite), ("keys", keys_suite),
             ("room", room_suite), ("hostile", hostile_suite), ("programmatic", ptc_suite),
+            ("examples", examples_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

@@ -2,34 +2,31 @@
 
 use belljar_guard::Verdict;
 use belljar_ids::ServerToolUseId;
-use belljar_sandbox::{
-    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, Loss, Output,
-    SandboxError, SkipReason,
-};
+use belljar_sandbox::{EditCommand, EditFailure, EditOutcome, FileType as SeenType, Loss, Output, SandboxError};
 use belljar_turn::{CodeCall, EditCall, Interpreter, ServerCall};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::result::{
-    BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
-    StrReplaceResult, ViewResult,
+    CreateResult, EditorError, ErrorCode, FileType, ResultContent, StrReplaceResult, ViewResult,
 };
-use belljar_wire::tool::SubTool;
 
-use crate::app::Shared;
+use crate::driver::code;
 use crate::driver::place::{Place, PlaceError};
-use crate::driver::python;
 use crate::parked::StillCell;
-
-/// Exit status of a command that the guard halted: "found, but not executed" in the shell's own terms.
-pub const HALTED_RETURN_CODE: i32 = 126;
-/// Return code of a call that is answered without having run to its end here.
-pub const LOST_RETURN_CODE: i32 = 1;
 
 /// How far a call has come.
 pub enum CallEnd {
-    /// It has its result.
-    Ended(ResultContent),
+    /// It has its result, and the container as of now, if there is one.
+    Ended(ResultContent, Option<ContainerInfo>),
     /// Its code has called tools of the client, and stands still.
     Called(Called),
+}
+
+impl CallEnd {
+    /// A result, and its place as it is now.
+    pub async fn of(place: &mut Place, result: ResultContent) -> Self {
+        let container = place.info().await;
+        Self::Ended(result, container)
+    }
 }
 
 /// Code that waits for the client.
@@ -45,88 +42,20 @@ pub struct Called {
 /// Runs one call. Whatever happens is a result; what is ours to fix is also logged.
 pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> CallEnd {
     match call {
-        ServerCall::Bash { command, tools: _ } => CallEnd::Ended(bash(place, &command).await),
-        ServerCall::Edit(call) => CallEnd::Ended(edit(place, call).await),
+        ServerCall::Bash { command, tools } => code::bash(place, &command, &tools).await,
+        ServerCall::Edit(call) => {
+            let result = edit(place, call).await;
+            CallEnd::of(place, result).await
+        }
         ServerCall::Python { code, interpreter: Interpreter::Live, tools } => {
-            python::live(place, id, &code, &tools).await
+            code::live(place, id, &code, &tools).await
         }
+        // No tools: this version has no runtime that calls them (wire.md §10.1).
         ServerCall::Python { code, interpreter: Interpreter::Fresh, tools: _ } => {
-            CallEnd::Ended(python::fresh(place, id, &code).await)
+            let result = code::fresh(place, id, &code).await;
+            CallEnd::of(place, result).await
         }
     }
-}
-
-/// The result of code that is not there any more to go on.
-pub fn lost(sub_tool: SubTool, how: &str) -> ResultContent {
-    match sub_tool {
-        SubTool::CodeExecution => python::said(how),
-        SubTool::BashCodeExecution => ResultContent::BashCodeExecutionResult(BashResult {
-            stdout: String::new(),
-            stderr: format!("belljar: {how}\n"),
-            return_code: LOST_RETURN_CODE,
-            content: Vec::new(),
-        }),
-        // No edit calls anything.
-        SubTool::TextEditorCodeExecution => editor_error(ErrorCode::Unavailable, how.to_owned()),
-    }
-}
-
-async fn bash(place: &mut Place, command: &str) -> ResultContent {
-    if let Verdict::Halt { reason } = place.app.guard.look([command]) {
-        tracing::warn!(reason, "the guard halted a command");
-        return halted(&reason);
-    }
-    let app = Shared::clone(&place.app);
-    let lease = match place.lease().await {
-        Ok(lease) => lease,
-        Err(error) => {
-            return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) });
-        }
-    };
-    let running = app.running.enter(lease.container().clone());
-    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
-    match lease.bash(command, options).await {
-        Ok(outcome) => bash_result(place, outcome).await,
-        Err(error) => {
-            let error_code = sandbox_code(place, &error);
-            ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
-        }
-    }
-}
-
-fn halted(reason: &str) -> ResultContent {
-    ResultContent::BashCodeExecutionResult(BashResult {
-        stdout: String::new(),
-        stderr: format!("belljar: halted by the operator's guard: {reason}\n"),
-        return_code: HALTED_RETURN_CODE,
-        content: Vec::new(),
-    })
-}
-
-async fn bash_result(place: &mut Place, outcome: CellOutcome) -> ResultContent {
-    let mut output = match outcome {
-        CellOutcome::TimedOut(output) => {
-            tracing::info!(wall_ms = output.wall.as_millis(), "a command ran out of time");
-            return execution_error(ErrorCode::ExecutionTimeExceeded);
-        }
-        CellOutcome::Crashed(output)
-        | CellOutcome::Killed(KillReason::Memory | KillReason::Requested, output)
-        | CellOutcome::Ended(output) => output,
-    };
-    if output.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooLarge(_))) {
-        return execution_error(ErrorCode::OutputFileTooLarge);
-    }
-    let (kept, lost) = place.keep_all(&mut output).await;
-    forget_the_dead(place, &output);
-    let content = kept.into_iter().map(|record| BashOutput { file_id: record.id }).collect();
-    let mut stderr = text(&output.stderr);
-    append_lines(&mut stderr, output.notices().into_iter().chain(lost));
-    ResultContent::BashCodeExecutionResult(BashResult {
-        stdout: text(&output.stdout),
-        stderr,
-        return_code: output.return_code,
-        content,
-    })
 }
 
 /// The next call gets a new container when this one died under the cell.
@@ -134,10 +63,6 @@ pub fn forget_the_dead(place: &mut Place, output: &Output) {
     if output.losses.iter().any(|loss| matches!(loss, Loss::ContainerDied(_))) {
         place.forget();
     }
-}
-
-fn execution_error(error_code: ErrorCode) -> ResultContent {
-    ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
 }
 
 /// A stream as text: what is not UTF-8 is shown as the replacement character.

@@ -3,8 +3,8 @@
 //! Each turn is a task of its own. A client that hangs up is an input like any other.
 
 pub mod calls;
+pub mod code;
 pub mod place;
-pub mod python;
 pub mod reply;
 mod sink;
 
@@ -33,6 +33,7 @@ use crate::parked::{Kept, Spot, StillCell, Waiting};
 use crate::principal::Principal;
 use crate::random::OsIds;
 use calls::{CallEnd, Called};
+use code::Form;
 use place::Place;
 use sink::Sink;
 
@@ -169,16 +170,18 @@ impl Driver {
         }
     }
 
-    /// What the sampling or the call under way brings next.
+    /// What the sampling or the call under way brings next. Cancel-safe: nothing is waited for once it is there.
     async fn next_input(&mut self) -> Input {
         if let Some((id, call)) = &mut self.call {
             let (place, end) = call.await;
             let id = id.clone();
             self.call = None;
-            return self.call_ended(id, place, end).await;
+            self.place = Some(place);
+            return self.call_ended(id, end);
         }
         let Some(sampling) = &mut self.sampling else {
-            return Input::SamplingFailed(ApiError::new(ErrorKind::Api, "Internal server error"));
+            tracing::error!(request_id = %self.request_id, "the turn waits for nothing: it is given up");
+            return Input::ClientGone;
         };
         match sampling.next().await {
             Some(Ok(event)) => Input::Sampled(event),
@@ -197,21 +200,19 @@ impl Driver {
         }
     }
 
-    async fn call_ended(&mut self, id: ServerToolUseId, mut place: Place, end: CallEnd) -> Input {
-        let input = match end {
-            CallEnd::Ended(result) => {
+    fn call_ended(&mut self, id: ServerToolUseId, end: CallEnd) -> Input {
+        match end {
+            CallEnd::Ended(result, container) => {
                 if let Some(spent) = self.spent.as_mut().filter(|spent| spent.spot.call == id) {
                     spent.kept = Kept::Outcome(result.clone());
                 }
-                Input::CellEnded { id, result, container: place.info().await }
+                Input::CellEnded { id, result, container }
             }
             CallEnd::Called(Called { calls, container, cell }) => {
                 self.still = Some(cell);
                 Input::CellCalled { id, calls, container }
             }
-        };
-        self.place = Some(place);
-        input
+        }
     }
 
     async fn carry_out(&mut self, effects: Vec<Effect>, sink: &mut Sink) -> ControlFlow<()> {
@@ -277,11 +278,20 @@ impl Driver {
         tools: Arc<[CodeTool]>,
     ) {
         let Some(mut place) = self.take_place() else { return };
-        let (spot, pending, kept) = match self.resumed.take() {
-            Some(Resumed::Waiting(Waiting { spot, pending, kept })) => (spot, pending, kept),
+        let form = match sub_tool {
+            SubTool::BashCodeExecution => Form::Bash,
+            SubTool::CodeExecution => Form::Python,
+            // No edit calls anything, so none was parked; the turn refuses the result of another.
+            SubTool::TextEditorCodeExecution => Form::Python,
+        };
+        let Waiting { spot, pending, kept } = match self.resumed.take() {
+            Some(Resumed::Waiting(waiting)) => waiting,
             Some(Resumed::Lost(how)) => {
-                let result = calls::lost(sub_tool, how);
-                self.call = Some((id, Box::pin(async move { (place, CallEnd::Ended(result)) })));
+                let told = async move {
+                    let container = place.info().await;
+                    (place, CallEnd::Ended(form.said(how), container))
+                };
+                self.call = Some((id, Box::pin(told)));
                 return;
             }
             None => {
@@ -289,11 +299,11 @@ impl Driver {
                 return;
             }
         };
-        let lost = Kept::Outcome(calls::lost(sub_tool, "the server failed while it went on with this code"));
+        let lost = Kept::Outcome(form.said("the server failed while it went on with this code"));
         self.spent = Some(Waiting { spot: spot.clone(), pending: pending.clone(), kept: lost });
         let waiting = Waiting { spot, pending, kept };
         let running = async move {
-            let end = python::resume(&mut place, waiting, results, &tools).await;
+            let end = code::resume(&mut place, form, waiting, results, &tools).await;
             (place, end)
         };
         self.call = Some((id, Box::pin(running)));
