@@ -3,7 +3,8 @@ model calls itself, and what each way costs in tokens.
 
 The programs are ordinary clients: the official SDK, unmodified, with its own tool runner. Only `base_url` is ours. Who answers is
 the scripted model, which plays `scripts/NAME.json` or `scripts/NAME_direct.json`; its code really runs, in a container. It is no
-language model: its tokens are estimated, four bytes of JSON to a token, from what a model would have had to read and write.
+language model: its tokens are estimated, four bytes of JSON to a token, from the messages that a model would have had to read and
+write. The definitions of tools and what a cache of prompts would save are left out of both ways.
 
     belljar serve --config FILE     # with a [[upstream]] of kind = "scripted" and scripts_dir = "examples/scripts"
     python budget_compliance.py --base-url http://127.0.0.1:8484
@@ -77,5 +78,5 @@ def compare(script, question, functions):
     for way, run in runs.items():
         print(f"{way:<14}{run.calls:>7}{run.replies:>9}{run.input_tokens:>13,}{run.output_tokens:>9,}")
     saved = 1 - runs["with code"].tokens / runs["directly"].tokens
-    print(f"\nWith code, {saved:.0%} fewer tokens: the model reads what the code prints, not what the tools answer.")
+    print(f"\nWith code, {saved:.1%} fewer tokens: the model reads what the code prints, not what the tools answer.")
     return runs["with code"], runs["directly"]

@@ -167,6 +167,13 @@ def gathered(base):
     equal(outcome(second)["stdout"], ",".join(f"<{n}>" for n in range(8)) + "\n")
 
 
+def thousand(base):
+    """a thousand calls at once are one pause, too"""
+    first, second = Talk(base, "code_thousand").play(lambda given: given["key"])
+    equal([call["input"]["key"] for call in calls(first)], [str(n) for n in range(1000)])
+    equal(outcome(second)["stdout"], "499500\n")
+
+
 def looped(base):
     """twenty calls one after the other are twenty pauses, and no sampling between"""
     replies = Talk(base, "code_loop").play(lambda given: given["key"])
@@ -578,7 +585,7 @@ def until(done, what):
 
 
 CHECKS = [
-    single_call, streamed, gathered, looped, early_exit, tool_error, traceback, state_is_kept, two_cells, files_come_back,
+    single_call, streamed, gathered, thousand, looped, early_exit, tool_error, traceback, state_is_kept, two_cells, files_come_back,
     direct_beside_code, no_container, partial, forged, late, without_caller, retried, retried_at_once, hung_up,
     failed_then_again, interpreter_dies, interrupted, deleted, from_bash, boolean, without_a_code_tool, legacy, legacy_traceback,
     legacy_figure, capability,
