@@ -1,4 +1,5 @@
-//! The attack suite, `belljar attack`, as the user at hand, and where that is root as an ordinary user too.
+//! The attack suite, `belljar attack`: in namespaces as the user at hand, and where that is root as an ordinary user too;
+//! then in gVisor as the user at hand, without the cases that are slow there, which the first runs had.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +40,7 @@ pub fn run(belljar: &Path) -> Result<Counts, String> {
     let mut counts = Counts::default();
     let mut reports = Vec::new();
     let mut here = Command::new(belljar);
-    here.args(["attack", "--json"]);
+    here.args(["attack", "--json", "--isolation", "namespaces"]);
     collect("the user at hand", attack(&mut here)?, &mut reports, &mut counts);
     if fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0) {
         match ordinary(belljar) {
@@ -50,6 +51,10 @@ pub fn run(belljar: &Path) -> Result<Counts, String> {
             Err(why) => counts.skips.push(Skip::Missing(format!("attacks as an ordinary user: {why}"))),
         }
     }
+    println!("==> escape, in gVisor, without what is slow there");
+    let mut in_gvisor = Command::new(belljar);
+    in_gvisor.args(["attack", "--json", "--isolation", "gvisor", "--skip-slow"]);
+    collect("the user at hand, in gVisor", attack(&mut in_gvisor)?, &mut reports, &mut counts);
     let told = count(&reports);
     counts.passed += told.passed;
     counts.failed += told.failed;
@@ -134,7 +139,7 @@ fn ordinary(belljar: &Path) -> Result<Command, String> {
     }
     share_image(&cache_of_root()?, &cache)?;
     let mut command = Command::new(&program);
-    command.args(["attack", "--json", "--config"]).arg(&config).current_dir(&place);
+    command.args(["attack", "--json", "--isolation", "namespaces", "--config"]).arg(&config).current_dir(&place);
     command
         .env("BELLJAR_CACHE_DIR", &cache)
         .env("HOME", &place)
