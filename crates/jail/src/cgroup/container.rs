@@ -264,21 +264,23 @@ impl Cgroup {
         };
         self.stop_forks()?;
         let procs = pids.directory.join("cgroup.procs");
+        // On a busy machine they need a while to die, and are listed until then.
+        let mut dying = BTreeSet::new();
         for _ in 0..KILL_ROUNDS_MAX {
-            let listed = listed(&procs)?;
-            if listed.is_empty() {
+            let listed = listed(&procs)?.into_iter().filter(|pid| !dying.contains(&pid.as_raw_nonzero()));
+            let held: Vec<_> =
+                listed.filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
+            if held.is_empty() {
                 return Ok(());
             }
-            let held: Vec<_> =
-                listed.into_iter().filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
             // Listed again with its handle held, an id cannot have passed to a stranger in between.
             let still = self::listed(&procs)?;
             for (pid, handle) in held {
                 if still.contains(&pid) {
                     match pidfd_send_signal(handle, Signal::KILL) {
-                        Ok(()) | Err(Errno::SRCH) => {}
+                        Ok(()) | Err(Errno::SRCH) => dying.insert(pid.as_raw_nonzero()),
                         Err(errno) => return Err(CgroupError::at(&procs)(errno.into())),
-                    }
+                    };
                 }
             }
         }
