@@ -37,12 +37,16 @@ pub enum Attachment<'a> {
 impl Attachment<'_> {
     /// Has the guest program enter, which it does before it reads its plan.
     pub(crate) fn offer(self, channel: &OwnedFd) -> Result<(), LaunchError> {
-        let entrances = match self {
-            Self::Cgroup(cgroup) => cgroup.entrances()?,
-            Self::Unlimited => Vec::new(),
-        };
+        let entrances = self.entrances()?;
         let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
         channel::send_entrances(channel, &entrances).map_err(talk)
+    }
+
+    pub(crate) fn entrances(self) -> Result<Vec<OwnedFd>, CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.entrances(),
+            Self::Unlimited => Ok(Vec::new()),
+        }
     }
 }
 
@@ -63,14 +67,20 @@ pub struct Jailed {
 
 impl Jailed {
     fn of(pid: Pid) -> Result<Self, Errno> {
-        Ok(Self {
-            pid,
-            // It cannot be somebody else's: only this process can reap it, and has not.
-            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
-            ended: Mutex::new(None),
-            namespaces: None,
-            _lifeline: None,
-        })
+        // It cannot be somebody else's: only this process can reap it, and has not.
+        Ok(Self::held(pid, pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// A child of this process, by its pidfd.
+    pub(crate) fn held(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, ended: Mutex::new(None), namespaces: None, _lifeline: None }
+    }
+
+    /// For an ordinary user, who has no right to them when it will be undumpable (ptrace(2)).
+    pub(crate) fn hold_namespaces(&mut self, channel: &OwnedFd) -> Result<(), LaunchError> {
+        let opened = Namespaces::of(self.pid).map_err(|source| gone_or_closed(channel, self, source))?;
+        self.namespaces = Some(opened);
+        Ok(())
     }
 
     /// Process id in the caller's pid namespace.
@@ -288,20 +298,24 @@ pub(crate) fn guide(
     // From here on, dropping `jailed` ends it.
     let mut jailed = Jailed::of(pid).map_err(talk)?;
     if let Identity::Caller { .. } = plan.identity {
-        // Later it will be undumpable, and an ordinary user has no other right to them (ptrace(2)).
-        jailed.namespaces = Some(Namespaces::of(pid).map_err(|source| gone_or_closed(channel, &jailed, source))?);
+        jailed.hold_namespaces(channel)?;
     }
+    let jailed = sealed(channel, jailed)?;
+    launcher.finish()?;
+    Ok(jailed)
+}
+
+/// Lets process 1, now in the host's hands, go on, and waits until it is sealed.
+pub(crate) fn sealed(channel: &OwnedFd, jailed: Jailed) -> Result<Jailed, LaunchError> {
     match channel::send_go(channel) {
         // It may have failed and gone by now; its last word says where.
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
         Err(errno) => return Err(talk(errno)),
     }
     match next_report(channel)? {
-        Report::Sealed => {}
-        other => return Err(unexpected(other)),
+        Report::Sealed => Ok(jailed),
+        other => Err(unexpected(other)),
     }
-    launcher.finish()?;
-    Ok(jailed)
 }
 
 /// Process 1 may have failed and ended before its namespaces were opened; then its last word counts.
@@ -396,7 +410,9 @@ pub(crate) fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
 pub(crate) fn unexpected(report: Report) -> LaunchError {
     match report {
         Report::Failed(error) => LaunchError::Setup(error),
-        Report::UserNamespace | Report::ProcessOne(_) | Report::Sealed => LaunchError::Disorder,
+        Report::UserNamespace | Report::Nursery | Report::ProcessOne(_) | Report::Apart | Report::Sealed => {
+            LaunchError::Disorder
+        }
     }
 }
 

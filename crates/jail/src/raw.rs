@@ -27,24 +27,52 @@ pub(crate) enum Side {
     New,
 }
 
-/// The namespaces of a container, the user namespace first: the kernel makes the others in it.
-const CONTAINER_NAMESPACES: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+/// The namespaces that process 1 is born in: a user namespace, and a pid namespace in it, which no process can enter
+/// itself.
+const BIRTH_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+
+/// The other namespaces of a container. Made together with those of [`BIRTH_NAMESPACES`], they are made in the new user
+/// namespace.
+const OTHER_NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
+    .union(UnshareFlags::NEWNET)
+    .union(UnshareFlags::NEWIPC)
+    .union(UnshareFlags::NEWUTS)
+    .union(UnshareFlags::NEWCGROUP);
 
 /// Makes a copy of this process that is process 1 of namespaces of its own, and whose parent is this process's parent
 /// (`clone(2)` with `CLONE_PARENT`).
 ///
 /// Only for a process with one thread.
 pub(crate) fn clone_process_one() -> Result<Side, Errno> {
-    let flags = libc::c_long::from(CONTAINER_NAMESPACES | libc::CLONE_PARENT | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent and the namespaces; the process
-    // has one thread, so the copy finds no lock held by a thread that it does not have.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    let others = i32::try_from(OTHER_NAMESPACES.bits()).map_err(|_| Errno::OVERFLOW)?;
+    clone_sibling(BIRTH_NAMESPACES | others, std::ptr::null_mut())
+}
+
+/// As [`clone_process_one`], but with user and pid namespaces alone; the others are left to [`unshare_the_rest`]. Beside
+/// the id comes a pidfd, which is the caller's and not the new process's.
+pub(crate) fn bear_process_one() -> Result<(Side, Option<OwnedFd>), Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let side = clone_sibling(BIRTH_NAMESPACES | libc::CLONE_PIDFD, &raw mut pidfd)?;
+    let pidfd = match side {
+        // SAFETY: the kernel has just made this descriptor for the caller (`clone(2)`, CLONE_PIDFD); nobody else has it.
+        Side::Caller(_) => Some(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        Side::New => None,
+    };
+    Ok((side, pidfd))
+}
+
+/// What [`bear_process_one`] leaves to be made.
+pub(crate) fn unshare_the_rest() -> Result<(), Errno> {
+    unshare(OTHER_NAMESPACES)
+}
+
+/// `pidfd` is null, or where the kernel is to put one (`CLONE_PIDFD`).
+fn clone_sibling(flags: i32, pidfd: *mut libc::c_int) -> Result<Side, Errno> {
+    let flags = libc::c_long::from(flags | libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent and the namespaces; the callers'
+    // process has one thread, so the copy finds no lock held by a thread that it does not have. The third argument is
+    // null, or a place for one integer that outlives the call, on every architecture.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, pidfd, 0_usize, 0_usize) };
     match pid {
         0 => Ok(Side::New),
         pid if pid > 0 => i32::try_from(pid).ok().and_then(Pid::from_raw).map(Side::Caller).ok_or(Errno::OVERFLOW),

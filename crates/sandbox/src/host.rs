@@ -35,7 +35,7 @@ impl Host {
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let identity = identity(&rootfs)?;
         let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
-        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm))?;
+        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm), &program)?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -61,7 +61,7 @@ impl Host {
             let made = Realm::create(self.program.as_fd(), identity);
             Arc::new(made.map_err(|error| SandboxError::Host(error.to_string()))?)
         };
-        Image::prepare(&self.config, rootfs, realm)
+        Image::prepare(&self.config, rootfs, realm, &self.program)
     }
 
     /// What new containers are made from.
@@ -91,11 +91,14 @@ impl Host {
         let cgroup = self.cgroup(name, &outer)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let jailed = match gvisor {
-            None => {
-                let plan = image.plan(limits)?;
-                launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
-                    .map_err(|error| SandboxError::Launch(error.to_string()))?
-            }
+            None => match image.nurseries().launch(image, &self.program, limits, attachment, control.as_fd()) {
+                Some(borne) => borne.map_err(|error| SandboxError::Launch(error.to_string()))?,
+                None => {
+                    let plan = image.plan(limits)?;
+                    launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
+                        .map_err(|error| SandboxError::Launch(error.to_string()))?
+                }
+            },
             Some(gvisor) => {
                 let spec = image.spec(limits);
                 gvisor.start(image.realm(), &self.program, &spec, limits, attachment, control)?
