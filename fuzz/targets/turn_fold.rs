@@ -4,15 +4,17 @@
 
 use arbitrary::Arbitrary;
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{Effect, Input, ModelTraits, PlanContext, ServerCall, ToolLimits, Turn, TurnEnd, plan};
+use belljar_turn::{CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::container::ContainerInfo;
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
-use belljar_wire::result::{BashResult, CreateResult, ResultContent};
+use belljar_wire::result::{BashResult, CodeResult, CreateResult, ResultContent};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use belljar_wire::sse;
+use belljar_wire::tool::SubTool;
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use serde_json::{Value, json};
@@ -36,11 +38,14 @@ enum Step {
     CellEnded {
         stdout: String,
     },
+    /// Code calls tools: those that it may call, and one that it may not.
+    CellCalled(Vec<(u64, u8, String)>),
     Stopping,
     ClientGone,
 }
 
-const NAMES: [&str; 4] = ["bash_code_execution", "text_editor_code_execution", "get_time", "made_up"];
+const NAMES: [&str; 6] =
+    ["bash_code_execution", "text_editor_code_execution", "code_execution", "get_time", "query_db", "made_up"];
 const REASONS: [StopReason; 7] = [
     StopReason::ToolUse,
     StopReason::EndTurn,
@@ -53,14 +58,15 @@ const REASONS: [StopReason; 7] = [
 const REQUEST: &str = r#"{"model":"claude-opus-5-5","max_tokens":1000,"stream":true,
     "messages":[{"role":"user","content":"hi"}],
     "tools":[{"type":"code_execution_20260521","name":"code_execution"},
-             {"name":"get_time","input_schema":{"type":"object"}}]}"#;
+             {"name":"get_time","input_schema":{"type":"object"}},
+             {"name":"query_db","input_schema":{"type":"object"},"allowed_callers":["code_execution_20260120"]}]}"#;
 
 /// A turn, what came of it, and what it waits for.
 struct Played {
     turn: Turn,
     events: Vec<StreamEvent>,
     end: Option<Effect>,
-    cell: Option<(belljar_ids::ServerToolUseId, ServerCall)>,
+    cell: Option<(belljar_ids::ServerToolUseId, SubTool)>,
 }
 
 impl Played {
@@ -95,8 +101,9 @@ impl Played {
             assert_eq!(self.end, None, "{effect:?} after the end");
             match effect {
                 Effect::Emit(event) => self.events.push(event),
-                Effect::RunCell { id, call } => self.cell = Some((id, call)),
-                Effect::CancelCell(_) => self.cell = None,
+                Effect::RunCell { id, call } => self.cell = Some((id, call.sub_tool())),
+                Effect::ResumeCell { id, sub_tool, .. } => self.cell = Some((id, sub_tool)),
+                Effect::CancelCell(_) | Effect::Park { .. } => self.cell = None,
                 Effect::Sample(_) | Effect::CancelSampling => {}
                 end @ (Effect::Fail(_) | Effect::Finish(_)) => self.end = Some(end),
             }
@@ -136,21 +143,44 @@ impl Played {
             Step::BlockEnded => self.sampled(SamplingEvent::BlockEnded),
             Step::Delta(text) => self.sampled(SamplingEvent::BlockDelta(Delta::TextDelta { text })),
             Step::CellEnded { stdout } => self.cell_ended(stdout),
+            Step::CellCalled(calls) => self.cell_called(calls),
             Step::Stopping => self.input(Input::Stopping),
             Step::ClientGone => self.input(Input::ClientGone),
         }
     }
 
+    fn cell_called(&mut self, calls: Vec<(u64, u8, String)>) {
+        let Some((id, _)) = self.cell.clone() else { return };
+        let call = |(number, tool, text): (u64, u8, String)| {
+            // One in sixteen is a tool that only the model may call.
+            let tool = if tool % 16 == 0 { "get_time" } else { "query_db" };
+            let input = serde_json::Map::from_iter([("text".to_owned(), json!(text))]);
+            CodeCall { number, tool: tool.to_owned(), input }
+        };
+        let container = ContainerInfo {
+            id: "container_01A".parse().expect("an id"),
+            expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
+        };
+        self.input(Input::CellCalled { id, calls: calls.into_iter().map(call).collect(), container });
+    }
+
     fn cell_ended(&mut self, stdout: String) {
-        let Some((id, call)) = self.cell.take() else { return };
-        let result = match call {
-            ServerCall::Bash { .. } => ResultContent::BashCodeExecutionResult(BashResult {
+        let Some((id, sub_tool)) = self.cell.take() else { return };
+        let result = match sub_tool {
+            SubTool::BashCodeExecution => ResultContent::BashCodeExecutionResult(BashResult {
                 stdout,
                 stderr: String::new(),
                 return_code: 0,
                 content: Vec::new(),
             }),
-            ServerCall::Edit(_) => {
+            SubTool::CodeExecution => ResultContent::CodeExecutionResult(CodeResult {
+                stdout,
+                stderr: String::new(),
+                return_code: 0,
+                content: Vec::new(),
+                abort_reason: None,
+            }),
+            SubTool::TextEditorCodeExecution => {
                 ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update: false })
             }
         };

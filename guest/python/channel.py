@@ -1,7 +1,7 @@
 """The driver's first part: the frames between host and REPL.
 
-The driver is one file when it runs: `channel.py`, `streams.py`, `report.py` and `repl.py`, joined in this order. So a
-part finds the ones before it in the module that all of them are in.
+The driver is one file when it runs: `channel.py`, `streams.py`, `report.py`, `schema.py`, `tools.py` and `repl.py`,
+joined in this order. So a part finds the ones before it in the module that all of them are in.
 
 What runs here shares the interpreter with hostile code, so nothing of it guards the host. What it does guard is the next
 cell from an accident in this one: each part takes the functions it needs for itself when it starts.
@@ -20,13 +20,17 @@ sys.modules["_belljar_channel"] = sys.modules[__name__]
 FRAME_BYTES_MAX = 64 * 1024
 CELL_FDS = 3
 """Source, writer of standard output, writer of standard error."""
+FRAME_FDS_MAX = CELL_FDS + 1
+"""And the tools, where there are any."""
 HIGH_FD = 500
 """From here on up are descriptors of the driver's: beyond what a program closes to be tidy."""
 LOW_FD = 3
 """The first one that is no standard stream."""
+BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
 
 _close, _dup, _open, _fcntl, _loads = os.close, os.dup, os.open, fcntl.fcntl, json.loads
 _readlink, _fsencode, _EINVAL, _ETOOMANYREFS = os.readlink, os.fsencode, errno.EINVAL, errno.ETOOMANYREFS
+_pread, _fstat, _write, _exit = os.pread, os.fstat, os.write, os._exit
 
 
 class Crowded(Exception):
@@ -47,6 +51,27 @@ def lifted(descriptor):
     return copy
 
 
+def content(descriptor):
+    """A memfd from its begin to its end."""
+    pieces, at, size = [], 0, _fstat(descriptor).st_size
+    while at < size:
+        piece = _pread(descriptor, size - at, at)
+        if not piece:
+            break
+        pieces.append(piece)
+        at += len(piece)
+    return b"".join(pieces)
+
+
+def leave(error):
+    """Ends the interpreter, which cannot go on."""
+    try:
+        _write(2, f"REPL: {type(error).__name__}: {error}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass
+    _exit(BROKEN_EXIT)
+
+
 class Channel:
     """Our end of the socket."""
 
@@ -55,7 +80,7 @@ class Channel:
         self._socket.setblocking(True)
         self._buffer = bytearray(FRAME_BYTES_MAX)
         self._views = [memoryview(self._buffer)]
-        self._ancillary_bytes = _socket.CMSG_SPACE(CELL_FDS * 4)
+        self._ancillary_bytes = _socket.CMSG_SPACE(FRAME_FDS_MAX * 4)
 
     def receive(self):
         """The next frame and its descriptors; None when the host is gone."""
@@ -69,6 +94,20 @@ class Channel:
         for _level, _kind, data in ancillary:
             descriptors += memoryview(data).cast("i")
         return _loads(self._buffer[:size]), descriptors
+
+    def receive_answers(self, cell):
+        """The descriptors of the answers to a cell's calls."""
+        received = self.receive()
+        if received is None:
+            _exit(0)
+        frame, descriptors = received
+        if frame != {"answers": {"id": cell}} or len(descriptors) not in (1, 2):
+            raise Broken(f"no answers: {frame} with {len(descriptors)} descriptors")
+        return descriptors
+
+    def fileno(self):
+        """Its descriptor; negative once it is closed."""
+        return self._socket.fileno()
 
     def send(self, frame, descriptor=None):
         """Sends JSON text, with at most one descriptor. Crowded: nothing was sent."""
@@ -103,7 +142,7 @@ class Reserve:
         """Frees the reserve when there is no other room."""
         try:
             _close(_dup(self._held))
-            short = len(self._spare) <= CELL_FDS
+            short = len(self._spare) <= FRAME_FDS_MAX
         except OSError:
             short = True
         while short and self._spare:
@@ -111,7 +150,7 @@ class Reserve:
 
     def refill(self):
         """Takes back what was given."""
-        while len(self._spare) <= CELL_FDS:
+        while len(self._spare) <= FRAME_FDS_MAX:
             try:
                 self._spare.append(_fcntl(self._held, fcntl.F_DUPFD_CLOEXEC, HIGH_FD))
             except OSError:

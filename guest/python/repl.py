@@ -14,11 +14,14 @@ import time
 import types
 from contextvars import Context
 
-from _belljar_channel import CELL_FDS, LOW_FD, Broken, Channel, Crowded, Reserve, lifted
-from _belljar_report import Sources, report
+from _belljar_channel import (
+    CELL_FDS, FRAME_FDS_MAX, LOW_FD, Broken, Channel, Crowded, Reserve, content, leave, lifted,
+)
+from _belljar_report import Sources, report, say
 from _belljar_streams import OWNER, Streams
+from _belljar_tools import Tools
 
-VERSION = 1
+VERSION = 2
 START_FD = 3
 OUTPUT_ROOT = "/files/output"
 GROWN_BYTES = 16 * 1024 * 1024
@@ -26,7 +29,6 @@ GROWN_BYTES = 16 * 1024 * 1024
 AWAIT_ALLOWED = 0x2000  # ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 AWAITS = 0x80  # inspect.CO_COROUTINE
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
 
 END_TRIES_MAX = 8
 END_WAIT_S = 1.0
@@ -34,8 +36,7 @@ END_WAIT_S = 1.0
 IDLE, STARTING, RUNNING, ENDING = range(4)
 
 _compile, _eval, _collect = compile, eval, gc.collect
-_close, _exit, _getpid, _open, _pread, _fstat = os.close, os._exit, os.getpid, os.open, os.pread, os.fstat
-_write = os.write
+_close, _exit, _getpid, _open, _pread = os.close, os._exit, os.getpid, os.open, os.pread
 _mkdir, _makedirs, _rmdir, _getcwd, _chdir = os.mkdir, os.makedirs, os.rmdir, os.getcwd, os.chdir
 _signal, _getsignal, _sigmask, _SIGINT = signal.signal, signal.getsignal, signal.pthread_sigmask, signal.SIGINT
 _gettrace, _getprofile, _settrace, _setprofile = sys.gettrace, sys.getprofile, sys.settrace, sys.setprofile
@@ -72,6 +73,7 @@ class Repl:
         self._main = types.ModuleType("__main__")
         self._main.__builtins__ = sys.modules["builtins"]
         self._names = self._main.__dict__
+        self._tools = Tools(channel, self._reserve, self._names, self._sheltered)
         self._install()
 
     def _install(self):
@@ -89,6 +91,7 @@ class Repl:
     def _in_child(self):
         """A fork of a cell's never speaks to the host."""
         self._forked = True
+        self._tools.abandon()
         self._channel.close()
 
     def serve(self):
@@ -100,9 +103,12 @@ class Repl:
                 return
             frame, descriptors = received
             ((kind, body),) = frame.items()
-            if kind == "cell" and len(descriptors) == CELL_FDS:
+            if kind == "cell" and CELL_FDS <= len(descriptors) <= FRAME_FDS_MAX:
                 self._state = STARTING
                 self._answer(Cell(body), descriptors)
+            elif kind == "answers":  # To a cell that has ended meanwhile.
+                for descriptor in descriptors:
+                    _close(descriptor)
             elif kind == "touch" and not descriptors:
                 self._touch()
                 self._channel.send('{"touched":{}}')
@@ -124,9 +130,12 @@ class Repl:
         if min(descriptors) < LOW_FD:  # A thread closed some of 0 to 2 after its cell.
             descriptors = [lifted(descriptor) for descriptor in descriptors]
             self._streams.silence()
-        source, output, error = descriptors
-        text = _content(source)
+        source, output, error, *tools = descriptors
+        text = content(source)
         _close(source)
+        for descriptor in tools:
+            self._tools.open(cell, content(descriptor))
+            _close(descriptor)
         status = self._run(cell, text, output, error)
         kind, directory = _settle(cell.path)
         try:
@@ -144,6 +153,7 @@ class Repl:
         _close(error)
         self._reserve.refill()
         status = self._execute(cell, source)
+        self._tools.close()
         self._guarded(self._streams.flush)
         if self._forked:
             self._streams.close()
@@ -176,6 +186,9 @@ class Repl:
             value, error = self._guarded(self._context.run, _eval, code, self._names)
             if error is None and code.co_flags & AWAITS:
                 _, error = self._guarded(self._await, value)
+        if error is not None and self._tools.gave_up(error):
+            self._guarded(say, f"TimeoutError: {error}")
+            return 0
         return 0 if error is None else report(error, code, self._guarded)
 
     def _await(self, coroutine):
@@ -203,6 +216,20 @@ class Repl:
             raise KeyboardInterrupt
         if self._state == STARTING:
             self._pending = True
+
+    def _sheltered(self, function):
+        """Calls what an interrupt of the code around must not cut in two; it is raised behind it.
+
+        While asyncio's own handler is there instead of ours, the first interrupt raises nothing anyway.
+        """
+        self._state = STARTING
+        try:
+            function()
+        finally:
+            self._state = RUNNING
+            pending, self._pending = self._pending, False
+        if pending:
+            raise KeyboardInterrupt
 
     def _guarded(self, function, *arguments):
         """Calls what may run user code; returns its value and its exception.
@@ -274,18 +301,6 @@ def _ended(cell, status, output):
     return f'{{"ended":{{"id":{cell.id},"nonce":"{cell.nonce}","status":{{"code":{status}}},"output":"{output}"}}}}'
 
 
-def _content(descriptor):
-    """A memfd from its begin to its end."""
-    pieces, at, size = [], 0, _fstat(descriptor).st_size
-    while at < size:
-        piece = _pread(descriptor, size - at, at)
-        if not piece:
-            break
-        pieces.append(piece)
-        at += len(piece)
-    return b"".join(pieces)
-
-
 def _settle(path):
     """Removes an output directory without files; says what there is, and opens what stays."""
     try:
@@ -322,7 +337,6 @@ def touch():
 
 def main(descriptor, start=None):
     """Serves the socket at `descriptor`, never returns. `start` is the body of a `go` that was received already."""
-    status = BROKEN_EXIT
     try:
         channel = Channel(descriptor)
         if start is None:
@@ -336,16 +350,15 @@ def main(descriptor, start=None):
         repl = Repl(channel)
         channel.send(f'{{"ready":{{"version":{VERSION},"pid":{_getpid()}}}}}')
         repl.serve()
-        status = 0
     except (BrokenPipeError, ConnectionResetError):
-        status = 0
+        pass
     except BaseException as error:
-        _attempt(_write, 2, f"REPL: {type(error).__name__}: {error}\n".encode())
+        leave(error)
     finally:
-        _exit(status)
+        _exit(0)
 
 
-for _name in ("_belljar_channel", "_belljar_report", "_belljar_streams"):
+for _name in ("_belljar_channel", "_belljar_report", "_belljar_schema", "_belljar_streams", "_belljar_tools"):
     del sys.modules[_name]
 
 if __name__ == "__main__":

@@ -65,11 +65,12 @@ def _exit_status(error, guarded):
         return 0
     if isinstance(code, int):
         return int(code) & 0xFF if -(2**63) <= code < 2**63 else 0xFF
-    guarded(_say, code)
+    guarded(say, code)
     return FAILED
 
 
-def _say(message):
+def say(message):
+    """One line on standard error, as Python has it."""
     try:
         text = str(message)
     except Exception:
@@ -90,9 +91,9 @@ def _tell(error):
     except SystemExit:
         raise
     except BaseException as second:
-        _say("Error in sys.excepthook:")
+        say("Error in sys.excepthook:")
         _show(second.with_traceback(_from_cell(second.__traceback__, None)))
-        _say("\nOriginal exception was:")
+        say("\nOriginal exception was:")
         _show(error)
 
 

@@ -29,7 +29,8 @@ _beginning = set()
 """Threads that were asked for and do not run yet."""
 
 
-def _is_strange(owner_of=OWNER.get):
+def is_strange(owner_of=OWNER.get):
+    """Whether this is done on behalf of a cell that has ended."""
     owner = owner_of(None)
     return owner is not None and owner is not _running
 
@@ -47,7 +48,7 @@ class WatchedText(Text):
 
     def write(self, text, write=io.TextIOWrapper.write):
         """Text of nobody's goes nowhere, and its writer does not notice."""
-        return len(text) if _is_strange() else write(self, text)
+        return len(text) if is_strange() else write(self, text)
 
 
 class WatchedBytes(Bytes):
@@ -55,7 +56,7 @@ class WatchedBytes(Bytes):
 
     def write(self, data, write=io.BufferedWriter.write):
         """As `WatchedText.write`."""
-        return memoryview(data).nbytes if _is_strange() else write(self, data)
+        return memoryview(data).nbytes if is_strange() else write(self, data)
 
 
 class Streams:

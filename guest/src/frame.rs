@@ -8,6 +8,8 @@
 //!   more), later [`FromGuest::Exited`] unless a [`FromGuest::Killed`] came first.
 //! - [`ToGuest::ReplStatus`] is answered when the REPL has ended, which may be during another request or between two:
 //!   the one answer that does not come in turn.
+//! - A command that runs behind a [`ToGuest::Tools`] may have [`FromGuest::Called`] said for it, unasked, until it has
+//!   ended. [`ToGuest::Replies`] is not answered, and may cross with that end.
 //! - A guest in gVisor cannot send descriptors. Instead of one, its frame is followed by a NUL byte and the absolute
 //!   path of what the descriptor is of; the host opens it, below the container's root directory.
 //! - The host believes no frame that breaks these rules: the container is dead then. The guest leaves when the
@@ -25,7 +27,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,6 +116,55 @@ pub enum ToGuest {
         /// As in `Run`.
         output: String,
     },
+    /// Offer tools as commands, in place of those offered before, until the next or the running command has ended.
+    /// Carries: the names, one to a line.
+    Tools {
+        /// Number of this request.
+        id: u64,
+    },
+    /// Calls are answered. Carries: the texts, one behind the other.
+    Replies {
+        /// One for each.
+        replies: Vec<Reply>,
+    },
+}
+
+/// An answer to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// Number of the call.
+    pub call: u64,
+    /// What it does to the caller.
+    pub kind: ReplyKind,
+    /// Where its text begins.
+    pub at: u64,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// What an answer does to the code that waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplyKind {
+    /// It gets the text.
+    Text,
+    /// The tool failed, and says so by the text.
+    Error,
+    /// Nobody answered; the text says so.
+    TimedOut,
+}
+
+/// What follows on a piece of a call's argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Piece {
+    /// Another.
+    More,
+    /// Nothing: the argument is whole.
+    Last,
+    /// Nothing: the caller has gone.
+    Never,
 }
 
 /// From the guest.
@@ -210,6 +261,24 @@ pub enum FromGuest {
     Output {
         /// Number of the request.
         id: u64,
+    },
+    /// The tools are commands.
+    Offered {
+        /// Number of the request.
+        id: u64,
+    },
+    /// A command calls a tool.
+    Called {
+        /// Number of the `Run`.
+        id: u64,
+        /// Number of the call within that; its pieces come in order, between those of others.
+        call: u64,
+        /// The name by which it was offered.
+        function: String,
+        /// A piece of the argument.
+        text: String,
+        /// Whether more of it follows.
+        piece: Piece,
     },
     /// The request was not carried out.
     Failed {

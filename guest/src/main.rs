@@ -11,6 +11,7 @@ mod frame;
 mod inside;
 mod layer;
 mod supervise;
+mod tools;
 mod warden;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let _program = arguments.next();
     match arguments.next() {
         Some(how) if how == inside::MODE => inside::main(arguments),
+        Some(how) if how == tools::MODE => tools::call(arguments),
         Some(how) => command::become_shell(&how, arguments),
         None => supervise::main(),
     }

@@ -19,6 +19,7 @@ use crate::clean;
 use crate::command;
 use crate::files;
 use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, Status, ToGuest};
+use crate::tools::{Caller, Offer, Said};
 use crate::warden;
 
 /// Exit codes of process 1; the host reads no more out of them than that the container is dead.
@@ -73,7 +74,7 @@ fn serve(channel: Channel, means: Means) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel, signals, means, running: None, repl: Repl::None };
+    let mut supervisor = Supervisor { channel, signals, means, running: None, repl: Repl::None, offer: None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -105,20 +106,30 @@ struct Supervisor {
     means: Means,
     running: Option<Running>,
     repl: Repl,
+    /// For the next or the running command.
+    offer: Option<Offer>,
 }
 
 impl Supervisor {
     /// Waits for one thing to happen and sees to it; false when the host has gone.
     fn step(&mut self) -> io::Result<bool> {
-        let mut waits = [
+        let offer = self.running.as_ref().and(self.offer.as_ref());
+        let callers = offer.map(Offer::waited_for).unwrap_or_default();
+        let mut waits = vec![
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
         ];
+        waits.extend(callers.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)));
         match poll(&mut waits, PollTimeout::NONE) {
             Err(Errno::EINTR) => return Ok(true),
             answer => answer?,
         };
-        let [child, frame] = waits.map(|wait| wait.any().unwrap_or(true));
+        let mut ready = waits.iter().map(|wait| wait.any().unwrap_or(true));
+        let (child, frame) = (ready.next().unwrap_or(true), ready.next().unwrap_or(true));
+        let calling: Vec<Caller> =
+            callers.iter().zip(ready).filter(|(_, ready)| *ready).map(|((caller, _), _)| *caller).collect();
+        // What a command said before its end is passed on before that is.
+        self.pass_on(&calling)?;
         if child {
             while self.signals.read_signal()?.is_some() {}
             self.reap()?;
@@ -130,6 +141,19 @@ impl Supervisor {
             self.handle(request, fds)?;
         }
         Ok(true)
+    }
+
+    /// Tells the host what callers of tools have said.
+    fn pass_on(&mut self, calling: &[Caller]) -> io::Result<()> {
+        let (Some(offer), Some(Running { id, .. })) = (&mut self.offer, &self.running) else {
+            return Ok(());
+        };
+        for caller in calling {
+            if let Some(Said { call, function, text, piece }) = offer.hear(*caller) {
+                self.channel.send(&FromGuest::Called { id: *id, call, function, text, piece }, &[])?;
+            }
+        }
+        Ok(())
     }
 
     fn handle(&mut self, request: ToGuest, fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -167,6 +191,14 @@ impl Supervisor {
                 Ok(entries) => self.channel.send(&FromGuest::Unpacked { id, entries }, &[]),
                 Err(failure) => self.fail(id, failure),
             },
+            ToGuest::Tools { id } => self.offer_tools(id, only(fds)?),
+            ToGuest::Replies { replies } => {
+                let texts = only(fds)?;
+                if let Some(offer) = &mut self.offer {
+                    replies.into_iter().for_each(|reply| offer.reply(reply, &texts));
+                }
+                Ok(())
+            }
             ToGuest::Write { id, path, size } => match files::write(&path, only(fds)?, size) {
                 Ok(existed) => self.channel.send(&FromGuest::Written { id, existed }, &[]),
                 Err(failure) => self.fail(id, failure),
@@ -190,6 +222,20 @@ impl Supervisor {
                 self.running = Some(Running { id, output, pid, interrupted: false });
                 self.channel.send(&FromGuest::Started { id }, &[])
             }
+            Err(failure) => {
+                self.offer = None;
+                self.fail(id, failure)
+            }
+        }
+    }
+
+    fn offer_tools(&mut self, id: u64, names: OwnedFd) -> io::Result<()> {
+        let offered = match &mut self.offer {
+            Some(offer) => offer.change(names),
+            none => Offer::new(names).map(|offer| *none = Some(offer)),
+        };
+        match offered {
+            Ok(()) => self.channel.send(&FromGuest::Offered { id }, &[]),
             Err(failure) => self.fail(id, failure),
         }
     }
@@ -266,6 +312,7 @@ impl Supervisor {
             // process that took the number since: inside the container either way.
             let _killed_or_gone = killpg(pid, Signal::SIGKILL);
         }
+        self.offer = None;
         let directory = command::output_directory(&running.output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
         self.channel.send(&FromGuest::Exited { id: running.id, status }, &fds)
@@ -300,6 +347,7 @@ impl Supervisor {
             }
         }
         self.running = None;
+        self.offer = None;
         let directory = command::output_directory(output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
         self.channel.send(&FromGuest::Killed { id }, &fds)

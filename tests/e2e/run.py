@@ -14,8 +14,10 @@ sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
 import container_suite  # noqa: E402
+import examples_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import ptc_suite  # noqa: E402
 import room_suite  # noqa: E402
 import stream_suite  # noqa: E402
 import upstream_suite  # noqa: E402
@@ -84,7 +86,8 @@ def run(arguments):
                 run_client(total, name, needs, make)
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite), ("keys", keys_suite),
-            ("room", room_suite), ("hostile", hostile_suite),
+            ("room", room_suite), ("hostile", hostile_suite), ("programmatic", ptc_suite),
+            ("examples", examples_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

@@ -74,7 +74,7 @@ def framing(base):
     delta = answer.events[-2][1]
     equal(delta["delta"]["stop_reason"], "end_turn")
     equal(sorted(delta["delta"]["container"]), ["expires_at", "id"])
-    equal(delta["usage"]["server_tool_use"], {"web_search_requests": 0, "web_fetch_requests": 0})
+    equal(delta["usage"]["server_tool_use"], {"web_search_requests": 0, "web_fetch_requests": 0, "code_execution_requests": 1})
 
 
 def deltas_join(base):

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use belljar_model::lower::{lower, messages};
 use belljar_wire::request::{InputMessage, MessagesRequest};
 use belljar_wire::sampling::{ModelTool, SamplingRequest};
-use belljar_wire::tool::VendorTool;
+use belljar_wire::tool::{AllowedCaller, VendorTool};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -425,7 +425,8 @@ fn a_history_with_calls_keeps_their_tools() {
     request.tools = vec![ModelTool::Vendor(VendorTool {
         tag: "bash_20250124".to_owned(),
         name: "bash".to_owned(),
-        rest: json!({"allowed_callers": ["direct"], "cache_control": {}}).as_object().cloned().unwrap_or_default(),
+        allowed_callers: Some(vec![AllowedCaller::Direct]),
+        rest: json!({"cache_control": {}}).as_object().cloned().unwrap_or_default(),
     })];
     let plain = lower(&request, &BTreeMap::new());
     let expected = json!([{"type": "bash_20250124", "name": "bash", "cache_control": {}}]);

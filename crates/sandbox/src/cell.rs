@@ -11,9 +11,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::calls::{Ledger, Line};
+use crate::clock::Clock;
 use crate::command::{self, End, Ending, OutputDirectory, said};
+use crate::environment;
 use crate::error::{DeathReason, SandboxError};
-use crate::frame::Status;
+use crate::frame::{COMMAND_BYTES_MAX, Status};
 use crate::guest::Guest;
 use crate::harvest::{Harvest, HarvestLimits, harvest};
 use crate::host::{Host, SharedHost, random_names};
@@ -36,6 +39,8 @@ pub struct Cell {
     pub wall: Duration,
     pub cancel: CancellationToken,
     pub live: Option<mpsc::Sender<LiveChunk>>,
+    /// To whoever answers the calls of its code, if it may make any.
+    pub line: Option<Line>,
 }
 
 /// The text of a cell.
@@ -48,7 +53,26 @@ pub enum Code {
     },
 }
 
+/// The longest name of a cell's file, in bytes.
+const FILE_NAME_BYTES_MAX: usize = 256;
+
 impl Code {
+    /// A command that a shell can be given.
+    pub fn bash(command: &str) -> Result<Self, SandboxError> {
+        if command.contains('\0') {
+            return Err(SandboxError::CommandHasNul);
+        }
+        Ok(Self::Bash(short_enough(command)?))
+    }
+
+    /// Python under a name that tracebacks can show.
+    pub fn python(source: &str, file: &str) -> Result<Self, SandboxError> {
+        if !file.starts_with('/') || file.contains('\0') || file.len() > FILE_NAME_BYTES_MAX {
+            return Err(SandboxError::FileName { bytes_max: FILE_NAME_BYTES_MAX });
+        }
+        Ok(Self::Python { source: short_enough(source)?, file: file.to_owned() })
+    }
+
     fn language(&self) -> Language {
         match self {
             Self::Bash(_) => Language::Bash,
@@ -61,6 +85,13 @@ impl Code {
             Self::Bash(text) | Self::Python { source: text, .. } => text,
         }
     }
+}
+
+fn short_enough(text: &str) -> Result<String, SandboxError> {
+    if text.len() > COMMAND_BYTES_MAX {
+        return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
+    }
+    Ok(text.to_owned())
 }
 
 /// The answer, and whether the container is still good.
@@ -113,7 +144,7 @@ pub async fn run(guest: &mut Guest, host: &SharedHost, cell: Cell, gone: impl Fu
 async fn attempt(
     guest: &mut Guest,
     host: &SharedHost,
-    cell: Cell,
+    mut cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
     let Prepared { output, nonce, handed, mut stdout, mut stderr } = Prepared::new(host, &cell)?;
@@ -122,15 +153,18 @@ async fn attempt(
         losses.extend(make_room(guest, &output).await?);
     }
     let before = guest.process.counters();
-    let (asked, restarted) = ask(guest, &cell.code, &output, &nonce, handed).await?;
+    let (asked, restarted) = ask(guest, &cell, &output, &nonce, handed).await?;
     losses.extend(restarted);
     let started = Instant::now();
-    let (end, run) = {
+    let ledger =
+        cell.line.take().map(|line| Ledger::new(line, Duration::from_secs(host.config.tool_answer_wait_s_max)));
+    let Waited { end, run, parked } = {
         let draining = async { tokio::join!(stdout.run(), stderr.run()) };
-        wait(guest, asked, started + cell.wall, draining, first_of(cell.cancel.cancelled(), gone)).await
+        let stopped = first_of(cell.cancel.cancelled(), gone);
+        wait(guest, asked, cell.wall, ledger, draining, stopped).await
     };
     let (end, mut survives) = settle(guest, end, run, &output).await?;
-    let wall = started.elapsed();
+    let wall = started.elapsed().saturating_sub(parked);
     let after = guest.process.counters();
     let judged = judge(guest, &cell, (&before, &after), &end, &mut survives).await;
     let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
@@ -189,20 +223,39 @@ async fn judge(
     Facts { language, wall_max: cell.wall, before: *before, after: *after, limits, disk, disk_max }.judge(end)
 }
 
-/// Waits for the end of a cell that was asked for. The number is that of the request, by which it can be killed.
+/// How the wait for a cell ended.
+struct Waited {
+    end: End,
+    /// The number of the request, by which it can be killed.
+    run: u64,
+    /// How long it waited for answers.
+    parked: Duration,
+}
+
+/// Waits for the end of a cell that was asked for.
 async fn wait(
     guest: &mut Guest,
     asked: Asked,
-    deadline: Instant,
+    wall: Duration,
+    ledger: Option<Ledger>,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
-) -> (End, u64) {
+) -> Waited {
+    let clock = Clock::start(wall, guest.limits().cpus);
+    let Guest { talk, process, .. } = guest;
+    let cpu = || Duration::from_micros(process.counters().cpu_usage_us);
     match asked {
-        Asked::Command(id) => (command::wait(&mut guest.talk, id, deadline, draining, stopped).await, id),
+        Asked::Command(run) => {
+            let mut watch = command::Watch { clock, cpu, calls: ledger.map(command::Calls::new) };
+            let end = command::wait(talk, run, &mut watch, draining, stopped).await;
+            Waited { end, run, parked: watch.clock.stood() }
+        }
         Asked::Cell(mut repl, cell) => {
-            let end = repl::wait(&mut repl, &mut guest.talk, &cell, deadline, draining, stopped).await;
+            let mut watch = repl::Watch { clock, cpu, calls: ledger.map(repl::Calls::new) };
+            let end = repl::wait(&mut repl, talk, &cell, &mut watch, draining, stopped).await;
+            let parked = watch.clock.stood();
             guest.repl = Some(repl);
-            (end, guest.talk.next_id())
+            Waited { end, run: guest.talk.next_id(), parked }
         }
     }
 }
@@ -216,14 +269,23 @@ enum Asked {
 /// Asks for a cell, and tells what it must hear of that. The descriptors are the guest's alone afterwards.
 async fn ask(
     guest: &mut Guest,
-    code: &Code,
+    cell: &Cell,
     output: &str,
     nonce: &str,
     handed: Handed,
 ) -> Result<(Asked, Option<Loss>), Trouble> {
-    let Code::Python { source, file } = code else {
-        let (text, writers) = handed;
-        let id = command::ask(&mut guest.talk, output, text, writers).await?;
+    let Code::Python { source, file } = &cell.code else {
+        let tools = cell.line.as_ref().map(Line::tools);
+        let Handed { text, stdout, stderr, .. } = handed;
+        let env = match tools {
+            None => environment::of_command(output),
+            Some(tools) => {
+                let offered = command::offer(&mut guest.talk, tools).await?;
+                offered.map_err(|failure| SandboxError::NotStarted(said(failure)))?;
+                environment::of_calling_command(output)
+            }
+        };
+        let id = command::ask(&mut guest.talk, output, env, text, [stdout, stderr]).await?;
         return Ok((Asked::Command(id), None));
     };
     for _ in 0..ASKED_MAX {
@@ -326,12 +388,17 @@ impl Prepared {
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
         let text = in_memory(cell.code.text()).map_err(SandboxError::io("keep a cell's text in memory"))?;
+        let line = cell.line.as_ref().filter(|_| cell.code.language() == Language::Python);
+        let tools = line.map(|line| in_memory(line.tools().text()));
+        let tools = tools.transpose().map_err(SandboxError::io("keep a cell's tools in memory"))?;
         let [output, nonce] = random_names()?;
-        Ok(Self { output, nonce, handed: (text.into(), [out, err]), stdout, stderr })
+        let handed = Handed { text: text.into(), stdout: out, stderr: err, tools: tools.map(OwnedFd::from) };
+        Ok(Self { output, nonce, handed, stdout, stderr })
     }
 }
 
-fn in_memory(text: &str) -> std::io::Result<File> {
+/// A text for the guest to read.
+pub fn in_memory(text: &str) -> std::io::Result<File> {
     let file = File::from(memfd_create("cell", MemfdFlags::CLOEXEC)?);
     // Read from its start, where its offset still is.
     file.write_all_at(text.as_bytes(), 0)?;

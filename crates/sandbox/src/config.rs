@@ -26,6 +26,9 @@ pub struct SandboxConfig {
     pub processes_max: u32,
     /// Wall time of one cell in seconds; a longer time asked for in [`crate::CellOptions`] is cut to it.
     pub cell_wall_s_max: u64,
+    /// How long in seconds a call of a client's tool may stay unanswered; then the code gets a `TimeoutError`
+    /// (wire.md §10.7).
+    pub tool_answer_wait_s_max: u64,
     /// Bytes kept of each of a cell's two streams, and of a viewed file; the rest is counted.
     pub output_bytes_max: u64,
     /// Live containers, those being started included.
@@ -65,6 +68,7 @@ impl Default for SandboxConfig {
             disk_bytes_max: 5 * 1024 * 1024 * 1024,
             processes_max: 256,
             cell_wall_s_max: 90,
+            tool_answer_wait_s_max: 270,
             output_bytes_max: 1024 * 1024,
             containers_max: 256,
             pool_containers: 4,

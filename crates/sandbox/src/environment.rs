@@ -30,6 +30,20 @@ const FIXED: &[(&str, &str)] = &[
     ("PYTHONIOENCODING", "utf-8"),
 ];
 
+/// Where tools are commands (guest/src/tools).
+const TOOLS_DIRECTORY: &str = "/run/tools/bin";
+
+/// The whole environment of one command that can call tools. They come last: none takes the place of a program.
+pub fn of_calling_command(output: &str) -> Vec<(String, String)> {
+    let mut env = of_command(output);
+    for (name, value) in &mut env {
+        if name == "PATH" {
+            *value = format!("{value}:{TOOLS_DIRECTORY}");
+        }
+    }
+    env
+}
+
 /// The whole environment of one command.
 pub fn of_command(output: &str) -> Vec<(String, String)> {
     let mut env = of_repl();

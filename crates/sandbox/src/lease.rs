@@ -15,14 +15,12 @@ use crate::edit::{self, EditCommand, EditFailure, EditOutcome};
 use crate::environment::INPUT_DIRECTORY;
 use crate::error::{DeathReason, PutError, ReadError, SandboxError};
 use crate::files::{self, FileContent};
-use crate::frame::COMMAND_BYTES_MAX;
 use crate::host::SharedHost;
 use crate::keeper::Request;
 use crate::names;
 use crate::outcome::{CellOutcome, LiveChunk};
-
-/// The longest name of a cell's file, in bytes.
-const FILE_NAME_BYTES_MAX: usize = 256;
+use crate::parked::{self, NoOutcome, Progress};
+use crate::tools::CodeTools;
 
 /// What a cell may take, and who listens.
 #[derive(Debug, Clone)]
@@ -73,10 +71,26 @@ impl Lease {
     /// [`SandboxError`] when there is no outcome: a command no shell can be given, a shell that could not be started, a
     /// dead container.
     pub async fn bash(&mut self, command: &str, options: CellOptions) -> Result<CellOutcome, SandboxError> {
-        if command.contains('\0') {
-            return Err(SandboxError::CommandHasNul);
-        }
-        self.run(command, options, Code::Bash).await
+        let code = Code::bash(command)?;
+        self.run(code, options).await
+    }
+
+    /// As [`Lease::bash`], for a command that may call tools: it is parked when it has called some and is quiet for a
+    /// moment. The lease goes with it, and comes back with the outcome.
+    ///
+    /// Each tool is a command, behind all others on `PATH`: its argument, or else its standard input, is a JSON object;
+    /// it prints the answer. A tool that failed writes to standard error and exits with 1, one that nobody answered in
+    /// time with 124.
+    ///
+    /// # Errors
+    /// As [`Lease::bash`], with the lease.
+    pub async fn bash_with(
+        self,
+        command: &str,
+        options: CellOptions,
+        tools: &CodeTools,
+    ) -> Result<Progress, NoOutcome> {
+        self.run_with(Code::bash(command), options, tools).await
     }
 
     /// Runs a cell in the container's REPL, to one outcome. Names bound in one cell are there in the next.
@@ -97,28 +111,52 @@ impl Lease {
         file: &str,
         options: CellOptions,
     ) -> Result<CellOutcome, SandboxError> {
-        if !file.starts_with('/') || file.contains('\0') || file.len() > FILE_NAME_BYTES_MAX {
-            return Err(SandboxError::FileName { bytes_max: FILE_NAME_BYTES_MAX });
-        }
-        self.run(source, options, |source| Code::Python { source, file: file.to_owned() }).await
+        let code = Code::python(source, file)?;
+        self.run(code, options).await
     }
 
-    async fn run(
-        &mut self,
-        text: &str,
+    /// As [`Lease::python`], for code that may call tools: it is parked whenever it waits for nothing but answers. The
+    /// lease goes with it, and comes back with the outcome.
+    ///
+    /// Each tool is an async function among the names of the REPL, and stays bound after the cell; what it can be called
+    /// for is what the running cell was given.
+    ///
+    /// # Errors
+    /// As [`Lease::python`], with the lease.
+    pub async fn python_with(
+        self,
+        source: &str,
+        file: &str,
         options: CellOptions,
-        code: impl FnOnce(String) -> Code,
-    ) -> Result<CellOutcome, SandboxError> {
-        if text.len() > COMMAND_BYTES_MAX {
-            return Err(SandboxError::CommandTooLong { bytes_max: COMMAND_BYTES_MAX });
+        tools: &CodeTools,
+    ) -> Result<Progress, NoOutcome> {
+        self.run_with(Code::python(source, file), options, tools).await
+    }
+
+    async fn run_with(
+        self,
+        code: Result<Code, SandboxError>,
+        options: CellOptions,
+        tools: &CodeTools,
+    ) -> Result<Progress, NoOutcome> {
+        match code {
+            Ok(code) => {
+                let cell = self.cell(code, options);
+                parked::start(self, tools, |line| Cell { line: Some(line), ..cell }).await
+            }
+            Err(error) => Err(NoOutcome { lease: self, error }),
         }
-        let cell = Cell {
-            code: code(text.to_owned()),
-            wall: options.wall.min(Duration::from_secs(self.host.config.cell_wall_s_max)),
-            cancel: options.cancel,
-            live: options.live,
-        };
+    }
+
+    async fn run(&mut self, code: Code, options: CellOptions) -> Result<CellOutcome, SandboxError> {
+        let cell = self.cell(code, options);
         self.ask(|reply| Request::Cell { cell, reply }).await?
+    }
+
+    fn cell(&self, code: Code, options: CellOptions) -> Cell {
+        let CellOptions { wall, cancel, live } = options;
+        let wall = wall.min(Duration::from_secs(self.host.config.cell_wall_s_max));
+        Cell { code, wall, cancel, live, line: None }
     }
 
     /// Carries out a command of the text editor.
@@ -195,11 +233,16 @@ impl Lease {
         request: impl FnOnce(oneshot::Sender<T>) -> Request,
     ) -> Result<T, SandboxError> {
         let (reply, answer) = oneshot::channel();
-        self.container.requests.send(request(reply)).await.map_err(|_refused| self.dead())?;
+        self.request(request(reply)).await?;
         answer.await.map_err(|_dropped| self.dead())
     }
 
-    fn dead(&self) -> SandboxError {
+    /// Asks the keeper, who answers by the way that the request names.
+    pub(crate) async fn request(&mut self, request: Request) -> Result<(), SandboxError> {
+        self.container.requests.send(request).await.map_err(|_refused| self.dead())
+    }
+
+    pub(crate) fn dead(&self) -> SandboxError {
         let unknown = DeathReason::Channel("its keeper ended".to_owned());
         SandboxError::Dead(self.container.death().cloned().unwrap_or(unknown))
     }

@@ -169,7 +169,7 @@ pub struct Output {
     pub files: Vec<OutputFile>,
     /// What else lay in `$OUTPUT_DIR`, sorted by name.
     pub skipped: Vec<Skipped>,
-    /// From the start of the command to its end.
+    /// From the start of the command to its end, without the time for which its code waited for tools.
     pub wall: Duration,
     /// Processor time of the whole container during the cell; zero where this host counts none.
     pub cpu: Duration,

@@ -25,6 +25,8 @@ static DRIVER: &str = concat!(
     include_str!("../../../guest/python/channel.py"),
     include_str!("../../../guest/python/streams.py"),
     include_str!("../../../guest/python/report.py"),
+    include_str!("../../../guest/python/schema.py"),
+    include_str!("../../../guest/python/tools.py"),
     include_str!("../../../guest/python/repl.py"),
 );
 

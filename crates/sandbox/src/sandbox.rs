@@ -418,6 +418,7 @@ async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError>
         wall: Duration::from_secs(host.config.cell_wall_s_max),
         cancel: CancellationToken::new(),
         live: None,
+        line: None,
     };
     let done = cell::run(&mut guest, host, cell, std::future::pending()).await;
     let cleared = tokio::task::spawn_blocking(move || drop(guest)).await;

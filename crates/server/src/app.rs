@@ -6,13 +6,16 @@ use std::time::Duration;
 use belljar_guard::Guard;
 use belljar_model::Router;
 use belljar_sandbox::Sandbox;
-use belljar_store::Store;
+use belljar_store::{Store, Timestamp};
 use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checkpoints::Changes;
+use crate::clock;
 use crate::config::Serving;
+use crate::continuations::Continuations;
+use crate::parked::{ParkedCells, StillCell, Waiting};
 use crate::principal::Access;
 use crate::room::Owners;
 use crate::running::RunningCells;
@@ -27,6 +30,10 @@ pub struct App {
     pub owners: Owners,
     /// What runs in them now.
     pub running: RunningCells,
+    /// What waits in them for a client's tools.
+    pub parked: ParkedCells<StillCell>,
+    /// Continuations that run or have just ended, for whoever asks again.
+    pub continuations: Continuations,
     /// Models.
     pub router: Router,
     /// What may not run.
@@ -43,6 +50,10 @@ pub struct App {
     pub image_digest: String,
     /// How long an unused container lives; told to clients as `expires_at`.
     pub container_idle: Duration,
+    /// How long a call that code makes may stay unanswered; told to clients as `expires_at` of a reply that pauses for it.
+    pub call_wait: Duration,
+    /// When the server began: of what was before, only the disk knows.
+    pub started_at: Timestamp,
     /// How long a container lives at most, used or not.
     pub container_life: Duration,
     /// Size of one checkpoint in bytes.
@@ -51,6 +62,15 @@ pub struct App {
     pub stopping: CancellationToken,
     /// Running turns.
     pub turns: TaskTracker,
+}
+
+impl App {
+    /// Keeps code that waits, for whoever brings the results. Its calls may be answered for so long; afterwards its container
+    /// counts as unused.
+    pub fn park(&self, waiting: Waiting<StillCell>) {
+        let until = clock::instant_now() + self.call_wait + self.serving.container_checkpoint;
+        self.parked.park(waiting, until);
+    }
 }
 
 /// Shared by all handlers.

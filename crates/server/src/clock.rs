@@ -14,6 +14,11 @@ pub fn system_now() -> SystemTime {
     SystemTime::now()
 }
 
+/// Now, for waits.
+pub fn instant_now() -> Instant {
+    Instant::now()
+}
+
 /// Since when something takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Stopwatch(Instant);

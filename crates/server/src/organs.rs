@@ -16,7 +16,9 @@ use crate::app::{App, Shared};
 use crate::checkpoints::{self, Changes};
 use crate::clock;
 use crate::config::Config;
+use crate::continuations::Continuations;
 use crate::exit::Exit;
+use crate::parked::ParkedCells;
 use crate::principal::Access;
 use crate::room::Owners;
 use crate::running::RunningCells;
@@ -51,6 +53,8 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         sandbox,
         owners: Owners::default(),
         running: RunningCells::default(),
+        parked: ParkedCells::default(),
+        continuations: Continuations::default(),
         router,
         guard: Guard::new(config.guard_rules.clone()),
         access,
@@ -64,6 +68,8 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         changes: Changes::default(),
         image_digest: image.digest().to_string(),
         container_idle: config.sandbox.container_idle,
+        call_wait: Duration::from_secs(config.sandbox.tool_answer_wait_s_max),
+        started_at: clock::now(),
         container_life: config.sandbox.container_life,
         checkpoint_bytes_max: config.sandbox.disk_bytes_max,
         stopping: CancellationToken::new(),
@@ -106,6 +112,10 @@ pub async fn sweep(app: Shared) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         ticks.tick().await;
+        for id in app.parked.sweep(clock::instant_now()) {
+            tracing::info!(container = %id, "code waited too long for results and was let go");
+        }
+        app.continuations.sweep(clock::instant_now());
         checkpoints::put_idle_away(&app).await;
         for id in app.sandbox.sweep(clock::system_now()).await {
             tracing::info!(container = %id, "container ended by age or disuse");

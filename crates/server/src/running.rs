@@ -1,14 +1,14 @@
 //! The cells that run now, so that another request can interrupt them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use belljar_ids::ContainerId;
 use tokio_util::sync::CancellationToken;
 
-/// One per container at most: who runs a cell holds the container.
-#[derive(Debug, Default)]
-pub struct RunningCells(Mutex<HashMap<ContainerId, CancellationToken>>);
+/// One per container at most: who runs a cell holds the container. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub struct RunningCells(Arc<Mutex<HashMap<ContainerId, CancellationToken>>>);
 
 /// What an interrupt met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -22,10 +22,10 @@ pub enum Interrupted {
 
 impl RunningCells {
     /// Writes down that a cell runs, for as long as the answer lives.
-    pub fn enter(&self, container: ContainerId) -> RunningCell<'_> {
+    pub fn enter(&self, container: ContainerId) -> RunningCell {
         let interrupt = CancellationToken::new();
         self.lock().insert(container.clone(), interrupt.clone());
-        RunningCell { cells: self, container, interrupt }
+        RunningCell { cells: self.clone(), container, interrupt }
     }
 
     /// Tells the container's cell to end, as Ctrl-C would, then by force.
@@ -44,22 +44,22 @@ impl RunningCells {
     }
 }
 
-/// A cell that runs.
+/// A cell that runs, or stands still until it goes on.
 #[derive(Debug)]
-pub struct RunningCell<'a> {
-    cells: &'a RunningCells,
+pub struct RunningCell {
+    cells: RunningCells,
     container: ContainerId,
     interrupt: CancellationToken,
 }
 
-impl RunningCell<'_> {
+impl RunningCell {
     /// Cancelled when somebody interrupts the cell.
     pub fn interrupt(&self) -> CancellationToken {
         self.interrupt.clone()
     }
 }
 
-impl Drop for RunningCell<'_> {
+impl Drop for RunningCell {
     fn drop(&mut self) {
         self.cells.lock().remove(&self.container);
     }

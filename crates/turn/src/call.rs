@@ -1,9 +1,13 @@
 //! A call of a sub-tool, read from the input that the model wrote (wire.md §5).
 
+use std::sync::Arc;
+
 use belljar_wire::read::Brief;
 use belljar_wire::result::{EditorError, ErrorCode, ExecutionError, ResultContent};
 use belljar_wire::tool::SubTool;
 use serde_json::{Map, Value};
+
+use crate::runtime::Runtime;
 
 /// A checked call, ready to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,9 +16,42 @@ pub enum ServerCall {
     Bash {
         /// Shell text; one string, perhaps of many lines.
         command: String,
+        /// Tools that the command may call: each is a command of its name, at the end of the search path.
+        tools: Arc<[CodeTool]>,
     },
     /// `text_editor_code_execution`.
     Edit(EditCall),
+    /// `code_execution`.
+    Python {
+        /// The source of the cell; top-level `await` is allowed in a live interpreter.
+        code: String,
+        /// Where it runs.
+        interpreter: Interpreter,
+        /// Tools that the code may call: each is an async function in its globals, which takes one dict and returns a string.
+        tools: Arc<[CodeTool]>,
+    },
+}
+
+/// The interpreter of a Python cell (wire.md §4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// A new one, which ends with the cell: of one cell, the next has the files only.
+    Fresh,
+    /// The container's REPL: names bound in one cell are there in the next.
+    Live,
+}
+
+/// A tool of the client that code may call (wire.md §10.1, §10.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CodeTool {
+    /// Its name, as the client declared it and as `tool_use` blocks say it.
+    pub name: String,
+    /// The Python function that stands for it: an identifier, of no builtin, and no other tool's.
+    pub function: String,
+    /// What the client says of it.
+    pub description: Option<String>,
+    /// JSON Schema of the function's dict.
+    pub input_schema: Value,
 }
 
 /// A command of the text editor sub-tool. Paths are as the model wrote them: relative ones and variables are resolved where files
@@ -56,15 +93,18 @@ impl ServerCall {
     /// call is clear without them.
     ///
     /// # Errors
-    /// A member is missing or of the wrong type, or the sub-tool is not one that runs here.
-    pub fn read(sub_tool: SubTool, input: &Value) -> Result<Self, InvalidInput> {
+    /// A member is missing or of the wrong type.
+    pub(crate) fn read(sub_tool: SubTool, input: &Value, runtime: &Runtime) -> Result<Self, InvalidInput> {
         let Value::Object(input) = input else {
             return Err(InvalidInput("the input is not an object".to_owned()));
         };
+        let tools = Arc::clone(&runtime.tools);
         match sub_tool {
-            SubTool::BashCodeExecution => Ok(Self::Bash { command: string(input, "command")? }),
+            SubTool::BashCodeExecution => Ok(Self::Bash { command: string(input, "command")?, tools }),
             SubTool::TextEditorCodeExecution => EditCall::read(input).map(Self::Edit),
-            SubTool::CodeExecution => Err(InvalidInput("there is no Python cell tool".to_owned())),
+            SubTool::CodeExecution => {
+                Ok(Self::Python { code: string(input, "code")?, interpreter: runtime.interpreter, tools })
+            }
         }
     }
 
@@ -73,6 +113,7 @@ impl ServerCall {
         match self {
             Self::Bash { .. } => SubTool::BashCodeExecution,
             Self::Edit(_) => SubTool::TextEditorCodeExecution,
+            Self::Python { .. } => SubTool::CodeExecution,
         }
     }
 }
@@ -122,7 +163,7 @@ fn view_range(input: &Map<String, Value>) -> Result<Option<(i64, i64)>, InvalidI
 }
 
 /// The result of a call that was not run. Only the editor's error has room for a text (wire.md §6.4).
-pub(crate) fn error_result(sub_tool: SubTool, error_code: ErrorCode, message: &str) -> ResultContent {
+pub fn error_result(sub_tool: SubTool, error_code: ErrorCode, message: &str) -> ResultContent {
     match sub_tool {
         SubTool::BashCodeExecution => ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code }),
         SubTool::CodeExecution => ResultContent::CodeExecutionToolResultError(ExecutionError { error_code }),

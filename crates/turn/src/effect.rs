@@ -1,14 +1,18 @@
 //! What goes into the loop and what comes out of it.
 
-use belljar_ids::ServerToolUseId;
+use std::sync::Arc;
+
+use belljar_ids::{ServerToolUseId, ToolUseId};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::ApiError;
 use belljar_wire::event::StreamEvent;
 use belljar_wire::message::StopReason;
 use belljar_wire::result::ResultContent;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
+use belljar_wire::tool::SubTool;
+use serde_json::{Map, Value};
 
-use crate::call::ServerCall;
+use crate::call::{CodeTool, ServerCall};
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +30,17 @@ pub enum Input {
         /// The container as of now; absent when none could be had.
         container: Option<ContainerInfo>,
     },
+    /// The code of the cell that was last started or resumed has called tools of the client and can do nothing more until it
+    /// has their results (wire.md §10.3). The cell stands still; [`Effect::Park`] follows.
+    CellCalled {
+        /// The call whose code it is.
+        id: ServerToolUseId,
+        /// Every call that waits, in the order in which the code made them; never empty. Each names one of the [`CodeTool`]s that
+        /// the cell was last given: what runs in a container may ask for anything, so whoever reads its frames refuses the rest.
+        calls: Vec<CodeCall>,
+        /// The container as of now. A cell that calls has one; it expires when the calls do (wire.md §7.2).
+        container: ContainerInfo,
+    },
     /// The client hung up: nobody will read the reply.
     ClientGone,
     /// The server shuts down: the running step ends, then the turn pauses if it would go on.
@@ -41,12 +56,34 @@ pub enum Effect {
     Sample(Box<SamplingRequest>),
     /// Drop the sampling under way; what it still says is ignored.
     CancelSampling,
-    /// Run a server tool; answer with [`Input::CellEnded`]. One at a time.
+    /// Run a server tool; answer with [`Input::CellEnded`] or [`Input::CellCalled`]. One at a time.
     RunCell {
         /// The call.
         id: ServerToolUseId,
         /// What to run.
         call: ServerCall,
+    },
+    /// Give a parked cell the results that it waits for; answer with [`Input::CellEnded`] or [`Input::CellCalled`]. Comes first in
+    /// a turn or not at all. A cell that is not there any more has ended: with an error of its sub-tool, or with what it came to
+    /// while nobody looked.
+    ResumeCell {
+        /// The call, of an earlier reply.
+        id: ServerToolUseId,
+        /// What was called; the result must be of its kind.
+        sub_tool: SubTool,
+        /// One for each of the calls that it was parked with, in the order of the calls.
+        results: Vec<CallResult>,
+        /// The tools that its code may call from here on: the definitions sent last are the ones in force (wire.md §10.4).
+        tools: Arc<[CodeTool]>,
+    },
+    /// Keep the cell that called, and its container, until a continuation names one of these ids. The turn is about to end.
+    ///
+    /// Comes before the reply's last events, so that the cell is found however soon the client answers.
+    Park {
+        /// The call whose code waits.
+        id: ServerToolUseId,
+        /// What it waits for, in the order of [`Input::CellCalled`].
+        pending: Vec<PendingCall>,
     },
     /// End the cell under way; its result is ignored.
     CancelCell(ServerToolUseId),
@@ -65,4 +102,35 @@ pub enum TurnEnd {
     Failed(ApiError),
     /// The client went away.
     Abandoned,
+}
+
+/// A call that code made of a tool of the client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodeCall {
+    /// The sandbox's own number for it.
+    pub number: u64,
+    /// The tool, by the name that the client gave it.
+    pub tool: String,
+    /// Its input: the one dict that the function takes.
+    pub input: Map<String, Value>,
+}
+
+/// The two names of a call that waits: the wire's and the sandbox's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingCall {
+    /// The id under which the client answers.
+    pub tool_use_id: ToolUseId,
+    /// [`CodeCall::number`].
+    pub number: u64,
+}
+
+/// What the client said to a call that code made (wire.md §10.2, §10.4).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallResult {
+    /// The call.
+    pub tool_use_id: ToolUseId,
+    /// All that it said, in one text; empty when it said nothing.
+    pub text: String,
+    /// The client marked it as an error.
+    pub is_error: bool,
 }

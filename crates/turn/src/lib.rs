@@ -5,24 +5,30 @@
 //! server calls run one after another, and decides when the reply ends. Whoever drives it carries out the [`Effect`]s and feeds
 //! back the [`Input`]s.
 //!
+//! Code that calls a tool of the client ends the reply, not the code: the cell is parked, and the turn of the continuation begins
+//! by resuming it with the client's results. The model sees neither (wire.md §10.2).
+//!
 //! Invariants, each held by property tests:
 //! * what is emitted folds to a message, unless it ends in an `error` event;
 //! * indices are contiguous from 0;
-//! * every server call of a reply is answered exactly once, or is left for a continuation to run;
+//! * every server call of a reply is answered exactly once, or is left for a continuation to run or resume;
+//! * a cell is parked only when its reply tells the client what it waits for;
 //! * after the last effect nothing follows.
 
 mod call;
 mod context;
 mod effect;
+mod functions;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod input_text;
 mod plan;
+mod runtime;
 mod tools;
 mod turn;
 
-pub use call::{EditCall, InvalidInput, ServerCall};
+pub use call::{CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
 pub use context::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
-pub use effect::{Effect, Input, TurnEnd};
-pub use plan::{TurnPlan, plan};
+pub use effect::{CallResult, CodeCall, Effect, Input, PendingCall, TurnEnd};
+pub use plan::{Resume, TurnPlan, plan};
 pub use turn::Turn;

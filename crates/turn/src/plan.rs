@@ -1,5 +1,6 @@
 //! From what was sent to what will be done: every rule checked before the first sampling.
 
+mod code_calls;
 mod history;
 mod rules;
 
@@ -10,11 +11,13 @@ use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
 use belljar_wire::error::ApiError;
 use belljar_wire::request::{MessagesRequest, Role};
 use belljar_wire::sampling::SamplingRequest;
-use belljar_wire::tool::{SubTool, ToolChoice, ToolChoiceMode, ToolVersion};
+use belljar_wire::tool::{CodeExecutionTool, SubTool, Tool, ToolChoice, ToolChoiceMode, ToolVersion};
 
 use crate::call::{InvalidInput, ServerCall};
 use crate::context::PlanContext;
-use crate::tools::{lower, offered};
+use crate::effect::CallResult;
+use crate::runtime::{Runtime, declared};
+use crate::tools::lower;
 use history::{History, Stretch};
 use rules::Draft;
 
@@ -31,14 +34,31 @@ pub struct TurnPlan {
     /// completed assistant turn (wire.md §8.1), or all of them when the request names no container, because a fresh container
     /// has none of the earlier ones.
     pub uploads: Vec<String>,
-    /// The declared version of the code execution tool.
+    /// The version of the code execution tool: the declared one, or the one that stands in for it where nothing is declared but
+    /// tools that code may call (wire.md §23).
     pub has_code_execution: Option<ToolVersion>,
+    /// The cell that this request goes on with, parked in [`TurnPlan::container`]. Whether it is still there is found out where
+    /// containers live.
+    pub resume: Option<Resume>,
     /// See [`PlanContext::samplings_max`].
     pub samplings_max: u32,
+    /// What code runs with; none when the request has no use for code.
+    pub(crate) runtime: Option<Runtime>,
     /// The first request to the model; later ones differ in their history and budget.
     pub(crate) sampling: SamplingRequest,
     /// Calls of an earlier reply that are run before the model is asked.
     pub(crate) deferred: Vec<DeferredCall>,
+}
+
+/// A cell of an earlier reply that waits for what the client sends now (wire.md §10.4).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    /// The call whose code waits.
+    pub id: ServerToolUseId,
+    /// What was called.
+    pub sub_tool: SubTool,
+    /// One for each of the calls of its code, in their order.
+    pub results: Vec<CallResult>,
 }
 
 /// A server call that an earlier reply left without a result.
@@ -50,9 +70,14 @@ pub(crate) struct DeferredCall {
 }
 
 impl TurnPlan {
-    /// Whether calls of an earlier reply are run before the model is asked.
-    pub fn runs_deferred_calls(&self) -> bool {
-        !self.deferred.is_empty()
+    /// Whether cells of an earlier reply come before the model is asked: one that is resumed, or calls that were left to run.
+    pub fn begins_with_cells(&self) -> bool {
+        self.resume.is_some() || !self.deferred.is_empty()
+    }
+
+    /// The calls of earlier replies that will be run, from their beginning.
+    pub fn deferred_calls(&self) -> impl Iterator<Item = &ServerToolUseId> {
+        self.deferred.iter().map(|call| &call.id)
     }
 }
 
@@ -60,30 +85,50 @@ impl TurnPlan {
 ///
 /// # Errors
 /// What the client is to be told (wire.md §19).
-pub fn plan(request: MessagesRequest, context: &PlanContext<'_>) -> Result<TurnPlan, ApiError> {
+pub fn plan(mut request: MessagesRequest, context: &PlanContext<'_>) -> Result<TurnPlan, ApiError> {
+    declare_code_execution(&mut request, context);
+    let runtime = Runtime::of(&request.tools);
     let history = History::of(&request.messages);
-    let draft = Draft { request: &request, context, history: &history };
-    rules::check(&draft)?;
-    let has_code_execution = draft.code_execution().map(|tool| tool.version);
+    rules::check(&Draft { request: &request, context, history: &history, runtime: runtime.as_ref() })?;
     let container = request.container.as_ref();
     let container = container.and_then(|container| container.id.clone());
-    let uploads = match (has_code_execution, &container) {
+    let uploads = match (&runtime, &container) {
         (None, _) => Vec::new(),
         (Some(_), None) => uploads(&history.stretches),
         (Some(_), Some(_)) => uploads(history.current_turn()),
     };
-    let deferred = history.pending.iter().filter_map(|call| deferred(call));
-    let deferred = deferred.collect();
+    let resume = history.parked.as_ref().and_then(|parked| code_calls::resume(parked, &history));
+    let resumed = |call: &ServerToolUseBlock| resume.as_ref().is_some_and(|resume| resume.id == call.id);
+    let waiting = history.pending.iter().filter(|call| !resumed(call));
+    let deferred = waiting.filter_map(|call| deferred(call, runtime.as_ref()?)).collect();
     Ok(TurnPlan {
         model: request.model.clone(),
         stream: request.stream,
         container,
         uploads,
-        has_code_execution,
+        has_code_execution: runtime.as_ref().map(|runtime| runtime.version),
+        resume,
         samplings_max: context.samplings_max,
         deferred,
-        sampling: sampling(request, context, has_code_execution),
+        sampling: sampling(request, context, runtime.as_ref()),
+        runtime,
     })
+}
+
+/// `code_execution: true` is the newest version of the tool that the model takes, declared. Beside a declared tool it stays, to be
+/// refused.
+fn declare_code_execution(request: &mut MessagesRequest, context: &PlanContext<'_>) {
+    if !request.code_execution || declared(&request.tools).is_some() {
+        return;
+    }
+    let refused = |tag: &str| context.model.tool_types_refused.contains(&tag);
+    let taken = ToolVersion::ALL.into_iter().rev().find(|(_, tag)| !refused(tag));
+    // A model that takes none is told so by its rule.
+    let version = taken.map_or(ToolVersion::V20260521, |(version, _)| version);
+    let tool =
+        CodeExecutionTool { version, allowed_callers: None, cache_control: None, defer_loading: false, strict: false };
+    request.tools.push(Tool::CodeExecution(tool));
+    request.code_execution = false;
 }
 
 /// File ids of the uploads in these stretches, each once, in order.
@@ -101,19 +146,19 @@ fn uploads(stretches: &[Stretch<'_>]) -> Vec<String> {
 
 /// A waiting call, read again from what the client sent back: it may have been edited. The rules have made sure that it is one of
 /// ours.
-fn deferred(call: &ServerToolUseBlock) -> Option<DeferredCall> {
+fn deferred(call: &ServerToolUseBlock, runtime: &Runtime) -> Option<DeferredCall> {
     let sub_tool = SubTool::from_name(&call.name)?;
-    Some(DeferredCall { id: call.id.clone(), sub_tool, call: ServerCall::read(sub_tool, &call.input) })
+    Some(DeferredCall { id: call.id.clone(), sub_tool, call: ServerCall::read(sub_tool, &call.input, runtime) })
 }
 
-fn sampling(request: MessagesRequest, context: &PlanContext<'_>, version: Option<ToolVersion>) -> SamplingRequest {
+fn sampling(request: MessagesRequest, context: &PlanContext<'_>, runtime: Option<&Runtime>) -> SamplingRequest {
     SamplingRequest {
         model: request.model,
         max_tokens: request.max_tokens,
         system: request.system,
-        messages: request.messages,
-        tools: lower(request.tools, &context.limits),
-        tool_choice: request.tool_choice.map(|choice| lower_choice(choice, version)),
+        messages: code_calls::left_out(request.messages),
+        tools: lower(request.tools, runtime, &context.limits),
+        tool_choice: request.tool_choice.map(|choice| lower_choice(choice, runtime)),
         stop_sequences: request.stop_sequences,
         temperature: request.temperature,
         top_p: request.top_p,
@@ -125,11 +170,12 @@ fn sampling(request: MessagesRequest, context: &PlanContext<'_>, version: Option
     }
 }
 
-/// A choice of the code execution tool itself becomes one of its first sub-tool, which is what the model sees.
-fn lower_choice(choice: ToolChoice, version: Option<ToolVersion>) -> ToolChoice {
-    let first = version.and_then(|version| offered(version).first());
-    let mode = match (choice.mode, first) {
-        (ToolChoiceMode::Tool(name), Some(sub_tool)) if name == "code_execution" => {
+/// A choice of the code execution tool itself is one of its Python cells where the model sees them, which have its name, else of
+/// its first sub-tool.
+fn lower_choice(choice: ToolChoice, runtime: Option<&Runtime>) -> ToolChoice {
+    let chosen = runtime.filter(|runtime| !runtime.offers(SubTool::CodeExecution));
+    let mode = match (choice.mode, chosen.and_then(|runtime| runtime.offered.first())) {
+        (ToolChoiceMode::Tool(name), Some(sub_tool)) if name == SubTool::CodeExecution.name() => {
             ToolChoiceMode::Tool(sub_tool.name().to_owned())
         }
         (mode, _) => mode,

@@ -1,22 +1,15 @@
 //! The sub-tools as a model is told of them. The texts are data, in `data/`.
 
+use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use belljar_wire::sampling::ModelTool;
-use belljar_wire::tool::{CodeExecutionTool, CustomTool, SubTool, Tool, ToolVersion, VendorTool};
+use belljar_wire::tool::{CustomTool, SubTool, Tool, ToolVersion, VendorTool};
 use serde_json::Value;
 
+use crate::call::{CodeTool, Interpreter};
 use crate::context::ToolLimits;
-
-/// The sub-tools of a version (wire.md §4).
-pub(crate) const fn offered(version: ToolVersion) -> &'static [SubTool] {
-    match version {
-        ToolVersion::V20250522 => &[SubTool::CodeExecution],
-        ToolVersion::V20250825 | ToolVersion::V20260120 | ToolVersion::V20260521 => {
-            &[SubTool::BashCodeExecution, SubTool::TextEditorCodeExecution]
-        }
-    }
-}
+use crate::runtime::{Runtime, callers};
 
 /// Whether the tool text says how long a cell may run (wire.md §4).
 const fn tells_the_time_limit(version: ToolVersion) -> bool {
@@ -35,39 +28,45 @@ fn parsed(text: &str) -> Value {
     serde_json::from_str(text).expect("the schemas in data/ are JSON; a test reads them all")
 }
 
-/// The tools of a request as the model is to see them, in the request's order.
-pub(crate) fn lower(tools: Vec<Tool>, limits: &ToolLimits) -> Vec<ModelTool> {
-    let mut lowered = Vec::with_capacity(tools.len() + 1);
+/// The tools of a request as the model is to see them, in the request's order; sub-tools that nobody declared stand last. Tools that
+/// only code may call are described to the model where it writes code, and nowhere else (wire.md §10.1).
+pub(crate) fn lower(tools: Vec<Tool>, runtime: Option<&Runtime>, limits: &ToolLimits) -> Vec<ModelTool> {
+    let mut lowered = Vec::with_capacity(tools.len() + SubTool::ALL.len());
+    let mut ours = None;
+    let mut breakpoint = None;
     for tool in tools {
+        let direct = callers(&tool).direct;
         match tool {
-            Tool::CodeExecution(tool) => lowered.extend(sub_tools(tool, limits)),
-            Tool::Custom(tool) => lowered.push(ModelTool::Custom(CustomTool {
-                // An upstream that knows the field would start a sandbox of its own for it (wire.md §23).
-                allowed_callers: None,
-                ..tool
-            })),
-            Tool::Vendor(VendorTool { tag, name, mut rest }) => {
-                rest.shift_remove("allowed_callers");
-                lowered.push(ModelTool::Vendor(VendorTool { tag, name, rest }));
+            Tool::CodeExecution(tool) => {
+                ours = Some(lowered.len());
+                breakpoint = tool.cache_control.or(breakpoint);
             }
+            // The breakpoint behind what the model reads elsewhere moves there with it.
+            Tool::Custom(mut tool) if !direct => breakpoint = tool.rest.shift_remove("cache_control").or(breakpoint),
+            Tool::Vendor(mut tool) if !direct => breakpoint = tool.rest.shift_remove("cache_control").or(breakpoint),
+            // An upstream that knows the field would start a sandbox of its own for it (wire.md §23).
+            Tool::Custom(tool) => lowered.push(ModelTool::Custom(CustomTool { allowed_callers: None, ..tool })),
+            Tool::Vendor(tool) => lowered.push(ModelTool::Vendor(VendorTool { allowed_callers: None, ..tool })),
         }
+    }
+    if let Some(runtime) = runtime {
+        let at = ours.unwrap_or(lowered.len());
+        lowered.splice(at..at, sub_tools(runtime, breakpoint, limits));
     }
     lowered
 }
 
-fn sub_tools(tool: CodeExecutionTool, limits: &ToolLimits) -> Vec<ModelTool> {
-    let mut lowered: Vec<ModelTool> = offered(tool.version)
-        .iter()
-        .map(|sub_tool| ModelTool::Server {
-            sub_tool: *sub_tool,
-            description: description(*sub_tool, tool.version, limits),
-            input_schema: schema(*sub_tool).clone(),
-            cache_control: None,
-        })
-        .collect();
+fn sub_tools(runtime: &Runtime, breakpoint: Option<Value>, limits: &ToolLimits) -> Vec<ModelTool> {
+    let told = |sub_tool: &SubTool| ModelTool::Server {
+        sub_tool: *sub_tool,
+        description: description(*sub_tool, runtime, limits),
+        input_schema: schema(*sub_tool).clone(),
+        cache_control: None,
+    };
+    let mut lowered: Vec<ModelTool> = runtime.offered.iter().map(told).collect();
     // The breakpoint stands behind the whole tool.
     if let Some(ModelTool::Server { cache_control, .. }) = lowered.last_mut() {
-        *cache_control = tool.cache_control;
+        *cache_control = breakpoint;
     }
     lowered
 }
@@ -80,18 +79,40 @@ fn schema(sub_tool: SubTool) -> &'static Value {
     }
 }
 
-fn description(sub_tool: SubTool, version: ToolVersion, limits: &ToolLimits) -> String {
-    let text = match sub_tool {
-        SubTool::CodeExecution => include_str!("../data/python.txt"),
-        SubTool::BashCodeExecution => include_str!("../data/bash.txt"),
-        SubTool::TextEditorCodeExecution => include_str!("../data/editor.txt"),
+/// What the model is told of a sub-tool: a text of ours, with what the client says of its tools at the end, untouched.
+fn description(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String {
+    let mut text = own_text(sub_tool, runtime, limits);
+    if runtime.tools.is_empty() {
+        return text;
+    }
+    match sub_tool {
+        SubTool::CodeExecution => {
+            text.push_str("\n\n");
+            text.push_str(include_str!("../data/python_tools.txt").trim_end());
+            runtime.tools.iter().for_each(|tool| append_tool(&mut text, tool));
+        }
+        SubTool::BashCodeExecution => {
+            text.push_str("\n\n");
+            text.push_str(include_str!("../data/bash_tools.txt").trim_end());
+        }
+        SubTool::TextEditorCodeExecution => {}
+    }
+    text
+}
+
+fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String {
+    let text = match (sub_tool, runtime.interpreter) {
+        (SubTool::CodeExecution, Interpreter::Live) => include_str!("../data/python.txt"),
+        (SubTool::CodeExecution, Interpreter::Fresh) => include_str!("../data/python_fresh.txt"),
+        (SubTool::BashCodeExecution, _) => include_str!("../data/bash.txt"),
+        (SubTool::TextEditorCodeExecution, _) => include_str!("../data/editor.txt"),
     };
     let runs_code = match sub_tool {
         SubTool::CodeExecution | SubTool::BashCodeExecution => true,
         SubTool::TextEditorCodeExecution => false,
     };
     let mut text = text.trim_end().to_owned();
-    if runs_code && tells_the_time_limit(version) {
+    if runs_code && tells_the_time_limit(runtime.version) {
         text.push_str("\n\n");
         text.push_str(include_str!("../data/time_limit.txt").trim_end());
     }
@@ -99,6 +120,19 @@ fn description(sub_tool: SubTool, version: ToolVersion, limits: &ToolLimits) -> 
         .replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
         .replace("{memory_bytes_max}", &bytes(limits.memory_bytes_max))
         .replace("{disk_bytes_max}", &bytes(limits.disk_bytes_max))
+}
+
+/// One function: how it is called, the schema of its dict, and what the client says of it.
+fn append_tool(text: &mut String, tool: &CodeTool) {
+    let CodeTool { name, function, description, input_schema } = tool;
+    let _infallible = write!(text, "\n\n`await {function}(input: dict) -> str`");
+    if name != function {
+        let _infallible = write!(text, " calls the tool `{name}`");
+    }
+    let _infallible = write!(text, "\nJSON Schema of `input`: {input_schema}");
+    if let Some(description) = description.as_deref().filter(|description| !description.is_empty()) {
+        let _infallible = write!(text, "\n{description}");
+    }
 }
 
 /// A number of bytes in the largest unit that divides it.
@@ -125,12 +159,15 @@ mod tests {
     fn every_text_is_filled_in() {
         let limits = ToolLimits::default();
         for (version, _) in ToolVersion::ALL {
-            for sub_tool in SubTool::ALL {
-                let text = description(sub_tool, version, &limits);
-                assert!(!text.contains(['{', '}']), "{text}");
-                assert!(schema(sub_tool).is_object());
-                let told = version == ToolVersion::V20260521 && sub_tool != SubTool::TextEditorCodeExecution;
-                assert_eq!(text.contains("90 seconds"), told, "{sub_tool:?} {version:?}");
+            for interpreter in [Interpreter::Fresh, Interpreter::Live] {
+                let runtime = Runtime { version, offered: &SubTool::ALL, interpreter, tools: [].into() };
+                for sub_tool in SubTool::ALL {
+                    let text = description(sub_tool, &runtime, &limits);
+                    assert!(!text.contains(['{', '}']), "{text}");
+                    assert!(schema(sub_tool).is_object());
+                    let told = version == ToolVersion::V20260521 && sub_tool != SubTool::TextEditorCodeExecution;
+                    assert_eq!(text.contains("90 seconds"), told, "{sub_tool:?} {version:?}");
+                }
             }
         }
     }

@@ -4,23 +4,25 @@ mod reply;
 mod sampling;
 mod transcript;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
 use belljar_ids::{IdSource, MessageId, RequestId, ServerToolUseId, ToolUseId};
-use belljar_wire::block::{ContentBlock, ResultBody, ServerResultBlock};
+use belljar_wire::block::{ContentBlock, ResultBody, ServerResultBlock, ToolUseBlock};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
-use belljar_wire::result::{ErrorCode, ResultContent};
+use belljar_wire::result::{ErrorCode, NoAbort, ResultContent};
 use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
-use belljar_wire::tool::{SubTool, ToolChoiceMode};
-use serde_json::Map;
+use belljar_wire::tool::{Caller, CodeCaller, SubTool, ToolChoiceMode, ToolVersion};
+use serde_json::{Map, Value};
 
-use crate::call::{error_result, sub_tool_of};
-use crate::effect::{Effect, Input, TurnEnd};
+use crate::call::{Interpreter, error_result, sub_tool_of};
+use crate::effect::{CodeCall, Effect, Input, PendingCall, TurnEnd};
 use crate::input_text::Verdict;
-use crate::plan::{DeferredCall, TurnPlan};
+use crate::plan::{DeferredCall, Resume, TurnPlan};
+use crate::runtime::Runtime;
 use reply::{Ending, Reply};
 use sampling::{Calls, Sampled, Sampling, Sinks};
 use transcript::Transcript;
@@ -35,6 +37,8 @@ pub struct Turn {
     transcript: Transcript,
     /// What every sampling of the turn has in common; its messages are the transcript's.
     template: SamplingRequest,
+    /// What code runs with.
+    runtime: Option<Runtime>,
     tokens_max: u64,
     rounds_max: u32,
     rounds: u32,
@@ -72,17 +76,24 @@ impl Turn {
             transcript: Transcript::new(messages),
             tokens_max: template.max_tokens,
             template,
+            runtime: plan.runtime,
             rounds_max: plan.samplings_max,
             rounds: 0,
             pausing: false,
             ids,
         };
-        if plan.deferred.is_empty() {
-            turn.sample();
-        } else {
-            // The head goes out at once, though no model was asked: results are to be seen when they are there.
-            turn.reply.start(Usage::default());
-            turn.go_on(plan.deferred.into(), Vec::new());
+        let waiting = VecDeque::from(plan.deferred);
+        // With cells to run, the head goes out at once, though no model was asked: results are to be seen when they are there.
+        match plan.resume {
+            Some(resume) => {
+                turn.resume(resume, waiting);
+                turn.reply.start(Usage::default());
+            }
+            None if waiting.is_empty() => turn.sample(),
+            None => {
+                turn.reply.start(Usage::default());
+                turn.go_on(waiting, Vec::new());
+            }
         }
         let effects = turn.reply.take_effects();
         (turn, effects)
@@ -105,6 +116,7 @@ impl Turn {
                 Phase::RunningCells(_) | Phase::Over => {}
             },
             Input::CellEnded { id, result, container } => self.cell_ended(id, result, container),
+            Input::CellCalled { id, calls, container } => self.cell_called(id, calls, container),
             Input::ClientGone => {
                 self.cancel();
                 self.reply.ask(Effect::Finish(TurnEnd::Abandoned));
@@ -132,6 +144,7 @@ impl Turn {
             reply: &mut self.reply,
             transcript: &mut self.transcript,
             tools: &self.template.tools,
+            runtime: self.runtime.as_ref(),
             ids: self.ids.as_mut(),
         };
         match sampling.take(event, &mut sinks) {
@@ -226,7 +239,7 @@ impl Turn {
                 Ok(_) if self.pausing => {}
                 Ok(call) => {
                     self.phase = Phase::RunningCells(Batch { running: id.clone(), sub_tool, waiting, nobody });
-                    return self.reply.ask(Effect::RunCell { id, call });
+                    return self.reply.run_cell(id, call);
                 }
             }
         }
@@ -239,6 +252,46 @@ impl Turn {
         }
         self.relax_tool_choice();
         self.sample();
+    }
+
+    /// Goes on with a cell of an earlier reply; what waited behind it still does.
+    fn resume(&mut self, resume: Resume, waiting: VecDeque<DeferredCall>) {
+        let Resume { id, sub_tool, .. } = &resume;
+        self.phase =
+            Phase::RunningCells(Batch { running: id.clone(), sub_tool: *sub_tool, waiting, nobody: Vec::new() });
+        let tools = self.runtime.as_ref().map(|runtime| Arc::clone(&runtime.tools));
+        self.reply.resume_cell(resume, tools.unwrap_or_default());
+    }
+
+    /// Code called tools of the client: the cell is parked, and the reply ends with the calls, each of them whole (wire.md §10.3,
+    /// §11.4). What waits behind the cell is left to the continuation.
+    fn cell_called(&mut self, id: ServerToolUseId, calls: Vec<CodeCall>, container: ContainerInfo) {
+        let sub_tool = match &self.phase {
+            Phase::RunningCells(batch) if batch.running == id => batch.sub_tool,
+            Phase::Sampling(_) | Phase::RunningCells(_) | Phase::Over => {
+                return self.fail(broken("calls of no running cell"));
+            }
+        };
+        let calls_tools = match sub_tool {
+            SubTool::CodeExecution | SubTool::BashCodeExecution => !calls.is_empty(),
+            SubTool::TextEditorCodeExecution => false,
+        };
+        let tools = self.runtime.iter().flat_map(|runtime| runtime.tools.iter());
+        let callable: HashSet<&str> = tools.map(|tool| tool.name.as_str()).collect();
+        if !calls_tools || !calls.iter().all(|call| callable.contains(call.tool.as_str())) {
+            return self.fail(broken("a call that the cell cannot have made"));
+        }
+        let mut pending = Vec::with_capacity(calls.len());
+        for CodeCall { number, tool, input } in calls {
+            let tool_use_id = ToolUseId::mint(self.ids.as_mut());
+            pending.push(PendingCall { tool_use_id: tool_use_id.clone(), number });
+            if let Err(error) = self.reply.whole_from_code(called_from_code(tool_use_id, tool, input, &id)) {
+                return self.fail(error);
+            }
+        }
+        self.reply.container = Some(container);
+        self.reply.ask(Effect::Park { id, pending });
+        self.complete(Ending::because(StopReason::ToolUse));
     }
 
     fn cell_ended(&mut self, id: ServerToolUseId, result: ResultContent, container: Option<ContainerInfo>) {
@@ -257,7 +310,8 @@ impl Turn {
         if container.is_some() {
             self.reply.container = container;
         }
-        self.answer(id, sub_tool, result);
+        let interpreter = self.runtime.as_ref().map(|runtime| runtime.interpreter);
+        self.answer(id, sub_tool, in_the_versions_form(result, interpreter));
         self.go_on(waiting, nobody);
     }
 
@@ -330,6 +384,31 @@ impl Turn {
             Phase::Over => {}
         }
     }
+}
+
+/// The version in the caller of every call that code makes, whatever version the request declares (wire.md §1.8).
+const CALLER_VERSION: ToolVersion = ToolVersion::V20260120;
+
+fn called_from_code(id: ToolUseId, name: String, input: Map<String, Value>, cell: &ServerToolUseId) -> ToolUseBlock {
+    let caller = CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() };
+    ToolUseBlock { id, name, input: Value::Object(input), caller: Some(Caller::Code(caller)), rest: Map::new() }
+}
+
+/// What a Python cell came to, as its version says it: the oldest one has no `abort_reason`, and of stdout the last newline is lost
+/// (wire.md §23).
+fn in_the_versions_form(mut result: ResultContent, interpreter: Option<Interpreter>) -> ResultContent {
+    if let ResultContent::CodeExecutionResult(result) = &mut result {
+        match interpreter {
+            Some(Interpreter::Fresh) => {
+                result.abort_reason = None;
+                if result.stdout.ends_with('\n') {
+                    result.stdout.pop();
+                }
+            }
+            Some(Interpreter::Live) | None => result.abort_reason = Some(NoAbort),
+        }
+    }
+    result
 }
 
 /// Whoever drives the turn broke the contract.

@@ -1,26 +1,38 @@
 //! What holds for every turn, whatever the model says and whatever becomes of its cells.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use belljar_ids::{RequestId, SeededIds, ServerToolUseId};
-use belljar_turn::{Effect, Input, ModelTraits, PlanContext, ServerCall, ToolLimits, Turn, TurnEnd, plan};
+use belljar_ids::{RequestId, SeededIds, ServerToolUseId, ToolUseId};
+use belljar_turn::{CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ContentBlock;
+use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::message::{Message, StopReason, Usage};
-use belljar_wire::request::MessagesRequest;
-use belljar_wire::result::{BashResult, CreateResult, ResultContent};
+use belljar_wire::request::{InputMessage, MessagesRequest};
+use belljar_wire::result::{BashResult, CodeResult, CreateResult, ResultContent};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
+use belljar_wire::tool::{Caller, SubTool};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-const NAMES: [&str; 5] = ["bash_code_execution", "text_editor_code_execution", "get_time", "code_execution", "made_up"];
+const NAMES: [&str; 7] = [
+    "bash_code_execution",
+    "text_editor_code_execution",
+    "get_time",
+    "code_execution",
+    "made_up",
+    // Of these two, code alone may call the second.
+    "query_db",
+    "find-it",
+];
 
-const INPUTS: [&str; 8] = [
+const INPUTS: [&str; 9] = [
     r#"{"command":"ls"}"#,
+    r#"{"code":"await find_it({})"}"#,
     r#"{"command":"create","path":"a","file_text":"b"}"#,
     r#"{"zone":"UTC","n":[1,{"a":"\ud83d\ude00"}]}"#,
     "{}",
@@ -47,6 +59,9 @@ enum Step {
     /// An event out of place, perhaps.
     Stray(SamplingEvent),
     StrayCell(ResultContent),
+    StrayCalls,
+    /// Code that runs calls that many tools; nothing where no code runs.
+    Called(usize),
     Failed,
     Gone,
     Stopping,
@@ -83,6 +98,30 @@ fn bash() -> ResultContent {
     })
 }
 
+fn python() -> ResultContent {
+    ResultContent::CodeExecutionResult(CodeResult {
+        stdout: "out\n".to_owned(),
+        stderr: String::new(),
+        return_code: 0,
+        content: Vec::new(),
+        abort_reason: None,
+    })
+}
+
+fn container() -> ContainerInfo {
+    ContainerInfo { id: "container_01A".parse().unwrap(), expires_at: "2026-11-20T18:54:08.960841Z".to_owned() }
+}
+
+/// Calls of code, of both tools that it may call.
+fn calls(count: usize) -> Vec<CodeCall> {
+    let calls = (0..count as u64).map(|number| {
+        let tool = if number % 2 == 0 { "query_db" } else { "find-it" };
+        let input = json!({ "n": number }).as_object().cloned().unwrap();
+        CodeCall { number: 100 + number, tool: tool.to_owned(), input }
+    });
+    calls.collect()
+}
+
 fn created() -> ResultContent {
     ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update: false })
 }
@@ -103,8 +142,10 @@ fn steps(strays: bool) -> impl Strategy<Value = Vec<Step>> {
         40 => block().prop_map(Step::Block),
         20 => stop_reason().prop_map(Step::End),
         2 => Just(Step::Stopping),
+        12 => (1_usize..4).prop_map(Step::Called),
         weight => stray().prop_map(Step::Stray),
         weight => prop_oneof![Just(bash()), Just(created())].prop_map(Step::StrayCell),
+        weight => Just(Step::StrayCalls),
         weight => Just(Step::Failed),
         weight => Just(Step::Gone),
     ];
@@ -114,7 +155,11 @@ fn steps(strays: bool) -> impl Strategy<Value = Vec<Step>> {
 /// A driver that carries out what it is asked to, and keeps an account.
 struct World {
     turn: Turn,
-    waiting_cell: Option<(ServerToolUseId, ServerCall)>,
+    waiting_cell: Option<(ServerToolUseId, SubTool)>,
+    parked: Option<(ServerToolUseId, Vec<ToolUseId>)>,
+    resumed: Option<ServerToolUseId>,
+    /// Neighbours of one role in what was sent.
+    neighbours: usize,
     sampling: bool,
     started: bool,
     calls: usize,
@@ -133,12 +178,16 @@ impl World {
             limits: ToolLimits::default(),
             model: ModelTraits::of("claude-opus-5-5"),
         };
+        let neighbours = neighbours(&request.messages);
         let plan = plan(request, &context).unwrap();
         let request_id: RequestId = "req_01R".parse().unwrap();
         let (turn, effects) = Turn::start(plan, request_id, Box::new(SeededIds::new(seed)));
         let mut world = Self {
             turn,
             waiting_cell: None,
+            parked: None,
+            resumed: None,
+            neighbours,
             sampling: false,
             started: false,
             calls: 0,
@@ -162,14 +211,28 @@ impl World {
             assert_eq!(self.end, None, "{effect:?} after the end");
             match effect {
                 Effect::Emit(event) => self.events.push(event),
-                Effect::Sample(_) => {
+                Effect::Sample(request) => {
                     assert!(!self.sampling && self.waiting_cell.is_none());
                     (self.sampling, self.started) = (true, false);
+                    self.seen_by_the_model(&request.messages);
                 }
                 Effect::RunCell { id, call } => {
                     assert!(!self.sampling && self.waiting_cell.is_none());
                     *self.runs.entry(id.clone()).or_default() += 1;
-                    self.waiting_cell = Some((id, call));
+                    self.waiting_cell = Some((id, call.sub_tool()));
+                }
+                Effect::ResumeCell { id, sub_tool, results, tools } => {
+                    assert!(self.events.is_empty() && self.waiting_cell.is_none() && self.resumed.is_none());
+                    assert!(!results.is_empty() && results.iter().all(|result| result.text == "noon"));
+                    assert_eq!(tools.len(), 2);
+                    self.resumed = Some(id.clone());
+                    self.waiting_cell = Some((id, sub_tool));
+                }
+                Effect::Park { id, pending } => {
+                    assert_eq!(self.waiting_cell.take().map(|(id, _)| id).as_ref(), Some(&id));
+                    let numbers: Vec<u64> = pending.iter().map(|call| call.number).collect();
+                    assert_eq!(numbers, (100..100 + pending.len() as u64).collect::<Vec<_>>());
+                    self.parked = Some((id, pending.into_iter().map(|call| call.tool_use_id).collect()));
                 }
                 Effect::CancelSampling => {
                     assert!(self.waiting_cell.is_none());
@@ -188,12 +251,44 @@ impl World {
         self.step(Input::Sampled(event));
     }
 
+    /// What code and the client's tools said to each other is nowhere in it, and nothing has lost its other half.
+    fn seen_by_the_model(&self, messages: &[InputMessage]) {
+        assert!(neighbours(messages) <= self.neighbours);
+        let mut called: HashSet<&str> = HashSet::new();
+        for block in messages.iter().flat_map(|message| message.content.blocks()) {
+            match block {
+                ContentBlock::ToolUse(call) => {
+                    assert!(!from_code(block), "{call:?}");
+                    called.insert(call.id.as_str());
+                }
+                ContentBlock::ServerToolUse(call) => _ = called.insert(call.id.as_str()),
+                ContentBlock::ToolResult(result) => assert!(called.remove(result.tool_use_id.as_str())),
+                ContentBlock::CodeExecutionToolResult(result)
+                | ContentBlock::BashCodeExecutionToolResult(result)
+                | ContentBlock::TextEditorCodeExecutionToolResult(result) => {
+                    assert!(called.remove(result.tool_use_id.as_str()));
+                }
+                _ => {}
+            }
+        }
+        assert!(called.is_empty(), "{called:?} have no result");
+    }
+
+    /// Code that runs calls tools.
+    fn called(&mut self, count: usize) {
+        if let Some((id, SubTool::BashCodeExecution | SubTool::CodeExecution)) = self.waiting_cell.clone() {
+            self.step(Input::CellCalled { id, calls: calls(count), container: container() });
+            assert!(self.turn.over() && self.parked.is_some());
+        }
+    }
+
     /// Whatever is in the way of the model's next word.
     fn make_way(&mut self) {
-        while let Some((id, call)) = self.waiting_cell.take() {
-            let result = match call {
-                ServerCall::Bash { .. } => bash(),
-                ServerCall::Edit(_) => created(),
+        while let Some((id, sub_tool)) = self.waiting_cell.take() {
+            let result = match sub_tool {
+                SubTool::BashCodeExecution => bash(),
+                SubTool::CodeExecution => python(),
+                SubTool::TextEditorCodeExecution => created(),
             };
             self.step(Input::CellEnded { id, result, container: None });
         }
@@ -257,6 +352,12 @@ impl World {
                     result: result.clone(),
                     container: None,
                 }),
+                Step::StrayCalls => self.step(Input::CellCalled {
+                    id: "srvtoolu_stray".parse().unwrap(),
+                    calls: calls(1),
+                    container: container(),
+                }),
+                Step::Called(count) => self.called(*count),
                 Step::Failed => {
                     self.sampling = false;
                     let error = ApiError::new(ErrorKind::Overloaded, "Overloaded");
@@ -278,11 +379,14 @@ impl World {
 
     /// What the reply came to, checked against what was run.
     fn reply(&mut self) -> Option<Message> {
-        let folded = fold(std::mem::take(&mut self.events));
+        let events = std::mem::take(&mut self.events);
+        calls_of_code_are_whole(&events);
+        let folded = fold(events);
         match self.end.as_ref().unwrap() {
             Effect::Finish(TurnEnd::Completed(stop_reason)) => {
                 let message = folded.unwrap();
                 assert_eq!(message.stop_reason, Some(*stop_reason));
+                self.tells_what_is_parked(&message);
                 Some(message)
             }
             Effect::Fail(_) => {
@@ -298,6 +402,51 @@ impl World {
             other => panic!("{other:?} ends no turn"),
         }
     }
+}
+
+impl World {
+    /// The client can find the cell that waits, and knows what it waits for.
+    fn tells_what_is_parked(&self, message: &Message) {
+        let made: Vec<&ToolUseId> = message
+            .content
+            .iter()
+            .filter(|block| from_code(block))
+            .filter_map(|block| match block {
+                ContentBlock::ToolUse(call) => Some(&call.id),
+                _ => None,
+            })
+            .collect();
+        match &self.parked {
+            None => assert!(made.is_empty()),
+            Some((_, pending)) => {
+                assert_eq!(made, pending.iter().collect::<Vec<_>>());
+                assert_eq!(message.stop_reason, Some(StopReason::ToolUse));
+                assert_eq!(message.container, Some(container()));
+            }
+        }
+    }
+}
+
+/// Calls that code made have their input at their start, and no pieces (wire.md §11.4).
+fn calls_of_code_are_whole(events: &[StreamEvent]) {
+    let mut whole = None;
+    for event in events {
+        match event {
+            StreamEvent::ContentBlockStart { index, content_block } => {
+                whole = from_code(content_block).then_some(*index);
+            }
+            StreamEvent::ContentBlockDelta { index, .. } => assert_ne!(whole, Some(*index)),
+            _ => {}
+        }
+    }
+}
+
+fn from_code(block: &ContentBlock) -> bool {
+    matches!(block, ContentBlock::ToolUse(call) if matches!(call.caller, Some(Caller::Code(_))))
+}
+
+fn neighbours(messages: &[InputMessage]) -> usize {
+    messages.windows(2).filter(|pair| pair[0].role == pair[1].role).count()
 }
 
 /// Ids of server calls, with the number of their results.
@@ -323,9 +472,13 @@ fn request(messages: &[Value]) -> Value {
         "model": "claude-opus-5-5",
         "max_tokens": 100_000,
         "messages": messages,
+        "container": "container_01A",
         "tools": [
             { "type": "code_execution_20260521", "name": "code_execution" },
             { "name": "get_time", "input_schema": { "type": "object" } },
+            { "name": "query_db", "input_schema": { "type": "object" },
+              "allowed_callers": ["direct", "code_execution_20260521"] },
+            { "name": "find-it", "input_schema": { "type": "object" }, "allowed_callers": ["code_execution_20260120"] },
         ],
     })
 }
@@ -382,17 +535,21 @@ proptest! {
     fn every_reply_can_be_gone_on_from(turns in prop::collection::vec(steps(false), 1..4), samplings_max in 0_u32..3) {
         let mut messages = vec![json!({ "role": "user", "content": "hi" })];
         let mut waiting: Vec<ServerToolUseId> = Vec::new();
+        let mut still_parked: Option<ServerToolUseId> = None;
         for (seed, steps) in (1..).zip(&turns) {
             let mut world = World::new(&request(&messages), samplings_max, seed);
             world.play(steps);
             let runs = world.runs.clone();
+            let (was_parked, parked) = (still_parked.take(), world.parked.clone());
+            prop_assert_eq!(&world.resumed, &was_parked);
             let Some(message) = world.reply() else { break };
             let stop_reason = message.stop_reason.unwrap();
             let mut left = Vec::new();
             for (id, results) in answers(&message.content) {
                 if results == 0 {
                     prop_assert!(matches!(stop_reason, StopReason::ToolUse | StopReason::PauseTurn), "{stop_reason:?}");
-                    prop_assert!(!runs.contains_key(&id));
+                    let waits = parked.as_ref().is_some_and(|(parked, _)| *parked == id);
+                    prop_assert_eq!(runs.contains_key(&id), waits);
                     left.push(id);
                 } else {
                     prop_assert_eq!(results, 1);
@@ -401,14 +558,24 @@ proptest! {
             // What waited heads this reply, in order, unless the server stopped before it could run.
             let heads = message.content.iter().map_while(|block| match block {
                 ContentBlock::BashCodeExecutionToolResult(result)
+                | ContentBlock::CodeExecutionToolResult(result)
                 | ContentBlock::TextEditorCodeExecutionToolResult(result) => Some(&result.tool_use_id),
                 _ => None,
             });
             let heads: Vec<_> = heads.cloned().collect();
             prop_assert!(heads.iter().all(|id| waiting.contains(id)));
             waiting.retain(|id| !heads.contains(id));
-            prop_assert!(waiting.is_empty() || stop_reason == StopReason::PauseTurn);
+            prop_assert!(waiting.is_empty() || stop_reason == StopReason::PauseTurn || parked.is_some());
             waiting.extend(left);
+            // One that was parked goes on before all others; one that parks now is one that waited or was just called.
+            if let Some(was_parked) = &was_parked {
+                let again = parked.as_ref().is_some_and(|(parked, _)| parked == was_parked);
+                prop_assert!(again || heads.first() == Some(was_parked));
+            }
+            if let Some((cell, _)) = parked {
+                prop_assert!(waiting.contains(&cell));
+                still_parked = Some(cell);
+            }
             let Some(next) = continuation(messages, &message) else { break };
             messages = next;
         }

@@ -126,7 +126,7 @@ pub struct OutputTokensDetails {
     pub thinking_tokens: u64,
 }
 
-/// `usage.server_tool_use`: exactly these two (wire.md §12.1).
+/// `usage.server_tool_use` (wire.md §12.1). The first two are always there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerToolUsage {
     /// Web searches.
@@ -135,6 +135,13 @@ pub struct ServerToolUsage {
     /// Web fetches.
     #[serde(default)]
     pub web_fetch_requests: u64,
+    /// Cells run: documented, in no recording, so absent where it would say nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub code_execution_requests: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Usage {

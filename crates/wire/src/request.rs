@@ -25,6 +25,9 @@ pub struct MessagesRequest {
     pub system: Option<System>,
     /// Declared tools.
     pub tools: Vec<Tool>,
+    /// `code_execution: true`: the newest version of the tool that the model takes, without a declaration of its own. No hosted
+    /// API has it (wire.md §20).
+    pub code_execution: bool,
     /// Absent means `auto`.
     pub tool_choice: Option<ToolChoice>,
     /// The container to use.
@@ -111,6 +114,7 @@ impl MessagesRequest {
             messages: read_messages(&mut object)?,
             system: read_system(&mut object)?,
             tools: object.optional_list("tools", Tool::read)?.unwrap_or_default(),
+            code_execution: object.optional_bool("code_execution")?.unwrap_or(false),
             tool_choice: read_member(&mut object, "tool_choice", ToolChoice::read)?,
             container: read_member(&mut object, "container", ContainerParam::read)?,
             stream: object.optional_bool("stream")?.unwrap_or(false),

@@ -1,7 +1,7 @@
 //! What a server tool's call came to: the `content` of its result block (wire.md §6).
 
 use belljar_ids::FileId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The one object in a result block's `content`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +57,18 @@ pub struct CodeResult {
     pub return_code: i32,
     /// Captured files.
     pub content: Vec<CodeOutput>,
+    /// Absent from the results of the oldest version, null in those of the others (wire.md §6.1, §23).
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub abort_reason: Option<NoAbort>,
+}
+
+/// The only value of `abort_reason` that was ever seen: `null`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoAbort;
+
+/// A `null` that stands there is not one that is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NoAbort>, D::Error> {
+    NoAbort::deserialize(deserializer).map(Some)
 }
 
 /// A file captured from a Python cell.

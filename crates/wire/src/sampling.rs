@@ -20,7 +20,8 @@ pub struct SamplingRequest {
     pub max_tokens: u64,
     /// System prompt, as sent.
     pub system: Option<System>,
-    /// The conversation so far, this turn's own blocks at the end.
+    /// The conversation so far, this turn's own blocks at the end. What code and the client's tools said to each other is not in it
+    /// (wire.md §10.2).
     pub messages: Vec<InputMessage>,
     /// Tools to offer, in order.
     pub tools: Vec<ModelTool>,

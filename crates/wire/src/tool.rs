@@ -153,6 +153,15 @@ impl Tool {
         }
     }
 
+    /// Its `allowed_callers`, as sent.
+    pub fn allowed_callers(&self) -> Option<&[AllowedCaller]> {
+        match self {
+            Self::CodeExecution(tool) => tool.allowed_callers.as_deref(),
+            Self::Custom(tool) => tool.allowed_callers.as_deref(),
+            Self::Vendor(tool) => tool.allowed_callers.as_deref(),
+        }
+    }
+
     /// Reads one entry.
     pub fn read(value: Value, path: Path<'_>) -> Result<Self, ApiError> {
         let mut object = Object::new(value, path)?;
@@ -306,26 +315,17 @@ impl CustomTool {
         object.finish()?;
         Ok(tool)
     }
-
-    /// Whether the model may call it directly.
-    pub fn direct(&self) -> bool {
-        self.allowed_callers.as_ref().is_none_or(|callers| callers.contains(&AllowedCaller::Direct))
-    }
-
-    /// Whether code may call it.
-    pub fn from_code(&self) -> bool {
-        let callers = self.allowed_callers.iter().flatten();
-        callers.into_iter().any(|caller| matches!(caller, AllowedCaller::Code(_)))
-    }
 }
 
-/// A vendor-defined client tool, kept whole.
+/// A vendor-defined client tool, kept whole but for who may call it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VendorTool {
     /// Its `type`.
     pub tag: String,
     /// Its name.
     pub name: String,
+    /// Absent means direct only.
+    pub allowed_callers: Option<Vec<AllowedCaller>>,
     /// Everything else, as sent.
     pub rest: Map<String, Value>,
 }
@@ -333,7 +333,8 @@ pub struct VendorTool {
 impl VendorTool {
     fn read(mut object: Object<'_>, tag: String) -> Result<Self, ApiError> {
         let name = read_name(&mut object)?;
-        Ok(Self { tag, name, rest: object.rest() })
+        let allowed_callers = object.optional_list("allowed_callers", AllowedCaller::read)?;
+        Ok(Self { tag, name, allowed_callers, rest: object.rest() })
     }
 }
 

@@ -11,7 +11,7 @@ use belljar_wire::message::{
 };
 use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::result::{
-    self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ExecutionError, FileType,
+    self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ExecutionError, FileType, NoAbort,
     ResultContent, StrReplaceResult, ViewResult,
 };
 use belljar_wire::tool::{Caller, CodeCaller, DirectCaller};
@@ -220,8 +220,11 @@ fn results_of_code_and_bash() {
         rest: Map::new(),
     });
     assert_snapshot!(text(&block), @r#"{"type":"bash_code_execution_tool_result","tool_use_id":"srvtoolu_01Code","content":{"type":"bash_code_execution_result","stdout":"3.14\n","stderr":"","return_code":137,"content":[{"type":"bash_code_execution_output","file_id":"file_01Example"}]}}"#);
-    let code = CodeResult { stdout, stderr, return_code: 1, content: vec![CodeOutput { file_id: file_id() }] };
-    assert_snapshot!(made(ResultContent::CodeExecutionResult(code)), @r#"{"type":"code_execution_result","stdout":"3.14\n","stderr":"","return_code":1,"content":[{"type":"code_execution_output","file_id":"file_01Example"}]}"#);
+    let content = vec![CodeOutput { file_id: file_id() }];
+    let code = CodeResult { stdout, stderr, return_code: 1, content, abort_reason: Some(NoAbort) };
+    let legacy = CodeResult { abort_reason: None, ..code.clone() };
+    assert_snapshot!(made(ResultContent::CodeExecutionResult(code)), @r#"{"type":"code_execution_result","stdout":"3.14\n","stderr":"","return_code":1,"content":[{"type":"code_execution_output","file_id":"file_01Example"}],"abort_reason":null}"#);
+    assert_snapshot!(made(ResultContent::CodeExecutionResult(legacy)), @r#"{"type":"code_execution_result","stdout":"3.14\n","stderr":"","return_code":1,"content":[{"type":"code_execution_output","file_id":"file_01Example"}]}"#);
     let codes = [
         result::ErrorCode::InvalidToolInput,
         result::ErrorCode::Unavailable,

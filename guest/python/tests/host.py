@@ -15,7 +15,7 @@ DRIVER = Path(__file__).resolve().parent.parent
 WAIT_S_MAX = 60
 FRAME_BYTES_MAX = 64 * 1024
 
-PARTS = ("channel.py", "streams.py", "report.py", "repl.py")
+PARTS = ("channel.py", "streams.py", "report.py", "schema.py", "tools.py", "repl.py")
 
 # A cold start but for the place of the output directories, which only the image has. The driver comes in as a file
 # that a descriptor holds, as it does there.
@@ -34,6 +34,13 @@ main(START_FD)
 def driver():
     """The driver as one file."""
     return b"".join((DRIVER / part).read_bytes() for part in PARTS)
+
+
+def memory(data):
+    """A descriptor of a file in memory, which the receiver reads from its start."""
+    descriptor = os.memfd_create("memory")
+    os.write(descriptor, data) if len(data) < 1 << 20 else Path(f"/proc/self/fd/{descriptor}").write_bytes(data)
+    return descriptor
 
 
 class Gone(Exception):
@@ -87,23 +94,21 @@ class Repl:
             raise Gone("the REPL is gone")
         return json.loads(data), descriptors
 
-    def start_cell(self, source, file=None):
-        """Sends a cell; the answer is for `finish`."""
+    def start_cell(self, source, file=None, tools=None):
+        """Sends a cell, which can call these tools; the answer is for `finish`."""
         self.number += 1
         file = file or f"/tmp/srvtoolu_{self.number:03}/cell.py"
         body = {"id": self.number, "nonce": f"{self.number:032x}", "file": file, "output": f"{self.number:016x}"}
         data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
-        with open(os.memfd_create("cell"), "w+b", closefd=True) as memory:
-            memory.write(data)
-            memory.flush()
-            pipes = [os.pipe(), os.pipe()]
-            self.send({"cell": body}, [memory.fileno(), pipes[0][1], pipes[1][1]])
-        for _, writer in pipes:
-            os.close(writer)
+        pipes = [os.pipe(), os.pipe()]
+        memories = [memory(data)] + ([] if tools is None else [memory(json.dumps(tools).encode())])
+        self.send({"cell": body}, [memories[0], pipes[0][1], pipes[1][1], *memories[1:]])
+        for descriptor in (*memories, *(writer for _, writer in pipes)):
+            os.close(descriptor)
         return Running(self, body, [reader for reader, _ in pipes])
 
-    def cell(self, source, file=None):
-        return self.start_cell(source, file).finish()
+    def cell(self, source, file=None, tools=None):
+        return self.start_cell(source, file, tools).finish()
 
     def wait_asleep(self):
         """Until its main thread waits for something."""
@@ -152,6 +157,27 @@ class Running:
             while text not in self.texts[self.readers[which]]:
                 if not waiting.select(deadline - time.monotonic()) or not self._read(self.readers[which]):
                     raise Gone(f"{text!r} was never written; only {self.texts[self.readers[which]]!r}")
+
+    def called(self):
+        """The calls that the cell waits with, and how many answers it had heard."""
+        text, part = "", "more"
+        while part == "more":
+            frame, descriptors = self.repl.receive()
+            body = frame["called"]
+            assert (body["id"], body["nonce"], descriptors) == (self.body["id"], self.body["nonce"], []), frame
+            assert len(json.dumps(frame, ensure_ascii=False).encode()) <= FRAME_BYTES_MAX, len(body["calls"])
+            text, part = text + body["calls"], body["part"]
+        return json.loads(text), body["heard"]
+
+    def answer(self, *answers, tools=None):
+        """Answers calls: (number, kind, text)."""
+        texts = [text.encode() for _, _, text in answers]
+        heads = [[number, kind, len(text)] for (number, kind, _), text in zip(answers, texts)]
+        memories = [memory(json.dumps(heads).encode() + b"\n" + b"".join(texts))]
+        memories += [] if tools is None else [memory(json.dumps(tools).encode())]
+        self.repl.send({"answers": {"id": self.body["id"]}}, memories)
+        for descriptor in memories:
+            os.close(descriptor)
 
     def finish(self):
         with selectors.DefaultSelector() as waiting:

@@ -17,6 +17,7 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[2]
 sys.path[:0] = [str(HERE), str(Path(os.environ.get("BELLJAR_TEST_HARNESS", REPOSITORY / "tests")))]
 
+import calls  # noqa: E402
 import cells  # noqa: E402
 import edges  # noqa: E402
 import zygotes  # noqa: E402
@@ -44,7 +45,7 @@ exec env -i PATH=/usr/bin:/bin:/usr/sbin LANG=C.UTF-8 HOME=/tmp BELLJAR_TEST_HAR
 def run_here(total, only, inside):
     for table, case in cells.load(only):
         total.check(f"{table}: {case['name']}", lambda case=case: cells.run_case(case))
-    for name, check in edges.CHECKS:
+    for name, check in edges.CHECKS + calls.CHECKS:
         if only in name:
             total.check(name, check)
     checks = zygotes.CHECKS + (zygotes.IMAGE_CHECKS if inside else [])

@@ -92,7 +92,7 @@ class Zygote:
         pid = frame["forked"]["pid"]
         equal(frame, {"forked": {"id": number, "pid": pid}}, "the answer")
         ours.send(json.dumps({"go": {"env": [["PATH", "/usr/bin:/bin"], ["HOME", "/root"]]}}).encode())
-        equal(json.loads(ours.recv(host.FRAME_BYTES_MAX)), {"ready": {"version": 1, "pid": pid}}, "the REPL's word")
+        equal(json.loads(ours.recv(host.FRAME_BYTES_MAX)), {"ready": {"version": 2, "pid": pid}}, "the REPL's word")
         return Forked(self, ours, pid, handle)
 
     def words(self):

@@ -29,8 +29,11 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/store/src/values/clock.rs", "the store's Clock, which the server passes in"),
     ("crates/sandbox/src/config.rs", "the default of the clock that is passed in"),
     ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
-    ("crates/sandbox/src/command.rs", "the watchdog and `wall_ms`"),
+    ("crates/sandbox/src/command/mod.rs", "the watchdog and `wall_ms`"),
+    ("crates/sandbox/src/command/calls.rs", "calls that come together wait together"),
     ("crates/sandbox/src/repl/cell.rs", "the watchdog and `wall_ms`"),
+    ("crates/sandbox/src/clock.rs", "the watchdog of code that waits for tools"),
+    ("crates/sandbox/src/calls.rs", "how long a call may stay unanswered"),
     ("crates/jail/src/probe/trial.rs", "tells the operator how long a start took"),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];

@@ -1,6 +1,6 @@
 //! One container's cgroup.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -30,7 +30,7 @@ pub(crate) struct Home {
 }
 
 /// Version 2's file of processes.
-const PROCESSES: &str = "cgroup.procs";
+pub(super) const PROCESSES: &str = "cgroup.procs";
 
 impl Home {
     /// The file that a process of one thread enters by. Version 1's file of threads, rather than of processes: a thread that
@@ -104,14 +104,14 @@ impl Cgroup {
         Ok(cgroup)
     }
 
-    /// The files by which a process of one thread enters, writing `0` to each; its later children are born there. Whoever
+    /// The files by which a process of one thread enters, writing `0` to each; its later children are born there. A bare
+    /// version 2 is left out, for there is no quick way into that one: see [`Cgroup::freeze`]. Whoever
     /// holds them can put other processes in, too: they are closed before untrusted code runs.
     ///
     /// # Errors
     /// [`CgroupError`].
     pub fn entrances(&self) -> Result<Vec<OwnedFd>, CgroupError> {
-        let bare = self.bare_v2.iter().map(|directory| directory.join(PROCESSES));
-        let homes: BTreeSet<_> = self.homes.values().map(Home::entrance).chain(bare).collect();
+        let homes: BTreeSet<_> = self.homes.values().map(Home::entrance).collect();
         let open = |path: &PathBuf| {
             let opened = fs::OpenOptions::new().write(true).open(path);
             opened.map(OwnedFd::from).map_err(CgroupError::at(path))
@@ -231,8 +231,8 @@ impl Cgroup {
     }
 
     fn kill_all(&self) -> Result<(), CgroupError> {
-        if let Some(directory) = self.unified() {
-            match write(&directory.join("cgroup.kill"), "1") {
+        if let Some(home) = self.homes.values().find(|home| home.version == Version::V2) {
+            match write(&home.directory.join("cgroup.kill"), "1") {
                 // Before Linux 5.14.
                 Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
                 done => return done,
@@ -254,22 +254,31 @@ impl Cgroup {
         })
     }
 
+    /// The file that lists all its processes.
+    pub(super) fn processes(&self) -> Option<PathBuf> {
+        Some(self.homes.get(&Controller::Pids)?.directory.join(PROCESSES))
+    }
+
+    /// The bare directory of version 2, which nobody is in before it is frozen.
+    pub(super) fn bare(&self) -> Option<&Path> {
+        self.bare_v2.as_deref()
+    }
+
     fn stop_forks(&self) -> Result<(), CgroupError> {
         self.homes.get(&Controller::Pids).map_or(Ok(()), |pids| write(&pids.directory.join("pids.max"), "0"))
     }
 
+    /// As `cgroup.kill` does, it returns when all have been sent the signal; they end by and by.
     fn kill_each(&self) -> Result<(), CgroupError> {
-        let Some(pids) = self.homes.get(&Controller::Pids) else {
+        let Some(procs) = self.processes() else {
             return Ok(());
         };
         self.stop_forks()?;
-        let procs = pids.directory.join("cgroup.procs");
-        // On a busy machine they need a while to die, and are listed until then.
-        let mut dying = BTreeSet::new();
+        let mut killed = HashSet::new();
         for _ in 0..KILL_ROUNDS_MAX {
-            let listed = listed(&procs)?.into_iter().filter(|pid| !dying.contains(&pid.as_raw_nonzero()));
+            let fresh = listed(&procs)?.into_iter().filter(|pid| killed.insert(*pid));
             let held: Vec<_> =
-                listed.filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
+                fresh.filter_map(|pid| Some((pid, pidfd_open(pid, PidfdFlags::empty()).ok()?))).collect();
             if held.is_empty() {
                 return Ok(());
             }
@@ -278,9 +287,9 @@ impl Cgroup {
             for (pid, handle) in held {
                 if still.contains(&pid) {
                     match pidfd_send_signal(handle, Signal::KILL) {
-                        Ok(()) | Err(Errno::SRCH) => dying.insert(pid.as_raw_nonzero()),
+                        Ok(()) | Err(Errno::SRCH) => {}
                         Err(errno) => return Err(CgroupError::at(&procs)(errno.into())),
-                    };
+                    }
                 }
             }
         }
@@ -330,7 +339,7 @@ pub(crate) fn enter(entrances: &[OwnedFd]) -> Result<(), Errno> {
     })
 }
 
-fn listed(procs: &Path) -> Result<Vec<Pid>, CgroupError> {
+pub(super) fn listed(procs: &Path) -> Result<Vec<Pid>, CgroupError> {
     let text = read(procs)?;
     Ok(text.lines().filter_map(|line| line.parse().ok().and_then(Pid::from_raw)).collect())
 }

@@ -1,5 +1,6 @@
 //! Standing still: all of a container's processes stopped where they are, and let run again.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use super::container::Cgroup;
+use super::container::{Cgroup, PROCESSES, listed};
 use super::place::Controller;
 use super::{CgroupError, read, write};
 
@@ -16,6 +17,9 @@ const STAND_WAIT_MS: i64 = 200;
 
 /// Changes of state to wait for; each may be about something else.
 const STAND_WAITS_MAX: u32 = 10;
+
+/// Looks at who is still outside; what forks faster than it is gathered is not idle.
+const GATHER_ROUNDS_MAX: u32 = 20;
 
 /// Version 1 tells no one of changes: how long to wait before looking again, and how often.
 const LOOK_AGAIN_MS: i64 = 1;
@@ -29,7 +33,7 @@ impl Cgroup {
     /// `ETIMEDOUT` when they do not come to a stand within two seconds (they are let run again).
     pub fn freeze(&self) -> Result<(), CgroupError> {
         let stood = if let Some(unified) = self.unified() {
-            stand_still(&unified)
+            self.gather().and_then(|()| stand_still(&unified))
         } else if let Some(home) = self.homes.get(&Controller::Freezer) {
             stand_still_v1(&home.directory.join("freezer.state"))
         } else {
@@ -40,6 +44,30 @@ impl Cgroup {
             let _nothing_to_add = self.thaw();
         }
         stood
+    }
+
+    /// Puts everything that is in it into the bare directory of version 2, where there is one. On the way there the kernel
+    /// waits for a lock against all forks of the machine: not something to do at a container's start.
+    fn gather(&self) -> Result<(), CgroupError> {
+        let (Some(bare), Some(all)) = (self.bare(), self.processes()) else {
+            return Ok(());
+        };
+        let there = bare.join(PROCESSES);
+        for _ in 0..GATHER_ROUNDS_MAX {
+            let inside: HashSet<_> = listed(&there)?.into_iter().collect();
+            let outside: Vec<_> = listed(&all)?.into_iter().filter(|pid| !inside.contains(pid)).collect();
+            // What they fork from here on is born inside.
+            if outside.is_empty() {
+                return Ok(());
+            }
+            for pid in outside {
+                match write(&there, &pid.as_raw_nonzero().to_string()) {
+                    Err(error) if error.source.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Err(CgroupError::at(&there)(Errno::BUSY.into()))
     }
 
     /// Lets them run again.

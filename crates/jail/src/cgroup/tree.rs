@@ -25,7 +25,7 @@ const CLEAR_LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(5
 #[derive(Debug)]
 pub struct CgroupTree {
     homes: BTreeMap<Controller, Home>,
-    /// A v2 directory without controllers, on a v1 host without a freezer.
+    /// A v2 directory without controllers on a v1 host: what is frozen there can still be killed.
     bare_v2: Option<PathBuf>,
 }
 
@@ -54,8 +54,8 @@ impl CgroupTree {
                 None => reasons.push("no usable place in the unified hierarchy".to_owned()),
             }
         }
-        // A cgroup of version 2 can be frozen as it is.
-        let freezes = !tree.homes.is_empty();
+        // Every cgroup more costs each start time, so the old freezer is used only where there is nothing better.
+        let freezes = tree.bare_v2.is_some() || !tree.homes.is_empty();
         for (controller, own) in &found.v1 {
             if freezes && *controller == Controller::Freezer {
                 continue;
@@ -68,7 +68,6 @@ impl CgroupTree {
                 Err(error) => reasons.push(error.to_string()),
             }
         }
-        tree.prefer_the_freezer();
         let tree = tree.require(&reasons)?;
         total::limit(&tree.homes).map_err(|error| CgroupUnavailable { reason: error.to_string() })?;
         Ok(tree)
@@ -81,16 +80,6 @@ impl CgroupTree {
         }
         for &controller in controllers {
             self.homes.entry(controller).or_insert_with(|| Home { version: Version::V2, directory: directory.clone() });
-        }
-    }
-
-    /// Every cgroup more costs each start time, and version 2's most: there is no way into it that does not wait for a lock
-    /// against all forks of the machine. So without controllers it is used only where version 1 has no freezer.
-    fn prefer_the_freezer(&mut self) {
-        if self.homes.contains_key(&Controller::Freezer)
-            && let Some(bare) = self.bare_v2.take()
-        {
-            let _left_to_the_sweep = fs::remove_dir(bare);
         }
     }
 

@@ -37,7 +37,8 @@ fn lowered(tool: &ModelTool) -> PlainTool {
     match tool {
         ModelTool::Custom(tool) => custom(tool),
         ModelTool::Vendor(tool) => {
-            PlainTool::Vendor { tag: tool.tag.clone(), name: tool.name.clone(), rest: without_callers(&tool.rest) }
+            // Who may call a tool is settled by this server; the upstream has no code of ours that could.
+            PlainTool::Vendor { tag: tool.tag.clone(), name: tool.name.clone(), rest: tool.rest.clone() }
         }
         ModelTool::Server { sub_tool, description, input_schema, cache_control } => PlainTool::Schema {
             name: sub_tool.name().to_owned(),
@@ -49,7 +50,7 @@ fn lowered(tool: &ModelTool) -> PlainTool {
 }
 
 fn custom(tool: &CustomTool) -> PlainTool {
-    let mut rest = without_callers(&tool.rest);
+    let mut rest = tool.rest.clone();
     for (key, set) in [("strict", tool.strict), ("defer_loading", tool.defer_loading)] {
         if set {
             rest.insert(key.to_owned(), Value::Bool(true));
@@ -61,10 +62,4 @@ fn custom(tool: &CustomTool) -> PlainTool {
         input_schema: tool.input_schema.clone(),
         rest,
     }
-}
-
-/// Who may call a tool is settled by this server; the upstream has no code of ours that could.
-fn without_callers(rest: &Map<String, Value>) -> Map<String, Value> {
-    let kept = rest.iter().filter(|(key, _)| *key != "allowed_callers");
-    kept.map(|(key, value)| (key.clone(), value.clone())).collect()
 }

@@ -1,27 +1,37 @@
 //! One cell's talk with a REPL: asked for, waited for, interrupted.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::calls::Word;
+use crate::clock::Clock;
 use crate::command::{self, End, Ending, INTERRUPTED_WAIT_MAX, OutputDirectory, Stop};
 use crate::conversation::Conversation;
+use crate::error::{DeathReason, SandboxError};
 use crate::frame::Status;
 use crate::outcome::InterpreterEnd;
 
+use super::calls::Unheard;
 use super::frame::CellStatus;
-use super::{Event, FromRepl, OutputState, Repl, ToRepl};
+use super::{Calls, Event, FromRepl, OutputState, Piece, Repl, ToRepl};
 
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
 const TIMED_OUT_WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// What goes with a cell: its text, and the writing ends of its streams.
-pub type Handed = (OwnedFd, [OwnedFd; 2]);
-
 /// How long a cell runs before anybody looks at what it writes. Most have ended by then, and what they wrote is in their
 /// pipes; who writes more than a pipe holds waits this long once.
 const UNWATCHED: Duration = Duration::from_millis(1);
+
+/// What goes with a cell.
+pub struct Handed {
+    pub text: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// What it can call, if it can call anything.
+    pub tools: Option<OwnedFd>,
+}
 
 /// A cell that the REPL has been asked to run.
 pub struct Asked {
@@ -29,78 +39,179 @@ pub struct Asked {
     nonce: String,
 }
 
+/// What is watched about a running cell but its end.
+pub struct Watch<C> {
+    pub clock: Clock,
+    /// How much the container has used of the processor.
+    pub cpu: C,
+    /// Of the cell's, if it may make any.
+    pub calls: Option<Calls>,
+}
+
 impl Repl {
     /// Hands a cell over. None when it takes none: it has ended.
-    pub fn ask(&mut self, nonce: String, file: &str, output: &str, fds: &Handed) -> Option<Asked> {
+    pub fn ask(&mut self, nonce: String, file: &str, output: &str, handed: &Handed) -> Option<Asked> {
         self.cells += 1;
         let asked = Asked { id: self.cells, nonce };
         let frame = ToRepl::Cell { id: asked.id, nonce: &asked.nonce, file, output };
-        let (text, [stdout, stderr]) = fds;
-        let fds = [text.as_fd(), stdout.as_fd(), stderr.as_fd()];
+        let Handed { text, stdout, stderr, tools } = handed;
+        let all = [text.as_fd(), stdout.as_fd(), stderr.as_fd(), tools.as_ref().unwrap_or(text).as_fd()];
+        let fds: &[BorrowedFd<'_>] = if tools.is_some() { &all } else { &all[..3] };
         // Between cells nothing is under way to it: there is room unless it has ended.
-        self.channel.send_now(&frame, &fds).is_ok().then_some(asked)
+        self.channel.send_now(&frame, fds).is_ok().then_some(asked)
     }
 }
 
-/// Waits for the end of a cell, moving its output meanwhile.
+/// Waits for the end of a cell, moving its output and carrying its calls meanwhile.
 ///
 /// [`Ending::Interpreter`] with [`InterpreterEnd::Breach`] and [`Ending::Overdue`] mean that everything is to be killed.
 pub async fn wait(
     repl: &mut Repl,
     talk: &mut Conversation,
     asked: &Asked,
-    deadline: Instant,
+    watch: &mut Watch<impl Fn() -> Duration>,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
 ) -> End {
     tokio::pin!(draining, stopped);
     let mut drain = Draining::NotYet;
-    let mut stop = None;
-    let mut limit = deadline.min(Instant::now() + UNWATCHED);
+    let watched = Instant::now() + UNWATCHED;
+    let mut stop = Stopping::Not;
     let mut interrupt = None;
     let ending = loop {
+        let limit = match (&stop, drain) {
+            (Stopping::By { limit, .. }, _) => *limit,
+            (Stopping::Not, Draining::NotYet) => watched.min(watch.clock.look_at()),
+            (Stopping::Not, Draining::Runs | Draining::Over) => watch.clock.look_at(),
+        };
         let wanted = tokio::select! {
             biased;
             event = repl.event(talk, &mut interrupt) => match event {
                 Ok(None) => continue,
-                Ok(Some(event)) => break judge(event, asked),
+                Ok(Some(event)) => match watch.take(event, asked, &stop) {
+                    Some(ending) => break ending,
+                    None => continue,
+                },
                 Err(reason) => {
                     interrupt = None;
                     break Ending::Died(reason);
                 }
             },
-            () = &mut stopped, if stop.is_none() => Stop::Request,
+            () = &mut stopped, if stop.is_not() => Stop::Request,
             _ = &mut draining, if drain == Draining::Runs => {
                 drain = Draining::Over;
                 continue;
             }
+            word = watch.word(), if stop.is_not() => match watch.heed(word, asked, repl) {
+                Some(ending) => break ending,
+                None => continue,
+            },
             () = tokio::time::sleep_until(limit) => {
-                if drain == Draining::NotYet && limit < deadline {
-                    (drain, limit) = (Draining::Runs, deadline);
+                if stop.is_not() && !watch.is_up() {
+                    drain = drain.begun();
                     continue;
                 }
                 Stop::Time
             }
         };
-        if drain == Draining::NotYet {
-            drain = Draining::Runs;
-        }
-        if stop.is_some() {
+        drain = drain.begun();
+        if !stop.is_not() {
             break Ending::Overdue;
         }
-        stop = Some(wanted);
-        limit = Instant::now()
-            + match wanted {
-                Stop::Time => TIMED_OUT_WAIT_MAX,
-                Stop::Request => INTERRUPTED_WAIT_MAX,
-            };
+        stop = Stopping::by(wanted);
         match command::interrupt(talk, Some(repl.pid)).await {
             Ok(asked) => interrupt = Some(asked),
             Err(reason) => break Ending::Died(reason),
         }
     };
     let ending = command::settled(talk, ending, interrupt).await;
-    End { stop, ending }
+    End { stop: stop.why(), ending }
+}
+
+/// Whether the host wants the cell to end.
+enum Stopping {
+    Not,
+    By { why: Stop, limit: Instant },
+}
+
+impl Stopping {
+    fn by(why: Stop) -> Self {
+        let wait_max = match why {
+            Stop::Time => TIMED_OUT_WAIT_MAX,
+            Stop::Request => INTERRUPTED_WAIT_MAX,
+        };
+        Self::By { why, limit: Instant::now() + wait_max }
+    }
+
+    fn is_not(&self) -> bool {
+        matches!(self, Self::Not)
+    }
+
+    fn why(&self) -> Option<Stop> {
+        match self {
+            Self::Not => None,
+            Self::By { why, .. } => Some(*why),
+        }
+    }
+}
+
+impl<C: Fn() -> Duration> Watch<C> {
+    /// What an event makes of the cell; none when it goes on.
+    fn take(&mut self, event: Event, asked: &Asked, stop: &Stopping) -> Option<Ending> {
+        let called = match event {
+            Event::Said(FromRepl::Called { id, nonce, heard, calls, part }, fds)
+                if fds.is_empty() && asked.id == id && asked.nonce == nonce =>
+            {
+                Piece { heard, text: calls, part }
+            }
+            event => return Some(judge(event, asked)),
+        };
+        let taken = match &mut self.calls {
+            Some(calls) => calls.take(called),
+            None => Err(OUT_OF_TURN),
+        };
+        if let Err(what) = taken {
+            return Some(breach(what));
+        }
+        if stop.is_not() {
+            self.tell();
+        }
+        None
+    }
+
+    /// Tells the holder what there is to tell, and keeps the time by whose turn it is.
+    fn tell(&mut self) {
+        let Some(calls) = &mut self.calls else { return };
+        calls.tell();
+        if calls.waits() { self.clock.stand(&self.cpu) } else { self.clock.run(&self.cpu) }
+    }
+
+    async fn word(&mut self) -> Word {
+        match &mut self.calls {
+            Some(calls) => calls.word().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Passes on what the holder said; an ending when the REPL cannot hear it.
+    fn heed(&mut self, word: Word, asked: &Asked, repl: &Repl) -> Option<Ending> {
+        let heeded = self.calls.as_mut().map_or(Ok(()), |calls| calls.heed(word, asked.id, &repl.channel));
+        match heeded {
+            Ok(()) => {
+                self.tell();
+                None
+            }
+            Err(Unheard::Breach(what)) => Some(breach(what)),
+            Err(Unheard::Host(source)) => {
+                let error = SandboxError::Io { what: "keep answers in memory", source };
+                Some(Ending::Died(DeathReason::Channel(error.to_string())))
+            }
+        }
+    }
+
+    fn is_up(&mut self) -> bool {
+        self.clock.is_up(&self.cpu)
+    }
 }
 
 /// Whether a cell's output is being moved.
@@ -111,16 +222,30 @@ enum Draining {
     Over,
 }
 
+impl Draining {
+    fn begun(self) -> Self {
+        match self {
+            Self::NotYet => Self::Runs,
+            Self::Runs | Self::Over => self,
+        }
+    }
+}
+
+const OUT_OF_TURN: &str = "it spoke out of turn";
+
+fn breach(what: &'static str) -> Ending {
+    Ending::Interpreter(InterpreterEnd::Breach(what))
+}
+
 /// What an event makes of the cell. Everything but the one right answer is a breach.
 fn judge(event: Event, asked: &Asked) -> Ending {
     let (frame, fds) = match event {
         Event::Ended(end) => return Ending::Interpreter(end),
-        Event::Breach(what) => return Ending::Interpreter(InterpreterEnd::Breach(what)),
+        Event::Breach(what) => return breach(what),
         Event::Said(frame, fds) => (frame, fds),
     };
-    let breach = |what| Ending::Interpreter(InterpreterEnd::Breach(what));
     let FromRepl::Ended { id, nonce, status: CellStatus::Code(code), output } = frame else {
-        return breach("it spoke out of turn");
+        return breach(OUT_OF_TURN);
     };
     if id != asked.id || nonce != asked.nonce {
         return breach("it answered for another cell");
@@ -140,7 +265,6 @@ fn judge(event: Event, asked: &Asked) -> Ending {
 mod tests {
     use super::*;
     use crate::channel::{Channel, Packets};
-    use crate::error::DeathReason;
     use crate::repl::ReplEnd;
     use rustix::net::{SendFlags, send};
     use tokio_util::sync::CancellationToken;
@@ -170,8 +294,9 @@ mod tests {
     }
 
     async fn ending(repl: &mut Repl, talk: &mut Conversation) -> Ending {
-        let deadline = Instant::now() + Duration::from_secs(5);
-        wait(repl, talk, &asked(), deadline, std::future::pending::<()>(), std::future::pending()).await.ending
+        let clock = Clock::start(Duration::from_secs(5), 1.0);
+        let mut watch = Watch { clock, cpu: || Duration::ZERO, calls: None };
+        wait(repl, talk, &asked(), &mut watch, std::future::pending::<()>(), std::future::pending()).await.ending
     }
 
     async fn said(frame: &str) -> Ending {

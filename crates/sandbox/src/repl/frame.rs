@@ -5,12 +5,14 @@
 //!   that its shape names.
 //! - `go` comes first and once; the REPL answers `ready`, or `failed` and ends. After that each request gets exactly one
 //!   answer, and nothing is said unasked.
+//! - A cell that was given tools may say `called` before it ends, in as many frames as it takes; the last of them says
+//!   that it waits. `answers` come then, or when nobody answered in time.
 //! - From the first cell on the REPL is as hostile as the code in it. One that breaks a rule is killed.
 
 use serde::{Deserialize, Serialize};
 
 /// The version of this file; host and driver are built together, and say so.
-pub const REPL_VERSION: u32 = 1;
+pub const REPL_VERSION: u32 = 2;
 
 /// From the host.
 #[derive(Debug, Serialize)]
@@ -24,7 +26,8 @@ pub enum ToRepl<'a> {
     },
     /// Do representative work, so that its pages are the REPL's own; no name is left behind.
     Touch {},
-    /// Run a cell. Carries: the source, read from its start, and the writing ends of standard output and standard error.
+    /// Run a cell. Carries: the source, read from its start, the writing ends of standard output and standard error,
+    /// and, where there are any, the tools that it may call.
     Cell {
         /// Number of the cell.
         id: u64,
@@ -34,6 +37,12 @@ pub enum ToRepl<'a> {
         file: &'a str,
         /// Name of the new directory in `/files/output`.
         output: &'a str,
+    },
+    /// Calls are answered. Carries: a line of JSON, `[[number, "text" | "error" | "timed_out", bytes], ...]`, with the
+    /// texts behind it; and, where they are others than before, the tools.
+    Answers {
+        /// Number of the cell. It may have ended meanwhile.
+        id: u64,
     },
 }
 
@@ -57,6 +66,19 @@ pub enum FromRepl {
     },
     /// The work is done.
     Touched {},
+    /// A cell calls tools, and has nothing else to do.
+    Called {
+        /// Number of the cell.
+        id: u64,
+        /// As in the cell.
+        nonce: String,
+        /// How many `answers` it has heard.
+        heard: u64,
+        /// A piece of a text: JSON, `[[function, argument], ...]`, the calls since the last one.
+        calls: String,
+        /// Which piece.
+        part: CallsPart,
+    },
     /// A cell ended. Carries the output directory exactly when `output` is `files`.
     Ended {
         /// Number of the cell.
@@ -68,6 +90,16 @@ pub enum FromRepl {
         /// What is in `$OUTPUT_DIR`.
         output: OutputState,
     },
+}
+
+/// Whether more of a text follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum CallsPart {
+    /// It does.
+    More,
+    /// It does not.
+    Last,
 }
 
 /// How a cell ended by itself.
@@ -107,6 +139,7 @@ mod tests {
                 ToRepl::Cell { id: 3, nonce: "ab", file: "/tmp/x/cell.py", output: "00ff" },
                 r#"{"cell":{"id":3,"nonce":"ab","file":"/tmp/x/cell.py","output":"00ff"}}"#,
             ),
+            (ToRepl::Answers { id: 3 }, r#"{"answers":{"id":3}}"#),
         ];
         for (frame, text) in cases {
             assert_eq!(serde_json::to_string(&frame).expect("JSON"), text);

@@ -3,6 +3,7 @@
 //! A REPL is trusted with nothing. It runs the code of its cells in its own process, so from the first cell on it may
 //! say anything at any time: what breaks a rule of `frame.rs` ends it, and everything else in its container.
 
+mod calls;
 mod cell;
 pub mod frame;
 mod start;
@@ -24,7 +25,8 @@ use crate::frame::{FromGuest, Status};
 use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
 
-pub use cell::{Asked, Handed, wait};
+pub use calls::{Calls, Piece};
+pub use cell::{Asked, Handed, Watch, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warmth::Warmth;

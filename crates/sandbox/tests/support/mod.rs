@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod calls;
 pub mod image;
 pub mod inside;
 pub mod leftovers;

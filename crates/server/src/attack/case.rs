@@ -18,6 +18,9 @@ pub struct Case {
     pub needs: Vec<Need>,
     /// The only processor architecture it is about.
     pub architecture: Option<String>,
+    /// Modes in which it takes long: `--skip-slow` leaves it out there.
+    #[serde(default)]
+    pub slow_in: Vec<Mode>,
     /// Run one after the other in one new container.
     #[serde(default)]
     pub steps: Vec<Step>,
@@ -35,6 +38,10 @@ pub enum Need {
     Root,
     /// The attack is run by an ordinary user.
     Ordinary,
+    /// Isolation `namespaces`: it is about a part that `gvisor` has not.
+    Namespaces,
+    /// Isolation `gvisor`: it is about something that `namespaces` refuses before.
+    Gvisor,
 }
 
 /// One thing done to a container.
@@ -76,6 +83,10 @@ pub enum Run {
     Python(Lines),
     /// A cell in Python, in the container's interpreter.
     Cell(Lines),
+    /// As `bash`, with a tool `ask` that answers what the call says under `text`.
+    BashWithTool(Lines),
+    /// As `cell`, with the same.
+    CellWithTool(Lines),
     /// The host puts a file into `$INPUT_DIR`.
     Put {
         /// Base name.
@@ -192,6 +203,8 @@ pub struct Start {
     pub before: Option<String>,
     /// What must come of it.
     pub expect: StartExpect,
+    /// The same in the mode `gvisor`, whose set-up has other steps.
+    pub gvisor: Option<StartExpect>,
 }
 
 /// One system call that the kernel refuses (`seccomp(2)`).
@@ -239,6 +252,16 @@ impl Case {
     /// `A` to `J`: the section of the first item.
     pub fn section(&self) -> &str {
         self.items.first().and_then(|item| item.split('.').next()).unwrap_or("?")
+    }
+}
+
+impl Start {
+    /// What must come of it in a mode.
+    pub fn expected(&self, mode: Mode) -> &StartExpect {
+        match mode {
+            Mode::Namespaces => &self.expect,
+            Mode::Gvisor => self.gvisor.as_ref().unwrap_or(&self.expect),
+        }
     }
 }
 

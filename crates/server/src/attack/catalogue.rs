@@ -15,6 +15,7 @@ const CASES: &[&str] = &[
     include_str!("cases/a_files.json"),
     include_str!("cases/b_kernel.json"),
     include_str!("cases/c_processes.json"),
+    include_str!("cases/c_calls.json"),
     include_str!("cases/d_exhaustion.json"),
     include_str!("cases/d_outputs.json"),
     include_str!("cases/e_network.json"),

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const IDS: u32 = 65_536;
 /// Where images are mounted.
 const IMAGES: &str = "/run/belljar/images/";
+/// The name of gVisor's kernel, and of what it starts.
+const SENTRY: &str = "exe";
 /// Lines of a difference that are told.
 const LINES_TOLD: usize = 6;
 
@@ -89,7 +91,7 @@ pub fn processes(ids: &Ids) -> io::Result<String> {
     let us = std::process::id();
     let name = |(pid, process): (&u32, &Process)| {
         if above(&all, *pid).any(|pid| pid == us) {
-            return Some(process.name.clone());
+            return (!is_stub(&all, *pid, process)).then(|| process.name.clone());
         }
         let foreign = |pid: u32| !ids.contains(owner(pid));
         let orphan = !foreign(*pid) && !above(&all, *pid).any(|pid| pid > 1 && foreign(pid));
@@ -99,6 +101,13 @@ pub fn processes(ids: &Ids) -> io::Result<String> {
     let mut names: Vec<String> = all.iter().filter_map(name).collect();
     names.sort_unstable();
     Ok(names.iter().map(|name| format!("{name}\n")).collect())
+}
+
+/// Whether a process is one in which gVisor lets the code run. Each sentry keeps as many as it likes.
+fn is_stub(all: &BTreeMap<u32, Process>, pid: u32, process: &Process) -> bool {
+    let named = |process: &Process| process.name == SENTRY;
+    let without_arguments = || fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.is_empty());
+    named(process) && all.get(&process.parent).is_some_and(named) && without_arguments()
 }
 
 fn in_control_groups_of_another(pid: u32) -> bool {

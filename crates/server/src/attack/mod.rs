@@ -4,7 +4,8 @@
 //! after the other in a [`range`], and looks at the [`canary`]s after each; [`judge`] compares what was seen with what
 //! must be. A case about starting runs this program anew, [`hinder`]ed by the kernel ([`start`]). [`report`] prints.
 
-pub mod canary;
+pub mod calling;
+mod canary;
 pub mod case;
 pub mod catalogue;
 pub mod hinder;

@@ -9,7 +9,8 @@ use belljar_sandbox::{
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::attack::case::{Case, Run, Step, Whose};
+use crate::attack::calling::{self, Caller};
+use crate::attack::case::{Case, Lines, Run, Step, Whose};
 use crate::attack::judge::{self, Seen};
 use crate::attack::mode::Mode;
 use crate::cell::{Outcome, Reason};
@@ -25,7 +26,7 @@ const SEARCHED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Names the system calls.
 const PRELUDE: &str = include_str!("prelude.py");
 /// The name that cells in Python have in tracebacks.
-const CELL_FILE: &str = "/tmp/srvtoolu_attack/cell.py";
+pub const CELL_FILE: &str = "/tmp/srvtoolu_attack/cell.py";
 
 /// Files of the image whose digests are compared after each case.
 const SAMPLED: &str = "/usr/bin/bash /usr/bin/env /usr/bin/ls /etc/passwd /etc/ld.so.cache /usr/lib/*-linux-gnu/libc.so.6 \
@@ -117,7 +118,7 @@ impl Range {
     /// # Errors
     /// [`Broken`], when there is nothing to judge.
     pub async fn run(&self, case: &Case) -> Result<(Vec<Seen>, Vec<String>), Broken> {
-        let interpreted = case.steps.iter().any(|step| matches!(step.run, Run::Cell(_)));
+        let interpreted = case.steps.iter().any(|step| matches!(step.run, Run::Cell(_) | Run::CellWithTool(_)));
         let language = if interpreted { Language::Python } else { Language::Bash };
         let container = new_container(&self.sandbox, language).await?;
         let mut all = Vec::new();
@@ -147,6 +148,8 @@ impl Range {
         match &step.run {
             Run::Bash(lines) => bash(&mut lease, &self.filled(&lines.joined()), wall).await,
             Run::Cell(lines) => python(&mut lease, &self.filled(&lines.joined()), wall).await,
+            Run::BashWithTool(lines) => self.calling(lease, Caller::Bash, lines, wall).await,
+            Run::CellWithTool(lines) => self.calling(lease, Caller::Cell, lines, wall).await,
             Run::Python(lines) => {
                 let source = format!("{PRELUDE}\n{}", self.filled(&lines.joined()));
                 bash(&mut lease, &format!("exec python3 - <<'END_OF_CASE'\n{source}\nEND_OF_CASE\n"), wall).await
@@ -154,6 +157,10 @@ impl Range {
             Run::Put { name, content } => put(&mut lease, name, self.filled(content)).await,
             Run::Read { path } => read(&mut lease, &self.filled(path)).await,
         }
+    }
+
+    async fn calling(&self, lease: Lease, caller: Caller, lines: &Lines, wall: Duration) -> Seen {
+        judged(calling::run(lease, caller, &self.filled(&lines.joined()), options(wall)).await).await
     }
 
     fn leaked(&self, seen: &Seen) -> Option<String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use belljar_image::{ImageRef, ImageStore, Monitor, Mounted};
 use belljar_sandbox::probe::{Status, probe};
-use belljar_sandbox::{LimitsNeed, Rootfs, Sandbox, SandboxConfig, Warmth};
+use belljar_sandbox::{LimitsNeed, Rootfs, Sandbox, SandboxConfig};
 use serde::Serialize;
 
 use crate::attack::canary::{Bait, Canaries, Dead, SETTLE_MAX, settled};
@@ -96,6 +96,15 @@ impl Limits {
     }
 }
 
+/// How much of the suite is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// All of it.
+    Whole,
+    /// Without what is marked as slow in the mode.
+    WithoutSlow,
+}
+
 /// What was attacked, and by whom.
 #[derive(Clone, Debug, Serialize)]
 pub struct Setting {
@@ -113,6 +122,7 @@ pub struct Setting {
 pub struct Runner {
     config: Config,
     mode: Mode,
+    length: Length,
     limits: Limits,
     sandbox: Sandbox,
     /// None after a canary died: the next case gets a new one.
@@ -148,7 +158,7 @@ impl Runner {
     ///
     /// # Errors
     /// [`Exit::cannot`] when this machine cannot run containers, [`Exit::failed`] when there is no image.
-    pub async fn open(config: Config, mode: Mode) -> Result<Self, Exit> {
+    pub async fn open(config: Config, mode: Mode, length: Length) -> Result<Self, Exit> {
         let settings = mode.configure(small(&config))?;
         let images = ImageStore::open(&config.cache_dir).map_err(organs::image_exit)?;
         let image = images.resolve(&config.image).map_err(organs::image_exit)?;
@@ -163,7 +173,7 @@ impl Runner {
         };
         let sandbox = Sandbox::open(settings, rootfs).await.map_err(organs::sandbox_exit)?;
         let ground = Some(Ground::lay_out(&sandbox, mode, ids).await?);
-        Ok(Self { config, mode, limits, sandbox, ground, ids, before, images, image, _mounted: mounted })
+        Ok(Self { config, mode, length, limits, sandbox, ground, ids, before, images, image, _mounted: mounted })
     }
 
     /// What is under attack.
@@ -218,7 +228,7 @@ impl Runner {
 
     async fn attack(&self, ground: &Ground, case: &Case) -> Result<(String, Vec<String>), String> {
         if let Some(start) = &case.start {
-            let started = start::run(start, &self.start_settings(), &self.config).await?;
+            let started = start::run(start, self.mode, &self.start_settings(), &self.config).await?;
             return Ok((started.summary, started.wrong));
         }
         let (seen, wrong) = ground.range.run(case).await.map_err(|broken| broken.to_string())?;
@@ -232,11 +242,16 @@ impl Runner {
         if let Some(wanted) = case.architecture.as_ref().filter(|wanted| *wanted != here) {
             return Some(format!("for {wanted} only"));
         }
+        if self.length == Length::WithoutSlow && case.slow_in.contains(&self.mode) {
+            return Some("slow in this mode, left out by --skip-slow".to_owned());
+        }
         let root = rustix::process::geteuid().is_root();
         let lacks = |need: &&Need| match need {
             Need::Limits => self.limits == Limits::None,
             Need::Root => !root,
             Need::Ordinary => root,
+            Need::Namespaces => self.mode != Mode::Namespaces,
+            Need::Gvisor => self.mode != Mode::Gvisor,
         };
         let why = match case.needs.iter().find(lacks) {
             Some(Need::Limits) => {
@@ -244,6 +259,8 @@ impl Runner {
             }
             Some(Need::Root) => Some("needs the host's root".to_owned()),
             Some(Need::Ordinary) => Some("needs an ordinary user of the host".to_owned()),
+            Some(Need::Namespaces) => Some("needs isolation `namespaces`".to_owned()),
+            Some(Need::Gvisor) => Some("needs isolation `gvisor`".to_owned()),
             None => None,
         };
         why.or_else(|| start::lacking(case))
@@ -255,13 +272,18 @@ impl Runner {
             LimitsNeed::Required => "\"required\"",
             LimitsNeed::BestEffort => "\"best_effort\"",
         };
-        vec![
+        let mut settings = vec![
             ("image", format!("{:?}", self.config.image)),
+            ("isolation", format!("{:?}", self.mode.name())),
             ("limits", limits.to_owned()),
             ("memory_bytes_max", MEMORY_BYTES_MAX.to_string()),
             ("disk_bytes_max", DISK_BYTES_MAX.to_string()),
             ("processes_max", PROCESSES_MAX.to_string()),
-        ]
+        ];
+        settings.extend(
+            self.config.sandbox.runsc.as_ref().map(|runsc| ("runsc", format!("{:?}", runsc.display().to_string()))),
+        );
+        settings
     }
 
     /// Closes everything; what is looked at once, in the end.
@@ -358,7 +380,6 @@ fn small(config: &Config) -> SandboxConfig {
         cell_wall_s_max: CELL_WALL_S,
         output_bytes_max: OUTPUT_BYTES_MAX,
         pool_containers: POOL_CONTAINERS,
-        zygotes: vec![Warmth::Core],
         ..config.sandbox.clone()
     }
 }

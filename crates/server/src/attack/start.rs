@@ -11,6 +11,7 @@ use crate::attack::case::{Case, Start};
 use crate::attack::hinder::Hindrance;
 use crate::attack::host;
 use crate::attack::judge::{self, shortened};
+use crate::attack::mode::Mode;
 use crate::config::Config;
 use crate::driver::calls::text;
 
@@ -33,7 +34,8 @@ pub struct Started {
 ///
 /// # Errors
 /// A program that cannot be started, in words.
-pub async fn run(start: &Start, settings: &[(&str, String)], config: &Config) -> Result<Started, String> {
+pub async fn run(start: &Start, mode: Mode, settings: &[(&str, String)], config: &Config) -> Result<Started, String> {
+    let expect = start.expected(mode);
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let file = directory.path().join("belljar.toml");
     std::fs::write(&file, configuration(start, settings)).map_err(|error| error.to_string())?;
@@ -45,13 +47,13 @@ pub async fn run(start: &Start, settings: &[(&str, String)], config: &Config) ->
     let ended = ended.map_err(|_| "it hangs".to_owned())?.map_err(|error| error.to_string())?;
     let (stdout, stderr) = (text(&ended.stdout), text(&ended.stderr));
     let mut wrong = Vec::new();
-    if ended.status.code() != Some(start.expect.exit) {
-        wrong.push(format!("it ended with {}, not with exit status {}", ended.status, start.expect.exit));
+    if ended.status.code() != Some(expect.exit) {
+        wrong.push(format!("it ended with {}, not with exit status {}", ended.status, expect.exit));
     }
-    if stdout != start.expect.stdout {
-        wrong.push(format!("stdout is {:?}, not {:?}", shortened(&stdout, SUMMARY_CHARS), start.expect.stdout));
+    if stdout != expect.stdout {
+        wrong.push(format!("stdout is {:?}, not {:?}", shortened(&stdout, SUMMARY_CHARS), expect.stdout));
     }
-    let told = judge::unlike(&stderr, &start.expect.stderr, &str::to_owned);
+    let told = judge::unlike(&stderr, &expect.stderr, &str::to_owned);
     wrong.extend(told.map(|how| format!("stderr {how}")));
     let left = host::control_groups_of(pid);
     if !left.is_empty() {

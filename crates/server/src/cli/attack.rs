@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::attack::catalogue::Catalogue;
 use crate::attack::mode::Mode;
-use crate::attack::runner::Runner;
+use crate::attack::runner::{Length, Runner};
 use crate::attack::{hinder, report};
 use crate::cli::Common;
 use crate::clock::Stopwatch;
@@ -27,9 +27,12 @@ pub struct AttackArgs {
     /// Print the cases, and what does not apply and why, and run nothing
     #[arg(long)]
     list: bool,
-    /// The isolation mode to attack
-    #[arg(long, value_enum, default_value_t)]
-    isolation: Mode,
+    /// The isolation mode to attack; the configured one otherwise
+    #[arg(long, value_enum)]
+    isolation: Option<Mode>,
+    /// Leave out the few cases that take longest in this mode; each is told
+    #[arg(long)]
+    skip_slow: bool,
     /// Run the cases of this file (JSON, as in `crates/server/src/attack/cases`) instead of the built-in ones
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
@@ -57,7 +60,9 @@ pub async fn run(args: &AttackArgs, environment: &Environment) -> Result<ExitCod
     }
     let config = args.common.load(environment)?;
     let since = Stopwatch::start();
-    let mut runner = Runner::open(config, args.isolation).await?;
+    let mode = args.isolation.unwrap_or(Mode::configured(&config.sandbox));
+    let length = if args.skip_slow { Length::WithoutSlow } else { Length::Whole };
+    let mut runner = Runner::open(config, mode, length).await?;
     let setting = runner.setting();
     let tell = |text: &str| if args.json { eprintln!("{text}") } else { println!("{text}") };
     tell(&report::head());

@@ -49,6 +49,7 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
         _ = terminate.recv() => {}
     }
     sweeper.abort();
+    app.parked.clear();
     app.sandbox.clone().close().await;
     drop(organs);
     tracing::info!("stopped");

@@ -57,6 +57,7 @@ pub struct SandboxTable {
     pub processes_max: u32,
     pub cell_wall_s_max: u64,
     pub invocation_wall_s_max: u64,
+    pub tool_answer_wait_s_max: u64,
     pub output_bytes_max: u64,
     pub pool_containers: usize,
     pub container_idle_s_max: u64,
@@ -78,6 +79,7 @@ impl Default for SandboxTable {
             processes_max: 256,
             cell_wall_s_max: 90,
             invocation_wall_s_max: 300,
+            tool_answer_wait_s_max: 270,
             output_bytes_max: 1_048_576,
             pool_containers: 4,
             container_idle_s_max: 300,
@@ -230,6 +232,7 @@ impl SandboxTable {
             processes_max: self.processes_max.max(4),
             cell_wall_s_max: positive("cell_wall_s_max", self.cell_wall_s_max)?
                 .max(positive("invocation_wall_s_max", self.invocation_wall_s_max)?),
+            tool_answer_wait_s_max: positive("tool_answer_wait_s_max", self.tool_answer_wait_s_max)?,
             output_bytes_max: positive("output_bytes_max", self.output_bytes_max)?,
             containers_max: self.containers_max.max(1),
             container_idle: Duration::from_secs(positive("container_expiry_s", self.container_expiry_s)?),

@@ -51,6 +51,13 @@ pub const KEYS: &[Key] = &[
     key("sandbox", "invocation_wall_s_max", "300", "Wall time of one bash command, in seconds."),
     key(
         "sandbox",
+        "tool_answer_wait_s_max",
+        "270",
+        "Seconds that a call which code makes of a client's tool may stay unanswered; then the code gets a `TimeoutError`. \
+         Clients see it as `expires_at` of a reply that pauses.",
+    ),
+    key(
+        "sandbox",
         "output_bytes_max",
         "1048576",
         "Bytes kept of each of stdout and stderr; the rest is counted, and said.",

@@ -1,98 +1,68 @@
 //! From a server tool's call to the content of its result block: guard, container, cell, files.
 
 use belljar_guard::Verdict;
-use belljar_ids::ContainerId;
-use belljar_sandbox::{
-    CellOptions, CellOutcome, EditCommand, EditFailure, EditOutcome, FileType as SeenType, KillReason, SandboxError,
-    SkipReason,
-};
-use belljar_turn::{EditCall, ServerCall};
+use belljar_ids::ServerToolUseId;
+use belljar_sandbox::{EditCommand, EditFailure, EditOutcome, FileType as SeenType, Loss, Output, SandboxError};
+use belljar_turn::{CodeCall, EditCall, Interpreter, ServerCall};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::result::{
-    BashOutput, BashResult, CreateResult, EditorError, ErrorCode, ExecutionError, FileType, ResultContent,
-    StrReplaceResult, ViewResult,
+    CreateResult, EditorError, ErrorCode, FileType, ResultContent, StrReplaceResult, ViewResult,
 };
 
-use crate::app::Shared;
+use crate::driver::code;
 use crate::driver::place::{Place, PlaceError};
+use crate::parked::StillCell;
 
-/// Exit status of a command that the guard halted: "found, but not executed" in the shell's own terms.
-const HALTED_RETURN_CODE: i32 = 126;
+/// How far a call has come.
+pub enum CallEnd {
+    /// It has its result, and the container as of now, if there is one.
+    Ended(ResultContent, Option<ContainerInfo>),
+    /// Its code has called tools of the client, and stands still.
+    Called(Called),
+}
+
+impl CallEnd {
+    /// A result, and its place as it is now.
+    pub async fn of(place: &mut Place, result: ResultContent) -> Self {
+        let container = place.info().await;
+        Self::Ended(result, container)
+    }
+}
+
+/// Code that waits for the client.
+pub struct Called {
+    /// What it called, in its order.
+    pub calls: Vec<CodeCall>,
+    /// Where it waits, and how long.
+    pub container: ContainerInfo,
+    /// The code, and the hold on its container.
+    pub cell: StillCell,
+}
 
 /// Runs one call. Whatever happens is a result; what is ours to fix is also logged.
-pub async fn run(place: &mut Place, call: ServerCall) -> (ResultContent, Option<ContainerInfo>) {
-    let result = match call {
-        ServerCall::Bash { command } => bash(place, &command).await,
-        ServerCall::Edit(call) => edit(place, call).await,
-    };
-    let info = place.info().await;
-    (result, info)
-}
-
-async fn bash(place: &mut Place, command: &str) -> ResultContent {
-    if let Verdict::Halt { reason } = place.app.guard.look([command]) {
-        tracing::warn!(reason, "the guard halted a command");
-        return halted(&reason);
-    }
-    let app = Shared::clone(&place.app);
-    let lease = match place.lease().await {
-        Ok(lease) => lease,
-        Err(error) => {
-            return ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code: place_code(&error) });
+pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> CallEnd {
+    match call {
+        ServerCall::Bash { command, tools } => code::bash(place, &command, &tools).await,
+        ServerCall::Edit(call) => {
+            let result = edit(place, call).await;
+            CallEnd::of(place, result).await
         }
-    };
-    let running = app.running.enter(lease.container().clone());
-    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
-    match lease.bash(command, options).await {
-        Ok(outcome) => {
-            let container = lease.container().clone();
-            bash_result(place, &container, outcome).await
+        ServerCall::Python { code, interpreter: Interpreter::Live, tools } => {
+            code::live(place, id, &code, &tools).await
         }
-        Err(error) => {
-            let error_code = sandbox_code(place, &error);
-            ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
+        // No tools: this version has no runtime that calls them (wire.md §10.1).
+        ServerCall::Python { code, interpreter: Interpreter::Fresh, tools: _ } => {
+            let result = code::fresh(place, id, &code).await;
+            CallEnd::of(place, result).await
         }
     }
 }
 
-fn halted(reason: &str) -> ResultContent {
-    ResultContent::BashCodeExecutionResult(BashResult {
-        stdout: String::new(),
-        stderr: format!("belljar: halted by the operator's guard: {reason}\n"),
-        return_code: HALTED_RETURN_CODE,
-        content: Vec::new(),
-    })
-}
-
-async fn bash_result(place: &mut Place, container: &ContainerId, outcome: CellOutcome) -> ResultContent {
-    let mut output = match outcome {
-        CellOutcome::TimedOut(output) => {
-            tracing::info!(wall_ms = output.wall.as_millis(), "a command ran out of time");
-            return execution_error(ErrorCode::ExecutionTimeExceeded);
-        }
-        CellOutcome::Crashed(output) => {
-            place.forget();
-            output
-        }
-        CellOutcome::Killed(KillReason::Memory | KillReason::Requested, output) | CellOutcome::Ended(output) => output,
-    };
-    if output.skipped.iter().any(|skipped| matches!(skipped.why, SkipReason::TooLarge(_))) {
-        return execution_error(ErrorCode::OutputFileTooLarge);
+/// The next call gets a new container when this one died under the cell.
+pub fn forget_the_dead(place: &mut Place, output: &Output) {
+    if output.losses.iter().any(|loss| matches!(loss, Loss::ContainerDied(_))) {
+        place.forget();
     }
-    let (kept, lost) = place.keep_all(container, &mut output).await;
-    let content = kept.into_iter().map(|record| BashOutput { file_id: record.id }).collect();
-    let mut stderr = text(&output.stderr);
-    append_lines(&mut stderr, output.notices().into_iter().chain(lost));
-    ResultContent::BashCodeExecutionResult(BashResult {
-        stdout: text(&output.stdout),
-        stderr,
-        return_code: output.return_code,
-        content,
-    })
-}
-
-fn execution_error(error_code: ErrorCode) -> ResultContent {
-    ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code })
 }
 
 /// A stream as text: what is not UTF-8 is shown as the replacement character.
@@ -187,7 +157,7 @@ fn editor_error(error_code: ErrorCode, message: String) -> ResultContent {
     ResultContent::TextEditorCodeExecutionToolResultError(EditorError { error_code, error_message: Some(message) })
 }
 
-fn place_code(error: &PlaceError) -> ErrorCode {
+pub fn place_code(error: &PlaceError) -> ErrorCode {
     tracing::error!(%error, "no container for a call");
     match error {
         PlaceError::Full => ErrorCode::TooManyRequests,
@@ -204,7 +174,7 @@ fn client_text(error: &PlaceError) -> String {
 }
 
 /// The code for a call that did not run, and what becomes of the container.
-fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
+pub fn sandbox_code(place: &mut Place, error: &SandboxError) -> ErrorCode {
     match error {
         SandboxError::CommandHasNul
         | SandboxError::CommandTooLong { .. }

@@ -3,10 +3,13 @@
 //! Each turn is a task of its own. A client that hangs up is an input like any other.
 
 pub mod calls;
+pub mod code;
 pub mod place;
 pub mod reply;
+mod sink;
 
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +17,31 @@ use std::time::Duration;
 use belljar_ids::{FileId, RequestId, ServerToolUseId};
 use belljar_model::{SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
 use belljar_sandbox::Lease;
-use belljar_turn::{Effect, Input, ServerCall, Turn, TurnEnd, TurnPlan};
-use belljar_wire::container::ContainerInfo;
+use belljar_turn::{CallResult, CodeTool, Effect, Input, PendingCall, ServerCall, Turn, TurnEnd, TurnPlan};
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
-use belljar_wire::result::ResultContent;
 use belljar_wire::sampling::SamplingRequest;
+use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::Shared;
+use crate::continuations::Teller;
 use crate::failure::Failure;
+use crate::parked::{Kept, Spot, StillCell, Waiting};
 use crate::principal::Principal;
 use crate::random::OsIds;
+use calls::{CallEnd, Called};
+use code::Form;
 use place::Place;
+use sink::Sink;
 
 /// Events that may wait for a slow client; a full queue slows the turn down to the client's pace.
 const EVENTS_WAITING_MAX: usize = 64;
 
 /// What the turn sends to the reply.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Sent {
     /// The next event.
     Event(StreamEvent),
@@ -53,14 +60,22 @@ pub struct Upload {
 
 /// What the request brings along for its container.
 pub struct Files {
-    /// The container it names.
+    /// The container it names, where that does not come with a cell.
     pub lease: Option<Lease>,
     /// The files it uploads.
     pub uploads: Vec<Upload>,
 }
 
+/// What a continuation goes on with.
+pub enum Resumed {
+    /// What was parked.
+    Waiting(Waiting<StillCell>),
+    /// Nothing: the cell is lost, and the model is told how.
+    Lost(&'static str),
+}
+
 /// A call on its way; it takes the place along and brings it back.
-type RunningCall = Pin<Box<dyn Future<Output = (Place, ResultContent, Option<ContainerInfo>)> + Send>>;
+type RunningCall = Pin<Box<dyn Future<Output = (Place, CallEnd)> + Send>>;
 
 /// One turn's surroundings.
 pub struct Driver {
@@ -71,6 +86,12 @@ pub struct Driver {
     place: Option<Place>,
     sampling: Option<SamplingStream>,
     call: Option<(ServerToolUseId, RunningCall)>,
+    /// What the turn goes on with, until it does.
+    resumed: Option<Resumed>,
+    /// What that came to, in case the turn fails: another attempt must find it.
+    spent: Option<Waiting<StillCell>>,
+    /// Code that has called, until it is parked.
+    still: Option<StillCell>,
     retry_after: Option<Duration>,
 }
 
@@ -87,37 +108,60 @@ impl Driver {
         let uploads = files.uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
         let hints = SamplingHints { script, request_id: request_id.clone(), uploads };
         let place = Place::new(app.clone(), principal, files);
-        Self { app, request_id, upstream, hints, place: Some(place), sampling: None, call: None, retry_after: None }
+        Self {
+            app,
+            request_id,
+            upstream,
+            hints,
+            place: Some(place),
+            sampling: None,
+            call: None,
+            resumed: None,
+            spent: None,
+            still: None,
+            retry_after: None,
+        }
     }
 
     /// Starts the turn; its events come out of the receiver, and dropping that ends the turn.
     pub fn start(self, plan: TurnPlan) -> mpsc::Receiver<Sent> {
-        let (sink, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
-        let turns = self.app.turns.clone();
-        turns.spawn(self.run(plan, sink));
+        let (client, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        self.spawn(plan, Sink::new(client));
         receiver
     }
 
-    async fn run(mut self, plan: TurnPlan, sink: mpsc::Sender<Sent>) {
+    /// Starts a turn that goes on with code of an earlier one. It goes on without its client, too.
+    pub fn resume(mut self, plan: TurnPlan, resumed: Resumed, teller: Teller) -> mpsc::Receiver<Sent> {
+        let (client, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        self.resumed = Some(resumed);
+        self.spawn(plan, Sink::telling(client, teller));
+        receiver
+    }
+
+    fn spawn(self, plan: TurnPlan, sink: Sink) {
+        let turns = self.app.turns.clone();
+        turns.spawn(self.run(plan, sink));
+    }
+
+    async fn run(mut self, plan: TurnPlan, mut sink: Sink) {
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
         let stopping = self.app.stopping.clone();
         let mut told_to_stop = false;
         let ping_interval = self.app.serving.ping_interval;
         loop {
-            if self.carry_out(effects, &sink).await.is_break() {
+            if self.carry_out(effects, &mut sink).await.is_break() {
                 return;
             }
             let input = tokio::select! {
                 biased;
-                () = sink.closed() => Input::ClientGone,
+                () = sink.client_gone() => Input::ClientGone,
                 () = stopping.cancelled(), if !told_to_stop => {
                     told_to_stop = true;
                     Input::Stopping
                 }
                 input = self.next_input() => input,
                 () = sleep_until(Instant::now() + ping_interval) => {
-                    // Nobody reads: the next round finds the sink closed.
-                    let _ = sink.send(Sent::Event(StreamEvent::Ping)).await;
+                    sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;
                 }
@@ -126,17 +170,18 @@ impl Driver {
         }
     }
 
-    /// What the sampling or the call under way brings next.
+    /// What the sampling or the call under way brings next. Cancel-safe: nothing is waited for once it is there.
     async fn next_input(&mut self) -> Input {
         if let Some((id, call)) = &mut self.call {
-            let (place, result, container) = call.await;
+            let (place, end) = call.await;
             let id = id.clone();
             self.call = None;
             self.place = Some(place);
-            return Input::CellEnded { id, result, container };
+            return self.call_ended(id, end);
         }
         let Some(sampling) = &mut self.sampling else {
-            return Input::SamplingFailed(ApiError::new(ErrorKind::Api, "Internal server error"));
+            tracing::error!(request_id = %self.request_id, "the turn waits for nothing: it is given up");
+            return Input::ClientGone;
         };
         match sampling.next().await {
             Some(Ok(event)) => Input::Sampled(event),
@@ -155,45 +200,132 @@ impl Driver {
         }
     }
 
-    async fn carry_out(&mut self, effects: Vec<Effect>, sink: &mpsc::Sender<Sent>) -> std::ops::ControlFlow<()> {
+    fn call_ended(&mut self, id: ServerToolUseId, end: CallEnd) -> Input {
+        match end {
+            CallEnd::Ended(result, container) => {
+                if let Some(spent) = self.spent.as_mut().filter(|spent| spent.spot.call == id) {
+                    spent.kept = Kept::Outcome(result.clone());
+                }
+                Input::CellEnded { id, result, container }
+            }
+            CallEnd::Called(Called { calls, container, cell }) => {
+                self.still = Some(cell);
+                Input::CellCalled { id, calls, container }
+            }
+        }
+    }
+
+    async fn carry_out(&mut self, effects: Vec<Effect>, sink: &mut Sink) -> ControlFlow<()> {
         for effect in effects {
             match effect {
-                // A failed send means that the client is gone: the next input says so.
-                Effect::Emit(event) => drop(sink.send(Sent::Event(event)).await),
+                Effect::Emit(event) => sink.send(Sent::Event(event)).await,
                 Effect::Sample(request) => self.sample(*request),
                 Effect::CancelSampling => self.sampling = None,
                 Effect::RunCell { id, call } => self.run_call(id, call),
+                Effect::ResumeCell { id, sub_tool, results, tools } => {
+                    self.resume_call(id, sub_tool, results, tools);
+                }
+                Effect::Park { id, pending } => self.park(id, pending),
                 // Dropping the call ends its processes; the place goes with it.
                 Effect::CancelCell(_) => self.call = None,
                 Effect::Fail(error) => {
                     let failure = Failure::from(error).retry_after(self.retry_after);
-                    drop(sink.send(Sent::Failed(failure)).await);
-                    return std::ops::ControlFlow::Break(());
+                    sink.send(Sent::Failed(failure)).await;
+                    self.restore_spent();
+                    return ControlFlow::Break(());
                 }
                 Effect::Finish(end) => {
                     self.log_end(&end);
-                    return std::ops::ControlFlow::Break(());
+                    match end {
+                        TurnEnd::Completed(_) => sink.complete(),
+                        TurnEnd::Failed(_) | TurnEnd::Abandoned => self.restore_spent(),
+                    }
+                    return ControlFlow::Break(());
                 }
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
     fn sample(&mut self, request: SamplingRequest) {
         self.sampling = Some(self.upstream.sample(request, self.hints.clone()));
     }
 
-    fn run_call(&mut self, id: ServerToolUseId, call: ServerCall) {
-        // The place is missing only while another call holds it, and the turn runs one at a time.
-        let Some(mut place) = self.place.take() else {
+    /// The place, for one call. It is missing only while another call holds it, and the turn runs one at a time.
+    fn take_place(&mut self) -> Option<Place> {
+        let place = self.place.take();
+        if place.is_none() {
             tracing::error!(request_id = %self.request_id, "two calls at once");
-            return;
-        };
+        }
+        place
+    }
+
+    fn run_call(&mut self, id: ServerToolUseId, call: ServerCall) {
+        let Some(mut place) = self.take_place() else { return };
+        let call_id = id.clone();
         let running = async move {
-            let (result, container) = calls::run(&mut place, call).await;
-            (place, result, container)
+            let end = calls::run(&mut place, &call_id, call).await;
+            (place, end)
         };
         self.call = Some((id, Box::pin(running)));
+    }
+
+    fn resume_call(
+        &mut self,
+        id: ServerToolUseId,
+        sub_tool: SubTool,
+        results: Vec<CallResult>,
+        tools: Arc<[CodeTool]>,
+    ) {
+        let Some(mut place) = self.take_place() else { return };
+        let form = match sub_tool {
+            SubTool::BashCodeExecution => Form::Bash,
+            SubTool::CodeExecution => Form::Python,
+            // No edit calls anything, so none was parked; the turn refuses the result of another.
+            SubTool::TextEditorCodeExecution => Form::Python,
+        };
+        let Waiting { spot, pending, kept } = match self.resumed.take() {
+            Some(Resumed::Waiting(waiting)) => waiting,
+            Some(Resumed::Lost(how)) => {
+                let told = async move {
+                    let container = place.info().await;
+                    (place, CallEnd::Ended(form.said(how), container))
+                };
+                self.call = Some((id, Box::pin(told)));
+                return;
+            }
+            None => {
+                tracing::error!(request_id = %self.request_id, %id, "nothing was taken out for this turn");
+                return;
+            }
+        };
+        let lost = Kept::Outcome(form.said("the server failed while it went on with this code"));
+        self.spent = Some(Waiting { spot: spot.clone(), pending: pending.clone(), kept: lost });
+        let waiting = Waiting { spot, pending, kept };
+        let running = async move {
+            let end = code::resume(&mut place, form, waiting, results, &tools).await;
+            (place, end)
+        };
+        self.call = Some((id, Box::pin(running)));
+    }
+
+    /// Keeps the code that has called, with its container, for whoever brings the results.
+    fn park(&mut self, call: ServerToolUseId, pending: Vec<PendingCall>) {
+        let (Some(still), Some(place)) = (self.still.take(), self.place.as_ref()) else {
+            tracing::error!(request_id = %self.request_id, id = %call, "nothing can be parked");
+            return;
+        };
+        let container = still.cell.container().clone();
+        let spot = Spot { workspace: place.workspace().clone(), container, call };
+        tracing::info!(request_id = %self.request_id, container = %spot.container, calls = pending.len(), "code waits for its client");
+        self.app.park(Waiting { spot, pending, kept: Kept::Cell(still) });
+    }
+
+    /// The turn failed: its client may try again, and finds what the code came to.
+    fn restore_spent(&mut self) {
+        if let Some(spent) = self.spent.take() {
+            self.app.park(spent);
+        }
     }
 
     fn log_end(&self, end: &TurnEnd) {

@@ -4,7 +4,9 @@ use belljar_ids::{ContainerId, FileId};
 use belljar_sandbox::{
     ContainerOptions, ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError,
 };
-use belljar_store::{ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, WorkspaceId};
+use belljar_store::{
+    ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, Timestamp, WorkspaceId,
+};
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
@@ -54,7 +56,7 @@ pub enum PlaceError {
 impl Place {
     /// The place of one turn.
     pub fn new(app: Shared, principal: Principal, files: Files) -> Self {
-        let Files { lease, uploads: mut waiting } = files;
+        let Files { lease, uploads: mut waiting, .. } = files;
         // Taken from the end: the first upload goes in first, so that of two with one name the later one stays.
         waiting.reverse();
         Self { app, principal, lease, waiting }
@@ -62,6 +64,12 @@ impl Place {
 
     /// The container, made and filled now if need be.
     pub async fn lease(&mut self) -> Result<&mut Lease, PlaceError> {
+        let lease = self.claim().await?;
+        Ok(self.lease.insert(lease))
+    }
+
+    /// As [`Place::lease`], for a cell that takes the container along; it comes back by [`Place::give_back`].
+    pub async fn claim(&mut self) -> Result<Lease, PlaceError> {
         let mut lease = match self.lease.take() {
             Some(lease) => lease,
             None => self.make().await?,
@@ -70,7 +78,12 @@ impl Place {
             self.mount(&mut lease, &upload).await?;
             self.waiting.pop();
         }
-        Ok(self.lease.insert(lease))
+        Ok(lease)
+    }
+
+    /// Takes back what a cell had.
+    pub fn give_back(&mut self, lease: Lease) {
+        self.lease = Some(lease);
     }
 
     /// Lets go of a container that died: the next call gets a new one.
@@ -81,11 +94,28 @@ impl Place {
     /// The container as the reply names it, alive for another idle time from now.
     pub async fn info(&mut self) -> Option<ContainerInfo> {
         let id = self.lease.as_ref()?.container().clone();
+        let expires_at = self.touch(&id).await;
+        Some(ContainerInfo { id, expires_at: expires_at.to_string() })
+    }
+
+    /// As [`Place::info`] for code that waits for the client: then the time is over when its calls are (wire.md §7.2).
+    pub async fn pause_info(&self, container: &ContainerId) -> ContainerInfo {
+        let expires_at = clock::now().saturating_add(self.app.call_wait);
+        self.touch(container).await;
+        ContainerInfo { id: container.clone(), expires_at: expires_at.to_string() }
+    }
+
+    async fn touch(&self, id: &ContainerId) -> Timestamp {
         let expires_at = clock::now().saturating_add(self.app.container_idle);
-        if let Err(error) = self.app.store.touch_container(&self.principal.workspace, &id, expires_at).await {
+        if let Err(error) = self.app.store.touch_container(&self.principal.workspace, id, expires_at).await {
             tracing::error!(%error, container = %id, "the container's expiry could not be recorded");
         }
-        Some(ContainerInfo { id, expires_at: expires_at.to_string() })
+        expires_at
+    }
+
+    /// Whose container it is.
+    pub fn workspace(&self) -> &WorkspaceId {
+        &self.principal.workspace
     }
 
     async fn make(&self) -> Result<Lease, PlaceError> {
@@ -110,8 +140,11 @@ impl Place {
     }
 
     /// See [`keep_all`].
-    pub async fn keep_all(&self, container: &ContainerId, output: &mut Output) -> (Vec<FileRecord>, Vec<String>) {
-        keep_all(&self.app, &self.principal.workspace, container, output).await
+    pub async fn keep_all(&self, output: &mut Output) -> (Vec<FileRecord>, Vec<String>) {
+        match &self.lease {
+            Some(lease) => keep_all(&self.app, &self.principal.workspace, lease.container(), output).await,
+            None => (Vec::new(), Vec::new()),
+        }
     }
 }
 

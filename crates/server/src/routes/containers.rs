@@ -110,6 +110,7 @@ pub async fn delete(
     Path(id): Path<String>,
 ) -> Result<Json<serde_json::Value>, Failure> {
     let (record, _) = find(&app, &principal, &id).await?;
+    app.parked.forget(&record.id);
     app.sandbox.remove(&record.id).await;
     app.store
         .delete_container(&principal.workspace, &record.id)
@@ -130,10 +131,7 @@ pub async fn checkpoint(
             let kept = checkpoints::kept(&app, &record.workspace, &record.id).await;
             kept.map_err(|error| Failure::internal("checkpoint", &error))?.ok_or_else(|| missing(&id))?
         }
-        Err(CheckpointError::Busy) => {
-            let text = format!("Container {} is in use by another request", record.id);
-            return Err(Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry());
-        }
+        Err(CheckpointError::Busy) => return Err(busy(&app, &record.id)),
         Err(CheckpointError::Read(error)) => {
             return Err(ApiError::invalid(format!("container: its files could not be read: {error}")).into());
         }
@@ -224,13 +222,21 @@ pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Le
         match app.sandbox.lease(&record.id, app.serving.lease_wait).await {
             Ok(lease) => return Ok(lease),
             Err(LeaseError::Unknown(_) | LeaseError::Dead { .. }) => {}
-            Err(LeaseError::Busy(_)) => {
-                let text = format!("Container {} is in use by another request", record.id);
-                return Err(Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry());
-            }
+            Err(LeaseError::Busy(_)) => return Err(busy(app, &record.id)),
         }
     }
     Err(missing(text))
+}
+
+/// The SDKs would ask twice more by themselves, and wait for nothing (wire.md §2.7).
+fn busy(app: &Shared, id: &ContainerId) -> Failure {
+    let text = match app.parked.waiting_in(id) {
+        Some(call) => {
+            format!("Container {id} is in use: code of {call} waits for the results of tools that it has called")
+        }
+        None => format!("Container {id} is in use by another request"),
+    };
+    Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
 }
 
 async fn bring_back(app: &Shared, principal: &Principal, record: &ContainerRecord, text: &str) -> Result<(), Failure> {

@@ -16,6 +16,7 @@ use crate::app::{App, Shared};
 use crate::driver::{self, Driver};
 use crate::failure::Failure;
 use crate::principal::Principal;
+use crate::routes::resume::{self, Continuation, Found};
 use crate::routes::{body, containers, files};
 
 /// Runs one turn.
@@ -34,16 +35,28 @@ pub async fn create(
         .router
         .route(&plan.model)
         .ok_or_else(|| Failure::from(ApiError::not_found(format!("model: {}", Brief(&plan.model)))))?;
-    let uploads = find_uploads(&app, &principal, &plan).await?;
-    // Held for the whole turn: one turn at a time.
-    let lease = match &plan.container {
-        Some(id) => Some(containers::lease(&app, &principal, id).await?),
-        None => None,
-    };
     let stream = plan.stream;
     let script = headers.get("belljar-script").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let driver = Driver::new(app, principal, request_id, upstream, script, driver::Files { lease, uploads });
-    let reply = driver.start(plan);
+    let driver = |files| Driver::new(Shared::clone(&app), principal.clone(), request_id, upstream, script, files);
+    let reply = match &plan.resume {
+        Some(resume) => match resume::find(&app, &principal, plan.container.as_deref(), resume).await? {
+            Found::Told(told) => told,
+            Found::First(continuation) => {
+                let Continuation { files, resumed, teller } = *continuation;
+                driver(files).resume(plan, resumed, teller)
+            }
+        },
+        None => {
+            resume::refuse_running_twice(&app, &principal, &plan)?;
+            let uploads = find_uploads(&app, &principal, &plan).await?;
+            // Held for the whole turn: one turn at a time.
+            let lease = match &plan.container {
+                Some(id) => Some(containers::lease(&app, &principal, id).await?),
+                None => None,
+            };
+            driver(driver::Files { lease, uploads }).start(plan)
+        }
+    };
     match stream {
         true => driver::reply::streamed(reply).await,
         false => driver::reply::plain(reply).await,

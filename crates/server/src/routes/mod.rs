@@ -8,6 +8,7 @@ pub mod health;
 pub mod messages;
 pub mod models;
 pub mod page;
+pub mod resume;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
+use belljar_turn::ModelTraits;
 use belljar_wire::error::ApiError;
 use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::read::Brief;
@@ -34,6 +35,8 @@ fn is_name(id: &str) -> bool {
 
 fn info(id: String) -> ModelInfo {
     let supported = Supported { supported: true };
+    // The capability of this name is that code may call tools; the tool itself is among the server tools.
+    let called_from_code = Supported { supported: ModelTraits::of(&id).programmatic_tool_calling };
     let absent = Supported { supported: false };
     ModelInfo {
         tag: ModelTag::Model,
@@ -44,7 +47,7 @@ fn info(id: String) -> ModelInfo {
         lifecycle: "active",
         capabilities: Capabilities {
             batch: absent,
-            code_execution: absent,
+            code_execution: called_from_code,
             server_tools: ServerTools { supported: true, code_execution: supported },
         },
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use belljar_ids::ServerToolUseId;
-use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock};
+use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock, ToolUseBlock};
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::Caller;
 
@@ -75,6 +75,14 @@ impl<'a> Stretch<'a> {
     }
 }
 
+/// A server call whose code waits for the client: what its code called last, all of it in the last reply (wire.md §10.3).
+#[derive(Debug)]
+pub(crate) struct Parked<'a> {
+    pub(crate) call: &'a ServerToolUseBlock,
+    /// In their order, with their places.
+    pub(crate) calls: Vec<(Place, &'a ToolUseBlock)>,
+}
+
 /// What one pass over the conversation finds out.
 #[derive(Debug)]
 pub(crate) struct History<'a> {
@@ -90,6 +98,12 @@ pub(crate) struct History<'a> {
     pub(crate) repeated_call: Option<(Place, &'a ServerToolUseId)>,
     /// Server calls whose code has called tools.
     called_from: HashSet<&'a ServerToolUseId>,
+    /// The cell that goes on with what the client sends now.
+    pub(crate) parked: Option<Parked<'a>>,
+    /// The first call of code in the reply that is gone on from that belongs to no cell that could go on.
+    pub(crate) homeless_call: Option<(Place, &'a ToolUseBlock)>,
+    /// The first call in that reply with an id that stands before it, where code made one of the two.
+    pub(crate) repeated_code_call: Option<(Place, &'a ToolUseBlock)>,
 }
 
 impl<'a> History<'a> {
@@ -101,9 +115,50 @@ impl<'a> History<'a> {
             stray_result: None,
             repeated_call: None,
             called_from: HashSet::new(),
+            parked: None,
+            homeless_call: None,
+            repeated_code_call: None,
         };
         history.settle_calls();
+        history.find_parked();
         history
+    }
+
+    /// Finds whose code waits for the results in the last message: that of the calls in the reply before it.
+    fn find_parked(&mut self) {
+        let [.., reply, results] = self.stretches.as_slice() else {
+            return;
+        };
+        if reply.role != Role::Assistant || results.role != Role::User {
+            return;
+        }
+        let waiting: HashMap<&ServerToolUseId, &'a ServerToolUseBlock> =
+            self.pending.iter().map(|call| (&call.id, *call)).collect();
+        let mut by_code: HashMap<&str, bool> = HashMap::new();
+        for (place, block) in reply.blocks() {
+            let ContentBlock::ToolUse(made) = block else {
+                continue;
+            };
+            let code = match &made.caller {
+                Some(Caller::Code(caller)) => Some(caller),
+                Some(Caller::Direct(_)) | None => None,
+            };
+            let earlier = by_code.insert(made.id.as_str(), code.is_some());
+            if earlier.is_some_and(|earlier| earlier || code.is_some()) {
+                self.repeated_code_call.get_or_insert((place, made));
+            }
+            let Some(caller) = code else {
+                continue;
+            };
+            match (&mut self.parked, waiting.get(&caller.tool_id)) {
+                (None, Some(call)) => self.parked = Some(Parked { call, calls: vec![(place, made)] }),
+                // One cell runs at a time, so one waits.
+                (Some(parked), Some(call)) if parked.call.id == call.id => parked.calls.push((place, made)),
+                (Some(_), Some(_)) | (_, None) => {
+                    self.homeless_call.get_or_insert((place, made));
+                }
+            }
+        }
     }
 
     /// Follows each server call to its result, which may stand in a later reply (wire.md §6).
@@ -172,9 +227,9 @@ impl<'a> History<'a> {
         }
     }
 
-    /// Whether a call that waits has itself called tools from its code (wire.md §10).
-    pub(crate) fn code_is_waiting(&self) -> bool {
-        self.pending.iter().any(|call| self.called_from.contains(&call.id))
+    /// The calls that wait and have themselves called tools from their code (wire.md §10).
+    pub(crate) fn code_waiting(&self) -> impl Iterator<Item = &'a ServerToolUseBlock> + '_ {
+        self.pending.iter().copied().filter(|call| self.called_from.contains(&call.id))
     }
 
     /// Whether the conversation ends with an assistant message.

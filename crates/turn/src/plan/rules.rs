@@ -1,9 +1,10 @@
 //! The rejection table of the wire (wire.md §19): one function per rule, applied in one order.
 //!
-//! Rows that are not here are decided elsewhere: by the reader of requests (3, 4, 5, 14, 20, 29, 30, 37; the web tools and toolsets
-//! of 14 and 20 are no tags that it knows), by the routes (1, 2, 40, 42, 43), where containers and files live (8, 23 to 28), by
-//! the model's own server (35, 39).
+//! Rows that are not here are decided elsewhere: by the reader of requests (3, 4, 5, 20, 29, 30, 37; the toolsets of 20 are no tags
+//! that it knows), by the routes (1, 2, 40, 42, 43), where containers and files live (8, 23 to 28), by the model's own server (35,
+//! 39).
 
+mod code;
 mod container;
 mod history;
 mod model;
@@ -13,26 +14,18 @@ mod unsupported;
 
 use belljar_wire::error::ApiError;
 use belljar_wire::request::MessagesRequest;
-use belljar_wire::tool::{CodeExecutionTool, Tool};
 
 use crate::context::PlanContext;
 use crate::plan::history::History;
+use crate::runtime::Runtime;
 
 /// What rules look at.
 pub(crate) struct Draft<'a> {
     pub(crate) request: &'a MessagesRequest,
     pub(crate) context: &'a PlanContext<'a>,
     pub(crate) history: &'a History<'a>,
-}
-
-impl<'a> Draft<'a> {
-    /// The code execution tool, if one is declared.
-    pub(crate) fn code_execution(&self) -> Option<&'a CodeExecutionTool> {
-        self.request.tools.iter().find_map(|tool| match tool {
-            Tool::CodeExecution(tool) => Some(tool),
-            Tool::Custom(_) | Tool::Vendor(_) => None,
-        })
-    }
+    /// What code would run with; none when the request has no use for code.
+    pub(crate) runtime: Option<&'a Runtime>,
 }
 
 /// Passes, or says what the client is to be told.
@@ -40,8 +33,10 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 32] = [
+const RULES: [(&str, Rule); 36] = [
     ("41", tools::legacy_needs_its_header),
+    ("declared twice", code::is_declared_once),
+    ("14", code::runtime_has_room),
     ("13", tools::names_are_unique),
     ("31", tools::not_all_are_deferred),
     ("callers", tools::someone_may_call),
@@ -49,8 +44,8 @@ const RULES: [(&str, Rule); 32] = [
     ("19", model::can_call_tools_from_code),
     ("choice", tools::chosen_tool_is_declared),
     ("15", tools::chosen_tool_is_direct),
-    ("16", tools::strict_is_direct),
-    ("17", tools::parallel_when_called_from_code),
+    ("16", code::strict_is_direct),
+    ("17", code::parallel_when_called_from_code),
     ("18", schema::refs_are_not_circular),
     ("36", model::no_force_while_thinking),
     ("36a", model::choice_may_be_forced),
@@ -65,14 +60,16 @@ const RULES: [(&str, Rule); 32] = [
     ("10", history::server_calls_are_not_spoken_over),
     ("7", container::is_named_while_code_waits),
     ("11", history::waiting_calls_have_their_tool),
-    ("21", history::replies_to_code_are_text),
+    ("code's calls", code::calls_have_their_cell),
+    ("code's ids", code::calls_are_distinct),
+    ("code goes on", code::goes_on_from_its_calls),
+    ("code's results", code::results_are_distinct),
+    ("21", code::results_are_text),
     ("34", model::goes_on_from_the_assistant),
     ("6", container::skills_need_the_tool),
     ("22", container::uploads_need_the_tool),
-    ("no python tool", unsupported::python_tool),
     ("no skills or connectors", unsupported::skills_and_connectors),
     ("no file sources", unsupported::file_sources),
-    ("no programmatic calls", unsupported::programmatic_calls),
 ];
 
 /// Applies every rule; the first that is broken speaks.

@@ -1,16 +1,20 @@
 //! The reply as it goes out: the order of events, and nothing of what they are for.
 
-use belljar_ids::{MessageId, RequestId};
-use belljar_wire::block::ContentBlock;
+use std::sync::Arc;
+
+use belljar_ids::{MessageId, RequestId, ServerToolUseId};
+use belljar_wire::block::{ContentBlock, ToolUseBlock};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
 use belljar_wire::message::{Message, ServerToolUsage, StopReason, Usage};
 use serde_json::Value;
 
+use crate::call::{CodeTool, ServerCall};
 use crate::effect::{Effect, TurnEnd};
+use crate::plan::Resume;
 
-/// Bytes of text, thinking and tool input that one reply may have. No model writes as much; an upstream gone wild might.
+/// Bytes of text, thinking and tool input that one reply may have. No model writes as much; an upstream or code gone wild might.
 pub(crate) const REPLY_BYTES_MAX: usize = 64 << 20;
 
 /// What a block costs besides its text, so that endless empty blocks come to an end, too.
@@ -40,6 +44,7 @@ pub(crate) struct Reply {
     blocks_begun: usize,
     bytes: usize,
     server_tool_took_part: bool,
+    cells_run: u64,
     effects: Vec<Effect>,
     /// Over all samplings so far.
     pub(crate) usage: Usage,
@@ -57,6 +62,7 @@ impl Reply {
             blocks_begun: 0,
             bytes: 0,
             server_tool_took_part: false,
+            cells_run: 0,
             effects: Vec::new(),
             usage: Usage::default(),
             container: None,
@@ -66,6 +72,20 @@ impl Reply {
     /// Asks the driver for something.
     pub(crate) fn ask(&mut self, effect: Effect) {
         self.effects.push(effect);
+    }
+
+    /// A cell is started; it counts in the usage of this reply.
+    pub(crate) fn run_cell(&mut self, id: ServerToolUseId, call: ServerCall) {
+        self.cells_run += 1;
+        self.server_tool_took_part = true;
+        self.ask(Effect::RunCell { id, call });
+    }
+
+    /// A cell goes on; it was counted where it was started.
+    pub(crate) fn resume_cell(&mut self, resume: Resume, tools: Arc<[CodeTool]>) {
+        self.server_tool_took_part = true;
+        let Resume { id, sub_tool, results } = resume;
+        self.ask(Effect::ResumeCell { id, sub_tool, results, tools });
     }
 
     /// The effects since the last call.
@@ -104,7 +124,11 @@ impl Reply {
     /// (wire.md §11.2).
     pub(crate) fn begin(&mut self, content_block: ContentBlock) -> Result<(), ApiError> {
         self.charge(BLOCK_BYTES)?;
+        let tool = matches!(content_block, ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_));
         self.open(content_block);
+        if tool {
+            self.delta(Delta::InputJsonDelta { partial_json: String::new() });
+        }
         Ok(())
     }
 
@@ -117,15 +141,11 @@ impl Reply {
                 | ContentBlock::TextEditorCodeExecutionToolResult(_)
         );
         self.server_tool_took_part |= server_tool;
-        let tool = matches!(content_block, ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_));
         let index = self.blocks_begun;
         self.blocks_begun += 1;
         self.emit(StreamEvent::ContentBlockStart { index, content_block });
         if index == 0 {
             self.emit(StreamEvent::Ping);
-        }
-        if tool {
-            self.delta(Delta::InputJsonDelta { partial_json: String::new() });
         }
     }
 
@@ -141,13 +161,21 @@ impl Reply {
         self.emit(StreamEvent::ContentBlockStop { index });
     }
 
-    /// A block that comes whole, as results do (wire.md §11.2).
+    /// A block that comes whole, as results do (wire.md §11.2) and calls that code made (wire.md §11.4).
     pub(crate) fn whole(&mut self, content_block: ContentBlock) {
         self.open(content_block);
         self.end();
     }
 
-    /// Counts what an upstream sends against [`REPLY_BYTES_MAX`].
+    /// A block that comes whole and was written by code: counted like what a model writes.
+    pub(crate) fn whole_from_code(&mut self, call: ToolUseBlock) -> Result<(), ApiError> {
+        let bytes = call.name.len().saturating_add(call.input.to_string().len());
+        self.charge(bytes.saturating_add(BLOCK_BYTES))?;
+        self.whole(ContentBlock::ToolUse(call));
+        Ok(())
+    }
+
+    /// Counts what an upstream or a container sends against [`REPLY_BYTES_MAX`].
     pub(crate) fn charge(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.bytes = self.bytes.saturating_add(bytes);
         if self.bytes > REPLY_BYTES_MAX {
@@ -165,7 +193,9 @@ impl Reply {
             cache_read_input_tokens: self.usage.cache_read_input_tokens,
             output_tokens: self.usage.output_tokens,
             output_tokens_details: self.usage.output_tokens_details,
-            server_tool_use: self.server_tool_took_part.then(ServerToolUsage::default),
+            server_tool_use: self
+                .server_tool_took_part
+                .then(|| ServerToolUsage { code_execution_requests: self.cells_run, ..ServerToolUsage::default() }),
         };
         let delta = MessageDelta {
             stop_reason,

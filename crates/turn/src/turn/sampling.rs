@@ -8,12 +8,13 @@ use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::Delta;
 use belljar_wire::message::Usage;
 use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent};
-use belljar_wire::tool::SubTool;
+use belljar_wire::tool::{Caller, DirectCaller, SubTool};
 use serde_json::{Map, Value};
 
-use crate::call::{InvalidInput, ServerCall};
+use crate::call::{Interpreter, InvalidInput, ServerCall};
 use crate::input_text::{InputText, Verdict};
 use crate::plan::DeferredCall;
+use crate::runtime::Runtime;
 use crate::turn::reply::{Ending, Reply};
 use crate::turn::transcript::Transcript;
 
@@ -22,6 +23,7 @@ pub(crate) struct Sinks<'a> {
     pub(crate) reply: &'a mut Reply,
     pub(crate) transcript: &'a mut Transcript,
     pub(crate) tools: &'a [ModelTool],
+    pub(crate) runtime: Option<&'a Runtime>,
     pub(crate) ids: &'a mut dyn IdSource,
 }
 
@@ -145,18 +147,18 @@ impl Sampling {
         }
         let block = match callee {
             Callee::Server { id, sub_tool } => {
-                let call = read_call(sub_tool, &read.input, read.verdict);
-                let block = server_tool_use(id.clone(), name, read.input);
+                let call = read_call(sub_tool, &read.input, read.verdict, sinks.runtime);
+                let block = server_tool_use(id.clone(), sub_tool, read.input, sinks.runtime);
                 self.calls.server.push(DeferredCall { id, sub_tool, call });
                 block
             }
             Callee::Client(id) => {
                 self.calls.client.push((name.clone(), read.verdict));
-                tool_use(id, name, read.input)
+                tool_use(id, name, read.input, sinks.runtime)
             }
             Callee::Nobody(id) => {
                 self.calls.nobody.push((id.clone(), name.clone()));
-                tool_use(id, name, read.input)
+                tool_use(id, name, read.input, sinks.runtime)
             }
         };
         sinks.transcript.said(block);
@@ -183,10 +185,10 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
         Open::Tool(OpenTool { callee, name, .. }) => {
             let (name, input) = (name.clone(), Value::Object(Map::new()));
             match callee {
-                Callee::Server { id, .. } => {
-                    sinks.reply.begin(server_tool_use(id.clone(), name, input))?;
+                Callee::Server { id, sub_tool } => {
+                    sinks.reply.begin(server_tool_use(id.clone(), *sub_tool, input, sinks.runtime))?;
                 }
-                Callee::Client(id) => sinks.reply.begin(tool_use(id.clone(), name, input))?,
+                Callee::Client(id) => sinks.reply.begin(tool_use(id.clone(), name, input, sinks.runtime))?,
                 Callee::Nobody(_) => sinks.reply.charge(name.len())?,
             }
         }
@@ -195,13 +197,15 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
 }
 
 /// Who has the tool of that name. A name that nobody has (models make them up, or remember a tool that is no longer declared)
-/// never reaches the client, who could do nothing with it: the model is told, and tries again.
+/// never reaches the client, who could do nothing with it: the model is told, and tries again. A tool that is meant for code is the
+/// client's all the same (wire.md §10.1).
 fn callee(id: ToolUseId, name: &str, sinks: &mut Sinks<'_>) -> Callee {
     match sinks.tools.iter().find(|tool| tool.name() == name) {
         Some(ModelTool::Server { sub_tool, .. }) => {
             Callee::Server { id: ServerToolUseId::mint(sinks.ids), sub_tool: *sub_tool }
         }
         Some(ModelTool::Custom(_) | ModelTool::Vendor(_)) => Callee::Client(id),
+        None if sinks.runtime.is_some_and(|runtime| runtime.lets_code_call(name)) => Callee::Client(id),
         None => Callee::Nobody(id),
     }
 }
@@ -247,19 +251,40 @@ fn grow(open: &mut Open, delta: Delta, reply: &mut Reply) -> Result<(), ApiError
     Ok(())
 }
 
-fn read_call(sub_tool: SubTool, input: &Value, verdict: Verdict) -> Result<ServerCall, InvalidInput> {
-    match verdict {
-        Verdict::Whole => ServerCall::read(sub_tool, input),
-        Verdict::Truncated => Err(InvalidInput("the input is cut off".to_owned())),
-        Verdict::Malformed => Err(InvalidInput("the input is not a JSON object".to_owned())),
+fn read_call(
+    sub_tool: SubTool,
+    input: &Value,
+    verdict: Verdict,
+    runtime: Option<&Runtime>,
+) -> Result<ServerCall, InvalidInput> {
+    match (verdict, runtime) {
+        (Verdict::Whole, Some(runtime)) => ServerCall::read(sub_tool, input, runtime),
+        // Sub-tools are offered by a runtime only.
+        (Verdict::Whole, None) => Err(InvalidInput("there is nothing to run it with".to_owned())),
+        (Verdict::Truncated, _) => Err(InvalidInput("the input is cut off".to_owned())),
+        (Verdict::Malformed, _) => Err(InvalidInput("the input is not a JSON object".to_owned())),
     }
 }
 
-/// Without `caller`: nobody but the model calls these (wire.md §4.2).
-fn server_tool_use(id: ServerToolUseId, name: String, input: Value) -> ContentBlock {
-    ContentBlock::ServerToolUse(ServerToolUseBlock { id, name, input, caller: None, rest: Map::new() })
+/// Python cells of a live interpreter say who called them; bash, edits and the oldest version say nothing (wire.md §4.2, §23).
+fn server_tool_use(id: ServerToolUseId, sub_tool: SubTool, input: Value, runtime: Option<&Runtime>) -> ContentBlock {
+    let caller = match (sub_tool, runtime.map(|runtime| runtime.interpreter)) {
+        (SubTool::CodeExecution, Some(Interpreter::Live)) => Some(Caller::Direct(DirectCaller {})),
+        (SubTool::CodeExecution, Some(Interpreter::Fresh) | None)
+        | (SubTool::BashCodeExecution | SubTool::TextEditorCodeExecution, _) => None,
+    };
+    ContentBlock::ServerToolUse(ServerToolUseBlock {
+        id,
+        name: sub_tool.name().to_owned(),
+        input,
+        caller,
+        rest: Map::new(),
+    })
 }
 
-fn tool_use(id: ToolUseId, name: String, input: Value) -> ContentBlock {
-    ContentBlock::ToolUse(ToolUseBlock { id, name, input, caller: None, rest: Map::new() })
+/// Says that the model called where code could have (wire.md §10.3).
+fn tool_use(id: ToolUseId, name: String, input: Value, runtime: Option<&Runtime>) -> ContentBlock {
+    let tell = runtime.is_some_and(|runtime| !runtime.tools.is_empty());
+    let caller = tell.then_some(Caller::Direct(DirectCaller {}));
+    ContentBlock::ToolUse(ToolUseBlock { id, name, input, caller, rest: Map::new() })
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use belljar_ids::{FileId, RequestId, SeededIds, ServerToolUseId};
 use belljar_turn::{
-    Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ServerCall, ToolLimits, Turn, TurnEnd, plan,
+    CodeCall, CodeTool, Effect, Input, Interpreter, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ServerCall,
+    ToolLimits, Turn, TurnEnd, error_result, plan,
 };
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::container::ContainerInfo;
@@ -13,8 +14,11 @@ use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
-use belljar_wire::result::{BashOutput, BashResult, CreateResult, ErrorCode, ExecutionError, ResultContent};
+use belljar_wire::result::{
+    BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, ErrorCode, ExecutionError, ResultContent,
+};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
+use belljar_wire::tool::SubTool;
 use serde_json::{Value, json};
 
 /// A scenario being played.
@@ -39,6 +43,7 @@ impl Script {
             "tools": [{ "type": "code_execution_20250825", "name": "code_execution" }],
         });
         let mut samplings_max = SAMPLINGS_MAX_DEFAULT;
+        let mut betas = Betas::default();
         while let Some(line) = lines.next_if(|line| !line.starts_with('>')) {
             writeln!(written, "{line}").unwrap();
             if let Some(members) = line.strip_prefix("request ") {
@@ -48,11 +53,13 @@ impl Script {
                 }
             } else if let Some(number) = line.strip_prefix("samplings_max ") {
                 samplings_max = number.parse().unwrap();
+            } else if let Some(header) = line.strip_prefix("betas ") {
+                betas = Betas::read([header]).unwrap();
             } else {
                 assert!(line.is_empty() || line.starts_with('#'), "{line}");
             }
         }
-        let (turn, effects, history) = start(request, samplings_max);
+        let (turn, effects, history) = start(request, samplings_max, &betas);
         let mut script = Self { turn, running: None, events: Vec::new(), history, written };
         assert_eq!(lines.next(), Some("> start"));
         script.written.push_str("> start\n");
@@ -115,6 +122,22 @@ impl Script {
             }
             "bash-unavailable" => vec![self.cell(unavailable(), false)],
             "created" => vec![self.cell(created(), true)],
+            "python" => vec![self.cell(python(&format!("{rest}\n"), Vec::new()), true)],
+            "python-file" => {
+                let file_id: FileId = rest.parse().unwrap();
+                vec![self.cell(python("", vec![CodeOutput { file_id }]), true)]
+            }
+            "python-unavailable" => {
+                vec![self.cell(error_result(SubTool::CodeExecution, ErrorCode::Unavailable, ""), false)]
+            }
+            "called" => {
+                let id = self.running.clone().expect("a cell was run");
+                vec![Input::CellCalled { id, calls: calls(rest), container: container() }]
+            }
+            "called-stranger" => {
+                let id = "srvtoolu_stranger".parse().unwrap();
+                vec![Input::CellCalled { id, calls: calls(rest), container: container() }]
+            }
             "bash-stranger" => vec![Input::CellEnded {
                 id: "srvtoolu_stranger".parse().unwrap(),
                 result: bash(rest, 0, Vec::new()),
@@ -127,10 +150,7 @@ impl Script {
     }
 
     fn cell(&mut self, result: ResultContent, container: bool) -> Input {
-        let container = container.then(|| ContainerInfo {
-            id: "container_01A".parse().unwrap(),
-            expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
-        });
+        let container = container.then(self::container);
         Input::CellEnded { id: self.running.clone().expect("a cell was run"), result, container }
     }
 
@@ -143,11 +163,12 @@ impl Script {
                     line
                 }
                 Effect::Sample(request) => {
-                    let new = &request.messages[self.history.min(request.messages.len())..];
+                    // Without what code and the client's tools said to each other it may be shorter than what was sent.
+                    let (history, new) = request.messages.split_at(self.history.min(request.messages.len()));
                     let mut line = format!(
                         "sample max_tokens={} history={} then {}",
                         request.max_tokens,
-                        serde_json::to_string(request.messages.get(self.history - 1).unwrap()).unwrap(),
+                        serde_json::to_string(history.last().unwrap()).unwrap(),
                         serde_json::to_string(new).unwrap()
                     );
                     if let Some(choice) = request.tool_choice {
@@ -161,10 +182,19 @@ impl Script {
                 Effect::CancelSampling => "cancel-sampling".to_owned(),
                 Effect::RunCell { id, call } => {
                     self.running = Some(id.clone());
-                    match call {
-                        ServerCall::Bash { command } => format!("run {id} bash {command:?}"),
-                        ServerCall::Edit(call) => format!("run {id} {call:?}"),
-                    }
+                    ran(&id, &call)
+                }
+                Effect::ResumeCell { id, sub_tool, results, tools } => {
+                    self.running = Some(id.clone());
+                    let results: Vec<Value> = results
+                        .iter()
+                        .map(|result| json!([result.tool_use_id, result.text, result.is_error]))
+                        .collect();
+                    format!("resume {id} {} {}{}", sub_tool.name(), Value::from(results), names(&tools))
+                }
+                Effect::Park { id, pending } => {
+                    let pending = pending.iter().map(|call| format!(" {}={}", call.number, call.tool_use_id));
+                    format!("park {id}{}", pending.collect::<String>())
                 }
                 Effect::CancelCell(id) => format!("cancel-cell {id}"),
                 Effect::Fail(error) => format!("fail {}", serde_json::to_string(&error).unwrap()),
@@ -187,12 +217,61 @@ impl Script {
     }
 }
 
-fn start(request: Value, samplings_max: u32) -> (Turn, Vec<Effect>, usize) {
+fn ran(id: &ServerToolUseId, call: &ServerCall) -> String {
+    match call {
+        ServerCall::Bash { command, tools } => format!("run {id} bash {command:?}{}", names(tools)),
+        ServerCall::Edit(call) => format!("run {id} {call:?}"),
+        ServerCall::Python { code, interpreter, tools } => {
+            let interpreter = match interpreter {
+                Interpreter::Fresh => "fresh",
+                Interpreter::Live => "live",
+            };
+            format!("run {id} python {interpreter} {code:?}{}", names(tools))
+        }
+    }
+}
+
+/// The tools that code may call, where there are any.
+fn names(tools: &[CodeTool]) -> String {
+    let names = tools.iter().map(|tool| match tool.name == tool.function {
+        true => tool.name.clone(),
+        false => format!("{}={}", tool.function, tool.name),
+    });
+    let names: Vec<String> = names.collect();
+    if names.is_empty() { String::new() } else { format!(" tools={}", names.join(",")) }
+}
+
+/// `NUMBER NAME {…}`, with ` | ` between calls.
+fn calls(text: &str) -> Vec<CodeCall> {
+    let calls = text.split(" | ").filter(|call| !call.is_empty()).map(|call| {
+        let mut words = call.splitn(3, ' ');
+        let number = words.next().unwrap().parse().unwrap();
+        let tool = words.next().unwrap().to_owned();
+        CodeCall { number, tool, input: serde_json::from_str(words.next().unwrap()).unwrap() }
+    });
+    calls.collect()
+}
+
+fn container() -> ContainerInfo {
+    ContainerInfo { id: "container_01A".parse().unwrap(), expires_at: "2026-11-20T18:54:08.960841Z".to_owned() }
+}
+
+fn python(stdout: &str, content: Vec<CodeOutput>) -> ResultContent {
+    ResultContent::CodeExecutionResult(CodeResult {
+        stdout: stdout.to_owned(),
+        stderr: String::new(),
+        return_code: 0,
+        content,
+        abort_reason: None,
+    })
+}
+
+fn start(request: Value, samplings_max: u32, betas: &Betas) -> (Turn, Vec<Effect>, usize) {
     let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();
     let history = request.messages.len();
     let context = PlanContext {
         api_version: ApiVersion::V20230601,
-        betas: &Betas::default(),
+        betas,
         samplings_max,
         limits: ToolLimits::default(),
         model: ModelTraits::default(),

@@ -11,8 +11,6 @@ use belljar_wire::tool::SubTool;
 use serde_json::{Map, Value};
 
 use super::Draft;
-use crate::tools::offered;
-
 /// Row 38.
 pub(super) fn content_is_not_empty(draft: &Draft<'_>) -> Result<(), ApiError> {
     let messages = &draft.request.messages;
@@ -167,17 +165,18 @@ pub(super) fn server_results_answer_calls(draft: &Draft<'_>) -> Result<(), ApiEr
     })
 }
 
-fn without_result(call: &ServerToolUseBlock) -> String {
+/// How a call is told that nothing answers.
+pub(super) fn without_result(call: &ServerToolUseBlock) -> String {
     let name = Brief(&call.name);
     format!("`{name}` tool use with id `{}` was found without a corresponding `{name}_tool_result` block", call.id)
 }
 
 /// Whether the request declares the tool of that call.
 fn has_its_tool(draft: &Draft<'_>, call: &ServerToolUseBlock) -> bool {
-    match (SubTool::from_name(&call.name), draft.code_execution()) {
-        // Which of them are offered is another question: a Python cell belongs to every version (wire.md §4).
+    match (SubTool::from_name(&call.name), draft.runtime) {
+        // Whether it is offered is another question: a Python cell belongs to every version (wire.md §4).
         (Some(SubTool::CodeExecution), Some(_)) => true,
-        (Some(sub_tool), Some(tool)) => offered(tool.version).contains(&sub_tool),
+        (Some(sub_tool), Some(runtime)) => runtime.offers(sub_tool),
         (None, _) | (_, None) => false,
     }
 }
@@ -200,30 +199,4 @@ pub(super) fn waiting_calls_have_their_tool(draft: &Draft<'_>) -> Result<(), Api
             Err(ApiError::invalid(format!("{} but no `{}` tool was provided", without_result(call), Brief(&call.name))))
         }
     }
-}
-
-/// Row 21. Only results of client tools may stand in a message that answers code, and only text in them.
-pub(super) fn replies_to_code_are_text(draft: &Draft<'_>) -> Result<(), ApiError> {
-    let last = draft.history.stretches.last();
-    let Some(reply) = last.filter(|stretch| stretch.role == Role::User) else {
-        return Ok(());
-    };
-    if !draft.history.code_is_waiting() {
-        return Ok(());
-    }
-    for (place, block) in reply.blocks() {
-        let ContentBlock::ToolResult(result) = block else {
-            continue;
-        };
-        let blocks = result.content.as_ref().map(Content::blocks);
-        let text = |block: &ContentBlock| matches!(block, ContentBlock::Text(_));
-        if !blocks.unwrap_or_default().iter().all(text) {
-            return Err(ApiError::invalid(format!(
-                "messages.{}.content.{}.tool_result.content: the result of a call made from code must be a string or text \
-                 blocks",
-                place.message, place.block
-            )));
-        }
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use belljar_wire::tool::{Tool, ToolChoiceMode};
 use serde_json::Value;
 
 use super::Draft;
-use super::tools::callers;
+use crate::runtime::callers;
 
 /// Row 36b.
 pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {

@@ -7,7 +7,8 @@ use belljar_wire::tool::Tool;
 use serde_json::Value;
 
 use super::Draft;
-use super::tools::{callers, path};
+use super::tools::path;
+use crate::runtime::callers;
 
 /// Values that are looked at in one schema. References may share their targets, so work can exceed size.
 const VALUES_MAX: usize = 1_000_000;

@@ -1,16 +1,24 @@
 //! One command of bash, as asked for and answered over the control socket.
 
+mod calls;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::calls::Word;
+use crate::cell::in_memory;
 use crate::channel::Received;
+use crate::clock::Clock;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
-use crate::environment;
 use crate::error::DeathReason;
 use crate::frame::{Failure, FromGuest, Status, ToGuest};
 use crate::outcome::InterpreterEnd;
+use crate::tools::CodeTools;
+
+use calls::Called;
+pub use calls::Calls;
 
 /// For killing every process of a container and hearing of it. A throttled fork bomb takes 100 ms.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -71,59 +79,139 @@ impl From<Option<OwnedFd>> for OutputDirectory {
     }
 }
 
+/// Offers tools to the next command, as commands of its own.
+pub async fn offer(talk: &mut Conversation, tools: &CodeTools) -> Result<Result<(), Failure>, DeathReason> {
+    let names = in_memory(&calls::names(tools)).map_err(calls::no_memory)?;
+    let id = talk.next_id();
+    talk.send(&ToGuest::Tools { id }, &[names.as_fd()]).await?;
+    match talk.answer(ANSWER_WAIT_MAX).await? {
+        (FromGuest::Offered { id: of }, fds) if of == id && fds.is_empty() => Ok(Ok(())),
+        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while offering tools")),
+    }
+}
+
 /// Asks for a command. The descriptors are the guest's alone afterwards.
 pub async fn ask(
     talk: &mut Conversation,
     output: &str,
+    env: Vec<(String, String)>,
     text: OwnedFd,
     writers: [OwnedFd; 2],
 ) -> Result<u64, DeathReason> {
     let id = talk.next_id();
     let [stdout, stderr] = &writers;
-    let frame = ToGuest::Run { id, output: output.to_owned(), env: environment::of_command(output) };
+    let frame = ToGuest::Run { id, output: output.to_owned(), env };
     talk.send(&frame, &[text.as_fd(), stdout.as_fd(), stderr.as_fd()]).await?;
     Ok(id)
 }
 
-/// Waits for the end of a command, moving its output meanwhile.
+/// What is watched about a running command but its end.
+pub struct Watch<C> {
+    pub clock: Clock,
+    /// How much the container has used of the processor.
+    pub cpu: C,
+    /// Of the command's, if it may make any.
+    pub calls: Option<Calls>,
+}
+
+impl<C: Fn() -> Duration> Watch<C> {
+    /// Waits for something to carry but from the command. Cancel-safe.
+    async fn said(&mut self) -> Say {
+        match &mut self.calls {
+            Some(calls) => calls.said().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Keeps the time by whose turn it is.
+    fn keep_time(&mut self) {
+        if self.calls.as_ref().is_some_and(Calls::waits) {
+            self.clock.stand(&self.cpu);
+        } else {
+            self.clock.run(&self.cpu);
+        }
+    }
+
+    async fn pass_on(&mut self, talk: &mut Conversation) -> Result<(), DeathReason> {
+        match &mut self.calls {
+            Some(calls) => calls.pass_on(talk).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Carries what the holder and the callers say to each other.
+    async fn carry(&mut self, say: Say, talk: &mut Conversation) -> Result<(), DeathReason> {
+        if let Some(calls) = &mut self.calls {
+            match say {
+                Say::Nothing => {}
+                Say::Word(word) => calls.heed(word),
+                Say::Calls => calls.tell(),
+            }
+        }
+        self.keep_time();
+        self.pass_on(talk).await
+    }
+}
+
+/// What is to be carried.
+pub enum Say {
+    /// What is due anyway.
+    Nothing,
+    /// The holder's word.
+    Word(Word),
+    /// New calls, to the holder.
+    Calls,
+}
+
+/// Waits for the end of a command, moving its output and carrying its calls meanwhile.
 pub async fn wait(
     talk: &mut Conversation,
     id: u64,
-    deadline: Instant,
+    watch: &mut Watch<impl Fn() -> Duration>,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
 ) -> End {
     tokio::pin!(draining, stopped);
     let mut drained = false;
     let mut waiting = Waiting { id, runs: false, stop: None, interrupt: None };
-    let mut limit = Instant::now() + ANSWER_WAIT_MAX;
+    let started_by = Instant::now() + ANSWER_WAIT_MAX;
+    let mut stopped_by = None;
     let ending = loop {
-        tokio::select! {
-            received = talk.frame() => {
-                let started = waiting.runs;
-                if let Some(ending) = waiting.take(received) {
-                    break ending;
-                }
-                if waiting.runs && !started {
-                    limit = deadline;
-                }
-            }
+        let watched = watch.clock.look_at();
+        let limit = if waiting.runs { stopped_by.map_or(watched, |by| watched.min(by)) } else { started_by };
+        let carried = tokio::select! {
+            received = talk.frame() => match waiting.take(received, &mut watch.calls) {
+                Some(ending) => break ending,
+                None => Say::Nothing,
+            },
             () = tokio::time::sleep_until(limit) => {
                 if !waiting.runs {
                     break Ending::Died(DeathReason::Unresponsive);
+                }
+                if stopped_by.is_none_or(|by| Instant::now() < by) && !watch.clock.is_up(&watch.cpu) {
+                    continue;
                 }
                 waiting.stop = waiting.stop.or(Some(Stop::Time));
                 break Ending::Overdue;
             }
             () = &mut stopped, if waiting.runs && waiting.stop.is_none() => {
                 waiting.stop = Some(Stop::Request);
-                limit = limit.min(Instant::now() + INTERRUPTED_WAIT_MAX);
+                stopped_by = Some(Instant::now() + INTERRUPTED_WAIT_MAX);
                 match interrupt(talk, None).await {
                     Ok(asked) => waiting.interrupt = Some(asked),
                     Err(reason) => break Ending::Died(reason),
                 }
+                continue;
             }
-            _ = &mut draining, if !drained => drained = true,
+            _ = &mut draining, if !drained => {
+                drained = true;
+                continue;
+            }
+            said = watch.said(), if waiting.stop.is_none() => said,
+        };
+        if let Err(reason) = watch.carry(carried, talk).await {
+            break Ending::Died(reason);
         }
     };
     let ending = settled(talk, ending, waiting.interrupt).await;
@@ -140,7 +228,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn take(&mut self, received: Result<Received, DeathReason>) -> Option<Ending> {
+    fn take(&mut self, received: Result<Received, DeathReason>, calls: &mut Option<Calls>) -> Option<Ending> {
         let (frame, fds) = match received {
             Ok(received) => received,
             Err(reason) => {
@@ -163,6 +251,14 @@ impl Waiting {
                 self.interrupt = None;
                 None
             }
+            FromGuest::Called { id, call, function, text, piece }
+                if id == self.id && self.runs && fds.is_empty() && calls.is_some() =>
+            {
+                let taken = calls.as_mut().map_or(Ok(()), |calls| calls.take(Called { call, function, text, piece }));
+                taken.err().map(|broken| Ending::Died(DeathReason::Protocol(broken)))
+            }
+            // To what was said when the holder sent others.
+            FromGuest::Offered { .. } if calls.is_some() && self.runs && fds.is_empty() => None,
             _ => {
                 self.interrupt = None;
                 Some(Ending::Died(DeathReason::Protocol("out of turn during a command")))
@@ -242,17 +338,20 @@ pub async fn output(talk: &mut Conversation, output: &str) -> Result<OutputDirec
 pub async fn kill(talk: &mut Conversation, id: u64, output: &str) -> Result<(), DeathReason> {
     talk.send(&ToGuest::Kill { id, output: output.to_owned() }, &[]).await?;
     let deadline = Instant::now() + KILL_WAIT_MAX;
-    // At most what was under way when the kill was asked for: that the command runs, how it ended, and that it was
-    // interrupted.
-    for _ in 0..4 {
+    // At most what was under way when the kill was asked for: that the command runs, how it ended, that it was
+    // interrupted, that others tools are offered; and whatever it called before.
+    let mut others = 0;
+    while others < 4 {
         let left = deadline.saturating_duration_since(Instant::now());
         match talk.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
+            FromGuest::Called { id: of, .. } if of == id => continue,
             FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
                 if of == id => {}
-            FromGuest::Interrupted { .. } => {}
+            FromGuest::Interrupted { .. } | FromGuest::Offered { .. } => {}
             _ => break,
         }
+        others += 1;
     }
     Err(DeathReason::Protocol("out of turn during a kill"))
 }
@@ -290,6 +389,10 @@ mod tests {
     use rustix::net::{SendFlags, send};
     use tokio_util::sync::CancellationToken;
 
+    fn watch() -> Watch<impl Fn() -> Duration> {
+        Watch { clock: Clock::start(Duration::from_secs(5), 1.0), cpu: || Duration::ZERO, calls: None }
+    }
+
     /// A conversation whose other side says these frames and nothing else, and then lives on.
     fn with(frames: &[&str]) -> (Conversation, (OwnedFd, std::io::PipeWriter)) {
         let (channel, theirs) = Channel::pair().expect("socketpair");
@@ -303,8 +406,7 @@ mod tests {
 
     async fn ending(frames: &[&str]) -> Ending {
         let (mut talk, _alive) = with(frames);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::pending()).await.ending
+        wait(&mut talk, 7, &mut watch(), std::future::pending::<()>(), std::future::pending()).await.ending
     }
 
     #[tokio::test]
@@ -337,6 +439,10 @@ mod tests {
             let out_of_turn = DeathReason::Protocol("out of turn during a command");
             assert!(matches!(&ending, Ending::Died(reason) if *reason == out_of_turn), "{frames:?}: {ending:?}");
         }
+        // This command was given no tools.
+        let called = r#"{"called":{"id":7,"call":1,"function":"f","text":"{}","piece":"last"}}"#;
+        let unasked = ending(&[started, called]).await;
+        assert!(matches!(&unasked, Ending::Died(DeathReason::Protocol("out of turn during a command"))), "{unasked:?}");
         let nonsense = ending(&[started, r#"{"exited":{"id":7,"status":{"code":256}}}"#]).await;
         let meaningless = DeathReason::Protocol("a frame without meaning");
         assert!(matches!(&nonsense, Ending::Died(reason) if *reason == meaningless), "{nonsense:?}");
@@ -357,8 +463,7 @@ mod tests {
             let _over = told.blocking_recv();
             drop((theirs, alive));
         });
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let end = wait(&mut talk, 7, deadline, std::future::pending::<()>(), std::future::ready(())).await;
+        let end = wait(&mut talk, 7, &mut watch(), std::future::pending::<()>(), std::future::ready(())).await;
         tell.send(()).expect("the guest is there");
         guest.join().expect("no panic");
         end

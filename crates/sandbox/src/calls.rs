@@ -1,0 +1,301 @@
+//! The host's account of one cell's calls: which wait for an answer, which the holder was told of, and whose turn it is.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::frame::ReplyKind;
+use crate::tools::{CodeTools, ToolAnswer, ToolCall};
+
+/// Calls that may wait in one cell. The driver keeps to it, with an exception for who does not.
+pub const CALLS_WAITING_MAX: usize = 1024;
+
+/// The keeper's end of the talk about one cell's calls.
+pub struct Line {
+    tools: CodeTools,
+    pauses: mpsc::Sender<Vec<ToolCall>>,
+    resumptions: mpsc::Receiver<Resumption>,
+}
+
+impl Line {
+    /// What the code can call at first.
+    pub fn tools(&self) -> &CodeTools {
+        &self.tools
+    }
+}
+
+/// What the holder says to a waiting cell.
+#[derive(Debug)]
+pub struct Resumption {
+    /// One for each call that it was told of.
+    pub answers: Vec<ToolAnswer>,
+    /// In force from here on.
+    pub tools: CodeTools,
+}
+
+/// Both ends.
+pub fn line(tools: CodeTools) -> (Line, mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Resumption>) {
+    // They speak by turns: there is never more than one word under way.
+    let (pauses, told) = mpsc::channel(1);
+    let (resume, resumptions) = mpsc::channel(1);
+    (Line { tools, pauses, resumptions }, told, resume)
+}
+
+/// See the module's head.
+pub struct Ledger {
+    line: Line,
+    answer_wait_max: Duration,
+    /// Functions that the code may call, with the names of their tools. Those of the resumption before are among them: a
+    /// call may cross with new definitions.
+    known: BTreeMap<String, String>,
+    made: u64,
+    /// Unanswered, with the names of their tools.
+    waiting: BTreeMap<u64, String>,
+    /// Those of them that the holder has not been told of.
+    untold: Vec<ToolCall>,
+    turn: Turn,
+}
+
+/// Who is to act next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// The cell; the holder waits.
+    Cell,
+    /// The holder; the calls that it knows of are given up then, if they have not been yet.
+    Holder { until: Option<Instant> },
+}
+
+/// What comes from the holder, or from its silence.
+#[derive(Debug)]
+pub enum Word {
+    Resumed(Resumption),
+    /// It took too long to answer.
+    TimeUp,
+}
+
+/// What a call is answered with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reply {
+    pub number: u64,
+    pub kind: ReplyKind,
+    pub text: String,
+}
+
+/// What is to be told to the code.
+#[derive(Debug, Default, PartialEq)]
+pub struct Delivery {
+    pub replies: Vec<Reply>,
+    /// New definitions, if there are any.
+    pub tools: Option<CodeTools>,
+}
+
+impl Ledger {
+    pub fn new(line: Line, answer_wait_max: Duration) -> Self {
+        let known = names(&line.tools).collect();
+        let (waiting, untold) = (BTreeMap::new(), Vec::new());
+        Self { line, answer_wait_max, known, made: 0, waiting, untold, turn: Turn::Cell }
+    }
+
+    /// Whether code may have been offered this function.
+    pub fn knows(&self, function: &str) -> bool {
+        self.known.contains_key(function)
+    }
+
+    /// Notes a call by the name of its function; an error says which rule it breaks.
+    pub fn call(&mut self, function: &str, input: Map<String, Value>) -> Result<u64, &'static str> {
+        let tool = self.known.get(function).ok_or("it called a tool that it was not offered")?;
+        if self.waiting.len() >= CALLS_WAITING_MAX {
+            return Err("it called more tools at once than it may");
+        }
+        self.made += 1;
+        self.waiting.insert(self.made, tool.clone());
+        self.untold.push(ToolCall { number: self.made, tool: tool.clone(), input });
+        Ok(self.made)
+    }
+
+    /// Whether the code waits for anything.
+    pub fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether the holder knows of a call that waits.
+    pub fn holder_is_waited_for(&self) -> bool {
+        self.turn != Turn::Cell && self.is_waited_for()
+    }
+
+    /// Tells the holder of new calls, if it is the one that waits; whether it was told.
+    pub fn tell(&mut self) -> bool {
+        if self.turn != Turn::Cell || self.untold.is_empty() {
+            return false;
+        }
+        // Refused only where nobody holds the other end any more, which ends the cell another way.
+        let _told_or_gone = self.line.pauses.try_send(std::mem::take(&mut self.untold));
+        self.turn = Turn::Holder { until: Some(Instant::now() + self.answer_wait_max) };
+        true
+    }
+
+    /// Waits for the holder. Cancel-safe.
+    pub async fn word(&mut self) -> Word {
+        let Turn::Holder { until } = self.turn else {
+            return std::future::pending().await;
+        };
+        let silence = async {
+            match until {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            Some(resumption) = self.line.resumptions.recv() => Word::Resumed(resumption),
+            () = silence => Word::TimeUp,
+        }
+    }
+
+    /// What a word of the holder's is to the code.
+    pub fn heed(&mut self, word: Word) -> Delivery {
+        match word {
+            Word::Resumed(Resumption { answers, tools }) => {
+                self.turn = Turn::Cell;
+                let replies = answers.into_iter().filter_map(|answer| self.answered(answer)).collect();
+                let changed = (tools != self.line.tools).then(|| tools.clone());
+                let before = std::mem::replace(&mut self.line.tools, tools);
+                self.known = names(&before).chain(names(&self.line.tools)).collect();
+                Delivery { replies, tools: changed }
+            }
+            Word::TimeUp => {
+                self.turn = Turn::Holder { until: None };
+                Delivery { replies: self.give_up(), tools: None }
+            }
+        }
+    }
+
+    /// None when the code does not wait for it any more.
+    fn answered(&mut self, answer: ToolAnswer) -> Option<Reply> {
+        let ToolAnswer { number, text, is_error } = answer;
+        self.waiting.remove(&number)?;
+        let kind = if is_error { ReplyKind::Error } else { ReplyKind::Text };
+        Some(Reply { number, kind, text })
+    }
+
+    /// Those that the holder knows of.
+    fn give_up(&mut self) -> Vec<Reply> {
+        let first_untold = self.untold.first().map_or(u64::MAX, |call| call.number);
+        let untold = self.waiting.split_off(&first_untold);
+        let told = std::mem::replace(&mut self.waiting, untold);
+        let seconds = self.answer_wait_max.as_secs();
+        let replies = told.into_iter().map(|(number, tool)| Reply {
+            number,
+            kind: ReplyKind::TimedOut,
+            text: format!("Calling tool ['{tool}'] timed out (no response after {seconds}s)."),
+        });
+        replies.collect()
+    }
+}
+
+/// Each function, with the name of its tool.
+fn names(tools: &CodeTools) -> impl Iterator<Item = (String, String)> + '_ {
+    tools.all().iter().map(|tool| (tool.function.clone(), tool.name.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::CodeTool;
+    use serde_json::json;
+
+    const WAIT: Duration = Duration::from_secs(270);
+
+    fn tools(functions: &[&str]) -> CodeTools {
+        let tool = |function: &&str| CodeTool {
+            name: function.to_uppercase(),
+            function: (*function).to_owned(),
+            description: String::new(),
+            input_schema: json!({}),
+        };
+        CodeTools::new(functions.iter().map(tool).collect()).expect("good")
+    }
+
+    type Holder = (mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Resumption>);
+
+    fn ledger() -> (Ledger, Holder) {
+        let (line, pauses, resumptions) = line(tools(&["f", "g"]));
+        (Ledger::new(line, WAIT), (pauses, resumptions))
+    }
+
+    fn resumed(numbers: &[u64], functions: &[&str]) -> Word {
+        let answer = |number: &u64| ToolAnswer { number: *number, text: format!("r{number}"), is_error: *number == 2 };
+        Word::Resumed(Resumption { answers: numbers.iter().map(answer).collect(), tools: tools(functions) })
+    }
+
+    fn told(holder: &mut Holder) -> Vec<(u64, String)> {
+        holder.0.try_recv().map_or_else(|_| Vec::new(), |calls| calls.into_iter().map(|c| (c.number, c.tool)).collect())
+    }
+
+    fn reply(number: u64, kind: ReplyKind, text: &str) -> Reply {
+        Reply { number, kind, text: text.to_owned() }
+    }
+
+    #[test]
+    fn who_waits_is_told_and_nobody_twice() {
+        let (mut ledger, mut holder) = ledger();
+        assert!(!ledger.tell(), "nothing to tell");
+        assert_eq!(ledger.call("f", Map::new()), Ok(1));
+        assert_eq!(ledger.call("g", Map::new()), Ok(2));
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(1, "F".to_owned()), (2, "G".to_owned())]);
+        assert_eq!(ledger.call("f", Map::new()), Ok(3));
+        assert!(!ledger.tell(), "it is the holder's turn");
+        let delivery = ledger.heed(resumed(&[1, 2], &["f", "g"]));
+        let replies = vec![reply(1, ReplyKind::Text, "r1"), reply(2, ReplyKind::Error, "r2")];
+        assert_eq!(delivery, Delivery { replies, tools: None });
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(3, "F".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_gives_up_what_was_told_and_late_answers_are_dropped() {
+        let (mut ledger, mut holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        ledger.tell();
+        ledger.call("g", Map::new()).expect("known");
+        let begun = Instant::now();
+        let word = ledger.word().await;
+        assert!(matches!(word, Word::TimeUp), "{word:?}");
+        assert_eq!(begun.elapsed(), WAIT);
+        let delivery = ledger.heed(word);
+        let text = "Calling tool ['F'] timed out (no response after 270s).";
+        assert_eq!(delivery.replies, [reply(1, ReplyKind::TimedOut, text)]);
+        assert!(ledger.is_waited_for() && ledger.holder_is_waited_for(), "the second waits on");
+        assert!(!ledger.tell(), "the holder has not come back");
+        // No time runs until it has.
+        assert!(tokio::time::timeout(WAIT * 10, ledger.word()).await.is_err());
+        assert_eq!(ledger.heed(resumed(&[1], &["f", "g"])), Delivery::default());
+        told(&mut holder);
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(2, "G".to_owned())]);
+    }
+
+    #[test]
+    fn tools_may_change_and_calls_may_cross_with_that() {
+        let (mut ledger, _holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        ledger.tell();
+        assert_eq!(ledger.call("h", Map::new()), Err("it called a tool that it was not offered"));
+        assert_eq!(ledger.heed(resumed(&[1], &["h"])).tools, Some(tools(&["h"])));
+        assert_eq!(ledger.call("h", Map::new()), Ok(2));
+        assert_eq!(ledger.call("g", Map::new()), Ok(3), "sent before it heard");
+    }
+
+    #[test]
+    fn only_so_many_wait() {
+        let (mut ledger, _holder) = ledger();
+        for number in 1..=CALLS_WAITING_MAX as u64 {
+            assert_eq!(ledger.call("f", Map::new()), Ok(number));
+        }
+        assert_eq!(ledger.call("f", Map::new()), Err("it called more tools at once than it may"));
+    }
+}

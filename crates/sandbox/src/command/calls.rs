@@ -1,0 +1,179 @@
+//! The calls of one command of bash, as the supervisor tells of them and answers them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use tokio::time::Instant;
+
+use crate::calls::{Delivery, Ledger, Word};
+use crate::cell::in_memory;
+use crate::conversation::Conversation;
+use crate::error::{DeathReason, SandboxError};
+use crate::frame::{Piece, Reply, ReplyKind, ToGuest};
+use crate::tools::CodeTools;
+
+use super::Say;
+
+/// Nobody knows when a shell has nothing else to run: calls that come within this time of each other wait together.
+const QUIET: Duration = Duration::from_millis(5);
+/// But no call waits longer than this for others.
+const QUIET_MAX: Duration = Duration::from_millis(100);
+
+/// What the arguments of calls that the holder has not been told of may take. The supervisor refuses what is less.
+const CALLS_BYTES_MAX: usize = 9 * 1024 * 1024;
+
+/// See the module's head.
+pub struct Calls {
+    ledger: Ledger,
+    /// Arguments that are not whole yet, by the supervisor's numbers.
+    begun: BTreeMap<u64, String>,
+    /// The supervisor's numbers by those of the ledger.
+    numbers: BTreeMap<u64, u64>,
+    untold_bytes: usize,
+    /// When new calls are told.
+    quiet: Option<Quiet>,
+    due: Vec<(u64, ReplyKind, String)>,
+    tools: Option<CodeTools>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Quiet {
+    at: Instant,
+    latest: Instant,
+}
+
+/// A piece of a call's argument.
+pub struct Called {
+    pub call: u64,
+    pub function: String,
+    pub text: String,
+    pub piece: Piece,
+}
+
+/// The tools' names, one to a line.
+pub fn names(tools: &CodeTools) -> String {
+    tools.all().iter().map(|tool| format!("{}\n", tool.function)).collect()
+}
+
+impl Calls {
+    pub fn new(ledger: Ledger) -> Self {
+        let (begun, numbers, due) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Self { ledger, begun, numbers, untold_bytes: 0, quiet: None, due, tools: None }
+    }
+
+    /// Whether the holder is to answer something.
+    pub fn waits(&self) -> bool {
+        self.ledger.holder_is_waited_for()
+    }
+
+    /// Takes what the supervisor tells; an error says which rule it breaks.
+    pub fn take(&mut self, called: Called) -> Result<(), &'static str> {
+        let Called { call, function, text, piece } = called;
+        let begun = self.begun.entry(call).or_default();
+        begun.push_str(&text);
+        self.untold_bytes += text.len();
+        if self.untold_bytes > CALLS_BYTES_MAX {
+            return Err("more was called than may be");
+        }
+        if piece == Piece::More {
+            return Ok(());
+        }
+        let argument = std::mem::take(begun);
+        self.begun.remove(&call);
+        if piece == Piece::Never {
+            self.untold_bytes -= argument.len();
+            return Ok(());
+        }
+        let refused = match serde_json::from_str(&argument) {
+            Ok(input) if self.ledger.knows(&function) => {
+                let number = self.ledger.call(&function, input)?;
+                self.numbers.insert(number, call);
+                self.hush();
+                return Ok(());
+            }
+            // It crossed with definitions that do not have it.
+            Ok(_) => format!("{function}: it is not offered to this cell"),
+            // Said by somebody who speaks to the supervisor's socket by hand.
+            Err(_untrusted_text) => format!("{function}: the argument is no JSON object"),
+        };
+        self.untold_bytes -= argument.len();
+        self.due.push((call, ReplyKind::Error, refused));
+        Ok(())
+    }
+
+    /// Waits a moment longer for more calls.
+    fn hush(&mut self) {
+        let now = Instant::now();
+        let latest = self.quiet.map_or(now + QUIET_MAX, |quiet| quiet.latest);
+        self.quiet = Some(Quiet { at: latest.min(now + QUIET), latest });
+    }
+
+    /// Waits for the holder, or until new calls are to be told. Cancel-safe.
+    pub async fn said(&mut self) -> Say {
+        let quiet = self.quiet;
+        let quiet = async {
+            match quiet {
+                Some(Quiet { at, .. }) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            word = self.ledger.word() => Say::Word(word),
+            () = quiet => Say::Calls,
+        }
+    }
+
+    /// Tells the holder of new calls, if it waits.
+    pub fn tell(&mut self) {
+        self.quiet = None;
+        if self.ledger.tell() {
+            self.untold_bytes = self.begun.values().map(String::len).sum();
+        }
+    }
+
+    /// Notes what the holder said, for the supervisor.
+    pub fn heed(&mut self, word: Word) {
+        let Delivery { replies, tools } = self.ledger.heed(word);
+        for reply in replies {
+            if let Some(call) = self.numbers.remove(&reply.number) {
+                self.due.push((call, reply.kind, reply.text));
+            }
+        }
+        self.tools = tools.or(self.tools.take());
+        self.hush();
+    }
+
+    /// Tells the supervisor what is due to its callers.
+    ///
+    /// # Errors
+    /// The container's death.
+    pub async fn pass_on(&mut self, talk: &mut Conversation) -> Result<(), DeathReason> {
+        if let Some(tools) = self.tools.take() {
+            let names = in_memory(&names(&tools)).map_err(no_memory)?;
+            let id = talk.next_id();
+            talk.send(&ToGuest::Tools { id }, &[names.as_fd()]).await?;
+        }
+        if self.due.is_empty() {
+            return Ok(());
+        }
+        let mut texts =
+            File::from(memfd_create("answers", MemfdFlags::CLOEXEC).map_err(|errno| no_memory(errno.into()))?);
+        let (mut replies, mut at) = (Vec::new(), 0);
+        for (call, kind, text) in self.due.drain(..) {
+            texts.write_all(text.as_bytes()).map_err(no_memory)?;
+            let bytes = text.len() as u64;
+            replies.push(Reply { call, kind, at, bytes });
+            at += bytes;
+        }
+        talk.send(&ToGuest::Replies { replies }, &[texts.as_fd()]).await
+    }
+}
+
+/// This host could not keep a text for the guest.
+pub fn no_memory(source: std::io::Error) -> DeathReason {
+    DeathReason::Channel(SandboxError::Io { what: "keep answers in memory", source }.to_string())
+}

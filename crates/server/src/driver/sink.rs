@@ -1,0 +1,47 @@
+//! Where a turn's events go: to its client, and to whoever asks for the same continuation again.
+
+use tokio::sync::mpsc;
+
+use crate::continuations::{End, Teller};
+use crate::driver::Sent;
+
+/// See the module's head.
+pub struct Sink {
+    client: mpsc::Sender<Sent>,
+    teller: Option<Teller>,
+}
+
+impl Sink {
+    /// For a client alone.
+    pub fn new(client: mpsc::Sender<Sent>) -> Self {
+        Self { client, teller: None }
+    }
+
+    /// For a client, and for those who ask again.
+    pub fn telling(client: mpsc::Sender<Sent>, teller: Teller) -> Self {
+        Self { client, teller: Some(teller) }
+    }
+
+    /// Sends; waits for a slow client. That it is gone is no failure: [`Sink::client_gone`] says so where it matters.
+    pub async fn send(&mut self, sent: Sent) {
+        if let Some(teller) = &self.teller {
+            teller.note(&sent);
+        }
+        let _gone = self.client.send(sent).await;
+    }
+
+    /// Waits until nobody will read the rest. A continuation's events are read by whoever asks again.
+    pub async fn client_gone(&self) {
+        match &self.teller {
+            None => self.client.closed().await,
+            Some(_) => std::future::pending().await,
+        }
+    }
+
+    /// The turn came to its own end: what was sent is the answer.
+    pub fn complete(&mut self) {
+        if let Some(teller) = self.teller.take() {
+            teller.ended(End::Kept);
+        }
+    }
+}

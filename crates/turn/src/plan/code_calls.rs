@@ -1,0 +1,127 @@
+//! What code and the client's tools say to each other: read for the code that waits, left out of what the model sees.
+
+use std::collections::{HashMap, HashSet};
+
+use belljar_wire::block::{Content, ContentBlock, ToolResultBlock, ToolUseBlock};
+use belljar_wire::request::{InputMessage, Role};
+use belljar_wire::tool::{Caller, SubTool};
+
+use super::Resume;
+use super::history::{History, Parked};
+use crate::effect::CallResult;
+
+/// Whether code made this call.
+pub(super) fn made_by_code(call: &ToolUseBlock) -> bool {
+    match &call.caller {
+        Some(Caller::Code(_)) => true,
+        Some(Caller::Direct(_)) | None => false,
+    }
+}
+
+/// The parked cell with its results. The rules have made sure that each call has one, and that the cell is one of ours.
+pub(super) fn resume(parked: &Parked<'_>, history: &History<'_>) -> Option<Resume> {
+    let sub_tool = SubTool::from_name(&parked.call.name)?;
+    let blocks = history.stretches.last()?.blocks().filter_map(|(_, block)| {
+        let ContentBlock::ToolResult(result) = block else {
+            return None;
+        };
+        Some((result.tool_use_id.as_str(), result))
+    });
+    let results: HashMap<&str, &ToolResultBlock> = blocks.collect();
+    let calls = parked.calls.iter().filter_map(|(_, call)| {
+        let result = results.get(call.id.as_str())?;
+        Some(CallResult {
+            tool_use_id: call.id.clone(),
+            text: text(result.content.as_ref()),
+            is_error: result.is_error.unwrap_or(false),
+        })
+    });
+    Some(Resume { id: parked.call.id.clone(), sub_tool, results: calls.collect() })
+}
+
+/// The texts of a result, one behind the other with nothing in between (divergence/code-results.md).
+fn text(content: Option<&Content>) -> String {
+    match content {
+        None => String::new(),
+        Some(Content::Text(text)) => text.clone(),
+        Some(Content::Blocks(blocks)) => {
+            let texts = blocks.iter().filter_map(|block| {
+                let ContentBlock::Text(text) = block else {
+                    return None;
+                };
+                Some(text.text.as_str())
+            });
+            texts.collect()
+        }
+    }
+}
+
+/// The conversation without the calls that code made, and without their results: they never reach the model (wire.md §10.2).
+///
+/// A message of which nothing is left goes, and what stood around it is one message: "pause, results, pause, results, reply" is one
+/// reply of the model.
+pub(super) fn left_out(messages: Vec<InputMessage>) -> Vec<InputMessage> {
+    let mut kept: Vec<InputMessage> = Vec::with_capacity(messages.len());
+    // Calls of code in the assistant's last stretch; results answer no others (wire.md §19 row 12).
+    let mut hidden: HashSet<String> = HashSet::new();
+    let mut speaker = None;
+    let mut gap = false;
+    for InputMessage { role, content } in messages {
+        if role == Role::Assistant && speaker != Some(Role::Assistant) {
+            hidden.clear();
+        }
+        if role != Role::System {
+            speaker = Some(role);
+        }
+        let content = match content {
+            Content::Text(text) => Content::Text(text),
+            Content::Blocks(mut blocks) => {
+                let before = blocks.len();
+                blocks.retain(|block| !is_hidden(block, &mut hidden));
+                if blocks.is_empty() && before > 0 {
+                    gap = true;
+                    continue;
+                }
+                Content::Blocks(blocks)
+            }
+        };
+        match kept.last_mut() {
+            Some(last) if gap && last.role == role => join(&mut last.content, content),
+            Some(_) | None => kept.push(InputMessage { role, content }),
+        }
+        gap = false;
+    }
+    kept
+}
+
+/// Whether a block is a call that code made, or the result of one.
+fn is_hidden(block: &ContentBlock, hidden: &mut HashSet<String>) -> bool {
+    match block {
+        ContentBlock::ToolUse(call) if made_by_code(call) => {
+            hidden.insert(call.id.as_str().to_owned());
+            true
+        }
+        ContentBlock::ToolResult(result) => hidden.contains(&result.tool_use_id),
+        ContentBlock::ToolUse(_)
+        | ContentBlock::Text(_)
+        | ContentBlock::Thinking(_)
+        | ContentBlock::RedactedThinking(_)
+        | ContentBlock::ServerToolUse(_)
+        | ContentBlock::CodeExecutionToolResult(_)
+        | ContentBlock::BashCodeExecutionToolResult(_)
+        | ContentBlock::TextEditorCodeExecutionToolResult(_)
+        | ContentBlock::ContainerUpload(_)
+        | ContentBlock::Passive(_) => false,
+    }
+}
+
+/// Appends `more` to what one message says.
+fn join(content: &mut Content, more: Content) {
+    let blocks = |content| match content {
+        Content::Text(text) => vec![ContentBlock::text(text)],
+        Content::Blocks(blocks) => blocks,
+    };
+    let mut joined = blocks(std::mem::replace(content, Content::Blocks(Vec::new())));
+    joined.extend(blocks(more));
+    *content = Content::Blocks(joined);
+}
