@@ -15,7 +15,7 @@ import types
 from contextvars import Context
 
 from _belljar_channel import (
-    CELL_FDS, FRAME_FDS_MAX, LOW_FD, Broken, Channel, Crowded, Reserve, content, leave, lifted,
+    BROKEN_EXIT, CELL_FDS, FRAME_FDS_MAX, LOW_FD, Broken, Channel, Crowded, Reserve, content, leave, lifted,
 )
 from _belljar_report import Sources, report, say
 from _belljar_streams import OWNER, Streams
@@ -337,6 +337,7 @@ def touch():
 
 def main(descriptor, start=None):
     """Serves the socket at `descriptor`, never returns. `start` is the body of a `go` that was received already."""
+    status = BROKEN_EXIT  # Also where code has replaced what a handler below looks for.
     try:
         channel = Channel(descriptor)
         if start is None:
@@ -350,12 +351,13 @@ def main(descriptor, start=None):
         repl = Repl(channel)
         channel.send(f'{{"ready":{{"version":{VERSION},"pid":{_getpid()}}}}}')
         repl.serve()
+        status = 0
     except (BrokenPipeError, ConnectionResetError):
-        pass
+        status = 0
     except BaseException as error:
         leave(error)
     finally:
-        _exit(0)
+        _exit(status)
 
 
 for _name in ("_belljar_channel", "_belljar_report", "_belljar_schema", "_belljar_streams", "_belljar_tools"):
