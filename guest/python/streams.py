@@ -9,6 +9,7 @@ import ctypes
 import io
 import os
 import sys
+import time
 from contextvars import Context, ContextVar
 from functools import partial
 
@@ -23,10 +24,15 @@ OWNER = ContextVar("owner")
 
 LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
 
-_dup2, _threads = os.dup2, _thread._count
+WRITERS_TRIES_MAX = 1000
+WRITERS_WAIT_S = 0.0001
+
+_dup2, _sleep, _threads = os.dup2, time.sleep, _thread._count
 _running = None
 _beginning = set()
 """Threads that were asked for and do not run yet."""
+_writing = set()
+"""Writes that were found to be a cell's own and have not ended yet. One may last until that cell is over."""
 
 
 def is_strange(owner_of=OWNER.get):
@@ -56,7 +62,12 @@ class WatchedBytes(Bytes):
 
     def write(self, data, write=io.BufferedWriter.write):
         """As `WatchedText.write`."""
-        return memoryview(data).nbytes if is_strange() else write(self, data)
+        mark = object()
+        _writing.add(mark)
+        try:
+            return memoryview(data).nbytes if is_strange() else write(self, data)
+        finally:
+            _writing.discard(mark)
 
 
 class Streams:
@@ -72,7 +83,7 @@ class Streams:
         self._asyncio_seen = "asyncio.base_events" in sys.modules
         if self._asyncio_seen:
             self._watch_loops()
-        _adopt_threads()
+        _adopt_threads(self.watch)
         self._own = []
         self.silence()
         # What the interpreter opened is buffered in blocks. Ours are made on the first pipes: an object asks only once
@@ -89,7 +100,10 @@ class Streams:
     def open(self, cell, output, error):
         """From here on text is the cell's; the two pipes become standard output and error."""
         global _running
+        self._watch()
+        _await_writers()
         self._flush_own()
+        # Whoever writes from here on was looked at after the last cell had ended.
         _dup2(output, 1)
         _dup2(error, 2)
         self._replace_broken()
@@ -136,8 +150,17 @@ class Streams:
         """Looking at each writer costs a fifth of a print: done only while there may be a stranger."""
         if not self._asyncio_seen and "asyncio.base_events" in sys.modules:
             self._asyncio_seen = self.loops = True
-        wanted = self.loops or _threads() > 0 or bool(_beginning)
-        text, data = (WatchedText, WatchedBytes) if wanted else (Text, Bytes)
+        self._watched = self.loops or _threads() > 0 or bool(_beginning)
+        self._dress()
+
+    def watch(self):
+        """Before the first thread begins: what is not looked at, nobody else writes."""
+        if not self._watched:
+            self._watched = True
+            self._dress()
+
+    def _dress(self):
+        text, data = (WatchedText, WatchedBytes) if self._watched else (Text, Bytes)
         for stream in self._own:
             if stream.__class__ is not text:
                 stream.__class__ = text
@@ -167,8 +190,18 @@ def _usable(module, name):
         return hasattr(stream, "write") or hasattr(stream, "read")
 
 
+def _await_writers():
+    """Waits for those who write what was a cell's own. They write to nobody by now, so that is soon."""
+    late = _writing.copy()
+    for _ in range(WRITERS_TRIES_MAX):
+        if late.isdisjoint(_writing):
+            return
+        _sleep(WRITERS_WAIT_S)
+    _writing.difference_update(late)  # The mark of an interrupted write, or code of the user's that encodes for ever.
+
+
 def _writer(descriptor, errors):
-    stream = Text(Bytes(io.FileIO(descriptor, "wb", closefd=False)), "utf-8", errors, line_buffering=True)
+    stream = WatchedText(WatchedBytes(io.FileIO(descriptor, "wb", closefd=False)), "utf-8", errors, line_buffering=True)
     stream.buffer.raw.name = stream.mode = ("<stdin>", "<stdout>", "<stderr>")[descriptor]
     stream.mode = "w"
     return stream
@@ -181,8 +214,8 @@ def _reader(descriptor):
     return stream
 
 
-def _adopt_threads():
-    """A thread belongs to the cell of the thread that starts it."""
+def _adopt_threads(watch):
+    """A thread belongs to the cell of the thread that starts it; `watch` is called before it begins."""
     import threading
 
     for module, names in (
@@ -191,11 +224,12 @@ def _adopt_threads():
     ):
         for name in names:
             if hasattr(module, name):
-                setattr(module, name, _adopting(getattr(module, name)))
+                setattr(module, name, _adopting(getattr(module, name), watch))
 
 
-def _adopting(start):
+def _adopting(start, watch):
     def start_new_thread(function, *arguments, **options):
+        watch()
         owner = OWNER.get(None)
         context = getattr(getattr(function, "__self__", None), "_context", None)
         if isinstance(context, Context):  # Python 3.14 runs a thread in a context of its own.

@@ -196,6 +196,25 @@ async fn what_is_left_running_lives_on_and_disturbs_nobody() {
     sandbox.close().await;
 }
 
+/// The first cell after a thread has begun is the one that is easily disturbed: nothing looked at the thread's text before.
+#[tokio::test(flavor = "multi_thread")]
+async fn threads_that_never_rest_write_into_no_later_cell() {
+    let (sandbox, _image) = python_sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    let first = "import threading\nstopped = threading.Event()\ndef noise(mine):\n    while not mine.is_set(): print('noise')\n\
+                 def begin():\n    global stopped\n    stopped.set(); stopped = threading.Event()\n\
+                 \x20   for _ in range(3): threading.Thread(target=noise, args=(stopped,), daemon=True).start()";
+    assert_eq!(printed(&mut lease, first).await, "");
+    for _ in 0..5 {
+        assert_eq!(said(&python(&mut lease, "begin()").await).return_code, 0);
+        for _ in 0..3 {
+            assert_eq!(printed(&mut lease, "print('mine')").await, "mine\n");
+        }
+    }
+    drop(lease);
+    sandbox.close().await;
+}
+
 #[test]
 fn in_forked_interpreters_too() {
     support::warm::run_all("in_forked_interpreters_too");
