@@ -150,6 +150,22 @@ const cases = {
     );
   },
 
+  async codeCallsTheServersOwnTool() {
+    const file = await toFile(Buffer.from("x,y\n1,2\n"), "of-the-server.csv", { type: "text/csv" });
+    await client.files.upload({ file });
+    const opening = [{ role: "user", content: "Go on." }];
+    const more = { tools: [CODE, { type: "belljar_files_20261129", name: "belljar_files" }] };
+    const first = await client.messages.stream(body({ ...more, messages: opening }), script("host_files")).finalMessage();
+    const pair = ["server_tool_use", "belljar_files_tool_result"];
+    const expected = ["server_tool_use", ...pair, ...pair, ...pair, "code_execution_tool_result", "text"];
+    assert.deepEqual(kinds(first), expected);
+    assert.match(codeResult(first).stdout, /^of-the-server.csv 8 /);
+    const messages = [...opening, { role: "assistant", content: first.content }, { role: "user", content: "Again." }];
+    const goOn = body({ ...more, messages, container: first.container.id });
+    const again = await client.messages.create(goOn, script("host_files"));
+    assert.equal(codeResult(again).stdout, codeResult(first).stdout);
+  },
+
   async filesLife() {
     for (const files of [client.files, client.beta.files]) {
       const made = await files.upload({ file: await toFile(Buffer.from(CSV), "numbers.csv", { type: "text/csv" }) });

@@ -30,8 +30,10 @@ impl Line {
 /// What the holder says to a waiting cell.
 #[derive(Debug)]
 pub struct Resumption {
-    /// One for each call that it was told of.
+    /// To calls that it was told of.
     pub answers: Vec<ToolAnswer>,
+    /// The others that it was told of: it will be told of them again.
+    pub unanswered: Vec<ToolCall>,
     /// In force from here on.
     pub tools: CodeTools,
 }
@@ -74,6 +76,16 @@ pub enum Word {
     Resumed(Resumption),
     /// It took too long to answer.
     TimeUp,
+}
+
+impl Word {
+    /// What the calls that it leaves unanswered take as text, in bytes: they are kept here again.
+    pub fn unanswered_bytes(&self) -> usize {
+        match self {
+            Self::Resumed(Resumption { unanswered, .. }) => unanswered.iter().map(|call| json_bytes(&call.input)).sum(),
+            Self::TimeUp => 0,
+        }
+    }
 }
 
 /// What a call is answered with.
@@ -158,9 +170,10 @@ impl Ledger {
     /// What a word of the holder's is to the code.
     pub fn heed(&mut self, word: Word) -> Delivery {
         match word {
-            Word::Resumed(Resumption { answers, tools }) => {
+            Word::Resumed(Resumption { answers, unanswered, tools }) => {
                 self.turn = Turn::Cell;
                 let replies = answers.into_iter().filter_map(|answer| self.answered(answer)).collect();
+                self.untell(unanswered);
                 let changed = (tools != self.line.tools).then(|| tools.clone());
                 let before = std::mem::replace(&mut self.line.tools, tools);
                 self.known = names(&before).chain(names(&self.line.tools)).collect();
@@ -171,6 +184,13 @@ impl Ledger {
                 Delivery { replies: self.give_up(), tools: None }
             }
         }
+    }
+
+    /// Takes back what the holder was told of, but for what was given up meanwhile. It was called before what is untold.
+    fn untell(&mut self, mut calls: Vec<ToolCall>) {
+        calls.retain(|call| self.waiting.contains_key(&call.number));
+        calls.append(&mut self.untold);
+        self.untold = calls;
     }
 
     /// None when the code does not wait for it any more.
@@ -194,6 +214,11 @@ impl Ledger {
         });
         replies.collect()
     }
+}
+
+/// How long an input is as JSON.
+fn json_bytes(input: &Map<String, Value>) -> usize {
+    serde_json::to_string(input).map_or(usize::MAX, |text| text.len())
 }
 
 /// Each function, with the name of its tool.
@@ -228,7 +253,8 @@ mod tests {
 
     fn resumed(numbers: &[u64], functions: &[&str]) -> Word {
         let answer = |number: &u64| ToolAnswer { number: *number, text: format!("r{number}"), is_error: *number == 2 };
-        Word::Resumed(Resumption { answers: numbers.iter().map(answer).collect(), tools: tools(functions) })
+        let (answers, unanswered) = (numbers.iter().map(answer).collect(), Vec::new());
+        Word::Resumed(Resumption { answers, unanswered, tools: tools(functions) })
     }
 
     fn told(holder: &mut Holder) -> Vec<(u64, String)> {
@@ -277,6 +303,35 @@ mod tests {
         told(&mut holder);
         assert!(ledger.tell());
         assert_eq!(told(&mut holder), [(2, "G".to_owned())]);
+    }
+
+    #[test]
+    fn what_is_left_unanswered_is_told_again_before_what_came_later() {
+        let (mut ledger, mut holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        ledger.call("g", Map::new()).expect("known");
+        assert!(ledger.tell());
+        let mut calls = holder.0.try_recv().expect("told");
+        let answered = calls.remove(1);
+        ledger.call("g", Map::new()).expect("known");
+        let answers = vec![ToolAnswer { number: answered.number, text: "r".to_owned(), is_error: false }];
+        let word = Word::Resumed(Resumption { answers, unanswered: calls, tools: tools(&["f", "g"]) });
+        assert_eq!(word.unanswered_bytes(), "{}".len());
+        assert_eq!(ledger.heed(word).replies, [reply(2, ReplyKind::Text, "r")]);
+        assert!(ledger.tell());
+        assert_eq!(told(&mut holder), [(1, "F".to_owned()), (3, "G".to_owned())]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_up_meanwhile_is_not_told_again() {
+        let (mut ledger, mut holder) = ledger();
+        ledger.call("f", Map::new()).expect("known");
+        assert!(ledger.tell());
+        let unanswered = holder.0.try_recv().expect("told");
+        let word = ledger.word().await;
+        assert_eq!(ledger.heed(word).replies.len(), 1);
+        ledger.heed(Word::Resumed(Resumption { answers: Vec::new(), unanswered, tools: tools(&["f"]) }));
+        assert!(!ledger.tell());
     }
 
     #[test]

@@ -123,8 +123,28 @@ impl Parked {
         if let Err(why) = self.fit(&answers) {
             return Err(ResumeError::Refused { parked: Box::new(self), why });
         }
-        let Self { running, lease, .. } = self;
-        let resumption = Resumption { answers, tools: tools.clone() };
+        self.go_on(answers, tools).await
+    }
+
+    /// Answers some of the calls, at least one; the code goes on with that. The others wait on, and are told again with
+    /// what the code calls then; their time begins anew with it. Everything else is as in [`Parked::resume`].
+    ///
+    /// # Errors
+    /// [`ResumeError`]; it says who survived.
+    pub async fn answer(self, answers: Vec<ToolAnswer>, tools: &CodeTools) -> Result<Progress, ResumeError> {
+        match self.fit(&answers) {
+            Ok(()) => {}
+            Err(AnswersError::Missing(_)) if !answers.is_empty() => {}
+            Err(why) => return Err(ResumeError::Refused { parked: Box::new(self), why }),
+        }
+        self.go_on(answers, tools).await
+    }
+
+    async fn go_on(self, answers: Vec<ToolAnswer>, tools: &CodeTools) -> Result<Progress, ResumeError> {
+        let Self { running, lease, mut calls } = self;
+        let answered: BTreeSet<u64> = answers.iter().map(|answer| answer.number).collect();
+        calls.retain(|call| !answered.contains(&call.number));
+        let resumption = Resumption { answers, unanswered: calls, tools: tools.clone() };
         if running.resumptions.send(resumption).await.is_err() {
             tracing::debug!(container = %lease.container(), "a cell ended before it was resumed");
         }
@@ -142,8 +162,8 @@ impl Parked {
             bytes = bytes.saturating_add(answer.text.len());
         }
         match waiting.first() {
+            _ if bytes > ANSWERS_BYTES_MAX => Err(AnswersError::TooLarge { bytes_max: ANSWERS_BYTES_MAX }),
             Some(missing) => Err(AnswersError::Missing(*missing)),
-            None if bytes > ANSWERS_BYTES_MAX => Err(AnswersError::TooLarge { bytes_max: ANSWERS_BYTES_MAX }),
             None => Ok(()),
         }
     }

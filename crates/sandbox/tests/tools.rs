@@ -60,6 +60,33 @@ async fn what_waits_together_is_one_pause_and_what_follows_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn some_of_the_calls_may_be_answered_and_the_others_are_told_again() {
+    let (sandbox, _image) = python_sandbox!();
+    let lease = leased(&sandbox, 1).await;
+    let source = "import asyncio\nasync def twice():\n    return await anything({'n': 2}) + await anything({'n': 3})\n\
+                  print(await asyncio.gather(query_db({'n': 1}), twice()))";
+    let parked = called(start(lease, source).await);
+    assert_eq!(parked.calls().len(), 2);
+    let Err(ResumeError::Refused { parked, why }) = parked.answer(Vec::new(), &tools()).await else {
+        panic!("nothing was answered")
+    };
+    assert_eq!(why, AnswersError::Missing(1));
+    let Err(ResumeError::Refused { parked, why }) = parked.answer(vec![answer(7, "x")], &tools()).await else {
+        panic!("nobody called that")
+    };
+    assert_eq!(why, AnswersError::Unknown(7));
+    let parked = called(parked.answer(vec![answer(2, "b")], &tools()).await.expect("it fits"));
+    assert_eq!(calls(&parked), [(1, "query-db", json!({"n": 1})), (3, "anything", json!({"n": 3}))]);
+    // The code has nothing new to ask, and waits for the one that is left.
+    let parked = called(parked.answer(vec![answer(3, "c")], &tools()).await.expect("it fits"));
+    assert_eq!(calls(&parked), [(1, "query-db", json!({"n": 1}))]);
+    let (lease, said) = ended(resume_with(parked, vec![answer(1, "a")]).await);
+    assert_eq!(said, good("['a', 'bc']\n"));
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_calls_wait_together() {
     let (sandbox, _image) = python_sandbox!();
     let lease = leased(&sandbox, 1).await;

@@ -13,6 +13,7 @@ use belljar_store::WorkspaceId;
 use belljar_turn::{PendingCall, Resume};
 use belljar_wire::result::ResultContent;
 
+use crate::driver::code::Form;
 use crate::running::RunningCell;
 
 /// How long it is remembered that a cell was let go, so that results which come later still are told what became of it.
@@ -44,6 +45,8 @@ pub struct Spot {
 pub struct StillCell {
     /// Lets others interrupt it.
     pub running: RunningCell,
+    /// In whose form its result will be told.
+    pub form: Form,
     /// The cell, and the hold on its container.
     pub cell: Parked,
 }

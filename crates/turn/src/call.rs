@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use belljar_wire::host_tool::HostToolKind;
 use belljar_wire::read::Brief;
 use belljar_wire::result::{EditorError, ErrorCode, ExecutionError, ResultContent};
 use belljar_wire::tool::SubTool;
@@ -41,7 +42,7 @@ pub enum Interpreter {
     Live,
 }
 
-/// A tool of the client that code may call (wire.md §10.1, §10.2).
+/// A tool that code may call (wire.md §10.1, §10.2, §14).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CodeTool {
     /// Its name, as the client declared it and as `tool_use` blocks say it.
@@ -52,6 +53,17 @@ pub struct CodeTool {
     pub description: Option<String>,
     /// JSON Schema of the function's dict.
     pub input_schema: Value,
+    /// Who answers its calls.
+    pub answered_by: AnsweredBy,
+}
+
+/// Who answers a call that code makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AnsweredBy {
+    /// The client, in a continuation (wire.md §10.4).
+    Client,
+    /// This server, while the code waits (wire.md §14).
+    Host(HostToolKind),
 }
 
 /// A command of the text editor sub-tool. Paths are as the model wrote them: relative ones and variables are resolved where files

@@ -6,6 +6,7 @@ use belljar_ids::{ServerToolUseId, ToolUseId};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::ApiError;
 use belljar_wire::event::StreamEvent;
+use belljar_wire::host_tool::{HostToolAnswer, HostToolKind};
 use belljar_wire::message::StopReason;
 use belljar_wire::result::ResultContent;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
@@ -30,8 +31,8 @@ pub enum Input {
         /// The container as of now; absent when none could be had.
         container: Option<ContainerInfo>,
     },
-    /// The code of the cell that was last started or resumed has called tools of the client and can do nothing more until it
-    /// has their results (wire.md §10.3). The cell stands still; [`Effect::Park`] follows.
+    /// The code of the cell that was last started, resumed or answered has called tools and can do nothing more until it has
+    /// their results (wire.md §10.3). The cell stands still; [`Effect::CallHostTools`] or [`Effect::Park`] follows.
     CellCalled {
         /// The call whose code it is.
         id: ServerToolUseId,
@@ -40,6 +41,13 @@ pub enum Input {
         calls: Vec<CodeCall>,
         /// The container as of now. A cell that calls has one; it expires when the calls do (wire.md §7.2).
         container: ContainerInfo,
+    },
+    /// The calls of [`Effect::CallHostTools`] have their answers.
+    HostToolsAnswered {
+        /// The call whose code made them.
+        id: ServerToolUseId,
+        /// One for each, in their order.
+        answers: Vec<HostToolAnswer>,
     },
     /// The client hung up: nobody will read the reply.
     ClientGone,
@@ -76,6 +84,23 @@ pub enum Effect {
         /// The tools that its code may call from here on: the definitions sent last are the ones in force (wire.md §10.4).
         tools: Arc<[CodeTool]>,
     },
+    /// Answer these calls of the cell that stands still, with [`Input::HostToolsAnswered`] (wire.md §14).
+    CallHostTools {
+        /// The call whose code made them.
+        id: ServerToolUseId,
+        /// In the order in which the code made them; never empty.
+        calls: Vec<HostToolCall>,
+    },
+    /// Give the cell that stands still the answers to some of its calls; answer with [`Input::CellEnded`] or
+    /// [`Input::CellCalled`]. What it called besides is told again, together with what it calls then.
+    AnswerCell {
+        /// The call whose code waits.
+        id: ServerToolUseId,
+        /// Never empty.
+        answers: Vec<CallAnswer>,
+        /// The tools that its code may call from here on.
+        tools: Arc<[CodeTool]>,
+    },
     /// Keep the cell that called, and its container, until a continuation names one of these ids. The turn is about to end.
     ///
     /// Comes before the reply's last events, so that the cell is found however soon the client answers.
@@ -104,15 +129,35 @@ pub enum TurnEnd {
     Abandoned,
 }
 
-/// A call that code made of a tool of the client.
+/// A call that code made of a tool.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CodeCall {
     /// The sandbox's own number for it.
     pub number: u64,
-    /// The tool, by the name that the client gave it.
+    /// The tool, by the name of its declaration.
     pub tool: String,
     /// Its input: the one dict that the function takes.
     pub input: Map<String, Value>,
+}
+
+/// A call that code made of a tool of ours.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostToolCall {
+    /// The tool.
+    pub kind: HostToolKind,
+    /// Its input, as the code wrote it.
+    pub input: Map<String, Value>,
+}
+
+/// What a call is answered with, under [`CodeCall::number`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallAnswer {
+    /// The call.
+    pub number: u64,
+    /// What the call returns, or what it raises.
+    pub text: String,
+    /// It raises.
+    pub is_error: bool,
 }
 
 /// The two names of a call that waits: the wire's and the sandbox's.

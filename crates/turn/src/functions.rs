@@ -1,14 +1,15 @@
-//! Python functions that stand for the client's tools: a name of Python's own for each (wire.md §10.2).
+//! Python functions that stand for tools: a name of Python's own for each (wire.md §10.2).
 //!
 //! The wire lets a tool's name have dashes and begin with a digit, and lets it be a word that Python needs. How the hosted API
 //! maps those is not documented; what is chosen here is told to the model, and depends on nothing but the tools and their order.
 
 use std::collections::HashMap;
 
+use belljar_wire::host_tool::HostToolKind;
 use belljar_wire::tool::Tool;
 use serde_json::{Value, json};
 
-use crate::call::CodeTool;
+use crate::call::{AnsweredBy, CodeTool};
 
 /// Keywords and builtins of Python 3.13, and the module that the tool text tells the model to use.
 const TAKEN: &str = include_str!("../data/python_names.txt");
@@ -19,14 +20,30 @@ pub(crate) fn code_tools(tools: &[&Tool]) -> Vec<CodeTool> {
     let described = |(tool, function): (&&Tool, String)| {
         let (description, input_schema) = match tool {
             Tool::Custom(tool) => (tool.description.clone(), tool.input_schema.clone()),
+            Tool::Host(tool) => {
+                let (description, schema) = of_host(tool.kind);
+                (Some(description.trim_end().to_owned()), schema)
+            }
             Tool::Vendor(tool) => {
                 (Some(format!("The tool of type `{}`, with the input you know.", tool.tag)), any_object())
             }
             Tool::CodeExecution(_) => (None, any_object()),
         };
-        CodeTool { name: tool.name().to_owned(), function, description, input_schema }
+        let answered_by = match tool {
+            Tool::Host(tool) => AnsweredBy::Host(tool.kind),
+            Tool::Custom(_) | Tool::Vendor(_) | Tool::CodeExecution(_) => AnsweredBy::Client,
+        };
+        CodeTool { name: tool.name().to_owned(), function, description, input_schema, answered_by }
     };
     tools.iter().zip(functions).map(described).collect()
+}
+
+/// What is told of a tool of ours, and the schema of its input.
+fn of_host(kind: HostToolKind) -> (&'static str, Value) {
+    let (description, schema) = match kind {
+        HostToolKind::Files => (include_str!("../data/files.txt"), include_str!("../data/files.schema.json")),
+    };
+    (description, serde_json::from_str(schema).expect("the schemas in data/ are JSON; a test reads them all"))
 }
 
 /// A schema for inputs of which only their model knows more.

@@ -27,8 +27,8 @@ mod runtime;
 mod tools;
 mod turn;
 
-pub use call::{CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
+pub use call::{AnsweredBy, CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
 pub use context::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
-pub use effect::{CallResult, CodeCall, Effect, Input, PendingCall, TurnEnd};
+pub use effect::{CallAnswer, CallResult, CodeCall, Effect, HostToolCall, Input, PendingCall, TurnEnd};
 pub use plan::{Resume, TurnPlan, plan};
 pub use turn::Turn;

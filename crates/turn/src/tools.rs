@@ -44,6 +44,8 @@ pub(crate) fn lower(tools: Vec<Tool>, runtime: Option<&Runtime>, limits: &ToolLi
             // The breakpoint behind what the model reads elsewhere moves there with it.
             Tool::Custom(mut tool) if !direct => breakpoint = tool.rest.shift_remove("cache_control").or(breakpoint),
             Tool::Vendor(mut tool) if !direct => breakpoint = tool.rest.shift_remove("cache_control").or(breakpoint),
+            // The model calls none of ours; a rule has refused `direct`.
+            Tool::Host(tool) => breakpoint = tool.cache_control.or(breakpoint),
             // An upstream that knows the field would start a sandbox of its own for it (wire.md §23).
             Tool::Custom(tool) => lowered.push(ModelTool::Custom(CustomTool { allowed_callers: None, ..tool })),
             Tool::Vendor(tool) => lowered.push(ModelTool::Vendor(VendorTool { allowed_callers: None, ..tool })),
@@ -124,7 +126,7 @@ fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String
 
 /// One function: how it is called, the schema of its dict, and what the client says of it.
 fn append_tool(text: &mut String, tool: &CodeTool) {
-    let CodeTool { name, function, description, input_schema } = tool;
+    let CodeTool { name, function, description, input_schema, answered_by: _ } = tool;
     let _infallible = write!(text, "\n\n`await {function}(input: dict) -> str`");
     if name != function {
         let _infallible = write!(text, " calls the tool `{name}`");

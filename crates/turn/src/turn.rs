@@ -1,10 +1,11 @@
 //! The loop: sample, run what the model called, sample again, until the reply ends.
 
+mod host;
 mod reply;
 mod sampling;
 mod transcript;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use belljar_ids::{IdSource, MessageId, RequestId, ServerToolUseId, ToolUseId};
@@ -18,11 +19,12 @@ use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
 use belljar_wire::tool::{Caller, CodeCaller, SubTool, ToolChoiceMode, ToolVersion};
 use serde_json::{Map, Value};
 
-use crate::call::{Interpreter, error_result, sub_tool_of};
+use crate::call::{AnsweredBy, CodeTool, Interpreter, error_result, sub_tool_of};
 use crate::effect::{CodeCall, Effect, Input, PendingCall, TurnEnd};
 use crate::input_text::Verdict;
 use crate::plan::{DeferredCall, Resume, TurnPlan};
 use crate::runtime::Runtime;
+use host::Asked;
 use reply::{Ending, Reply};
 use sampling::{Calls, Sampled, Sampling, Sinks};
 use transcript::Transcript;
@@ -62,6 +64,8 @@ struct Batch {
     sub_tool: SubTool,
     waiting: VecDeque<DeferredCall>,
     nobody: Vec<(ToolUseId, String)>,
+    /// Calls of its code that are being answered here.
+    asked: Vec<Asked>,
 }
 
 impl Turn {
@@ -117,6 +121,7 @@ impl Turn {
             },
             Input::CellEnded { id, result, container } => self.cell_ended(id, result, container),
             Input::CellCalled { id, calls, container } => self.cell_called(id, calls, container),
+            Input::HostToolsAnswered { id, answers } => self.host_tools_answered(&id, answers),
             Input::ClientGone => {
                 self.cancel();
                 self.reply.ask(Effect::Finish(TurnEnd::Abandoned));
@@ -238,7 +243,13 @@ impl Turn {
                 }
                 Ok(_) if self.pausing => {}
                 Ok(call) => {
-                    self.phase = Phase::RunningCells(Batch { running: id.clone(), sub_tool, waiting, nobody });
+                    self.phase = Phase::RunningCells(Batch {
+                        running: id.clone(),
+                        sub_tool,
+                        waiting,
+                        nobody,
+                        asked: Vec::new(),
+                    });
                     return self.reply.run_cell(id, call);
                 }
             }
@@ -257,17 +268,27 @@ impl Turn {
     /// Goes on with a cell of an earlier reply; what waited behind it still does.
     fn resume(&mut self, resume: Resume, waiting: VecDeque<DeferredCall>) {
         let Resume { id, sub_tool, .. } = &resume;
-        self.phase =
-            Phase::RunningCells(Batch { running: id.clone(), sub_tool: *sub_tool, waiting, nobody: Vec::new() });
-        let tools = self.runtime.as_ref().map(|runtime| Arc::clone(&runtime.tools));
-        self.reply.resume_cell(resume, tools.unwrap_or_default());
+        self.phase = Phase::RunningCells(Batch {
+            running: id.clone(),
+            sub_tool: *sub_tool,
+            waiting,
+            nobody: Vec::new(),
+            asked: Vec::new(),
+        });
+        let tools = self.callable();
+        self.reply.resume_cell(resume, tools);
     }
 
-    /// Code called tools of the client: the cell is parked, and the reply ends with the calls, each of them whole (wire.md §10.3,
+    /// What code may call.
+    fn callable(&self) -> Arc<[CodeTool]> {
+        self.runtime.as_ref().map(|runtime| Arc::clone(&runtime.tools)).unwrap_or_default()
+    }
+
+    /// Code called tools. Ours are answered first, and the code goes on with that; where it waits for the client alone, the cell is parked, and the reply ends with the calls, each of them whole (wire.md §10.3,
     /// §11.4). What waits behind the cell is left to the continuation.
     fn cell_called(&mut self, id: ServerToolUseId, calls: Vec<CodeCall>, container: ContainerInfo) {
         let sub_tool = match &self.phase {
-            Phase::RunningCells(batch) if batch.running == id => batch.sub_tool,
+            Phase::RunningCells(batch) if batch.running == id && batch.asked.is_empty() => batch.sub_tool,
             Phase::Sampling(_) | Phase::RunningCells(_) | Phase::Over => {
                 return self.fail(broken("calls of no running cell"));
             }
@@ -276,10 +297,15 @@ impl Turn {
             SubTool::CodeExecution | SubTool::BashCodeExecution => !calls.is_empty(),
             SubTool::TextEditorCodeExecution => false,
         };
-        let tools = self.runtime.iter().flat_map(|runtime| runtime.tools.iter());
-        let callable: HashSet<&str> = tools.map(|tool| tool.name.as_str()).collect();
-        if !calls_tools || !calls.iter().all(|call| callable.contains(call.tool.as_str())) {
+        let tools = self.callable();
+        let callable: HashMap<&str, AnsweredBy> =
+            tools.iter().map(|tool| (tool.name.as_str(), tool.answered_by)).collect();
+        if !calls_tools || !calls.iter().all(|call| callable.contains_key(call.tool.as_str())) {
             return self.fail(broken("a call that the cell cannot have made"));
+        }
+        let of_host = |call: &CodeCall| callable.get(call.tool.as_str()).is_some_and(|by| *by != AnsweredBy::Client);
+        if calls.iter().any(of_host) {
+            return self.call_host_tools(id, calls, &callable);
         }
         let mut pending = Vec::with_capacity(calls.len());
         for CodeCall { number, tool, input } in calls {
@@ -296,7 +322,7 @@ impl Turn {
 
     fn cell_ended(&mut self, id: ServerToolUseId, result: ResultContent, container: Option<ContainerInfo>) {
         let batch = match &mut self.phase {
-            Phase::RunningCells(batch) if batch.running == id => batch,
+            Phase::RunningCells(batch) if batch.running == id && batch.asked.is_empty() => batch,
             Phase::Sampling(_) | Phase::RunningCells(_) | Phase::Over => {
                 return self.fail(broken("a result of no running cell"));
             }
@@ -390,8 +416,13 @@ impl Turn {
 const CALLER_VERSION: ToolVersion = ToolVersion::V20260120;
 
 fn called_from_code(id: ToolUseId, name: String, input: Map<String, Value>, cell: &ServerToolUseId) -> ToolUseBlock {
-    let caller = CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() };
-    ToolUseBlock { id, name, input: Value::Object(input), caller: Some(Caller::Code(caller)), rest: Map::new() }
+    let caller = Some(code_of(cell));
+    ToolUseBlock { id, name, input: Value::Object(input), caller, rest: Map::new() }
+}
+
+/// The code of a cell, as the caller of its calls.
+fn code_of(cell: &ServerToolUseId) -> Caller {
+    Caller::Code(CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() })
 }
 
 /// What a Python cell came to, as its version says it: the oldest one has no `abort_reason`, and of stdout the last newline is lost

@@ -4,13 +4,14 @@
 use std::collections::{HashMap, HashSet};
 
 use belljar_ids::{RequestId, SeededIds, ServerToolUseId, ToolUseId};
-use belljar_turn::{CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
+use belljar_turn::{CallAnswer, CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ContentBlock;
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
+use belljar_wire::host_tool::HostToolAnswer;
 use belljar_wire::message::{Message, StopReason, Usage};
 use belljar_wire::request::{InputMessage, MessagesRequest};
 use belljar_wire::result::{BashResult, CodeResult, CreateResult, ResultContent};
@@ -62,6 +63,8 @@ enum Step {
     StrayCalls,
     /// Code that runs calls that many tools; nothing where no code runs.
     Called(usize),
+    /// Code that runs calls a tool of ours, and that many of the client's beside it.
+    HostCalled(usize),
     Failed,
     Gone,
     Stopping,
@@ -143,6 +146,7 @@ fn steps(strays: bool) -> impl Strategy<Value = Vec<Step>> {
         20 => stop_reason().prop_map(Step::End),
         2 => Just(Step::Stopping),
         12 => (1_usize..4).prop_map(Step::Called),
+        6 => (0_usize..3).prop_map(Step::HostCalled),
         weight => stray().prop_map(Step::Stray),
         weight => prop_oneof![Just(bash()), Just(created())].prop_map(Step::StrayCell),
         weight => Just(Step::StrayCalls),
@@ -158,6 +162,8 @@ struct World {
     waiting_cell: Option<(ServerToolUseId, SubTool)>,
     parked: Option<(ServerToolUseId, Vec<ToolUseId>)>,
     resumed: Option<ServerToolUseId>,
+    /// Whose call of a tool of ours is being answered.
+    asked: Option<ServerToolUseId>,
     /// Neighbours of one role in what was sent.
     neighbours: usize,
     sampling: bool,
@@ -187,6 +193,7 @@ impl World {
             waiting_cell: None,
             parked: None,
             resumed: None,
+            asked: None,
             neighbours,
             sampling: false,
             started: false,
@@ -224,9 +231,20 @@ impl World {
                 Effect::ResumeCell { id, sub_tool, results, tools } => {
                     assert!(self.events.is_empty() && self.waiting_cell.is_none() && self.resumed.is_none());
                     assert!(!results.is_empty() && results.iter().all(|result| result.text == "noon"));
-                    assert_eq!(tools.len(), 2);
+                    assert_eq!(tools.len(), 3);
                     self.resumed = Some(id.clone());
                     self.waiting_cell = Some((id, sub_tool));
+                }
+                Effect::CallHostTools { id, calls } => {
+                    assert!(!self.sampling && self.asked.is_none());
+                    assert_eq!(self.waiting_cell.as_ref().map(|(id, _)| id), Some(&id));
+                    assert_eq!(calls.len(), 1);
+                    self.asked = Some(id);
+                }
+                Effect::AnswerCell { id, answers, tools } => {
+                    assert_eq!(self.asked.take(), Some(id));
+                    assert_eq!(answers, [CallAnswer { number: 99, text: "[]".to_owned(), is_error: false }]);
+                    assert_eq!(tools.len(), 3);
                 }
                 Effect::Park { id, pending } => {
                     assert_eq!(self.waiting_cell.take().map(|(id, _)| id).as_ref(), Some(&id));
@@ -261,7 +279,11 @@ impl World {
                     assert!(!from_code(block), "{call:?}");
                     called.insert(call.id.as_str());
                 }
-                ContentBlock::ServerToolUse(call) => _ = called.insert(call.id.as_str()),
+                ContentBlock::ServerToolUse(call) => {
+                    assert!(!from_code(block), "{call:?}");
+                    called.insert(call.id.as_str());
+                }
+                ContentBlock::Passive(block) => panic!("{block:?}"),
                 ContentBlock::ToolResult(result) => assert!(called.remove(result.tool_use_id.as_str())),
                 ContentBlock::CodeExecutionToolResult(result)
                 | ContentBlock::BashCodeExecutionToolResult(result)
@@ -279,6 +301,19 @@ impl World {
         if let Some((id, SubTool::BashCodeExecution | SubTool::CodeExecution)) = self.waiting_cell.clone() {
             self.step(Input::CellCalled { id, calls: calls(count), container: container() });
             assert!(self.turn.over() && self.parked.is_some());
+        }
+    }
+
+    /// Code that runs calls a tool of ours, which answers; the calls beside it are made again, or not.
+    fn host_called(&mut self, count: usize) {
+        if let Some((id, SubTool::BashCodeExecution | SubTool::CodeExecution)) = self.waiting_cell.clone() {
+            let input = json!({ "command": "list" }).as_object().cloned().unwrap();
+            let ours = CodeCall { number: 99, tool: "belljar_files".to_owned(), input };
+            let calls = calls(count).into_iter().chain([ours]).collect();
+            self.step(Input::CellCalled { id: id.clone(), calls, container: container() });
+            assert!(!self.turn.over() && self.asked.is_some());
+            self.step(Input::HostToolsAnswered { id, answers: vec![HostToolAnswer::Text("[]".to_owned())] });
+            assert!(!self.turn.over() && self.asked.is_none());
         }
     }
 
@@ -358,6 +393,7 @@ impl World {
                     container: container(),
                 }),
                 Step::Called(count) => self.called(*count),
+                Step::HostCalled(count) => self.host_called(*count),
                 Step::Failed => {
                     self.sampling = false;
                     let error = ApiError::new(ErrorKind::Overloaded, "Overloaded");
@@ -442,7 +478,12 @@ fn calls_of_code_are_whole(events: &[StreamEvent]) {
 }
 
 fn from_code(block: &ContentBlock) -> bool {
-    matches!(block, ContentBlock::ToolUse(call) if matches!(call.caller, Some(Caller::Code(_))))
+    let caller = match block {
+        ContentBlock::ToolUse(call) => &call.caller,
+        ContentBlock::ServerToolUse(call) => &call.caller,
+        _ => return false,
+    };
+    matches!(caller, Some(Caller::Code(_)))
 }
 
 fn neighbours(messages: &[InputMessage]) -> usize {
@@ -456,6 +497,7 @@ fn answers(content: &[ContentBlock]) -> Vec<(ServerToolUseId, usize)> {
             ContentBlock::BashCodeExecutionToolResult(result)
             | ContentBlock::TextEditorCodeExecutionToolResult(result)
             | ContentBlock::CodeExecutionToolResult(result) => result.tool_use_id == *id,
+            ContentBlock::Passive(result) => result.members["tool_use_id"] == id.as_str(),
             _ => false,
         };
         content.iter().filter(answers).count()
@@ -478,6 +520,7 @@ fn request(messages: &[Value]) -> Value {
             { "name": "get_time", "input_schema": { "type": "object" } },
             { "name": "query_db", "input_schema": { "type": "object" },
               "allowed_callers": ["direct", "code_execution_20260521"] },
+            { "type": "belljar_files_20261129", "name": "belljar_files" },
             { "name": "find-it", "input_schema": { "type": "object" }, "allowed_callers": ["code_execution_20260120"] },
         ],
     })
@@ -556,7 +599,8 @@ proptest! {
                 }
             }
             // What waited heads this reply, in order, unless the server stopped before it could run.
-            let heads = message.content.iter().map_while(|block| match block {
+            let of_code = |block: &&ContentBlock| from_code(block) || matches!(block, ContentBlock::Passive(_));
+            let heads = message.content.iter().filter(|block| !of_code(block)).map_while(|block| match block {
                 ContentBlock::BashCodeExecutionToolResult(result)
                 | ContentBlock::CodeExecutionToolResult(result)
                 | ContentBlock::TextEditorCodeExecutionToolResult(result) => Some(&result.tool_use_id),

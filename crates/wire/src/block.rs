@@ -224,8 +224,9 @@ pub enum Place {
 
 const PASSIVE_IN_USER: [&str; 3] = ["document", "image", "search_result"];
 const PASSIVE_IN_TOOL_RESULT: [&str; 4] = ["document", "image", "search_result", "tool_reference"];
-const PASSIVE_IN_ASSISTANT: [&str; 11] = [
+const PASSIVE_IN_ASSISTANT: [&str; 12] = [
     "advisor_tool_result",
+    "belljar_files_tool_result",
     "compaction",
     "connector_text",
     "document",

@@ -16,6 +16,7 @@ pub mod error;
 pub mod event;
 pub mod file;
 pub mod fold;
+pub mod host_tool;
 pub mod message;
 pub mod models;
 mod partial;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::host_tool::{HostTool, HostToolKind};
 use crate::read::{Object, Path, string, unknown_tag};
 
 /// The four versions of the code execution tool.
@@ -139,6 +140,8 @@ pub enum Tool {
     CodeExecution(CodeExecutionTool),
     /// The caller's own, with a schema.
     Custom(CustomTool),
+    /// Ours, called by code and answered here.
+    Host(HostTool),
     /// One that the upstream's vendor defines and the caller runs (`bash_20250124`, `text_editor_…`): passed on untouched.
     Vendor(VendorTool),
 }
@@ -149,6 +152,7 @@ impl Tool {
         match self {
             Self::CodeExecution(_) => "code_execution",
             Self::Custom(tool) => &tool.name,
+            Self::Host(tool) => tool.kind.name(),
             Self::Vendor(tool) => &tool.name,
         }
     }
@@ -158,6 +162,7 @@ impl Tool {
         match self {
             Self::CodeExecution(tool) => tool.allowed_callers.as_deref(),
             Self::Custom(tool) => tool.allowed_callers.as_deref(),
+            Self::Host(tool) => Some(&tool.allowed_callers),
             Self::Vendor(tool) => tool.allowed_callers.as_deref(),
         }
     }
@@ -168,12 +173,15 @@ impl Tool {
         let tag = object.optional_string("type")?;
         match tag.as_deref() {
             None | Some("custom") => CustomTool::read(object.at(path.key("custom")), tag).map(Self::Custom),
-            Some(tag) => match ToolVersion::from_tag(tag) {
-                Some(version) => CodeExecutionTool::read(object.at(path.key(tag)), version).map(Self::CodeExecution),
-                None if VENDOR_CLIENT_TOOLS.contains(&tag) => {
+            Some(tag) => match (ToolVersion::from_tag(tag), HostToolKind::from_tag(tag)) {
+                (Some(version), _) => {
+                    CodeExecutionTool::read(object.at(path.key(tag)), version).map(Self::CodeExecution)
+                }
+                (None, Some(kind)) => HostTool::read(object.at(path.key(tag)), kind).map(Self::Host),
+                (None, None) if VENDOR_CLIENT_TOOLS.contains(&tag) => {
                     VendorTool::read(object.at(path.key(tag)), tag.to_owned()).map(Self::Vendor)
                 }
-                None => Err(unknown_tag(&path, tag, &expected_tags())),
+                (None, None) => Err(unknown_tag(&path, tag, &expected_tags())),
             },
         }
     }
@@ -195,7 +203,8 @@ const VENDOR_CLIENT_TOOLS: [&str; 10] = [
 
 fn expected_tags() -> Vec<&'static str> {
     let ours = ToolVersion::ALL.iter().map(|(_, tag)| *tag);
-    let mut tags: Vec<&str> = VENDOR_CLIENT_TOOLS.into_iter().chain(ours).chain(["custom"]).collect();
+    let host = HostToolKind::ALL.map(HostToolKind::tag);
+    let mut tags: Vec<&str> = VENDOR_CLIENT_TOOLS.into_iter().chain(ours).chain(host).chain(["custom"]).collect();
     tags.sort_unstable();
     tags
 }

@@ -137,6 +137,7 @@ impl Calls {
 
     /// Notes what the holder said, for the supervisor.
     pub fn heed(&mut self, word: Word) {
+        self.untold_bytes = self.untold_bytes.saturating_add(word.unanswered_bytes());
         let Delivery { replies, tools } = self.ledger.heed(word);
         for reply in replies {
             if let Some(call) = self.numbers.remove(&reply.number) {

@@ -94,6 +94,7 @@ impl Calls {
 
     /// Passes on what the holder said; an error says which rule the REPL breaks by not listening.
     pub fn heed(&mut self, word: Word, cell: u64, channel: &Packets) -> Result<(), Unheard> {
+        self.untold_bytes = self.untold_bytes.saturating_add(word.unanswered_bytes());
         let delivery = self.ledger.heed(word);
         if delivery == Delivery::default() {
             return Ok(());

@@ -4,9 +4,9 @@ use belljar_guard::Verdict;
 use belljar_ids::ServerToolUseId;
 use belljar_sandbox::{
     CellOptions, CellOutcome, CodeTool as CallableTool, CodeTools, Lease, NoOutcome, Progress, PutError, ResumeError,
-    SkipReason, ToolsError,
+    SkipReason, ToolAnswer, ToolsError,
 };
-use belljar_turn::{CallResult, CodeCall, CodeTool};
+use belljar_turn::{CallAnswer, CallResult, CodeCall, CodeTool};
 use belljar_wire::result::{BashOutput, BashResult, CodeOutput, CodeResult, ErrorCode, ExecutionError, ResultContent};
 
 use crate::app::Shared;
@@ -99,7 +99,7 @@ pub async fn resume(
     results: Vec<CallResult>,
     tools: &[CodeTool],
 ) -> CallEnd {
-    let StillCell { running, cell } = match waiting.kept {
+    let StillCell { running, form: _, cell } = match waiting.kept {
         Kept::Outcome(result) => return CallEnd::of(place, result).await,
         Kept::Cell(cell) => cell,
     };
@@ -108,11 +108,35 @@ pub async fn resume(
         // Dropped, the cell ends: it cannot be told what it may call from here on.
         Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
     };
-    match cell.resume(answers(&waiting.pending, &results), &tools).await {
+    let progress = cell.resume(answers(&waiting.pending, &results), &tools).await;
+    came_of(place, form, running, progress).await
+}
+
+/// Goes on with code that called tools of ours, with what they said.
+pub async fn answer(place: &mut Place, still: StillCell, answers: Vec<CallAnswer>, tools: &[CodeTool]) -> CallEnd {
+    let StillCell { running, form, cell } = still;
+    let tools = match callable(tools) {
+        Ok(tools) => tools,
+        Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
+    };
+    let answers =
+        answers.into_iter().map(|CallAnswer { number, text, is_error }| ToolAnswer { number, text, is_error });
+    let progress = cell.answer(answers.collect(), &tools).await;
+    came_of(place, form, running, progress).await
+}
+
+/// What came of giving a cell its answers.
+async fn came_of(
+    place: &mut Place,
+    form: Form,
+    running: RunningCell,
+    progress: Result<Progress, ResumeError>,
+) -> CallEnd {
+    match progress {
         Ok(progress) => went_on(place, form, running, Ok(progress)).await,
         Err(ResumeError::NoOutcome(none)) => went_on(place, form, running, Err(*none)).await,
         Err(ResumeError::Refused { why, .. }) => {
-            tracing::error!(%why, "a cell refused the results that it was kept for");
+            tracing::error!(%why, "a cell refused the answers to its own calls");
             CallEnd::of(place, form.failed(ErrorCode::Unavailable)).await
         }
     }
@@ -132,7 +156,7 @@ async fn went_on(
                 tool: call.tool.clone(),
                 input: call.input.clone(),
             });
-            CallEnd::Called(Called { calls: calls.collect(), container, cell: StillCell { running, cell } })
+            CallEnd::Called(Called { calls: calls.collect(), container, cell: StillCell { running, form, cell } })
         }
         Ok(Progress::Ended(lease, outcome)) => {
             drop(running);

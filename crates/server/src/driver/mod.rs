@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod code;
+mod host;
 pub mod place;
 pub mod reply;
 mod sink;
@@ -34,6 +35,7 @@ use crate::principal::Principal;
 use crate::random::OsIds;
 use calls::{CallEnd, Called};
 use code::Form;
+use host::Answering;
 use place::Place;
 use sink::Sink;
 
@@ -90,8 +92,10 @@ pub struct Driver {
     resumed: Option<Resumed>,
     /// What that came to, in case the turn fails: another attempt must find it.
     spent: Option<Waiting<StillCell>>,
-    /// Code that has called, until it is parked.
+    /// Code that has called, until it is parked or answered.
     still: Option<StillCell>,
+    /// Calls of that code that are being answered here.
+    host: Option<(ServerToolUseId, Answering)>,
     retry_after: Option<Duration>,
 }
 
@@ -119,6 +123,7 @@ impl Driver {
             resumed: None,
             spent: None,
             still: None,
+            host: None,
             retry_after: None,
         }
     }
@@ -179,6 +184,12 @@ impl Driver {
             self.place = Some(place);
             return self.call_ended(id, end);
         }
+        if let Some((id, answering)) = &mut self.host {
+            let answers = answering.await;
+            let id = id.clone();
+            self.host = None;
+            return Input::HostToolsAnswered { id, answers };
+        }
         let Some(sampling) = &mut self.sampling else {
             tracing::error!(request_id = %self.request_id, "the turn waits for nothing: it is given up");
             return Input::ClientGone;
@@ -225,9 +236,15 @@ impl Driver {
                 Effect::ResumeCell { id, sub_tool, results, tools } => {
                     self.resume_call(id, sub_tool, results, tools);
                 }
+                Effect::CallHostTools { id, calls } => self.call_host_tools(id, calls),
+                Effect::AnswerCell { id, answers, tools } => self.answer_cell(id, answers, tools),
                 Effect::Park { id, pending } => self.park(id, pending),
                 // Dropping the call ends its processes; the place goes with it.
-                Effect::CancelCell(_) => self.call = None,
+                Effect::CancelCell(_) => {
+                    self.call = None;
+                    self.host = None;
+                    self.still = None;
+                }
                 Effect::Fail(error) => {
                     let failure = Failure::from(error).retry_after(self.retry_after);
                     sink.send(Sent::Failed(failure)).await;

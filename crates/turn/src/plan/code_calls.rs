@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use belljar_wire::block::{Content, ContentBlock, ToolResultBlock, ToolUseBlock};
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::{Caller, SubTool};
+use serde_json::Value;
 
 use super::Resume;
 use super::history::{History, Parked};
@@ -12,7 +13,11 @@ use crate::effect::CallResult;
 
 /// Whether code made this call.
 pub(super) fn made_by_code(call: &ToolUseBlock) -> bool {
-    match &call.caller {
+    is_code(call.caller.as_ref())
+}
+
+fn is_code(caller: Option<&Caller>) -> bool {
+    match caller {
         Some(Caller::Code(_)) => true,
         Some(Caller::Direct(_)) | None => false,
     }
@@ -102,6 +107,14 @@ fn is_hidden(block: &ContentBlock, hidden: &mut HashSet<String>) -> bool {
             true
         }
         ContentBlock::ToolResult(result) => hidden.contains(&result.tool_use_id),
+        ContentBlock::ServerToolUse(call) if is_code(call.caller.as_ref()) => {
+            hidden.insert(call.id.as_str().to_owned());
+            true
+        }
+        ContentBlock::Passive(block) => {
+            let id = block.members.get("tool_use_id").and_then(Value::as_str);
+            id.is_some_and(|id| hidden.contains(id))
+        }
         ContentBlock::ToolUse(_)
         | ContentBlock::Text(_)
         | ContentBlock::Thinking(_)
@@ -110,8 +123,7 @@ fn is_hidden(block: &ContentBlock, hidden: &mut HashSet<String>) -> bool {
         | ContentBlock::CodeExecutionToolResult(_)
         | ContentBlock::BashCodeExecutionToolResult(_)
         | ContentBlock::TextEditorCodeExecutionToolResult(_)
-        | ContentBlock::ContainerUpload(_)
-        | ContentBlock::Passive(_) => false,
+        | ContentBlock::ContainerUpload(_) => false,
     }
 }
 

@@ -33,13 +33,14 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 36] = [
+const RULES: [(&str, Rule); 37] = [
     ("41", tools::legacy_needs_its_header),
     ("declared twice", code::is_declared_once),
     ("14", code::runtime_has_room),
     ("13", tools::names_are_unique),
     ("31", tools::not_all_are_deferred),
     ("callers", tools::someone_may_call),
+    ("host tools", tools::host_tools_are_for_code),
     ("36b", model::knows_the_tool_types),
     ("19", model::can_call_tools_from_code),
     ("choice", tools::chosen_tool_is_declared),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use belljar_ids::{MessageId, RequestId, ServerToolUseId};
-use belljar_wire::block::{ContentBlock, ToolUseBlock};
+use belljar_wire::block::{ContentBlock, ServerToolUseBlock, ToolUseBlock};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
@@ -169,10 +169,28 @@ impl Reply {
 
     /// A block that comes whole and was written by code: counted like what a model writes.
     pub(crate) fn whole_from_code(&mut self, call: ToolUseBlock) -> Result<(), ApiError> {
-        let bytes = call.name.len().saturating_add(call.input.to_string().len());
-        self.charge(bytes.saturating_add(BLOCK_BYTES))?;
+        self.charge_call(&call.name, &call.input)?;
         self.whole(ContentBlock::ToolUse(call));
         Ok(())
+    }
+
+    /// As [`Reply::whole_from_code`], for a call of a tool of ours.
+    pub(crate) fn host_call(&mut self, call: ServerToolUseBlock) -> Result<(), ApiError> {
+        self.charge_call(&call.name, &call.input)?;
+        self.whole(ContentBlock::ServerToolUse(call));
+        Ok(())
+    }
+
+    /// What a tool of ours answered, as long as it may be.
+    pub(crate) fn host_result(&mut self, result: ContentBlock, text: &str) -> Result<(), ApiError> {
+        self.charge(text.len().saturating_add(BLOCK_BYTES))?;
+        self.whole(result);
+        Ok(())
+    }
+
+    fn charge_call(&mut self, name: &str, input: &Value) -> Result<(), ApiError> {
+        let bytes = name.len().saturating_add(input.to_string().len());
+        self.charge(bytes.saturating_add(BLOCK_BYTES))
     }
 
     /// Counts what an upstream or a container sends against [`REPLY_BYTES_MAX`].

@@ -12,6 +12,7 @@ use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
+use belljar_wire::host_tool::HostToolAnswer;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::result::{
@@ -134,6 +135,10 @@ impl Script {
                 let id = self.running.clone().expect("a cell was run");
                 vec![Input::CellCalled { id, calls: calls(rest), container: container() }]
             }
+            "answered" => {
+                let id = self.running.clone().expect("a cell was run");
+                vec![Input::HostToolsAnswered { id, answers: host_answers(rest) }]
+            }
             "called-stranger" => {
                 let id = "srvtoolu_stranger".parse().unwrap();
                 vec![Input::CellCalled { id, calls: calls(rest), container: container() }]
@@ -191,6 +196,15 @@ impl Script {
                         .map(|result| json!([result.tool_use_id, result.text, result.is_error]))
                         .collect();
                     format!("resume {id} {} {}{}", sub_tool.name(), Value::from(results), names(&tools))
+                }
+                Effect::CallHostTools { id, calls } => {
+                    let calls: Vec<Value> = calls.iter().map(|call| json!([call.kind.name(), call.input])).collect();
+                    format!("call-host {id} {}", Value::from(calls))
+                }
+                Effect::AnswerCell { id, answers, tools } => {
+                    let answers: Vec<Value> =
+                        answers.iter().map(|answer| json!([answer.number, answer.text, answer.is_error])).collect();
+                    format!("answer {id} {}{}", Value::from(answers), names(&tools))
                 }
                 Effect::Park { id, pending } => {
                     let pending = pending.iter().map(|call| format!(" {}={}", call.number, call.tool_use_id));
@@ -250,6 +264,17 @@ fn calls(text: &str) -> Vec<CodeCall> {
         CodeCall { number, tool, input: serde_json::from_str(words.next().unwrap()).unwrap() }
     });
     calls.collect()
+}
+
+/// Texts, with ` | ` between them; `!` in front of an error's.
+fn host_answers(text: &str) -> Vec<HostToolAnswer> {
+    let answers = text.split(" | ").filter(|answer| !answer.is_empty()).map(|answer| match answer.strip_prefix('!') {
+        Some(message) => {
+            HostToolAnswer::Error { error_code: ErrorCode::FileNotFound, error_message: message.to_owned() }
+        }
+        None => HostToolAnswer::Text(answer.to_owned()),
+    });
+    answers.collect()
 }
 
 fn container() -> ContainerInfo {

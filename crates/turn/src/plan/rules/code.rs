@@ -49,7 +49,7 @@ pub(super) fn runtime_has_room(draft: &Draft<'_>) -> Result<(), ApiError> {
 pub(super) fn strict_is_direct(draft: &Draft<'_>) -> Result<(), ApiError> {
     for (index, tool) in draft.request.tools.iter().enumerate() {
         let strict = match tool {
-            Tool::CodeExecution(_) => false,
+            Tool::CodeExecution(_) | Tool::Host(_) => false,
             Tool::Custom(tool) => tool.strict,
             Tool::Vendor(tool) => tool.rest.get("strict") == Some(&Value::Bool(true)),
         };

@@ -15,6 +15,7 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
         let tag = match tool {
             Tool::CodeExecution(tool) => tool.version.tag(),
             Tool::Custom(_) => continue,
+            Tool::Host(tool) => tool.kind.tag(),
             Tool::Vendor(tool) => &tool.tag,
         };
         if draft.context.model.tool_types_refused.contains(&tag) {

@@ -15,6 +15,7 @@ pub(crate) fn path(index: usize, tool: &Tool) -> String {
     let tag = match tool {
         Tool::CodeExecution(tool) => tool.version.tag(),
         Tool::Custom(_) => "custom",
+        Tool::Host(tool) => tool.kind.tag(),
         Tool::Vendor(tool) => &tool.tag,
     };
     format!("tools.{index}.{tag}")
@@ -32,7 +33,7 @@ pub(super) fn legacy_needs_its_header(draft: &Draft<'_>) -> Result<(), ApiError>
                     )));
                 }
             }
-            Tool::CodeExecution(_) | Tool::Custom(_) | Tool::Vendor(_) => {}
+            Tool::CodeExecution(_) | Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_) => {}
         }
     }
     Ok(())
@@ -57,6 +58,7 @@ pub(super) fn not_all_are_deferred(draft: &Draft<'_>) -> Result<(), ApiError> {
     let deferred = |tool: &Tool| match tool {
         Tool::CodeExecution(tool) => tool.defer_loading,
         Tool::Custom(tool) => tool.defer_loading,
+        Tool::Host(_) => false,
         Tool::Vendor(tool) => tool.rest.get("defer_loading") == Some(&Value::Bool(true)),
     };
     if tools.is_empty() || !tools.iter().all(deferred) {
@@ -72,6 +74,20 @@ pub(super) fn someone_may_call(draft: &Draft<'_>) -> Result<(), ApiError> {
         if !callers.direct && !callers.code {
             let path = path(index, tool);
             return Err(ApiError::invalid(format!("{path}.allowed_callers: List should have at least 1 item")));
+        }
+    }
+    Ok(())
+}
+
+/// The model's own calls of our tools would need a runtime of their own; there is none.
+pub(super) fn host_tools_are_for_code(draft: &Draft<'_>) -> Result<(), ApiError> {
+    for (index, tool) in draft.request.tools.iter().enumerate() {
+        if matches!(tool, Tool::Host(_)) && callers(tool).direct {
+            let path = path(index, tool);
+            return Err(ApiError::invalid(format!(
+                "{path}.allowed_callers: `{}` can be called from code only; remove \"direct\"",
+                tool.name()
+            )));
         }
     }
     Ok(())
