@@ -182,13 +182,13 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "parked",
-        what: "2000 containers whose Python code waits for a tool",
+        what: "2000 containers, or as many as there can be, whose Python code waits for a tool",
         how: How::Parked,
         promises: &[
             Promise {
-                says: "at most 4 MiB each, all told",
+                says: "at most 8 MiB each, all told",
                 of: Measure::Plain(median("all told")),
-                bound: Bound::AtMost(4.0),
+                bound: Bound::AtMost(8.0),
             },
             Promise {
                 says: "one among 2000 is resumed within twice the time of one alone",
