@@ -5,8 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use belljar_sandbox::{ContainerOptions, Language, Lease, Sandbox, SandboxConfig, Warmth, ZygoteStatus};
+use belljar_sandbox::{ContainerOptions, Language, Lease, Progress, Sandbox, SandboxConfig, Warmth, ZygoteStatus};
 use rustix::process::{Pid, Signal, kill_process};
+use support::calls::{called, ended, good, resume, start};
 use support::inside::{Inside, inside};
 use support::{id, leased, python_config, stdout};
 
@@ -180,6 +181,65 @@ async fn an_idle_interpreter_costs_little_memory_of_its_own() {
     let median = own_kib[own_kib.len() / 2];
     // What is shared with the zygote is paid once; this is what each container adds.
     assert!(median < 8 * 1024, "KiB of each container's own: {own_kib:?}");
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn code_that_waits_for_a_tool_costs_little_memory_of_its_own() {
+    const CONTAINERS: u64 = 8;
+    let (sandbox, _image) = python_sandbox!(warm_config(0));
+    is_up(&sandbox, 0).await;
+    let (mut own_kib, mut waiting) = (Vec::new(), Vec::new());
+    for seed in 0..CONTAINERS {
+        let mut lease = leased_for(&sandbox, seed, Language::Python).await;
+        assert_eq!(support::printed(&mut lease, "print(2 + 2)").await, "4\n");
+        let processes = inside(&mut lease).await;
+        waiting.push(called(start(lease, "await anything({})").await));
+        own_kib.push(processes.iter().map(Inside::own_kib).sum::<u64>());
+    }
+    own_kib.sort_unstable();
+    let median = own_kib[own_kib.len() / 2];
+    // No more than of one that is idle, an event loop and all.
+    assert!(median < 8 * 1024, "KiB of each container's own: {own_kib:?}");
+    drop(waiting);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_over_far_sooner_than_a_process() {
+    let (sandbox, _image) = python_sandbox!(warm_config(0));
+    is_up(&sandbox, 0).await;
+    let lease = leased_for(&sandbox, 1, Language::Python).await;
+    let mut other = leased(&sandbox, 2).await;
+    let mut waiting = Some(called(start(lease, "while True:\n    await anything({})").await));
+    let call = async |_| {
+        let parked = waiting.take().expect("it waits");
+        waiting = Some(called(resume(parked).await));
+    };
+    let process = async |_| assert_eq!(stdout(&mut other, "python3 -c 'print(2 + 2)'").await, "4\n");
+    let [call, process] = by_turns(20, call, process).await;
+    assert!(call * 8 < process, "a call took {call:?}, a process {process:?}");
+    drop((waiting, other));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_code_does_between_calls_is_done_once() {
+    const CALLS: usize = 12;
+    let (sandbox, _image) = python_sandbox!(warm_config(0));
+    is_up(&sandbox, 0).await;
+    let lease = leased_for(&sandbox, 1, Language::Python).await;
+    let source = "for n in range(12):\n    with open('/tmp/steps', 'a') as steps:\n        steps.write('x')\n    \
+                  await anything({'n': n})\nprint(open('/tmp/steps').read())";
+    let mut progress = start(lease, source).await;
+    let mut calls = 0;
+    while let Progress::Called(parked) = progress {
+        calls += 1;
+        progress = resume(parked).await;
+    }
+    let (lease, said) = ended(progress);
+    assert_eq!((calls, said), (CALLS, good(&format!("{}\n", "x".repeat(CALLS)))));
+    drop(lease);
     sandbox.close().await;
 }
 

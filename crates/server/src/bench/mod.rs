@@ -1,9 +1,11 @@
 //! The sandbox measured against its promises and its peers: `belljar bench`.
 //!
 //! Reading order: [`rows`] is the suite, as data. A row is a race (`race.rs`) between us (`ours.rs`) and peers (`peer.rs`,
-//! `jupyter.rs`) at a task (`task.rs`), or one of `crowd.rs`, `burst.rs`, `bomb.rs` and `soak/`. `figure.rs` judges,
-//! `report.rs` tells. Contestants take turns within a run, because only ratios within one run hold on a noisy machine.
+//! `jupyter.rs`) at a task (`task.rs`), or one of `crowd.rs`, `burst.rs`, `bomb.rs` and `soak/`; or it is about code that
+//! calls tools: `tool_call.rs`, `tool_calls_at_once.rs`, `parked.rs` and `replay.rs`, where a client (`talk.rs`) speaks to
+//! a whole server (`served.rs`). `figure.rs` judges, `report.rs` tells. Contestants take turns within a run, because only ratios within one run hold on a noisy machine.
 
+mod account;
 mod bomb;
 mod burst;
 mod census;
@@ -13,14 +15,20 @@ mod figure;
 mod jupyter;
 pub mod machine;
 mod ours;
+mod parked;
 pub mod peer;
 mod race;
+mod replay;
 pub mod report;
 pub mod rows;
+mod served;
 mod soak;
 pub mod stage;
 mod stopwatch;
+mod talk;
 mod task;
+mod tool_call;
+mod tool_calls_at_once;
 
 use std::time::Duration;
 
@@ -41,6 +49,10 @@ pub async fn measure(stage: &Stage, row: &'static Row, soak: Duration) -> Measur
         How::Crowd => crowd::run(stage).await.map(plain),
         How::Burst => burst::run(stage).await.map(plain),
         How::Bomb => bomb::run(stage).await.map(plain),
+        How::ToolCall => tool_call::run(stage).await,
+        How::ToolCallsAtOnce => tool_calls_at_once::run(stage).await.map(plain),
+        How::Parked => parked::run(stage).await,
+        How::Replay => replay::run(stage).await.map(plain),
         How::Soak => soak::run(stage, soak).await,
     };
     Measured { row, outcome: outcome.map_err(|error| error.to_string()) }

@@ -120,7 +120,8 @@ impl Peer {
     }
 }
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where programs of the host are found.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// What the containers' own environment says of Python, and a place for the font cache.
 const ENVIRONMENT: &[(&str, &str)] = &[

@@ -2,7 +2,7 @@
 //! prose.
 
 use super::figure::Quantile::{P50, P99};
-use super::figure::{Bound, Figure, Measure, Promise};
+use super::figure::{Bound, Figure, Measure, Promise, Quantile};
 use super::peer::Peer;
 use super::race::{Does, Entrant};
 use super::task::Task;
@@ -31,6 +31,14 @@ pub enum How {
     Burst,
     /// The kill of a fork bomb.
     Bomb,
+    /// One call of a tool from code.
+    ToolCall,
+    /// A thousand such calls at once.
+    ToolCallsAtOnce,
+    /// Two thousand containers whose code waits for a tool.
+    Parked,
+    /// Code that is kept, against code that is run again for each answer.
+    Replay,
     /// Mixed load for a while; not part of a plain run.
     Soak,
 }
@@ -144,6 +152,67 @@ pub const ROWS: &[Row] = &[
             of: Measure::Plain(median("container killed")),
             bound: Bound::AtMost(20_000.0),
         }],
+    },
+    Row {
+        name: "tool-call",
+        what: "one call of a tool from code, to the client and back, over HTTP",
+        how: How::ToolCall,
+        promises: &[
+            Promise {
+                says: "there and back in less than half of a bare interpreter's start, in the median",
+                of: ratio(median("python3 on the host"), median("one call")),
+                bound: Bound::AtLeast(2.0),
+            },
+            Promise {
+                says: "the same of streamed replies",
+                of: ratio(median("python3 on the host"), median("one call, streamed")),
+                bound: Bound::AtLeast(2.0),
+            },
+        ],
+    },
+    Row {
+        name: "tool-calls-at-once",
+        what: "1000 calls that one cell makes at once, over HTTP",
+        how: How::ToolCallsAtOnce,
+        promises: &[Promise {
+            says: "a thousand at once take at most as long as 200 one after the other",
+            of: ratio(median("1000 calls"), median("1 call")),
+            bound: Bound::AtMost(200.0),
+        }],
+    },
+    Row {
+        name: "parked",
+        what: "2000 containers, or as many as there can be, whose Python code waits for a tool",
+        how: How::Parked,
+        promises: &[
+            Promise {
+                says: "at most 8 MiB each, all told",
+                of: Measure::Plain(median("all told")),
+                bound: Bound::AtMost(8.0),
+            },
+            Promise {
+                says: "one among all is resumed within twice the time of one alone",
+                of: ratio(median("resume among all"), median("resume at 1")),
+                bound: Bound::AtMost(2.0),
+            },
+        ],
+    },
+    Row {
+        name: "replay",
+        what: "a cell of 100 calls one after the other, kept, against run again for each answer",
+        how: How::Replay,
+        promises: &[
+            Promise {
+                says: "at least twice as fast as the quickest replay",
+                of: ratio(median("replay"), median(OURS)),
+                bound: Bound::AtLeast(2.0),
+            },
+            Promise {
+                says: "each of the hundred steps is done once",
+                of: Measure::Plain(Figure { series: "belljar, steps done", at: Quantile::Max }),
+                bound: Bound::AtMost(100.0),
+            },
+        ],
     },
     Row {
         name: "soak",

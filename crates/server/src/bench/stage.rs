@@ -1,5 +1,9 @@
 //! What all rows share: the configuration, the image, the peers, how much is measured.
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use belljar_model::{Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{Rootfs, Sandbox, SandboxConfig};
 
 use super::Failure;
@@ -7,6 +11,7 @@ use super::jupyter::Jupyter;
 use super::ours;
 use super::peer::{Found, Peer, Places};
 use crate::cell::Language;
+use crate::config::Config;
 
 /// How much is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +34,7 @@ impl Scale {
 
 /// See the module's head.
 pub struct Stage {
-    config: SandboxConfig,
+    config: Config,
     rootfs: Rootfs,
     /// How much.
     pub scale: Scale,
@@ -52,7 +57,7 @@ pub struct Needs {
 
 impl Stage {
     /// Looks for the peers.
-    pub fn set(config: SandboxConfig, rootfs: Rootfs, scale: Scale, places: Places) -> Result<Self, Failure> {
+    pub fn set(config: Config, rootfs: Rootfs, scale: Scale, places: Places) -> Result<Self, Failure> {
         places.write_bundles()?;
         let peers = Peer::ALL.iter().map(|peer| peer.find(&places)).collect();
         Ok(Self { config, rootfs, scale, places, peers })
@@ -65,8 +70,11 @@ impl Stage {
 
     /// Opens a sandbox for one row.
     pub async fn sandbox(&self, needs: Needs) -> Result<Sandbox, Failure> {
-        let config =
-            SandboxConfig { containers_max: needs.containers, pool_containers: needs.pooled, ..self.config.clone() };
+        let config = SandboxConfig {
+            containers_max: needs.containers,
+            pool_containers: needs.pooled,
+            ..self.config.sandbox.clone()
+        };
         let sandbox = Sandbox::open(config, self.rootfs.clone()).await?;
         ours::await_up(&sandbox, needs).await?;
         Ok(sandbox)
@@ -74,9 +82,27 @@ impl Stage {
 
     /// Opens a sandbox without a pool and with other limits of each container.
     pub async fn sandbox_with(&self, change: impl FnOnce(&mut SandboxConfig)) -> Result<Sandbox, Failure> {
-        let mut config = SandboxConfig { pool_containers: 0, ..self.config.clone() };
+        let mut config = SandboxConfig { pool_containers: 0, ..self.config.sandbox.clone() };
         change(&mut config);
         Ok(Sandbox::open(config, self.rootfs.clone()).await?)
+    }
+
+    /// The configuration of a server on a free port of loopback, without keys and without a pool, that keeps its state in
+    /// `folder` and plays the scripts of `scripts`.
+    pub fn server(&self, folder: &Path, scripts: &Path) -> Config {
+        let mut config = self.config.clone();
+        config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        config.data_dir = folder.to_path_buf();
+        config.upstreams = vec![UpstreamConfig {
+            name: "bench".to_owned(),
+            kind: UpstreamKind::Scripted { scripts_dir: Some(scripts.to_path_buf()) },
+            models: vec!["*".to_owned()],
+            model: None,
+            timeouts: Timeouts::default(),
+        }];
+        config.guard_rules.clear();
+        config.sandbox.pool_containers = 0;
+        config
     }
 
     /// Starts a Jupyter kernel.

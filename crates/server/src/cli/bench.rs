@@ -63,7 +63,7 @@ pub async fn run(args: &BenchArgs, environment: &Environment) -> Result<ExitCode
     let rootfs = organs::rootfs(&image);
     let places = Places::lay_out(&rootfs, &config.cache_dir, jupyter).map_err(failed)?;
     let scale = if args.quick { Scale::Quick } else { Scale::Full };
-    let stage = Arc::new(Stage::set(config.sandbox, rootfs, scale, places).map_err(failed)?);
+    let stage = Arc::new(Stage::set(config, rootfs, scale, places).map_err(failed)?);
     let machine = machine::describe();
     eprintln!("{machine}\n{}", peers_text(&stage.peers));
     let mut measured = Vec::new();
@@ -100,9 +100,9 @@ fn chosen(only: &[String]) -> Result<Vec<&'static Row>, Exit> {
 
 fn print_list(rows: &[&Row]) -> Result<ExitCode, Exit> {
     for row in rows {
-        print(&format_args!("{:12} {}", row.name, row.what))?;
+        print(&format_args!("{:18} {}", row.name, row.what))?;
         for promise in row.promises {
-            print(&format_args!("{:12}   promised: {}", "", promise.says))?;
+            print(&format_args!("{:18}   promised: {}", "", promise.says))?;
         }
     }
     Ok(ExitCode::SUCCESS)

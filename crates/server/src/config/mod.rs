@@ -23,7 +23,7 @@ use file::ConfigFile;
 pub struct ConfigError(pub String);
 
 /// Everything the server was told, resolved.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
