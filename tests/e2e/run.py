@@ -28,9 +28,9 @@ SUITE_S_MAX = 600
 
 def clients(base_url):
     """(name, tool it needs, function that makes its command and environment)."""
-    def python(lock, mode):
+    def python(lock, program, *more):
         interpreter = toolchain.python_with(HERE / "locks" / lock)
-        return [interpreter, HERE / "python_sdk.py", base_url, mode], {"PYTHONPATH": str(TESTS)}
+        return [interpreter, HERE / program, base_url, *more], {"PYTHONPATH": str(TESTS)}
 
     def node():
         modules = toolchain.node_modules(HERE / "node")
@@ -38,8 +38,10 @@ def clients(base_url):
 
     for lock in ("anthropic-2.11.0.txt", "anthropic-0.125.0.txt"):
         for mode in ("sync", "async"):
-            yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, mode)
+            yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
     yield "node 1.11.0", "npm", node
+    langchain = "langchain-anthropic-1.7.10.txt"
+    yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
 
 
 def run_client(total, name, needs, make):
