@@ -28,7 +28,9 @@ SUITE_S_MAX = 600
 
 def clients(base_url):
     """(name, tool it needs, function that makes its command and environment)."""
-    def python(lock, program, *more):
+    def python(lock, program, *more, since=(3, 10)):
+        if sys.version_info < since:
+            raise report.Skipped(f"it needs Python {since[0]}.{since[1]}")
         interpreter = toolchain.python_with(HERE / "locks" / lock)
         return [interpreter, HERE / program, base_url, *more], {"PYTHONPATH": str(TESTS)}
 
@@ -42,6 +44,8 @@ def clients(base_url):
     yield "node 1.11.0", "npm", node
     langchain = "langchain-anthropic-1.7.10.txt"
     yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
+    pydantic_ai = "pydantic-ai-slim-2.68.0.txt"
+    yield pydantic_ai[:-4], "python3", lambda: python(pydantic_ai, "pydantic_ai_client.py", since=(3, 11))
 
 
 def run_client(total, name, needs, make):
@@ -55,6 +59,9 @@ def run_client(total, name, needs, make):
             [str(part) for part in command], env={**os.environ, **environment},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SUITE_S_MAX,
         )
+    except report.Skipped as why:
+        print(f"SKIP: {name}: {why}")
+        return total.add(name, 0, 0, 1)
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         total.fail(name, error)
         return total.add(name, 0, 0, 0)
