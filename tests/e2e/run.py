@@ -29,9 +29,11 @@ SUITE_S_MAX = 600
 
 def clients(base_url):
     """(name, tool it needs, function that makes its command and environment)."""
-    def python(lock, mode):
+    def python(lock, program, *more, since=(3, 10)):
+        if sys.version_info < since:
+            raise report.Skipped(f"it needs Python {since[0]}.{since[1]}")
         interpreter = toolchain.python_with(HERE / "locks" / lock)
-        return [interpreter, HERE / "python_sdk.py", base_url, mode], {"PYTHONPATH": str(TESTS)}
+        return [interpreter, HERE / program, base_url, *more], {"PYTHONPATH": str(TESTS)}
 
     def node():
         modules = toolchain.node_modules(HERE / "node")
@@ -39,8 +41,12 @@ def clients(base_url):
 
     for lock in ("anthropic-2.11.0.txt", "anthropic-0.125.0.txt"):
         for mode in ("sync", "async"):
-            yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, mode)
+            yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
     yield "node 1.11.0", "npm", node
+    langchain = "langchain-anthropic-1.7.10.txt"
+    yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
+    pydantic_ai = "pydantic-ai-slim-2.68.0.txt"
+    yield pydantic_ai[:-4], "python3", lambda: python(pydantic_ai, "pydantic_ai_client.py", since=(3, 11))
 
 
 def run_client(total, name, needs, make):
@@ -54,6 +60,9 @@ def run_client(total, name, needs, make):
             [str(part) for part in command], env={**os.environ, **environment},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SUITE_S_MAX,
         )
+    except report.Skipped as why:
+        print(f"SKIP: {name}: {why}")
+        return total.add(name, 0, 0, 1)
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         total.fail(name, error)
         return total.add(name, 0, 0, 0)
