@@ -2,6 +2,7 @@
 
 use belljar_ids::ContainerId;
 use belljar_sandbox::{CodeTools, Parked, Sandbox};
+use rustix::process::{Resource, getrlimit};
 use serde_json::json;
 
 use super::Failure;
@@ -21,6 +22,10 @@ const RESUMES: usize = 200;
 const ANSWER_WAIT_S: u64 = 3600;
 /// What is left to the rest of the machine; a crowd that would take of it is measured as large as it is.
 const AVAILABLE_KIB_MIN: u64 = 1024 * 1024;
+/// What is left of this process's descriptors: a sandbox that has none loses its zygote, and with it the measure of the rest.
+const DESCRIPTORS_MIN: u64 = 1024;
+/// Containers between two looks at them.
+const LOOK_EVERY: usize = 16;
 /// Given up again where there cannot be as many as wanted.
 const SPARE: usize = 8;
 
@@ -75,12 +80,24 @@ async fn fill(sandbox: &Sandbox, tools: &CodeTools, wanted: usize) -> (Vec<Parke
         if available < AVAILABLE_KIB_MIN {
             return (crowd, Some(format!("{available} KiB of memory were left")));
         }
+        if crowd.len() % LOOK_EVERY == 0
+            && let Some(left) = descriptors_left()
+            && left < DESCRIPTORS_MIN
+        {
+            return (crowd, Some(format!("{left} of the server's descriptors were left")));
+        }
         match park(sandbox, tools).await {
             Ok(parked) => crowd.push(parked),
             Err(error) => return (crowd, Some(error.to_string())),
         }
     }
     (crowd, None)
+}
+
+/// How many more this process may open; none where that cannot be said.
+fn descriptors_left() -> Option<u64> {
+    let open = std::fs::read_dir("/proc/self/fd").ok()?.count();
+    Some(getrlimit(Resource::Nofile).current?.saturating_sub(open as u64))
 }
 
 /// Asked for all at once. The sandbox waits for one end after the other, and each for the host's process 1 to hear of an
