@@ -1,160 +1,25 @@
 //! What holds for every turn, whatever the model says and whatever becomes of its cells.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod course;
+
 use std::collections::{HashMap, HashSet};
 
 use belljar_ids::{RequestId, SeededIds, ServerToolUseId, ToolUseId};
 use belljar_turn::{CallAnswer, CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ContentBlock;
-use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::host_tool::HostToolAnswer;
 use belljar_wire::message::{Message, StopReason, Usage};
 use belljar_wire::request::{InputMessage, MessagesRequest};
-use belljar_wire::result::{BashResult, CodeResult, CreateResult, ResultContent};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use belljar_wire::tool::{Caller, SubTool};
+use course::{Block, INPUTS, NAMES, Step, bash, calls, container, created, python, steps};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-const NAMES: [&str; 7] = [
-    "bash_code_execution",
-    "text_editor_code_execution",
-    "get_time",
-    "code_execution",
-    "made_up",
-    // Of these two, code alone may call the second.
-    "query_db",
-    "find-it",
-];
-
-const INPUTS: [&str; 9] = [
-    r#"{"command":"ls"}"#,
-    r#"{"code":"await find_it({})"}"#,
-    r#"{"command":"create","path":"a","file_text":"b"}"#,
-    r#"{"zone":"UTC","n":[1,{"a":"\ud83d\ude00"}]}"#,
-    "{}",
-    "",
-    r#"{"command":"rm -rf /tmp/"#,
-    r#"{"command":'x'}"#,
-    "[1]",
-];
-
-/// One block of a well-behaved model.
-#[derive(Clone, Debug)]
-enum Block {
-    Text(String),
-    Thinking(String),
-    Redacted,
-    Call { name: usize, input: usize, pieces: usize },
-}
-
-/// One thing that happens.
-#[derive(Clone, Debug)]
-enum Step {
-    Block(Block),
-    End(StopReason),
-    /// An event out of place, perhaps.
-    Stray(SamplingEvent),
-    StrayCell(ResultContent),
-    StrayCalls,
-    /// Code that runs calls that many tools; nothing where no code runs.
-    Called(usize),
-    /// Code that runs calls a tool of ours, and that many of the client's beside it.
-    HostCalled(usize),
-    Failed,
-    Gone,
-    Stopping,
-}
-
-fn stop_reason() -> impl Strategy<Value = StopReason> {
-    prop_oneof![
-        6 => Just(StopReason::ToolUse),
-        2 => Just(StopReason::EndTurn),
-        1 => Just(StopReason::MaxTokens),
-        1 => Just(StopReason::StopSequence),
-        1 => Just(StopReason::PauseTurn),
-        1 => Just(StopReason::Refusal),
-        1 => Just(StopReason::ModelContextWindowExceeded),
-    ]
-}
-
-fn block() -> impl Strategy<Value = Block> {
-    prop_oneof![
-        2 => "\\PC{0,8}".prop_map(Block::Text),
-        1 => "\\PC{0,8}".prop_map(Block::Thinking),
-        1 => Just(Block::Redacted),
-        8 => (0..NAMES.len(), 0..INPUTS.len(), 1_usize..5)
-            .prop_map(|(name, input, pieces)| Block::Call { name, input, pieces }),
-    ]
-}
-
-fn bash() -> ResultContent {
-    ResultContent::BashCodeExecutionResult(BashResult {
-        stdout: "out".to_owned(),
-        stderr: String::new(),
-        return_code: 0,
-        content: Vec::new(),
-    })
-}
-
-fn python() -> ResultContent {
-    ResultContent::CodeExecutionResult(CodeResult {
-        stdout: "out\n".to_owned(),
-        stderr: String::new(),
-        return_code: 0,
-        content: Vec::new(),
-        abort_reason: None,
-    })
-}
-
-fn container() -> ContainerInfo {
-    ContainerInfo { id: "container_01A".parse().unwrap(), expires_at: "2026-11-20T18:54:08.960841Z".to_owned() }
-}
-
-/// Calls of code, of both tools that it may call.
-fn calls(count: usize) -> Vec<CodeCall> {
-    let calls = (0..count as u64).map(|number| {
-        let tool = if number % 2 == 0 { "query_db" } else { "find-it" };
-        let input = json!({ "n": number }).as_object().cloned().unwrap();
-        CodeCall { number: 100 + number, tool: tool.to_owned(), input }
-    });
-    calls.collect()
-}
-
-fn created() -> ResultContent {
-    ResultContent::TextEditorCodeExecutionCreateResult(CreateResult { is_file_update: false })
-}
-
-fn stray() -> impl Strategy<Value = SamplingEvent> {
-    prop_oneof![
-        Just(SamplingEvent::Started { usage: Usage::default() }),
-        Just(SamplingEvent::BlockEnded),
-        Just(SamplingEvent::BlockStarted(SampledBlock::Text)),
-        Just(SamplingEvent::BlockDelta(Delta::TextDelta { text: "x".to_owned() })),
-        Just(SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json: "{".to_owned() })),
-    ]
-}
-
-fn steps(strays: bool) -> impl Strategy<Value = Vec<Step>> {
-    let weight = u32::from(strays);
-    let step = prop_oneof![
-        40 => block().prop_map(Step::Block),
-        20 => stop_reason().prop_map(Step::End),
-        2 => Just(Step::Stopping),
-        12 => (1_usize..4).prop_map(Step::Called),
-        6 => (0_usize..3).prop_map(Step::HostCalled),
-        weight => stray().prop_map(Step::Stray),
-        weight => prop_oneof![Just(bash()), Just(created())].prop_map(Step::StrayCell),
-        weight => Just(Step::StrayCalls),
-        weight => Just(Step::Failed),
-        weight => Just(Step::Gone),
-    ];
-    prop::collection::vec(step, 0..60)
-}
 
 /// A driver that carries out what it is asked to, and keeps an account.
 struct World {
