@@ -9,9 +9,10 @@ use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
+use belljar_wire::host_tool::HostToolAnswer;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
-use belljar_wire::result::{BashResult, CodeResult, CreateResult, ResultContent};
+use belljar_wire::result::{BashResult, CodeResult, CreateResult, ErrorCode, ResultContent};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use belljar_wire::sse;
 use belljar_wire::tool::SubTool;
@@ -40,6 +41,8 @@ enum Step {
     },
     /// Code calls tools: those that it may call, and one that it may not.
     CellCalled(Vec<(u64, u8, String)>),
+    /// Tools of ours answer, as many as were asked or not.
+    Answered(Vec<Result<String, String>>),
     Stopping,
     ClientGone,
 }
@@ -59,6 +62,7 @@ const REQUEST: &str = r#"{"model":"claude-opus-5-5","max_tokens":1000,"stream":t
     "messages":[{"role":"user","content":"hi"}],
     "tools":[{"type":"code_execution_20260521","name":"code_execution"},
              {"name":"get_time","input_schema":{"type":"object"}},
+             {"type":"belljar_files_20261129","name":"belljar_files"},
              {"name":"query_db","input_schema":{"type":"object"},"allowed_callers":["code_execution_20260120"]}]}"#;
 
 /// A turn, what came of it, and what it waits for.
@@ -104,7 +108,10 @@ impl Played {
                 Effect::RunCell { id, call } => self.cell = Some((id, call.sub_tool())),
                 Effect::ResumeCell { id, sub_tool, .. } => self.cell = Some((id, sub_tool)),
                 Effect::CancelCell(_) | Effect::Park { .. } => self.cell = None,
-                Effect::Sample(_) | Effect::CancelSampling => {}
+                Effect::Sample(_)
+                | Effect::CancelSampling
+                | Effect::CallHostTools { .. }
+                | Effect::AnswerCell { .. } => {}
                 end @ (Effect::Fail(_) | Effect::Finish(_)) => self.end = Some(end),
             }
         }
@@ -144,6 +151,7 @@ impl Played {
             Step::Delta(text) => self.sampled(SamplingEvent::BlockDelta(Delta::TextDelta { text })),
             Step::CellEnded { stdout } => self.cell_ended(stdout),
             Step::CellCalled(calls) => self.cell_called(calls),
+            Step::Answered(answers) => self.answered(answers),
             Step::Stopping => self.input(Input::Stopping),
             Step::ClientGone => self.input(Input::ClientGone),
         }
@@ -152,8 +160,12 @@ impl Played {
     fn cell_called(&mut self, calls: Vec<(u64, u8, String)>) {
         let Some((id, _)) = self.cell.clone() else { return };
         let call = |(number, tool, text): (u64, u8, String)| {
-            // One in sixteen is a tool that only the model may call.
-            let tool = if tool % 16 == 0 { "get_time" } else { "query_db" };
+            let tool = match tool % 16 {
+                // Only the model may call it.
+                0 => "get_time",
+                1..8 => "belljar_files",
+                _ => "query_db",
+            };
             let input = serde_json::Map::from_iter([("text".to_owned(), json!(text))]);
             CodeCall { number, tool: tool.to_owned(), input }
         };
@@ -162,6 +174,15 @@ impl Played {
             expires_at: "2026-11-20T18:54:08.960841Z".to_owned(),
         };
         self.input(Input::CellCalled { id, calls: calls.into_iter().map(call).collect(), container });
+    }
+
+    fn answered(&mut self, answers: Vec<Result<String, String>>) {
+        let Some((id, _)) = self.cell.clone() else { return };
+        let answers = answers.into_iter().map(|answer| match answer {
+            Ok(text) => HostToolAnswer::Text(text),
+            Err(error_message) => HostToolAnswer::Error { error_code: ErrorCode::Unavailable, error_message },
+        });
+        self.input(Input::HostToolsAnswered { id, answers: answers.collect() });
     }
 
     fn cell_ended(&mut self, stdout: String) {
