@@ -1,8 +1,10 @@
 """Tools of the server's own that code calls: answered within the reply, in the workspace of whoever asked."""
 
+import json
+
 from harness import http_client
 from harness.report import equal
-from ptc_suite import CODE, LOOKUP, Talk, calls, error, kinds, outcome
+from ptc_suite import CODE, LOOKUP, Talk, calls, error, kinds, make_keys, outcome, own_server
 
 FILES = {"type": "belljar_files_20261129", "name": "belljar_files"}
 TEXT = b"month,ppm\n1958-03,316.1\n"
@@ -11,11 +13,12 @@ TEXT = b"month,ppm\n1958-03,316.1\n"
 def run(report, running):
     for check in CHECKS:
         report.check(check.__doc__, lambda check=check: check(running.base_url))
+    own_server(report, running, "with keys", {}, [of_ones_own_workspace], prepare=make_keys)
 
 
-def upload(base, filename, data):
+def upload(base, filename, data, key=http_client.KEY):
     kind, body = http_client.multipart([{"name": "file", "filename": filename, "content_type": "text/csv", "data": data}])
-    answer = http_client.call(base, "POST", "/v1/files", http_client.api_headers(content_type=kind), body)
+    answer = http_client.call(base, "POST", "/v1/files", http_client.api_headers(key, content_type=kind), body)
     equal(answer.status, 200, answer.text)
     return answer.json()["id"]
 
@@ -92,6 +95,19 @@ def for_code_alone(base):
     equal(error(direct, 400), expected)
     more = Talk(base, "host_files", tools=(CODE, FILES | {"max_uses": 3})).post()
     equal(error(more, 400), "tools.1.belljar_files_20261129.max_uses: Extra inputs are not permitted")
+
+
+def of_ones_own_workspace(own):
+    """code sees the files of its own workspace, and nothing of another's"""
+    for key, name in zip(own.keys, ("of-the-first.csv", "of-the-second.csv")):
+        upload(own.base_url, name, TEXT, key)
+    for key, name in zip(own.keys, ("of-the-first.csv", "of-the-second.csv")):
+        talk = Talk(own.base_url, "host_files", tools=(CODE, FILES))
+        talk.headers = http_client.api_headers(key=key, belljar_script="host_files")
+        reply = talk.ask()
+        listed = json.loads(reply["content"][2]["content"]["text"])
+        equal([file["filename"] for file in listed["data"]], [name])
+        equal(listed["next_page"], None)
 
 
 CHECKS = (within_the_reply, streamed, played_back, beside_the_clients, from_bash, for_code_alone)
