@@ -1,6 +1,5 @@
 //! What can go wrong in the store, sorted by who survives it.
 
-use belljar_ids::FileId;
 use std::path::PathBuf;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -21,11 +20,19 @@ pub enum StoreError {
         /// The most bytes the files of one workspace may have together.
         bytes_max: u64,
     },
-    /// A listing was to begin beside a file that the workspace does not have.
-    #[error("no file {id} to list from")]
+    /// A listing was to begin beside something that the workspace does not have.
+    #[error("{what} {id} is not there to list from")]
     AnchorNotFound {
-        /// The file named.
-        id: FileId,
+        /// What is listed, as the client calls it.
+        what: &'static str,
+        /// The id named.
+        id: String,
+    },
+    /// More requests would wait in the workspace's batches than may.
+    #[error("more than {items_max} requests would wait in the workspace's batches")]
+    TooManyWaiting {
+        /// The most that may.
+        items_max: u64,
     },
     /// Something is already kept under this id.
     #[error("{id} is already taken")]
@@ -120,7 +127,10 @@ impl StoreError {
             Self::QuotaExceeded { bytes_max } => {
                 format!("Storage quota of {bytes_max} bytes exceeded. Delete files to free space.")
             }
-            Self::AnchorNotFound { id } => format!("File `{id}` not found."),
+            Self::AnchorNotFound { what, id } => format!("{what} `{id}` not found."),
+            Self::TooManyWaiting { items_max } => {
+                format!("More than {items_max} requests would wait in message batches. Wait until some have ended.")
+            }
             Self::IdTaken { .. }
             | Self::NoContainer { .. }
             | Self::Interrupted

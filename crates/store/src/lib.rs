@@ -1,4 +1,4 @@
-//! Everything that must survive: files and their contents, which workspace owns which container, keys.
+//! Everything that must survive: files and their contents, which workspace owns which container, batches of requests, keys.
 //!
 //! # What lies on disk
 //! ```text
@@ -37,12 +37,14 @@ mod writer;
 pub use error::StoreError;
 pub use key_ring::KeyRing;
 pub use store::{
-    Content, DISK_FREE_BYTES_MIN, FILE_BYTES_MAX, RECORD_KEPT_AFTER_EXPIRY, Store, StoreOptions, WORKSPACE_BYTES_MAX,
+    BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT, Content, DISK_FREE_BYTES_MIN, FILE_BYTES_MAX,
+    RECORD_KEPT_AFTER_EXPIRY, Store, StoreOptions, WORKSPACE_BYTES_MAX,
 };
 pub use values::{
-    CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError, FILENAME_CHARS_MAX,
-    FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash, KeyIsolation, KeyRecord,
-    NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp, TimestampError,
-    WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+    BatchClosing, BatchCounts, BatchDraft, BatchItem, BatchItemDraft, BatchOutcome, BatchQuery, BatchRecord,
+    BatchResult, CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError,
+    FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash,
+    KeyIsolation, KeyRecord, NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp,
+    TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
 };
 pub use writer::{CheckpointWriter, FileWriter};

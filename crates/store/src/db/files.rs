@@ -160,7 +160,7 @@ fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Resu
             Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? })
         })
         .optional()?
-        .ok_or_else(|| StoreError::AnchorNotFound { id: id.clone() })
+        .ok_or_else(|| StoreError::AnchorNotFound { what: "File", id: id.to_string() })
 }
 
 /// The logical size of the workspace's files.

@@ -8,6 +8,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_files_containers_keys", include_str!("migrations/0001_files_containers_keys.sql")),
     ("0002_checkpoints", include_str!("migrations/0002_checkpoints.sql")),
     ("0003_key_isolation", include_str!("migrations/0003_key_isolation.sql")),
+    ("0004_batches", include_str!("migrations/0004_batches.sql")),
 ];
 
 fn latest() -> u32 {

@@ -1,5 +1,6 @@
 //! The database: connections, schema, and every statement. No other module has SQL.
 
+pub(crate) mod batches;
 pub(crate) mod checkpoints;
 pub(crate) mod containers;
 pub(crate) mod files;

@@ -1,6 +1,9 @@
 //! The store as its users see it.
 
+mod batches;
 mod threads;
+
+pub use batches::{BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT};
 
 use crate::blobs::BlobDir;
 use crate::data_dir::DataDir;
@@ -342,7 +345,10 @@ impl Inner {
             Connected::Ready(connection) => Ok(connection),
             Connected::Outdated => Err(StoreError::broken("bringing the database up to date", "it is still outdated")),
         };
-        let (writing, reading) = (connect()?, connect()?);
+        let (mut writing, reading) = (connect()?, connect()?);
+        let unfinished = db::begin(&mut writing)?;
+        db::batches::remove_incomplete(&unfinished)?;
+        unfinished.commit()?;
         let blobs = Arc::new(BlobDir::prepare(dir.blobs(), limits.disk_free_bytes_min, lock)?);
         dir.sync()?;
         let swept = blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;

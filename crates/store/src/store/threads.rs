@@ -133,6 +133,7 @@ impl Writer {
             StoreError::TooLarge { .. }
             | StoreError::QuotaExceeded { .. }
             | StoreError::AnchorNotFound { .. }
+            | StoreError::TooManyWaiting { .. }
             | StoreError::IdTaken { .. }
             | StoreError::NoContainer { .. }
             | StoreError::Interrupted

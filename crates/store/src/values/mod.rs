@@ -1,5 +1,6 @@
 //! Plain values: no IO, no clock but the one passed in.
 
+mod batches;
 mod clock;
 mod digest;
 mod filename;
@@ -8,6 +9,10 @@ mod records;
 mod timestamp;
 mod workspace;
 
+pub use batches::{
+    BatchClosing, BatchCounts, BatchDraft, BatchItem, BatchItemDraft, BatchOutcome, BatchQuery, BatchRecord,
+    BatchResult,
+};
 pub use clock::{Clock, SystemClock};
 pub use digest::{ContentDigest, KeyHash};
 pub use filename::{FILENAME_CHARS_MAX, Filename, FilenameError};

@@ -73,12 +73,12 @@ async fn a_deleted_file_still_marks_its_place_for_a_day() {
     assert_eq!(ids(&store.list_files(&local, query()).await.unwrap()), [old]);
 
     let stranger = store.list_files(&workspace("other"), query()).await.unwrap_err();
-    assert!(matches!(stranger, StoreError::AnchorNotFound { id } if id == anchor));
+    assert!(matches!(stranger, StoreError::AnchorNotFound { id, .. } if id == anchor.as_str()));
 
     fixture.clock.advance(Duration::from_secs(24 * 3600));
     store.sweep().await.unwrap();
     let error = store.list_files(&local, query()).await.unwrap_err();
-    assert!(matches!(error, StoreError::AnchorNotFound { id } if id == anchor));
+    assert!(matches!(error, StoreError::AnchorNotFound { id, .. } if id == anchor.as_str()));
 }
 
 /// What happens between two pages.

@@ -1,6 +1,7 @@
 //! The store through its public face, on a real disk.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod batches;
 mod checkpoints;
 mod contents;
 mod crash;

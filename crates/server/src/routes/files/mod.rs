@@ -175,6 +175,7 @@ pub fn store_failure(error: StoreError) -> Failure {
         StoreError::TooLarge { .. } => ApiError::new(ErrorKind::RequestTooLarge, text).into(),
         StoreError::QuotaExceeded { .. } => ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into(),
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
+        StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
         StoreError::DiskFull { .. } | StoreError::Busy => {
             tracing::error!(%error, "the store refused");
             ApiError::new(ErrorKind::Overloaded, text).into()
