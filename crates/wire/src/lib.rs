@@ -9,6 +9,7 @@
 //!
 //! The rules come from the specification of the wire; sections are cited as "wire.md §n".
 
+pub mod batch;
 pub mod beta;
 pub mod block;
 pub mod container;
