@@ -24,6 +24,7 @@ def run(report, running):
             report.check("with a key, in either header", lambda: let_in(base, keys["one"]["key"]))
             report.check("files are their workspace's", lambda: files_apart(base, keys))
             report.check("containers are their workspace's", lambda: containers_apart(base, keys))
+            report.check("batches are their workspace's", lambda: batches_apart(base, keys))
             report.check("no key stands in the log or the data", lambda: no_key_kept(closed, keys))
     except RuntimeError as error:
         report.fail("starting a server with keys", error)
@@ -88,6 +89,21 @@ def containers_apart(base, keys):
     for answer in tries:
         equal((answer.status, answer.json()["error"]["message"]), gone)
     equal(http_client.call(base, "GET", "/belljar/v1/containers", other).json()["data"], [])
+
+
+def batches_apart(base, keys):
+    params = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    body = {"requests": [{"custom_id": "one", "params": params}]}
+    made = http_client.post_json(base, "/v1/messages/batches", body, http_client.api_headers(key=keys["one"]["key"]))
+    equal(made.status, 200, made.text)
+    batch = made.json()["id"]
+    other = http_client.api_headers(key=keys["two"]["key"])
+    for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("DELETE", "")):
+        answer = http_client.call(base, method, f"/v1/messages/batches/{batch}{path}", other)
+        equal((answer.status, answer.json()["error"]["message"]), (404, f"Message batch `{batch}` not found."), f"{method} {path}")
+    equal(http_client.call(base, "GET", "/v1/messages/batches", other).json()["data"], [])
+    beside = http_client.call(base, "GET", f"/v1/messages/batches?after_id={batch}", other)
+    equal(beside.status, 404)
 
 
 def no_key_kept(closed, keys):

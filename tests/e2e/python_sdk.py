@@ -432,7 +432,30 @@ async def models_are_listed(sdk):
     equal(one.id, models[0].id)
 
 
+async def batches_run_unattended(sdk):
+    def asking(custom_id, text):
+        messages = [{"role": "user", "content": text}]
+        return {"custom_id": custom_id, "params": {"model": "m", "max_tokens": 99, "tools": [TOOL], "messages": messages}}
+    for batches in (sdk.client.messages.batches, sdk.client.beta.messages.batches):
+        asked = [asking("code", "```bash\necho $((6*7))\n```"), asking("wrong", [])]
+        batch = await sdk.do(batches.create(requests=asked))
+        equal((batch.processing_status, batch.request_counts.processing, batch.results_url), ("in_progress", 2, None))
+        while batch.processing_status != "ended":
+            await asyncio.sleep(0.05)
+            batch = await sdk.do(batches.retrieve(batch.id))
+        equal((batch.request_counts.succeeded, batch.request_counts.errored), (1, 1))
+        told = {entry.custom_id: entry.result for entry in await sdk.each(batches.results(batch.id))}
+        equal((told["code"].type, results(told["code"].message)[0].stdout), ("succeeded", "42\n"))
+        equal((told["wrong"].type, told["wrong"].error.error.type), ("errored", "invalid_request_error"))
+        equal([entry.id for entry in await sdk.each(batches.list(limit=1)) if entry.id == batch.id], [batch.id])
+        error = await sdk.raises(anthropic.BadRequestError, lambda: batches.cancel(batch.id))
+        equal(error.body["error"]["type"], "invalid_request_error")
+        equal((await sdk.do(batches.delete(batch.id))).type, "message_batch_deleted")
+        await sdk.raises(anthropic.NotFoundError, lambda: batches.retrieve(batch.id))
+
+
 CASES = [
+    batches_run_unattended,
     create_without_code, create_with_bash, nonzero_exit_is_a_result, stream_helper, stream_text_only, stream_raw,
     beta_create, beta_tool_runner, client_tool_by_hand, server_call_beside_client_call, pause_after_ten, text_editor,
     runner_answers_twenty_calls_from_code, runner_answers_eight_calls_at_once, runner_stops_with_the_code,

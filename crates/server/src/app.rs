@@ -11,6 +11,7 @@ use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::batches::Batches;
 use crate::checkpoints::Changes;
 use crate::clock;
 use crate::config::Serving;
@@ -34,6 +35,8 @@ pub struct App {
     pub parked: ParkedCells<StillCell>,
     /// Continuations that run or have just ended, for whoever asks again.
     pub continuations: Continuations,
+    /// What runs unattended.
+    pub batches: Batches,
     /// Models.
     pub router: Router,
     /// What may not run.

@@ -53,6 +53,26 @@ impl Failure {
         Self::from(ApiError::new(ErrorKind::Api, "Internal server error"))
     }
 
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind
+    }
+
+    /// When to try again, where that is known.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// Whether trying again by itself can help at all.
+    pub fn may_retry(&self) -> bool {
+        self.should_retry != Some(false)
+    }
+
+    /// The body of the reply, for the request of that id.
+    pub fn body(self, request_id: &RequestId) -> ErrorBody {
+        ErrorBody::new(self.error, request_id.clone())
+    }
+
     /// The reply, for the request of that id.
     pub fn reply(self, request_id: &RequestId) -> Response {
         let body = ErrorBody::new(self.error, request_id.clone());

@@ -2,7 +2,9 @@
 
 mod access;
 mod app;
+mod asked;
 mod attack;
+mod batches;
 mod bench;
 mod cell;
 mod checkpoints;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Shared};
+use crate::batches::Batches;
 use crate::checkpoints::{self, Changes};
 use crate::clock;
 use crate::config::Config;
@@ -55,6 +56,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         running: RunningCells::default(),
         parked: ParkedCells::default(),
         continuations: Continuations::default(),
+        batches: Batches::default(),
         router,
         guard: Guard::new(config.guard_rules.clone()),
         access,
@@ -134,5 +136,6 @@ async fn forget_expired(app: &App) -> Result<(), StoreError> {
         tracing::info!(container = %record.id, "container expired");
     }
     app.store.sweep().await?;
+    app.store.archive_batches().await?;
     Ok(())
 }

@@ -20,6 +20,14 @@ pub fn isolation_of(key: KeyIsolation) -> Isolation {
     }
 }
 
+/// The same, as the store keeps it.
+pub fn key_isolation(isolation: Isolation) -> KeyIsolation {
+    match isolation {
+        Isolation::Namespaces => KeyIsolation::Namespaces,
+        Isolation::Gvisor => KeyIsolation::Gvisor,
+    }
+}
+
 /// How credentials are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

@@ -11,7 +11,7 @@ use crate::config::environment::Environment;
 use crate::exit::Exit;
 use crate::listener::Listener;
 use crate::principal::Access;
-use crate::{organs, routes};
+use crate::{batches, organs, routes};
 
 /// Serves until SIGINT or SIGTERM; a second one ends at once.
 pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit> {
@@ -26,6 +26,7 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
     let mut interrupt = watch(SignalKind::interrupt())?;
     let mut terminate = watch(SignalKind::terminate())?;
     let sweeper = tokio::spawn(organs::sweep(Arc::clone(&app)));
+    let unattended = tokio::spawn(batches::run(Arc::clone(&app)));
     let serving = listener.serve(routes::router(Arc::clone(&app)), stopping.clone(), config.serving.connections_max);
     let serving = tokio::spawn(serving);
     tokio::select! {
@@ -37,7 +38,8 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
     app.turns.close();
     let drained = async {
         app.turns.wait().await;
-        serving.await
+        let (served, ran) = tokio::join!(serving, unattended);
+        served.and(ran)
     };
     tokio::select! {
         ended = tokio::time::timeout(config.serving.shutdown_wait, drained) => {

@@ -99,6 +99,8 @@ impl Default for SandboxTable {
 #[allow(missing_docs, reason = "each key is documented in `keys`")]
 pub struct ServingTable {
     pub samplings_max: u32,
+    pub batch_turns_max: usize,
+    pub batch_samplings_max: u32,
     pub request_bytes_max: usize,
     pub file_bytes_max: u64,
     pub connections_max: usize,
@@ -111,6 +113,8 @@ impl Default for ServingTable {
     fn default() -> Self {
         Self {
             samplings_max: 10,
+            batch_turns_max: 4,
+            batch_samplings_max: 50,
             request_bytes_max: 32 * 1024 * 1024,
             file_bytes_max: 500_000_000,
             connections_max: 4096,
@@ -174,6 +178,8 @@ impl ConfigFile {
             invocation_wall: Duration::from_secs(self.sandbox.invocation_wall_s_max),
             container_checkpoint: Duration::from_secs(self.sandbox.container_idle_s_max.max(1)),
             samplings_max: self.serving.samplings_max.max(1),
+            batch_turns_max: self.serving.batch_turns_max.max(1),
+            batch_samplings_max: self.serving.batch_samplings_max.max(1),
             request_bytes_max: self.serving.request_bytes_max,
             file_bytes_max: self.serving.file_bytes_max,
             connections_max: self.serving.connections_max.max(1),

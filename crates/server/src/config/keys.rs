@@ -103,6 +103,13 @@ pub const KEYS: &[Key] = &[
          directory of caches.",
     ),
     key("serving", "samplings_max", "10", "Samplings in one turn before it ends with `pause_turn`."),
+    key("serving", "batch_turns_max", "4", "Turns of message batches that run at once."),
+    key(
+        "serving",
+        "batch_samplings_max",
+        "50",
+        "Samplings in one turn of a message batch before it ends with `pause_turn`: nobody is there to go on with it.",
+    ),
     key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
     key("serving", "connections_max", "4096", "Connections served at once; more wait."),

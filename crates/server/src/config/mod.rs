@@ -56,6 +56,10 @@ pub struct Serving {
     pub container_checkpoint: Duration,
     /// Samplings in one turn before it pauses.
     pub samplings_max: u32,
+    /// Turns of batches that run at once.
+    pub batch_turns_max: usize,
+    /// Samplings in one turn of a batch before it pauses.
+    pub batch_samplings_max: u32,
     /// Bytes of a Messages request.
     pub request_bytes_max: usize,
     /// Bytes of one file.

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use belljar_wire::event::StreamEvent;
 use belljar_wire::fold::{Fold, FoldError};
+use belljar_wire::message::Message;
 use belljar_wire::sse;
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -57,7 +58,12 @@ async fn next(reply: &mut mpsc::Receiver<Sent>) -> Option<StreamEvent> {
 }
 
 /// The plain reply: the fold of the same events.
-pub async fn plain(mut reply: mpsc::Receiver<Sent>) -> Result<Response, Failure> {
+pub async fn plain(reply: mpsc::Receiver<Sent>) -> Result<Response, Failure> {
+    message(reply).await.map(|message| Json(message).into_response())
+}
+
+/// The message that a turn's events fold into.
+pub async fn message(mut reply: mpsc::Receiver<Sent>) -> Result<Message, Failure> {
     let mut fold = Fold::default();
     while let Some(sent) = reply.recv().await {
         match sent {
@@ -65,8 +71,7 @@ pub async fn plain(mut reply: mpsc::Receiver<Sent>) -> Result<Response, Failure>
             Sent::Event(event) => fold.push(event).map_err(fold_failure)?,
         }
     }
-    let message = fold.finish().map_err(fold_failure)?;
-    Ok(Json(message).into_response())
+    fold.finish().map_err(fold_failure)
 }
 
 fn fold_failure(error: FoldError) -> Failure {

@@ -1,19 +1,23 @@
 //! `POST /v1/messages`: from bytes to a running turn, and from its events to one of two replies.
 
+use std::sync::Arc;
+
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use belljar_ids::RequestId;
+use belljar_model::Upstream;
 use belljar_turn::{ModelTraits, PlanContext, TurnPlan};
-use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
 use http::HeaderMap;
+use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
-use crate::driver::{self, Driver};
+use crate::asked::Asked;
+use crate::driver::{self, Driver, Sent};
 use crate::failure::Failure;
 use crate::principal::Principal;
 use crate::routes::resume::{self, Continuation, Found};
@@ -30,48 +34,62 @@ pub async fn create(
     let bytes = body::read_json(&headers, body, app.serving.request_bytes_max).await?;
     let request = MessagesRequest::read(&bytes)?;
     drop(bytes);
-    let plan = plan(&app, &headers, request)?;
-    let upstream = app
-        .router
-        .route(&plan.model)
-        .ok_or_else(|| Failure::from(ApiError::not_found(format!("model: {}", Brief(&plan.model)))))?;
-    let stream = plan.stream;
-    let script = headers.get("belljar-script").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let driver = |files| Driver::new(Shared::clone(&app), principal.clone(), request_id, upstream, script, files);
-    let reply = match &plan.resume {
-        Some(resume) => match resume::find(&app, &principal, plan.container.as_deref(), resume).await? {
-            Found::Told(told) => told,
-            Found::First(continuation) => {
-                let Continuation { files, resumed, teller } = *continuation;
-                driver(files).resume(plan, resumed, teller)
-            }
-        },
-        None => {
-            resume::refuse_running_twice(&app, &principal, &plan)?;
-            let uploads = find_uploads(&app, &principal, &plan).await?;
-            // Held for the whole turn: one turn at a time.
-            let lease = match &plan.container {
-                Some(id) => Some(containers::lease(&app, &principal, id).await?),
-                None => None,
-            };
-            driver(driver::Files { lease, uploads }).start(plan)
-        }
-    };
+    let stream = request.stream;
+    let asked = Asked::of(&headers);
+    let reply = begin(&app, &principal, request_id, &asked, request, app.serving.samplings_max).await?;
     match stream {
         true => driver::reply::streamed(reply).await,
         false => driver::reply::plain(reply).await,
     }
 }
 
-fn plan(app: &App, headers: &HeaderMap, request: MessagesRequest) -> Result<TurnPlan, ApiError> {
-    let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned).ok();
-    let version = headers.get("anthropic-version").and_then(text);
-    let betas: Vec<String> = headers.get_all("anthropic-beta").iter().filter_map(text).collect();
-    let betas = Betas::read(betas.iter().map(String::as_str))?;
+/// Plans a turn and begins it; what it sends comes out of the receiver, and dropping that ends it.
+pub async fn begin(
+    app: &Shared,
+    principal: &Principal,
+    request_id: RequestId,
+    asked: &Asked,
+    request: MessagesRequest,
+    samplings_max: u32,
+) -> Result<mpsc::Receiver<Sent>, Failure> {
+    let plan = plan(app, asked, request, samplings_max)?;
+    let upstream = route(app, &plan.model)?;
+    let script = asked.script.clone();
+    let driver = |files| Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files);
+    match &plan.resume {
+        Some(resume) => match resume::find(app, principal, plan.container.as_deref(), resume).await? {
+            Found::Told(told) => Ok(told),
+            Found::First(continuation) => {
+                let Continuation { files, resumed, teller } = *continuation;
+                Ok(driver(files).resume(plan, resumed, teller))
+            }
+        },
+        None => {
+            resume::refuse_running_twice(app, principal, &plan)?;
+            let uploads = find_uploads(app, principal, &plan).await?;
+            // Held for the whole turn: one turn at a time.
+            let lease = match &plan.container {
+                Some(id) => Some(containers::lease(app, principal, id).await?),
+                None => None,
+            };
+            Ok(driver(driver::Files { lease, uploads }).start(plan))
+        }
+    }
+}
+
+/// The upstream that serves a model.
+pub fn route(app: &App, model: &str) -> Result<Arc<dyn Upstream>, Failure> {
+    let unknown = || Failure::from(ApiError::not_found(format!("model: {}", Brief(model))));
+    app.router.route(model).ok_or_else(unknown)
+}
+
+/// What a request means.
+pub fn plan(app: &App, asked: &Asked, request: MessagesRequest, samplings_max: u32) -> Result<TurnPlan, ApiError> {
+    let (api_version, betas) = asked.read()?;
     let context = PlanContext {
-        api_version: ApiVersion::read(version.as_deref())?,
+        api_version,
         betas: &betas,
-        samplings_max: app.serving.samplings_max,
+        samplings_max,
         limits: app.tool_limits,
         model: ModelTraits::of(&request.model),
     };

@@ -1,5 +1,6 @@
 //! Routes: bytes in, bytes out. What a request means is decided elsewhere.
 
+pub mod batches;
 pub mod body;
 pub mod cells;
 pub mod containers;
@@ -25,6 +26,10 @@ use crate::failure::Failure;
 pub fn router(app: Shared) -> Router {
     let hosted = Router::new()
         .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/batches", post(batches::create).get(batches::list))
+        .route("/v1/messages/batches/{id}", get(batches::retrieve).delete(batches::delete))
+        .route("/v1/messages/batches/{id}/cancel", post(batches::cancel))
+        .route("/v1/messages/batches/{id}/results", get(batches::results))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::retrieve))
         .route("/v1/files", post(files::upload::upload).get(files::list))

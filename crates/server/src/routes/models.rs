@@ -37,7 +37,6 @@ fn info(id: String) -> ModelInfo {
     let supported = Supported { supported: true };
     // The capability of this name is that code may call tools; the tool itself is among the server tools.
     let called_from_code = Supported { supported: ModelTraits::of(&id).programmatic_tool_calling };
-    let absent = Supported { supported: false };
     ModelInfo {
         tag: ModelTag::Model,
         display_name: id.clone(),
@@ -46,7 +45,7 @@ fn info(id: String) -> ModelInfo {
         created_at: "1970-01-01T00:00:00Z".to_owned(),
         lifecycle: "active",
         capabilities: Capabilities {
-            batch: absent,
+            batch: supported,
             code_execution: called_from_code,
             server_tools: ServerTools { supported: true, code_execution: supported },
         },

@@ -51,7 +51,7 @@ async fn a_batch_ends_with_its_last_request() {
 
     let fixture = fixture.reopened().await;
     let store = &fixture.store;
-    assert_eq!(store.open_batches().await.unwrap(), [batch.clone()]);
+    assert_eq!(store.open_batches().await.unwrap(), std::slice::from_ref(&batch));
     let first = store.next_batch_item(&batch.id, None).await.unwrap().unwrap();
     assert_eq!((first.position, first.params.as_ref()), (0, b"{\"n\":0}".as_slice()));
     let second = store.next_batch_item(&batch.id, Some(0)).await.unwrap().unwrap();

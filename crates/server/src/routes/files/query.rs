@@ -55,7 +55,7 @@ impl FileList {
     /// Reads and checks a raw query.
     pub fn read(query: &str, dialect: Dialect) -> Result<Self, ApiError> {
         let raw = Raw::read(query)?;
-        let limit = raw.limit()?;
+        let limit = limit(raw.limit.as_deref())?;
         let query = match dialect {
             Dialect::Current => raw.current(limit)?,
             Dialect::Old => raw.old(limit)?,
@@ -67,7 +67,7 @@ impl FileList {
 impl Raw {
     fn read(query: &str) -> Result<Self, ApiError> {
         let mut raw = Self::default();
-        let pairs: Vec<(String, String)> = axum_pairs(query)?;
+        let pairs: Vec<(String, String)> = pairs(query)?;
         for (name, value) in pairs {
             match name.as_str() {
                 "limit" => raw.limit = Some(value),
@@ -83,16 +83,6 @@ impl Raw {
         raw.ids.sort_unstable();
         raw.ids.dedup();
         Ok(raw)
-    }
-
-    fn limit(&self) -> Result<u16, ApiError> {
-        let Some(text) = &self.limit else { return Ok(LIMIT_DEFAULT) };
-        let limit: i64 = text.parse().map_err(|_| ApiError::invalid("limit: Input should be a valid integer"))?;
-        match u16::try_from(limit) {
-            Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
-            Ok(0) | Err(_) if limit < 1 => Err(ApiError::invalid("limit: Input should be greater than or equal to 1")),
-            _ => Err(ApiError::invalid("limit: Input should be less than or equal to 1000")),
-        }
     }
 
     fn current(self, limit: u16) -> Result<FileQuery, ApiError> {
@@ -131,8 +121,19 @@ impl Raw {
     }
 }
 
+/// A query's `limit`: 1 to 1000, 20 where it is not said.
+pub fn limit(text: Option<&str>) -> Result<u16, ApiError> {
+    let Some(text) = text else { return Ok(LIMIT_DEFAULT) };
+    let limit: i64 = text.parse().map_err(|_| ApiError::invalid("limit: Input should be a valid integer"))?;
+    match u16::try_from(limit) {
+        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
+        Ok(0) | Err(_) if limit < 1 => Err(ApiError::invalid("limit: Input should be greater than or equal to 1")),
+        _ => Err(ApiError::invalid("limit: Input should be less than or equal to 1000")),
+    }
+}
+
 /// Name and value pairs, percent-decoded, in order.
-fn axum_pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
+pub fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
     let uri: http::Uri = format!("/?{query}").parse().map_err(|_| ApiError::invalid("The query is not valid"))?;
     let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
     pairs.map(|pairs| pairs.0).map_err(|_| ApiError::invalid("The query is not valid"))

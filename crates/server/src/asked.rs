@@ -1,0 +1,37 @@
+//! What a request's headers say about it: kept with a batch, whose requests run when its own has long been answered.
+
+use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::error::ApiError;
+use http::HeaderMap;
+use serde::{Deserialize, Serialize};
+
+/// The headers that decide what a Messages request means, as they came.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    version: Option<String>,
+    betas: Vec<String>,
+    /// `belljar-script`: the script that the scripted model is to play.
+    pub script: Option<String>,
+}
+
+impl Asked {
+    /// Takes them out of all headers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned).ok();
+        let one = |name| headers.get(name).and_then(text);
+        Self {
+            version: one("anthropic-version"),
+            betas: headers.get_all("anthropic-beta").iter().filter_map(text).collect(),
+            script: one("belljar-script"),
+        }
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// No version or an unknown one; a beta value that is none (wire.md §2.3, §19 row 2).
+    pub fn read(&self) -> Result<(ApiVersion, Betas), ApiError> {
+        let betas = Betas::read(self.betas.iter().map(String::as_str))?;
+        Ok((ApiVersion::read(self.version.as_deref())?, betas))
+    }
+}
