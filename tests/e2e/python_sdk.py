@@ -454,7 +454,16 @@ async def batches_run_unattended(sdk):
         await sdk.raises(anthropic.NotFoundError, lambda: batches.retrieve(batch.id))
 
 
+async def tokens_are_counted(sdk):
+    asked = {"model": "claude-opus-5-5", "messages": [{"role": "user", "content": "How many?"}]}
+    bare = await sdk.do(sdk.client.messages.count_tokens(**asked))
+    tool = await sdk.do(sdk.client.beta.messages.count_tokens(**asked, tools=[CODE]))
+    if not 0 < bare.input_tokens < 50 < tool.input_tokens:
+        raise AssertionError(f"{bare.input_tokens} without the tool, {tool.input_tokens} with it")
+
+
 CASES = [
+    tokens_are_counted,
     batches_run_unattended,
     create_without_code, create_with_bash, nonzero_exit_is_a_result, stream_helper, stream_text_only, stream_raw,
     beta_create, beta_tool_runner, client_tool_by_hand, server_call_beside_client_call, pause_after_ten, text_editor,

@@ -35,6 +35,8 @@ pub enum UpstreamErrorKind {
     Authentication,
     /// The upstream does not have the model.
     ModelNotFound,
+    /// The upstream does not have what was called: the address leads somewhere else, or to less than the whole API.
+    NoSuchEndpoint,
     /// The upstream cannot be reached, or failed.
     Unavailable,
     /// The upstream took too long.
@@ -93,7 +95,7 @@ impl UpstreamErrorKind {
                  server has to correct its configuration.",
             ),
             Self::ModelNotFound => (ErrorKind::NotFound, "The model's upstream does not have this model."),
-            Self::Unavailable => {
+            Self::Unavailable | Self::NoSuchEndpoint => {
                 (ErrorKind::Api, "The model's upstream failed or cannot be reached. Please try again later.")
             }
             Self::TimedOut { .. } => (ErrorKind::Timeout, "The model's upstream took too long to answer."),
@@ -111,6 +113,7 @@ impl UpstreamErrorKind {
         match status {
             401..=403 => Self::Authentication,
             404 => Self::ModelNotFound,
+            405 | 501 => Self::NoSuchEndpoint,
             408 | 504 => Self::TimedOut { phase: Phase::Upstream },
             429 => Self::RateLimited { retry_after },
             529 => Self::Overloaded,

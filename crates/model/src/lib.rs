@@ -10,6 +10,7 @@
 mod anthropic;
 mod config;
 mod error;
+mod estimate;
 pub mod lower;
 mod router;
 mod scripted;
@@ -20,4 +21,4 @@ pub use anthropic::fuzzing;
 pub use config::{ConfigError, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;
-pub use upstream::{SamplingHints, SamplingStream, Upstream};
+pub use upstream::{CountFuture, SamplingHints, SamplingStream, TokenCount, Upstream};

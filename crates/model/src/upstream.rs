@@ -1,6 +1,7 @@
 //! The one trait.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::pin::Pin;
 
 use belljar_ids::RequestId;
@@ -8,11 +9,24 @@ use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use futures_util::Stream;
 
 use crate::error::UpstreamError;
+use crate::estimate::estimate;
 
 /// What a sampling yields: events in the order that [`SamplingEvent`] states, or an error, which is the last item.
 ///
 /// Nothing is sent before the first poll. Dropping the stream closes the connection to the upstream.
 pub type SamplingStream = Pin<Box<dyn Stream<Item = Result<SamplingEvent, UpstreamError>> + Send>>;
+
+/// A request's input tokens, and whose count that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenCount {
+    /// The upstream's own.
+    Counted(u64),
+    /// Ours, where the upstream cannot tell.
+    Estimated(u64),
+}
+
+/// Answers [`Upstream::count_tokens`]. Nothing is sent before the first poll.
+pub type CountFuture = Pin<Box<dyn Future<Output = Result<TokenCount, UpstreamError>> + Send>>;
 
 /// A model, or many behind one address.
 pub trait Upstream: Send + Sync {
@@ -21,6 +35,11 @@ pub trait Upstream: Send + Sync {
 
     /// Asks for one sampling.
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream;
+
+    /// Asks how many tokens the input of a sampling has. An upstream that cannot tell has it estimated.
+    fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
+        Box::pin(async move { Ok(TokenCount::Estimated(estimate(&request, &hints.uploads))) })
+    }
 
     /// The model names that it serves and that are names, not patterns: for `GET /v1/models`.
     fn models(&self) -> Vec<String>;

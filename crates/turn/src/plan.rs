@@ -75,6 +75,11 @@ impl TurnPlan {
         self.resume.is_some() || !self.deferred.is_empty()
     }
 
+    /// The first request to the model, for whoever only wants to know how large it is.
+    pub fn into_sampling(self) -> SamplingRequest {
+        self.sampling
+    }
+
     /// The calls of earlier replies that will be run, from their beginning.
     pub fn deferred_calls(&self) -> impl Iterator<Item = &ServerToolUseId> {
         self.deferred.iter().map(|call| &call.id)

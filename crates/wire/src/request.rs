@@ -66,6 +66,24 @@ const UPSTREAM_FIELDS: [&str; 12] = [
     "speed",
 ];
 
+/// Top-level fields of a request that only counts (wire.md §17.1), and ours.
+const COUNTED_FIELDS: [&str; 14] = [
+    "cache_control",
+    "code_execution",
+    "context_management",
+    "mcp_servers",
+    "messages",
+    "model",
+    "output_config",
+    "output_format",
+    "speed",
+    "system",
+    "thinking",
+    "thread",
+    "tool_choice",
+    "tools",
+];
+
 /// One message of the conversation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InputMessage {
@@ -102,8 +120,25 @@ impl MessagesRequest {
     /// What the client is to be told: 400 with the field's path, in the hosted API's voice. `thread` is refused before
     /// anything else is looked at, with the code that makes the SDKs resend without it (wire.md §16).
     pub fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let mut object = Object::new(read::parse(body)?, Path::Root)
-            .map_err(|_| ApiError::invalid("The request body is not valid JSON: expected an object"))?;
+        Self::of(read_object(body)?)
+    }
+
+    /// Reads the body of `POST /v1/messages/count_tokens`: what the input consists of, and nothing about the reply (wire.md §17.1).
+    ///
+    /// # Errors
+    /// As [`MessagesRequest::read`].
+    pub fn read_to_count(body: &[u8]) -> Result<Self, ApiError> {
+        let mut members = read_object(body)?.rest();
+        if members.get("thread").is_none_or(Value::is_null)
+            && let Some(key) = members.keys().find(|key| !COUNTED_FIELDS.contains(&key.as_str()))
+        {
+            return Err(Path::Root.key(key).error("Extra inputs are not permitted"));
+        }
+        members.insert("max_tokens".to_owned(), u64::MAX.into());
+        Self::of(Object::new(Value::Object(members), Path::Root)?)
+    }
+
+    fn of(mut object: Object<'_>) -> Result<Self, ApiError> {
         if object.take("thread").is_some() {
             return Err(ApiError::invalid("thread: message threads are not supported by this server")
                 .with_code(ErrorCode::ThreadUnsupportedRequest));
@@ -129,6 +164,11 @@ impl MessagesRequest {
         object.finish()?;
         Ok(request)
     }
+}
+
+fn read_object(body: &[u8]) -> Result<Object<'static>, ApiError> {
+    Object::new(read::parse(body)?, Path::Root)
+        .map_err(|_| ApiError::invalid("The request body is not valid JSON: expected an object"))
 }
 
 fn read_member<T>(

@@ -1,7 +1,7 @@
 //! Bodies of `POST /v1/messages` and what reading them says, as data: `requests/*.json`.
 //!
 //! A case has a `name`, one body and one expectation. Bodies: `body` whole; `with`, `without`, `user`, `assistant` or `tool`,
-//! laid over a small valid body; `raw` text; `hex` bytes. Expectations: `"accepted": true`, or the exact `error`, which is
+//! laid over a small valid body; `raw` text; `hex` bytes. With `counts` it is read as one of `POST /v1/messages/count_tokens`. Expectations: `"accepted": true`, or the exact `error`, which is
 //! always a 400, with `code` when there are details. What is accepted must also replay: assistant messages serialize to
 //! what was sent.
 
@@ -26,6 +26,9 @@ struct Case {
     user: Option<Value>,
     assistant: Option<Value>,
     tool: Option<Value>,
+    /// The body of a request that only counts.
+    #[serde(default)]
+    counts: bool,
     #[serde(default)]
     accepted: bool,
     error: Option<String>,
@@ -85,7 +88,10 @@ fn bytes(hex: &str) -> Vec<u8> {
 /// What is wrong with how `case` went, if anything.
 fn check(case: &Case) -> Option<String> {
     let (body, document) = case.body();
-    let read = MessagesRequest::read(&body);
+    let read = match case.counts {
+        true => MessagesRequest::read_to_count(&body),
+        false => MessagesRequest::read(&body),
+    };
     match (read, case.expected()) {
         (Ok(request), None) => replay_fault(&request, &document?),
         (Ok(_), Some(error)) => Some(format!("accepted, should say {:?}", error.message)),

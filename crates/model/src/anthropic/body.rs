@@ -71,6 +71,45 @@ pub(super) fn write(
     })
 }
 
+/// What is counted.
+#[derive(Serialize)]
+struct Counted<'a> {
+    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<&'a belljar_wire::request::System>,
+    messages: Vec<PlainMessage>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tools: Vec<PlainTool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<&'a Value>,
+    #[serde(flatten)]
+    rest: &'a Map<String, Value>,
+}
+
+/// Writes the body of a request that counts (wire.md §17.1).
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn write_to_count(
+    request: &SamplingRequest,
+    model: &str,
+    uploads: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, serde_json::Error> {
+    let plain = lower(request, uploads);
+    let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
+    serde_json::to_vec(&Counted {
+        model,
+        system: request.system.as_ref(),
+        messages: plain.messages,
+        tools: plain.tools,
+        tool_choice,
+        thinking: request.thinking.as_ref(),
+        rest: &request.rest,
+    })
+}
+
 fn tool_choice(choice: &ToolChoice) -> Value {
     let mut written = match &choice.mode {
         ToolChoiceMode::Auto => json!({"type": "auto"}),

@@ -51,7 +51,7 @@ impl Refusal {
 
     /// Whether asking again may help: nothing of a reply has been seen yet.
     pub(super) fn is_transient(&self) -> bool {
-        !self.final_word && matches!(self.status, 408 | 429 | 500..=599)
+        !self.final_word && self.status != 501 && matches!(self.status, 408 | 429 | 500..=599)
     }
 
     /// The error that it comes to.
@@ -61,8 +61,8 @@ impl Refusal {
         if kind == UpstreamErrorKind::ModelNotFound
             && told.as_ref().is_none_or(|told| told.error.tag != "not_found_error")
         {
-            // Not the API's own voice: the address leads somewhere else.
-            kind = UpstreamErrorKind::Unavailable;
+            // Not the API's own voice.
+            kind = UpstreamErrorKind::NoSuchEndpoint;
         }
         let in_its_voice = told.is_some();
         let message = match told {
@@ -166,7 +166,7 @@ mod tests {
             (401, invalid, UpstreamErrorKind::Authentication, 500, ""),
             (403, invalid, UpstreamErrorKind::Authentication, 500, ""),
             (404, not_found, UpstreamErrorKind::ModelNotFound, 404, ""),
-            (404, "nothing here", UpstreamErrorKind::Unavailable, 500, ""),
+            (404, "nothing here", UpstreamErrorKind::NoSuchEndpoint, 500, ""),
             (413, invalid, UpstreamErrorKind::Rejected { status: 413 }, 413, ""),
             (429, invalid, UpstreamErrorKind::RateLimited { retry_after: None }, 429, ""),
             (302, "", UpstreamErrorKind::Unavailable, 500, ""),

@@ -5,6 +5,7 @@
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
 mod body;
+mod count;
 mod decode;
 mod failure;
 #[cfg(fuzzing)]
@@ -27,7 +28,7 @@ use self::failure::{Scrub, of_fault};
 use self::sse::{SseError, SseParser};
 use crate::config::{ConfigError, Secret, Timeouts};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
-use crate::upstream::{SamplingHints, SamplingStream, Upstream};
+use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 const API_VERSION: &str = "2023-06-01";
 /// Most bytes of one reply: far more than any model's output limit comes to.
@@ -53,6 +54,7 @@ struct Shared {
     name: String,
     client: Client,
     url: Url,
+    count_url: Url,
     base_url: String,
     key: Secret,
     headers: HeaderMap,
@@ -76,11 +78,13 @@ impl Anthropic {
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let url = messages_url(&name, address.base_url)?;
+        let mut count_url = url.clone();
+        count_url.set_path(&format!("{}/count_tokens", url.path()));
         let headers = headers(&name, key)?;
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
         Ok(Self {
-            shared: Arc::new(Shared { name, client, url, base_url, key: key.clone(), headers, timeouts }),
+            shared: Arc::new(Shared { name, client, url, count_url, base_url, key: key.clone(), headers, timeouts }),
             model,
             models,
         })
@@ -101,8 +105,8 @@ impl Upstream for Anthropic {
                 .map_err(|error| unwritable(&shared.name, &error))?;
             let betas = body::betas(&request.betas);
             drop(request);
-            let response =
-                send::send(&shared, Bytes::from(body), betas.as_deref(), &hints.request_id).await?;
+            let call = send::Call { url: &shared.url, body: Bytes::from(body), betas: betas.as_deref() };
+            let response = send::send(&shared, &call, &hints.request_id).await?;
             let mut reply = Reply::new(&shared, response)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
@@ -110,6 +114,12 @@ impl Upstream for Anthropic {
                 }
             }
         })
+    }
+
+    fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
+        let shared = Arc::clone(&self.shared);
+        let model = self.model.clone();
+        Box::pin(async move { count::count(&shared, model.as_deref(), &request, &hints).await })
     }
 
     fn models(&self) -> Vec<String> {

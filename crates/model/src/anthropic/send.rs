@@ -6,7 +6,7 @@ use std::time::Duration;
 use belljar_ids::RequestId;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use reqwest::Response;
+use reqwest::{Response, Url};
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
@@ -22,16 +22,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// How much of a refusal's body is read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
+/// What is sent, and where to.
+pub(super) struct Call<'a> {
+    pub(super) url: &'a Url,
+    pub(super) body: Bytes,
+    pub(super) betas: Option<&'a str>,
+}
+
 /// Sends the call until it is accepted; returns the reply, whose body has not been touched.
-pub(super) async fn send(
-    shared: &Shared,
-    body: Bytes,
-    betas: Option<&str>,
-    request_id: &RequestId,
-) -> Result<Response, UpstreamError> {
+pub(super) async fn send(shared: &Shared, call: &Call<'_>, request_id: &RequestId) -> Result<Response, UpstreamError> {
     let mut attempt = 0;
     loop {
-        let failure = match send_once(shared, body.clone(), betas).await {
+        let failure = match send_once(shared, call).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
@@ -83,15 +85,15 @@ fn backoff(attempt: u32, request_id: &RequestId) -> Duration {
     full - full / 1000 * permille_off
 }
 
-async fn send_once(shared: &Shared, body: Bytes, betas: Option<&str>) -> Result<Response, Failure> {
+async fn send_once(shared: &Shared, sent: &Call<'_>) -> Result<Response, Failure> {
     let lasting = |error| Failure { error, transient: false, retry_after: None };
-    let mut call = shared.client.post(shared.url.clone()).headers(shared.headers.clone());
-    if let Some(betas) = betas {
+    let mut call = shared.client.post(sent.url.clone()).headers(shared.headers.clone());
+    if let Some(betas) = sent.betas {
         call = call.header("anthropic-beta", betas);
     }
     // The client's own limit on connecting runs inside this one.
     let limit = shared.timeouts.connect_max + shared.timeouts.first_byte_max;
-    let response = match timeout(limit, call.body(body).send()).await {
+    let response = match timeout(limit, call.body(sent.body.clone()).send()).await {
         Ok(Ok(response)) => response,
         Ok(Err(error)) => return Err(connection_failed(shared, &error)),
         Err(_) => {

@@ -28,6 +28,19 @@ const TOP_LEVEL: [&str; 22] = [
     "top_p",
     "diagnostics",
 ];
+const COUNTED: [&str; 11] = [
+    "cache_control",
+    "context_management",
+    "messages",
+    "mcp_servers",
+    "model",
+    "output_config",
+    "speed",
+    "system",
+    "thinking",
+    "tool_choice",
+    "tools",
+];
 const OURS: [&str; 3] = ["bash_code_execution", "code_execution", "text_editor_code_execution"];
 
 /// The first rule that a request breaks.
@@ -40,6 +53,17 @@ pub fn request(body: &Value) -> Result<(), String> {
     expect(body.get("model").is_some_and(Value::is_string), || "model: Field required".into())?;
     let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
     expect(max_tokens.is_some_and(|tokens| tokens > 0), || "max_tokens: Field required".into())?;
+    tools(body.get("tools"), body.contains_key("tool_choice"))?;
+    messages(body.get("messages").and_then(Value::as_array).ok_or("messages: Field required")?)
+}
+
+/// The first rule that a request which counts breaks.
+pub fn count(body: &Value) -> Result<(), String> {
+    let body = body.as_object().ok_or("the body is no object")?;
+    for key in body.keys() {
+        expect(COUNTED.contains(&key.as_str()), || format!("{key}: Extra inputs are not permitted"))?;
+    }
+    expect(body.get("model").is_some_and(Value::is_string), || "model: Field required".into())?;
     tools(body.get("tools"), body.contains_key("tool_choice"))?;
     messages(body.get("messages").and_then(Value::as_array).ok_or("messages: Field required")?)
 }

@@ -77,6 +77,7 @@ impl Fake {
         let shared = Arc::new(Shared { answers: Mutex::new(answers.into()), ..Shared::default() });
         let app = Router::new()
             .route("/v1/messages", post(messages))
+            .route("/v1/messages/count_tokens", post(count_tokens))
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -101,11 +102,33 @@ impl Fake {
     }
 }
 
-async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+/// Counts the bytes of a request that keeps the rules; an answer with a status is refused with it.
+async fn count_tokens(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let (headers, document) = (texts(&headers), serde_json::from_slice(&body).unwrap_or(Value::Null));
+    let checked = check_headers(&headers).and_then(|()| check::count(&document));
+    held(&shared.seen).push(Seen { headers, body: document });
+    if let Err(violation) = checked {
+        held(&shared.violations).push(violation.clone());
+        return refusal(400, Some(("invalid_request_error".to_owned(), violation)), &BTreeMap::new());
+    }
+    match held(&shared.answers).pop_front() {
+        Some(Answer { status: Some(status), error, headers, .. }) => refusal(status, error, &headers),
+        Some(Answer { raw: Some(raw), headers, .. }) => with_headers(200, &headers, Body::from(raw)),
+        Some(_) | None => {
+            with_headers(200, &BTreeMap::new(), Body::from(format!("{{\"input_tokens\": {}}}", body.len())))
+        }
+    }
+}
+
+fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
     let text = |(name, value): (&axum::http::HeaderName, &axum::http::HeaderValue)| {
         (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };
-    let headers: BTreeMap<String, String> = headers.iter().map(text).collect();
+    headers.iter().map(text).collect()
+}
+
+async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let headers = texts(&headers);
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let checked = check_headers(&headers).and_then(|()| check::request(&body));
     held(&shared.seen).push(Seen { headers, body });

@@ -97,7 +97,11 @@ pub fn plan(app: &App, asked: &Asked, request: MessagesRequest, samplings_max: u
 }
 
 /// A request that names a missing or expired file fails before the first sampling (wire.md §9.5).
-async fn find_uploads(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<Vec<driver::Upload>, Failure> {
+pub async fn find_uploads(
+    app: &Shared,
+    principal: &Principal,
+    plan: &TurnPlan,
+) -> Result<Vec<driver::Upload>, Failure> {
     let mut uploads = Vec::with_capacity(plan.uploads.len());
     for text in &plan.uploads {
         let record = files::find(app, principal, text).await?;

@@ -4,6 +4,7 @@ pub mod batches;
 pub mod body;
 pub mod cells;
 pub mod containers;
+pub mod count;
 pub mod files;
 pub mod health;
 pub mod messages;
@@ -26,6 +27,7 @@ use crate::failure::Failure;
 pub fn router(app: Shared) -> Router {
     let hosted = Router::new()
         .route("/v1/messages", post(messages::create))
+        .route("/v1/messages/count_tokens", post(count::count_tokens))
         .route("/v1/messages/batches", post(batches::create).get(batches::list))
         .route("/v1/messages/batches/{id}", get(batches::retrieve).delete(batches::delete))
         .route("/v1/messages/batches/{id}/cancel", post(batches::cancel))
