@@ -4,7 +4,7 @@ use std::fs;
 
 use belljar_ids::ContainerId;
 
-use super::cgroups::Cgroups;
+use super::cgroups::Parents;
 use super::figure::Series;
 use super::machine::meminfo_kib;
 
@@ -34,9 +34,9 @@ pub struct Own {
 impl Own {
     /// Looks at each of them; takes a while, and blocks.
     pub fn of(containers: &[ContainerId]) -> Self {
-        let mut own = Self { pss: 0.0, kernel: 0.0 };
+        let (mut own, parents) = (Self { pss: 0.0, kernel: 0.0 }, Parents::find());
         for id in containers {
-            let cgroups = Cgroups::of_container(id.as_str());
+            let cgroups = parents.of_container(id.as_str());
             own.kernel += cgroups.kernel_bytes() as f64;
             own.pss += cgroups.members().into_iter().map(pss_bytes).sum::<f64>();
         }

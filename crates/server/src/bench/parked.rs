@@ -100,8 +100,7 @@ fn descriptors_left() -> Option<u64> {
     Some(getrlimit(Resource::Nofile).current?.saturating_sub(open as u64))
 }
 
-/// Asked for all at once. The sandbox waits for one end after the other, and each for the host's process 1 to hear of an
-/// interpreter's end: with more than a thousand containers that was seen to take a second each.
+/// Asked for all at once; the sandbox clears away a few at a time.
 async fn end_all(sandbox: &Sandbox, crowd: Vec<Parked>) -> Result<(), Failure> {
     let mut removals = tokio::task::JoinSet::new();
     for parked in crowd {
