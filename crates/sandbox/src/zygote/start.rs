@@ -235,3 +235,20 @@ impl Stderr {
         String::from_utf8_lossy(&self.kept).into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_memory_counts_the_children() {
+        const MIB: u64 = 1024 * 1024;
+        let cases = [((0, 0), 2048), ((1, 0), 2052), ((256, 4), 3104), ((2000, 0), 10_048)];
+        for ((containers_max, pool_containers), mib) in cases {
+            let config = SandboxConfig { containers_max, pool_containers, ..SandboxConfig::default() };
+            assert_eq!(limits(&config).memory_bytes_max, mib * MIB, "{containers_max} {pool_containers}");
+        }
+        let many = SandboxConfig { containers_max: usize::MAX, ..SandboxConfig::default() };
+        assert_eq!(limits(&many).memory_bytes_max, u64::MAX);
+    }
+}
