@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -53,7 +53,7 @@ impl Attachment<'_> {
 #[derive(Debug)]
 pub struct Jailed {
     pid: Pid,
-    pidfd: OwnedFd,
+    pidfd: Arc<OwnedFd>,
     ended: Mutex<Option<ExitStatus>>,
     /// Opened while it could be; see [`Jailed::namespaces`].
     namespaces: Option<Namespaces>,
@@ -66,7 +66,7 @@ impl Jailed {
         Ok(Self {
             pid,
             // It cannot be somebody else's: only this process can reap it, and has not.
-            pidfd: pidfd_open(pid, PidfdFlags::empty())?,
+            pidfd: Arc::new(pidfd_open(pid, PidfdFlags::empty())?),
             ended: Mutex::new(None),
             namespaces: None,
             _lifeline: None,
@@ -81,6 +81,12 @@ impl Jailed {
     /// Readable when process 1 has ended; for the caller's event loop.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// The same one, for whoever watches it longer than this is at hand: a container is to cost its host one, not one for
+    /// each who wants to hear of its end.
+    pub fn shared_pidfd(&self) -> Arc<OwnedFd> {
+        Arc::clone(&self.pidfd)
     }
 
     /// Kills process 1, and with it, by the kernel's doing, every process of the container. Killing a dead one is fine.

@@ -243,7 +243,7 @@ async fn wait(
 ) -> Waited {
     let clock = Clock::start(wall, guest.limits().cpus);
     let Guest { talk, process, .. } = guest;
-    let cpu = || Duration::from_micros(process.counters().cpu_usage_us);
+    let cpu = || process.processor_while_still();
     match asked {
         Asked::Command(run) => {
             let mut watch = command::Watch { clock, cpu, calls: ledger.map(command::Calls::new) };

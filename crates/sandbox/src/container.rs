@@ -103,14 +103,11 @@ impl Container {
             return Ok(());
         }
         // The step is taken with the reins in hand: whoever leases it right after waits for them, and thaws it then.
-        let frozen = self.reins.with(|cgroup| match self.life.step(Event::Freeze) {
-            Err(_in_use) => Ok(()),
-            Ok(_) => cgroup.freeze().inspect_err(|_| {
-                // Refused when it has been leased meanwhile, which has the same end.
-                let _running_again = self.life.step(Event::Thaw);
-            }),
-        });
-        frozen.map(Option::unwrap_or_default)
+        let free = || self.life.step(Event::Freeze).is_ok();
+        self.reins.freeze(free).inspect_err(|_| {
+            // Refused when it has been leased meanwhile, which has the same end.
+            let _running_again = self.life.step(Event::Thaw);
+        })
     }
 
     /// Lets it run again. One that cannot is dead.

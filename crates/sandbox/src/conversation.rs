@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -21,7 +22,7 @@ pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// The host's side of one container's talk. An error is the death of the container.
 pub struct Conversation {
     channel: Channel,
-    ended: AsyncFd<OwnedFd>,
+    ended: AsyncFd<Arc<OwnedFd>>,
     stop: CancellationToken,
     requests: u64,
     cold_repl: ColdRepl,
@@ -47,7 +48,7 @@ pub enum Heard {
 
 impl Conversation {
     /// `ended` is readable when process 1 has ended. Must be called in a runtime.
-    pub fn new(channel: Channel, ended: OwnedFd, stop: CancellationToken) -> io::Result<Self> {
+    pub fn new(channel: Channel, ended: Arc<OwnedFd>, stop: CancellationToken) -> io::Result<Self> {
         let ended = watch(ended, Interest::READABLE)?;
         Ok(Self { channel, ended, stop, requests: 0, cold_repl: ColdRepl::None })
     }

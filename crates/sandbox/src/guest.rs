@@ -48,7 +48,7 @@ impl Guest {
             tokio::task::spawn_blocking(move || host.start(&image, &name, isolation, &limits, theirs))
         };
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
-        let talk = process.ended().and_then(|ended| Conversation::new(channel, ended, stop));
+        let talk = Conversation::new(channel, process.ended(), stop);
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
         let mut guest = Self { talk, repl: None, lost: None, process, image, below: None, limits };
         let words = match isolation {
@@ -137,7 +137,7 @@ impl Guest {
     }
 
     /// A descriptor that is readable when process 1 has ended.
-    pub fn ended(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+    pub fn ended(&self) -> Arc<OwnedFd> {
         self.process.ended()
     }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
 use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
+use crate::descriptors;
 use crate::error::SandboxError;
 use crate::gvisor::{self, Gvisor};
 use crate::image::Image;
@@ -31,7 +31,7 @@ pub struct Host {
 impl Host {
     /// Finds out what this machine offers; with what the attendants of the image's zygotes need. Blocks.
     pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<(Self, [Attendance; 2]), SandboxError> {
-        raise_open_files();
+        descriptors::raise(&config);
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let identity = identity(&rootfs)?;
         let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
@@ -155,17 +155,6 @@ fn identity(rootfs: &Rootfs) -> Result<Identity, SandboxError> {
             "root needs a root filesystem with shifted owners: its own user must not be a container's".to_owned(),
         )),
         None => Ok(Identity::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }),
-    }
-}
-
-/// A container takes a handful of descriptors of the host, a harvest up to a thousand: the soft limit of old, 1024, is
-/// too low. Failing is no error; whoever runs out later says so.
-fn raise_open_files() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current != maximum
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
-    {
-        tracing::warn!(%error, "could not raise the limit of open files");
     }
 }
 

@@ -23,6 +23,7 @@ mod command;
 mod config;
 mod container;
 mod conversation;
+pub mod descriptors;
 mod edit;
 mod environment;
 mod error;

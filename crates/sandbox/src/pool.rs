@@ -48,7 +48,7 @@ struct Shelved {
     image: Arc<Image>,
     limits: Limits,
     /// Readable when it has died; asked at the claim, so that no news has to have travelled.
-    ended: OwnedFd,
+    ended: Arc<OwnedFd>,
     taken: oneshot::Sender<Taken>,
 }
 
@@ -180,10 +180,7 @@ impl Pool {
     fn shelve(self: &Arc<Self>, maker: &Arc<Maker>, language: Language, made: Made) {
         let Made { guest, life, stop } = made;
         let (taken, leaving) = oneshot::channel();
-        let Ok(ended) = guest.ended() else {
-            // No descriptors are left: no time to keep containers that nobody asked for.
-            return drop(maker.keepers.spawn(end(Arc::clone(maker), guest, life, DeathReason::Removed)));
-        };
+        let ended = guest.ended();
         let parts = Parts::of(&guest, Arc::clone(&life), stop.clone());
         let (image, limits) = (Arc::clone(guest.image()), guest.limits());
         let shelved = Shelved { life: Arc::clone(&life), parts, image, limits, ended, taken };

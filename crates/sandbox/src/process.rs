@@ -2,7 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use belljar_jail::cgroup::{Cgroup, CgroupError, Meter, Stats};
 use belljar_jail::{Jailed, Namespaces};
@@ -12,13 +13,11 @@ use rustix::process::Pid;
 pub struct Process {
     jailed: Jailed,
     reins: Arc<Reins>,
-    /// From the first [`Process::counters`] on.
-    meter: OnceLock<Option<Meter>>,
 }
 
 impl Process {
     pub fn new(jailed: Jailed, cgroup: Option<Cgroup>) -> Self {
-        Self { jailed, reins: Arc::new(Reins(Mutex::new(cgroup))), meter: OnceLock::new() }
+        Self { jailed, reins: Arc::new(Reins::of(cgroup)) }
     }
 
     /// What others may do to it while it lives.
@@ -26,28 +25,29 @@ impl Process {
         &self.reins
     }
 
-    /// A descriptor of its own that is readable when process 1 has ended.
-    pub fn ended(&self) -> std::io::Result<OwnedFd> {
-        self.jailed.pidfd().try_clone_to_owned()
+    /// Readable when process 1 has ended. One descriptor for all who want to know.
+    pub fn ended(&self) -> Arc<OwnedFd> {
+        self.jailed.shared_pidfd()
     }
 
     /// What was used so far; zeros where nothing is counted.
     pub fn stats(&self) -> Stats {
-        match self.meter.get() {
-            Some(Some(meter)) => told(meter.read()),
-            Some(None) | None => self.reins.stats(),
-        }
+        self.reins.counted(Meter::read)
     }
 
-    /// Of [`Process::stats`] only what grows, at a tenth of the price: the accounts are held open from now on.
+    /// Of [`Process::stats`] only what grows.
     pub fn counters(&self) -> Stats {
-        let meter = self.meter.get_or_init(|| {
-            self.reins.with(Cgroup::meter).unwrap_or_else(|error| {
-                tracing::warn!(%error, "could not keep a container's accounts open");
-                None
-            })
+        self.reins.counted(Meter::read_counters)
+    }
+
+    /// The processor time used so far, for whoever asks while the code stands still: that may be for long, so all other
+    /// accounts are closed until somebody reads them.
+    pub fn processor_while_still(&self) -> Duration {
+        let micros = self.reins.counted(|meter| {
+            meter.close_but_processor();
+            meter.read_processor()
         });
-        meter.as_ref().map_or_else(|| self.reins.stats(), |meter| told(meter.read_counters()))
+        Duration::from_micros(micros)
     }
 
     /// Lifts the processor quota, so that dying is not throttled. A kill works without, only slower.
@@ -83,36 +83,61 @@ impl Process {
 }
 
 /// The container's cgroup, for as long as there is one, in the hands of whoever limits, freezes or counts it.
-pub struct Reins(Mutex<Option<Cgroup>>);
+pub struct Reins(Mutex<Option<Held>>);
+
+struct Held {
+    cgroup: Cgroup,
+    /// Its accounts stay open from one cell to the next, but not while it stands still.
+    meter: Meter,
+}
 
 impl Reins {
-    fn lock(&self) -> MutexGuard<'_, Option<Cgroup>> {
+    fn of(cgroup: Option<Cgroup>) -> Self {
+        Self(Mutex::new(cgroup.map(|cgroup| Held { meter: cgroup.meter(), cgroup })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Held>> {
         // The only change is taking it out at the end.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something to the cgroup while nobody else does; nothing where there is none (any more).
     pub fn with<T>(&self, act: impl FnOnce(&Cgroup) -> Result<T, CgroupError>) -> Result<Option<T>, CgroupError> {
-        self.lock().as_ref().map(act).transpose()
+        self.lock().as_ref().map(|held| act(&held.cgroup)).transpose()
+    }
+
+    /// Freezes what `wanted` then says may be frozen: asked with the reins in hand. A frozen container keeps no account open.
+    pub fn freeze(&self, wanted: impl FnOnce() -> bool) -> Result<(), CgroupError> {
+        match &mut *self.lock() {
+            Some(held) if wanted() => {
+                held.meter.close();
+                held.cgroup.freeze()
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Keeps no account open until somebody reads one again.
+    pub fn close_accounts(&self) {
+        if let Some(held) = &mut *self.lock() {
+            held.meter.close();
+        }
     }
 
     /// What was used so far; zeros where nothing is counted.
-    pub fn stats(&self) -> Stats {
-        told(self.with(Cgroup::stats).map(Option::unwrap_or_default))
+    fn counted<T: Default>(&self, read: impl FnOnce(&mut Meter) -> Result<T, CgroupError>) -> T {
+        let read = self.lock().as_mut().map(|held| read(&mut held.meter));
+        read.transpose().map(Option::unwrap_or_default).unwrap_or_else(|error| {
+            tracing::warn!(%error, "could not read what a container has used");
+            T::default()
+        })
     }
-}
-
-fn told(stats: Result<Stats, CgroupError>) -> Stats {
-    stats.unwrap_or_else(|error| {
-        tracing::warn!(%error, "could not read what a container has used");
-        Stats::default()
-    })
 }
 
 impl Drop for Process {
     /// Blocks until the kernel has ended every process inside.
     fn drop(&mut self) {
-        let cgroup = self.reins.lock().take();
+        let cgroup = self.reins.lock().take().map(|held| held.cgroup);
         if let Some(cgroup) = &cgroup
             && let Err(error) = cgroup.kill()
         {

@@ -205,6 +205,38 @@ async fn code_that_waits_for_a_tool_costs_little_memory_of_its_own() {
     sandbox.close().await;
 }
 
+/// What the zygote's own cgroup is charged with, in bytes; none where it has no account of it.
+fn charged_to_the_zygote() -> Option<u64> {
+    let ours = support::leftovers::cgroups_of(std::process::id());
+    let inside = ours.into_iter().flat_map(|ours| std::fs::read_dir(ours).into_iter().flatten().flatten());
+    let mut zygotes = inside.filter(|entry| entry.file_name().to_string_lossy().starts_with("zygote_core"));
+    zygotes.find_map(|entry| {
+        let files = ["memory.usage_in_bytes", "memory.current"].map(|file| entry.path().join(file));
+        files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_zygotes_memory_limit_has_room_for_what_its_children_leave_there() {
+    const CONTAINERS: u64 = 16;
+    let (sandbox, _image) = python_sandbox!(warm_config(0));
+    is_up(&sandbox, 0).await;
+    let Some(before) = charged_to_the_zygote() else {
+        skip!("memory is not counted here");
+    };
+    let mut waiting = Vec::new();
+    for seed in 0..CONTAINERS {
+        let lease = leased_for(&sandbox, seed, Language::Python).await;
+        waiting.push(called(start(lease, "await anything({})").await));
+    }
+    let after = charged_to_the_zygote().expect("it lives");
+    let each = after.saturating_sub(before) / CONTAINERS;
+    // The limit counts with four for each: a thousand containers killed the zygote when it counted with none.
+    assert!((64 << 10..3 << 20).contains(&each), "bytes of each: {each}, {before} before, {after} after");
+    drop(waiting);
+    sandbox.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_is_over_far_sooner_than_a_process() {
     let (sandbox, _image) = python_sandbox!(warm_config(0));

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::place::Controller;
-use super::{CgroupError, Limits, Meter, Stats, Version, read, read_keyed, read_number, write};
+use super::{CgroupError, Limits, Meter, Stats, Version, read, write};
 
 /// Length of the scheduler's accounting period; the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -124,47 +124,12 @@ impl Cgroup {
     /// # Errors
     /// [`CgroupError`].
     pub fn stats(&self) -> Result<Stats, CgroupError> {
-        let mut stats = Stats::default();
-        for (controller, home) in &self.homes {
-            let file = |name: &str| home.directory.join(name);
-            match (controller, home.version) {
-                (Controller::Memory, Version::V1) => {
-                    stats.memory_peak_bytes = read_number(&file("memory.max_usage_in_bytes"))?;
-                    stats.memory_bytes = read_number(&file("memory.usage_in_bytes"))?;
-                    stats.oom_kills = read_keyed(&file("memory.oom_control"), "oom_kill")?;
-                }
-                (Controller::Memory, Version::V2) => {
-                    stats.memory_bytes = read_number(&file("memory.current"))?;
-                    stats.memory_peak_bytes = match read_number(&file("memory.peak")) {
-                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => stats.memory_bytes,
-                        peak => peak?,
-                    };
-                    stats.oom_kills = read_keyed(&file("memory.events"), "oom_kill")?;
-                    stats.cpu_usage_us = read_keyed(&file("cpu.stat"), "usage_usec")?;
-                }
-                (Controller::Pids, _) => {
-                    stats.processes = read_number(&file("pids.current"))?;
-                    stats.pids_refused = match read_keyed(&file("pids.events"), "max") {
-                        // Before Linux 4.8.
-                        Err(error) if error.source.kind() == io::ErrorKind::NotFound => 0,
-                        refused => refused?,
-                    };
-                }
-                (Controller::Cpuacct, _) => {
-                    stats.cpu_usage_us = read_number(&file("cpuacct.usage"))? / 1_000;
-                }
-                (Controller::Cpu | Controller::Freezer, _) => {}
-            }
-        }
-        Ok(stats)
+        self.meter().read()
     }
 
-    /// Its accounts, held open for reading them often.
-    ///
-    /// # Errors
-    /// [`CgroupError`].
-    pub fn meter(&self) -> Result<Meter, CgroupError> {
-        Meter::open(self.homes.iter())
+    /// Its accounts, for reading them often.
+    pub fn meter(&self) -> Meter {
+        Meter::of(self.homes.iter())
     }
 
     /// Lifts the processor quota, so that dying is not throttled.

@@ -95,19 +95,11 @@ fn read(path: &Path) -> Result<String, CgroupError> {
     std::fs::read_to_string(path).map_err(CgroupError::at(path))
 }
 
-fn read_number(path: &Path) -> Result<u64, CgroupError> {
-    number(&read(path)?).ok_or_else(|| CgroupError::invalid(path))
-}
-
 fn number(text: &str) -> Option<u64> {
     text.trim().parse().ok()
 }
 
 /// The value behind `key` in a file of `key value` lines; zero where the kernel does not count it.
-fn read_keyed(path: &Path, key: &str) -> Result<u64, CgroupError> {
-    keyed(&read(path)?, key).ok_or_else(|| CgroupError::invalid(path))
-}
-
 fn keyed(text: &str, key: &str) -> Option<u64> {
     let mut values = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
     values.next().map_or(Some(0), number)

@@ -400,7 +400,7 @@ mod tests {
         for frame in frames {
             send(&theirs, frame.as_bytes(), SendFlags::NOSIGNAL).expect("room");
         }
-        let talk = Conversation::new(channel, ended.into(), CancellationToken::new());
+        let talk = Conversation::new(channel, std::sync::Arc::new(ended.into()), CancellationToken::new());
         (talk.expect("watched"), (theirs, alive))
     }
 

@@ -280,7 +280,8 @@ mod tests {
         let (packets, repl) = Packets::pair().expect("socketpair");
         let (channel, supervisor) = Channel::pair().expect("socketpair");
         let (ended, alive) = std::io::pipe().expect("pipe");
-        let talk = Conversation::new(channel, ended.into(), CancellationToken::new()).expect("watched");
+        let talk =
+            Conversation::new(channel, std::sync::Arc::new(ended.into()), CancellationToken::new()).expect("watched");
         let ours = Repl::over(packets, ReplEnd::Cold, 2).expect("watched");
         (ours, talk, There { repl, supervisor, _alive: alive })
     }

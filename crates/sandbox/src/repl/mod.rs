@@ -12,6 +12,7 @@ mod warmth;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -42,7 +43,7 @@ pub enum ReplEnd {
     /// A zygote's child.
     Warm {
         /// Readable when it has ended.
-        pidfd: OwnedFd,
+        pidfd: Arc<OwnedFd>,
         /// What the zygote says when it has reaped it.
         status: oneshot::Receiver<Status>,
     },
@@ -50,7 +51,7 @@ pub enum ReplEnd {
 
 enum Watched {
     Cold,
-    Warm { pidfd: AsyncFd<OwnedFd>, status: oneshot::Receiver<Status> },
+    Warm { pidfd: AsyncFd<Arc<OwnedFd>>, status: oneshot::Receiver<Status> },
 }
 
 /// A running REPL of a container.

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use tokio::io::Interest;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::frame::FromZygote;
 use super::{ForkError, Forked};
@@ -25,7 +27,8 @@ pub struct Ledger {
 
 /// A child whose end somebody wants to hear of.
 struct Living {
-    pidfd: OwnedFd,
+    /// The REPL's owner has the same one.
+    pidfd: Arc<OwnedFd>,
     status: oneshot::Sender<Status>,
 }
 
@@ -74,17 +77,12 @@ impl Ledger {
         let reply = self.asked.remove(&id).ok_or("an answer to nothing")?;
         let child = Pid::from_raw(pid).filter(|_| pid > 1).ok_or("a child that is none")?;
         let (told, status) = oneshot::channel();
-        let Ok(theirs) = pidfd.try_clone() else {
-            let _nobody_waits = reply.send(Err(ForkError::Refused(Errno::MFILE)));
-            // Dropped here, it is killed.
-            drop(Forked { pid: child, living: Some((pidfd, status)) });
-            return Ok(());
-        };
-        if self.living.insert(pid, Living { pidfd, status: told }).is_some() {
+        let pidfd = Arc::new(pidfd);
+        if self.living.insert(pid, Living { pidfd: Arc::clone(&pidfd), status: told }).is_some() {
             return Err("a child that lives already");
         }
         // When nobody waits any more, what comes back is dropped, and so killed.
-        let _nobody_waits = reply.send(Ok(Forked { pid: child, living: Some((theirs, status)) }));
+        let _nobody_waits = reply.send(Ok(Forked { pid: child, living: Some((pidfd, status)) }));
         Ok(())
     }
 
@@ -95,19 +93,28 @@ impl Ledger {
         for reply in self.asked.into_values() {
             let _nobody_waits = reply.send(Err(ForkError::Ended));
         }
-        for living in self.living.into_values() {
-            let Ok(ended) = watch(living.pidfd, Interest::READABLE) else { continue };
-            if ended.readable().await.is_err() {
-                continue;
-            }
-            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-            if let Ok(Some(end)) = waitid(WaitId::PidFd(ended.get_ref().as_fd()), options) {
-                let status = match (end.exit_status(), end.terminating_signal()) {
-                    (Some(code), _) => u8::try_from(code & 0xff).map(Status::Code),
-                    (None, signal) => u8::try_from(signal.unwrap_or_default()).map(Status::Signal),
-                };
-                let _nobody_waits = status.map(|status| living.status.send(status));
-            }
+        // All at once: how one ended is not to be told only when another has.
+        let mut ends: JoinSet<()> = self.living.into_values().map(Living::end).collect();
+        while ends.join_next().await.is_some() {}
+    }
+}
+
+impl Living {
+    /// Waits for its end, and tells how it was.
+    async fn end(self) {
+        // A descriptor of its own: the one that is shared is watched by the REPL's owner.
+        let own = self.pidfd.try_clone();
+        let Ok(ended) = own.and_then(|own| watch(own, Interest::READABLE)) else { return };
+        if ended.readable().await.is_err() {
+            return;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if let Ok(Some(end)) = waitid(WaitId::PidFd(ended.get_ref().as_fd()), options) {
+            let status = match (end.exit_status(), end.terminating_signal()) {
+                (Some(code), _) => u8::try_from(code & 0xff).map(Status::Code),
+                (None, signal) => u8::try_from(signal.unwrap_or_default()).map(Status::Signal),
+            };
+            let _nobody_waits = status.map(|status| self.status.send(status));
         }
     }
 }

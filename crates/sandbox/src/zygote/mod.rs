@@ -10,6 +10,7 @@ mod ledger;
 mod start;
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use belljar_jail::Namespaces;
 use rustix::io::Errno;
@@ -84,7 +85,7 @@ pub enum ForkError {
 #[derive(Debug)]
 pub struct Forked {
     pid: Pid,
-    living: Option<(OwnedFd, oneshot::Receiver<Status>)>,
+    living: Option<(Arc<OwnedFd>, oneshot::Receiver<Status>)>,
 }
 
 impl Forked {
@@ -94,7 +95,7 @@ impl Forked {
     }
 
     /// Its pidfd, and how it will have ended.
-    pub fn into_parts(mut self) -> Option<(OwnedFd, oneshot::Receiver<Status>)> {
+    pub fn into_parts(mut self) -> Option<(Arc<OwnedFd>, oneshot::Receiver<Status>)> {
         self.living.take()
     }
 }
@@ -102,7 +103,7 @@ impl Forked {
 impl Drop for Forked {
     fn drop(&mut self) {
         if let Some((pidfd, _)) = &self.living
-            && let Err(errno) = pidfd_send_signal(pidfd, Signal::KILL)
+            && let Err(errno) = pidfd_send_signal(&**pidfd, Signal::KILL)
             && errno != Errno::SRCH
         {
             tracing::error!(%errno, "could not kill a REPL that nobody wants");

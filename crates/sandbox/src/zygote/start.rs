@@ -15,6 +15,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::frame::{FromZygote, ToZygote};
 use crate::channel::{PacketError, Packets};
+use crate::config::SandboxConfig;
 use crate::environment;
 use crate::error::SandboxError;
 use crate::host::{SharedHost, random_name};
@@ -24,8 +25,11 @@ use crate::program;
 use crate::repl::Warmth;
 use crate::watch::watch;
 
-/// Memory of a zygote, what it writes included. The children's is charged to their containers.
-const MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// Memory of a zygote, what it writes included.
+const OWN_MEMORY_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// What a child takes before it is in its container's cgroup, generously: page tables, and the first pages that it writes
+/// to. It stays charged to the zygote for as long as the child lives; all else is charged to the container.
+const CHILD_MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// The zygote itself, and children on their way into their containers.
 const PROCESSES_MAX: u64 = 256;
 /// Written below `/tmp`, and once more below [`CACHES`].
@@ -41,7 +45,7 @@ const END_WAIT_MAX: Duration = Duration::from_secs(2);
 pub struct Running {
     process: Process,
     packets: Packets,
-    ended: AsyncFd<OwnedFd>,
+    ended: AsyncFd<Arc<OwnedFd>>,
     stderr: Stderr,
 }
 
@@ -62,12 +66,11 @@ impl Running {
             tokio::task::spawn_blocking(move || {
                 let name = format!("zygote_{}_{}", group(warmth), random_name()?);
                 let plan = plan(&image, warmth, words.into());
-                host.start_zygote(&image, &name, &limits(), &plan, theirs, &files(&image)?)
+                host.start_zygote(&image, &name, &limits(&host.config), &plan, theirs, &files(&image)?)
             })
         };
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
-        let ended = process.ended().and_then(|ended| watch(ended, Interest::READABLE));
-        let ended = ended.map_err(SandboxError::io("watch a zygote"))?;
+        let ended = watch(process.ended(), Interest::READABLE).map_err(SandboxError::io("watch a zygote"))?;
         let stderr = Stderr::over(stderr.into()).map_err(SandboxError::io("watch a zygote's standard error"))?;
         Ok(Self { process, packets, ended, stderr })
     }
@@ -146,10 +149,12 @@ fn group(warmth: Warmth) -> &'static str {
     }
 }
 
-fn limits() -> Limits {
+/// With a memory limit that does not know of its children, a zygote is killed when it has a thousand, and they are orphans.
+fn limits(config: &SandboxConfig) -> Limits {
+    let children_max = u64::try_from(config.containers_at_once()).unwrap_or(u64::MAX);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Limits {
-        memory_bytes_max: MEMORY_BYTES_MAX,
+        memory_bytes_max: OWN_MEMORY_BYTES_MAX.saturating_add(CHILD_MEMORY_BYTES_MAX.saturating_mul(children_max)),
         cpus: u32::try_from(cores).map_or(1.0, f64::from),
         processes_max: PROCESSES_MAX,
     }
@@ -228,5 +233,22 @@ impl Stderr {
 
     fn text(&self) -> String {
         String::from_utf8_lossy(&self.kept).into_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_memory_counts_the_children() {
+        const MIB: u64 = 1024 * 1024;
+        let cases = [((0, 0), 2048), ((1, 0), 2052), ((256, 4), 3104), ((2000, 0), 10_048)];
+        for ((containers_max, pool_containers), mib) in cases {
+            let config = SandboxConfig { containers_max, pool_containers, ..SandboxConfig::default() };
+            assert_eq!(limits(&config).memory_bytes_max, mib * MIB, "{containers_max} {pool_containers}");
+        }
+        let many = SandboxConfig { containers_max: usize::MAX, ..SandboxConfig::default() };
+        assert_eq!(limits(&many).memory_bytes_max, u64::MAX);
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use belljar_ids::ContainerId;
 
-use super::cgroups::Cgroups;
+use super::cgroups::Parents;
 use super::figure::Series;
 use super::machine::meminfo_kib;
 
@@ -13,10 +13,11 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// What so many containers cost each, in MiB. SPECIFICATION.md says what "all told" is.
 pub fn of_each(own: &Own, grown: Memory, containers: usize) -> Vec<Series> {
     let each = |bytes: f64| bytes / containers as f64 / MIB;
+    let (pss, kernel) = (own.pss / own.containers / MIB, own.kernel / own.containers / MIB);
     vec![
-        Series::single("all told", "MiB", each(own.pss + grown.kernel.max(own.kernel) + grown.shared + grown.host)),
-        Series::single("proportional set size", "MiB", each(own.pss)),
-        Series::single("kernel, by cgroup", "MiB", each(own.kernel)),
+        Series::single("all told", "MiB", pss + each(grown.kernel).max(kernel) + each(grown.shared + grown.host)),
+        Series::single("proportional set size", "MiB", pss),
+        Series::single("kernel, by cgroup", "MiB", kernel),
         Series::single("kernel, by meminfo", "MiB", each(grown.kernel)),
         Series::single("tmpfs, by meminfo", "MiB", each(grown.shared)),
         Series::single("this process", "MiB", each(grown.host)),
@@ -25,8 +26,9 @@ pub fn of_each(own: &Own, grown: Memory, containers: usize) -> Vec<Series> {
     ]
 }
 
-/// What the containers' own processes and cgroups say, in bytes.
+/// What the own processes and cgroups of so many containers say, in bytes together.
 pub struct Own {
+    containers: f64,
     pss: f64,
     kernel: f64,
 }
@@ -34,9 +36,10 @@ pub struct Own {
 impl Own {
     /// Looks at each of them; takes a while, and blocks.
     pub fn of(containers: &[ContainerId]) -> Self {
-        let mut own = Self { pss: 0.0, kernel: 0.0 };
+        let parents = Parents::find();
+        let mut own = Self { containers: containers.len() as f64, pss: 0.0, kernel: 0.0 };
         for id in containers {
-            let cgroups = Cgroups::of_container(id.as_str());
+            let cgroups = parents.of_container(id.as_str());
             own.kernel += cgroups.kernel_bytes() as f64;
             own.pss += cgroups.members().into_iter().map(pss_bytes).sum::<f64>();
         }

@@ -11,16 +11,26 @@ pub struct Cgroups {
 
 const ROOT: &str = "/sys/fs/cgroup";
 
+/// The parents of our containers' cgroups, one or more in each hierarchy.
+pub struct Parents(Vec<PathBuf>);
+
+impl Parents {
+    /// Looks for them in all cgroups of the machine: for many containers, once.
+    pub fn find() -> Self {
+        Self(ours())
+    }
+
+    /// Of one container of this process.
+    pub fn of_container(&self, name: &str) -> Cgroups {
+        let directories = self.0.iter().map(|directory| directory.join(name)).filter(|path| path.is_dir());
+        Cgroups { directories: directories.collect() }
+    }
+}
+
 impl Cgroups {
     /// Of one container of this process.
     pub fn of_container(name: &str) -> Self {
-        Self {
-            directories: ours()
-                .into_iter()
-                .map(|directory| directory.join(name))
-                .filter(|path| path.is_dir())
-                .collect(),
-        }
+        Parents::find().of_container(name)
     }
 
     /// Of each container of this process, those of zygotes and supervisors that have their own included.
@@ -72,7 +82,6 @@ fn number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The parents of our containers' cgroups, one or more in each hierarchy.
 fn ours() -> Vec<PathBuf> {
     let prefix = format!("{}.", std::process::id());
     let mut found = Vec::new();

@@ -4,6 +4,7 @@ use belljar_ids::ContainerId;
 use belljar_sandbox::{CodeTools, Parked, Sandbox};
 use rustix::process::{Resource, getrlimit};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use super::Failure;
 use super::account::{Memory, Own, of_each};
@@ -28,6 +29,10 @@ const DESCRIPTORS_MIN: u64 = 1024;
 const LOOK_EVERY: usize = 16;
 /// Given up again where there cannot be as many as wanted.
 const SPARE: usize = 8;
+/// A start waits for the kernel now and then.
+const STARTS_AT_ONCE: usize = 4;
+/// So many of them are asked what they have: the kernel takes its time over each.
+const ASKED: usize = 500;
 
 const CODE: &str = "while True:\n    await step({})\n";
 
@@ -58,7 +63,8 @@ pub async fn run(stage: &Stage) -> Result<Yield, Failure> {
     }
     let full = Memory::now();
     let ids: Vec<ContainerId> = crowd.iter().map(|parked| parked.container().clone()).collect();
-    let own = tokio::task::block_in_place(|| Own::of(&ids));
+    let asked: Vec<ContainerId> = ids.iter().step_by(ids.len().div_ceil(ASKED).max(1)).cloned().collect();
+    let own = tokio::task::block_in_place(|| Own::of(&asked));
     let first = again(first, &tools, &mut crowded, times).await?;
     let mut waiting = Vec::with_capacity(ids.len());
     for parked in crowd {
@@ -68,30 +74,40 @@ pub async fn run(stage: &Stage) -> Result<Yield, Failure> {
     drop(again(first, &tools, &mut alone, times).await?);
     sandbox.close().await;
     let account = of_each(&own, full.less(before), ids.len());
-    let notes = json!({ "wanted": wanted, "had": ids.len(), "why_no_more": why });
+    let notes = json!({ "wanted": wanted, "had": ids.len(), "asked": asked.len(), "why_no_more": why });
     Ok(Yield { series: [alone, crowded, others].into_iter().chain(account).collect(), notes })
 }
 
 /// As many as there can be up to `wanted`, and why there are no more.
 async fn fill(sandbox: &Sandbox, tools: &CodeTools, wanted: usize) -> (Vec<Parked>, Option<String>) {
-    let mut crowd = Vec::with_capacity(wanted);
-    while crowd.len() < wanted {
-        let available = meminfo_kib("MemAvailable");
-        if available < AVAILABLE_KIB_MIN {
-            return (crowd, Some(format!("{available} KiB of memory were left")));
+    let (mut crowd, mut starting, mut why) = (Vec::with_capacity(wanted), JoinSet::new(), None);
+    loop {
+        while why.is_none() && starting.len() < STARTS_AT_ONCE && crowd.len() + starting.len() < wanted {
+            why = shortage(crowd.len());
+            if why.is_some() {
+                break;
+            }
+            let (sandbox, tools) = (sandbox.clone(), tools.clone());
+            starting.spawn(async move { park(&sandbox, &tools).await.map_err(|error| error.to_string()) });
         }
-        if crowd.len() % LOOK_EVERY == 0
-            && let Some(left) = descriptors_left()
-            && left < DESCRIPTORS_MIN
-        {
-            return (crowd, Some(format!("{left} of the server's descriptors were left")));
-        }
-        match park(sandbox, tools).await {
-            Ok(parked) => crowd.push(parked),
-            Err(error) => return (crowd, Some(error.to_string())),
+        match starting.join_next().await {
+            None => return (crowd, why),
+            Some(Ok(Ok(parked))) => crowd.push(parked),
+            Some(Ok(Err(error))) => why = why.or(Some(error)),
+            Some(Err(error)) => why = why.or(Some(error.to_string())),
         }
     }
-    (crowd, None)
+}
+
+/// What there is too little of for another one.
+fn shortage(crowd: usize) -> Option<String> {
+    let available = meminfo_kib("MemAvailable");
+    if available < AVAILABLE_KIB_MIN {
+        return Some(format!("{available} KiB of memory were left"));
+    }
+    let looked = crowd.is_multiple_of(LOOK_EVERY).then(descriptors_left).flatten();
+    let left = looked.filter(|left| *left < DESCRIPTORS_MIN)?;
+    Some(format!("{left} of the server's descriptors were left"))
 }
 
 /// How many more this process may open; none where that cannot be said.
@@ -100,14 +116,13 @@ fn descriptors_left() -> Option<u64> {
     Some(getrlimit(Resource::Nofile).current?.saturating_sub(open as u64))
 }
 
-/// Asked for all at once. The sandbox waits for one end after the other, and each for the host's process 1 to hear of an
-/// interpreter's end: with more than a thousand containers that was seen to take a second each.
+/// Asked for all at once; the sandbox clears away a few at a time. Each is held until it is gone: a cell that is let go of is
+/// interrupted first, and two thousand interpreters would all run for that.
 async fn end_all(sandbox: &Sandbox, crowd: Vec<Parked>) -> Result<(), Failure> {
-    let mut removals = tokio::task::JoinSet::new();
+    let mut removals = JoinSet::new();
     for parked in crowd {
-        let (sandbox, id) = (sandbox.clone(), parked.container().clone());
-        drop(parked);
-        removals.spawn(async move { sandbox.remove(&id).await });
+        let sandbox = sandbox.clone();
+        removals.spawn(async move { sandbox.remove(parked.container()).await });
     }
     while let Some(removed) = removals.join_next().await {
         removed?;

@@ -64,8 +64,8 @@ impl Served {
         app.turns.close();
         app.turns.wait().await;
         self.serving.await?;
-        app.parked.clear();
         app.sandbox.clone().close().await;
+        app.parked.clear();
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use belljar_image::{ImageStore, Monitor};
 use belljar_sandbox::probe::{Finding, Status, probe};
-use belljar_sandbox::{Isolation, Rootfs, Sandbox, SandboxConfig};
+use belljar_sandbox::{Isolation, Rootfs, Sandbox, SandboxConfig, descriptors};
 use clap::Args;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -28,6 +28,7 @@ pub struct DoctorArgs {
 pub fn run(args: &DoctorArgs, environment: &Environment, runtime: &Runtime) -> Result<ExitCode, Exit> {
     let config = args.common.load(environment)?;
     let mut findings = probe(config.sandbox.limits_need);
+    findings.push(open_files(&config.sandbox, descriptors::room()));
     findings.push(image(&config));
     findings.push(runtime.block_on(gvisor(&config)));
     let refused = findings.iter().any(|finding| finding.status == Status::Refused);
@@ -37,6 +38,27 @@ pub fn run(args: &DoctorArgs, environment: &Environment, runtime: &Runtime) -> R
         print(&findings, refused);
     }
     Ok(if refused { ExitCode::from(FAILED) } else { ExitCode::SUCCESS })
+}
+
+/// Whether the hard limit of open files, to which the server raises its own, lets as many containers be in use at once as the
+/// configuration allows.
+fn open_files(sandbox: &SandboxConfig, room: Option<usize>) -> Finding {
+    let wanted = sandbox.containers_at_once();
+    let finding = |status, found, advice| Finding { name: "open_files", status, found, advice };
+    match room {
+        None => finding(Status::Ok, "no limit".to_owned(), None),
+        Some(room) if room >= wanted => {
+            finding(Status::Ok, format!("room for {room} containers in use at once, of {wanted}"), None)
+        }
+        Some(room) => finding(
+            Status::Warn,
+            format!("room for {room} containers in use at once, of {wanted}"),
+            Some(
+                "raise the hard limit of open files (LimitNOFILE of systemd), or lower sandbox.containers_max"
+                    .to_owned(),
+            ),
+        ),
+    }
 }
 
 fn image(config: &Config) -> Finding {
@@ -121,5 +143,20 @@ fn print(findings: &[Finding], refused: bool) {
     match refused {
         true => println!("\nServing would be refused on this machine."),
         false => println!("\nThis machine can serve."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_without_room_for_all_containers_is_a_warning() {
+        let sandbox = SandboxConfig { containers_max: 256, pool_containers: 4, ..SandboxConfig::default() };
+        let cases = [(None, Status::Ok), (Some(264), Status::Ok), (Some(263), Status::Warn), (Some(0), Status::Warn)];
+        for (room, status) in cases {
+            let finding = open_files(&sandbox, room);
+            assert_eq!((finding.status, finding.advice.is_some()), (status, status == Status::Warn), "{room:?}");
+        }
     }
 }

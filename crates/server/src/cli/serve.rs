@@ -51,8 +51,9 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
         _ = terminate.recv() => {}
     }
     sweeper.abort();
-    app.parked.clear();
+    // In this order: a waiting cell that is let go of is interrupted first, and all its code would run for that.
     app.sandbox.clone().close().await;
+    app.parked.clear();
     drop(organs);
     tracing::info!("stopped");
     Ok(())

@@ -81,7 +81,13 @@ pub const KEYS: &[Key] = &[
         "Seconds without use after which a container is removed; clients see it as `expires_at`.",
     ),
     key("sandbox", "container_life_s_max", "2592000", "Seconds after which a container is removed in any case."),
-    key("sandbox", "containers_max", "256", "Containers alive at once."),
+    key(
+        "sandbox",
+        "containers_max",
+        "256",
+        "Containers alive at once. One in use takes up to 12 of the server's open files, one whose code waits for a tool 7; `belljar \
+         doctor` says how many the hard limit has room for.",
+    ),
     key(
         "sandbox",
         "limits",
