@@ -444,7 +444,7 @@ def legacy(base):
     first, second = [block["content"] for block in told["content"] if block["type"] == "code_execution_tool_result"]
     equal((first["stdout"], first["stderr"], first["return_code"]), ("wrote", "", 0))
     equal([entry["type"] for entry in first["content"]], ["code_execution_output"])
-    equal((second["stdout"], "abort_reason" in second), ("False", False))
+    equal((second["stdout"], second["abort_reason"]), ("False", None))
 
 
 def legacy_talk(base, script):

@@ -227,6 +227,18 @@ fn event(data: &Value) -> String {
     format!("event: {name}\ndata: {data}\n\n")
 }
 
+/// The hosted API says in a block's start that it will cite.
+#[tokio::test]
+async fn a_text_that_cites_begins_as_one() {
+    let start = event(&json!({"type": "message_start", "message": {}}));
+    let cited = json!({"citations": [], "type": "text", "text": ""});
+    let block = event(&json!({"type": "content_block_start", "index": 0, "content_block": cited}));
+    let (_, events) = answered(Answer { raw: Some(format!("{start}{block}")), ..Answer::default() }).await;
+    let (before, _) = failure(&events);
+    let begun = events[before - 1].as_ref().expect("an event");
+    assert_eq!(*begun, SamplingEvent::BlockStarted(SampledBlock::CitedText));
+}
+
 #[tokio::test]
 async fn broken_promises_are_protocol_errors() {
     let start = event(&json!({"type": "message_start", "message": {"usage": {"input_tokens": 1, "output_tokens": 1}}}));

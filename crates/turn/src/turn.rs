@@ -425,18 +425,17 @@ fn code_of(cell: &ServerToolUseId) -> Caller {
     Caller::Code(CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() })
 }
 
-/// What a Python cell came to, as its version says it: the oldest one has no `abort_reason`, and of stdout the last newline is lost
-/// (wire.md §23).
+/// What a Python cell came to, as its version says it: `abort_reason` stands in each, and of the oldest one's stdout the last newline
+/// is lost (wire.md §23).
 fn in_the_versions_form(mut result: ResultContent, interpreter: Option<Interpreter>) -> ResultContent {
     if let ResultContent::CodeExecutionResult(result) = &mut result {
-        match interpreter {
-            Some(Interpreter::Fresh) => {
-                result.abort_reason = None;
-                if result.stdout.ends_with('\n') {
-                    result.stdout.pop();
-                }
-            }
-            Some(Interpreter::Live) | None => result.abort_reason = Some(NoAbort),
+        result.abort_reason = Some(NoAbort);
+        let loses_its_end = match interpreter {
+            Some(Interpreter::Fresh) => true,
+            Some(Interpreter::Live) | None => false,
+        };
+        if loses_its_end && result.stdout.ends_with('\n') {
+            result.stdout.pop();
         }
     }
     result

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::block::ContentBlock;
 use crate::container::ContainerInfo;
 use crate::error::ApiError;
-use crate::message::{Message, OutputTokensDetails, ServerToolUsage, StopReason};
+use crate::message::{CacheCreation, Message, OutputTokensDetails, ServerToolUsage, StopReason};
 
 /// One event of a reply.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -135,4 +135,18 @@ pub struct DeltaUsage {
     /// Present, with zeros, when a server tool took part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_tool_use: Option<ServerToolUsage>,
+    /// What a plain reply says besides. A stream says it in its head, as far as it is known then, and not again.
+    #[serde(skip)]
+    pub settled: Box<SettledUsage>,
+}
+
+/// The part of a reply's usage that is not in its last events, as of the end: over all samplings.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SettledUsage {
+    /// Cache writes by life.
+    pub cache_creation: Option<CacheCreation>,
+    /// `standard`, as the upstream said.
+    pub service_tier: Option<String>,
+    /// As the upstream said.
+    pub inference_geo: Option<String>,
 }

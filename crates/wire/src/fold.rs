@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::block::ContentBlock;
-use crate::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use crate::event::{Delta, DeltaUsage, MessageDelta, SettledUsage, StreamEvent};
 use crate::message::{Message, StopReason};
 use crate::partial::Input;
 
@@ -180,6 +180,10 @@ impl Fold {
         total.output_tokens = usage.output_tokens;
         total.output_tokens_details = usage.output_tokens_details.or(total.output_tokens_details);
         total.server_tool_use = usage.server_tool_use.or(total.server_tool_use);
+        let SettledUsage { cache_creation, service_tier, inference_geo } = *usage.settled;
+        total.cache_creation = cache_creation.or(total.cache_creation);
+        total.service_tier = service_tier.or(total.service_tier.take());
+        total.inference_geo = inference_geo.or(total.inference_geo.take());
         self.phase = Phase::Ended;
         Ok(())
     }

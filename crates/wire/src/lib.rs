@@ -7,12 +7,15 @@
 //! * [`event::StreamEvent`] is the one form in which a reply is produced; [`sse::encode`] writes it as a stream, [`fold::Fold`]
 //!   folds it into the plain [`message::Message`]. There is no second encoder.
 //!
+//! What others wrote is read back only to be compared: [`sse::read`], [`normal`], [`difference`].
+//!
 //! The rules come from the specification of the wire; sections are cited as "wire.md §n".
 
 pub mod batch;
 pub mod beta;
 pub mod block;
 pub mod container;
+pub mod difference;
 pub mod error;
 pub mod event;
 pub mod file;
@@ -20,6 +23,7 @@ pub mod fold;
 pub mod host_tool;
 pub mod message;
 pub mod models;
+pub mod normal;
 mod partial;
 pub mod read;
 pub mod request;

@@ -57,7 +57,7 @@ pub struct CodeResult {
     pub return_code: i32,
     /// Captured files.
     pub content: Vec<CodeOutput>,
-    /// Absent from the results of the oldest version, null in those of the others (wire.md §6.1, §23).
+    /// Null in every reply since 2026-02, whatever the version (wire.md §6.1, §23); absent from older ones that come back.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub abort_reason: Option<NoAbort>,
 }

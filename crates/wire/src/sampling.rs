@@ -108,6 +108,9 @@ pub enum SamplingEvent {
 pub enum SampledBlock {
     /// Text follows in deltas.
     Text,
+    /// As [`SampledBlock::Text`], where the upstream has said in advance that it will cite: the block begins with an empty list of
+    /// citations.
+    CitedText,
     /// Thinking and its signature follow in deltas.
     Thinking,
     /// Whole.

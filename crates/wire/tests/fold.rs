@@ -5,9 +5,9 @@ mod replies;
 use belljar_ids::{MessageId, RequestId, SeededIds, ToolUseId};
 use belljar_wire::block::{ContentBlock, ThinkingBlock, ToolUseBlock};
 use belljar_wire::error::ApiError;
-use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, SettledUsage, StreamEvent};
 use belljar_wire::fold::{FoldError, fold};
-use belljar_wire::message::{AssistantRole, Message, MessageTag, StopReason, Usage};
+use belljar_wire::message::{AssistantRole, CacheCreation, Message, MessageTag, StopReason, Usage};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -174,6 +174,26 @@ fn an_input_is_an_object() {
     for text in ["[]", "1", "null", "\"a\"", "{}{}", "{]", "garbage", "[{"] {
         assert_eq!(folded_input(text, StopReason::MaxTokens), Err(FoldError::InputNotJson(0)), "{text}");
     }
+}
+
+/// A reply that begins with cells has a head that was written before any model was asked.
+#[test]
+fn a_plain_reply_has_the_whole_usage() {
+    let StreamEvent::MessageDelta { delta, mut usage } = end(StopReason::EndTurn) else { panic!("not an end") };
+    let cache_creation = CacheCreation { ephemeral_5m_input_tokens: 7, ephemeral_1h_input_tokens: 0 };
+    usage.settled = Box::new(SettledUsage {
+        cache_creation: Some(cache_creation),
+        service_tier: Some("standard".to_owned()),
+        inference_geo: Some("global".to_owned()),
+    });
+    let last = StreamEvent::MessageDelta { delta, usage };
+    assert_eq!(
+        serde_json::to_value(&last).expect("an event serializes")["usage"].as_object().map(|it| it.len()),
+        Some(4)
+    );
+    let usage = fold([head(), last, StreamEvent::MessageStop]).expect("it folds").usage;
+    assert_eq!(usage.cache_creation, Some(cache_creation));
+    assert_eq!((usage.service_tier.as_deref(), usage.inference_geo.as_deref()), (Some("standard"), Some("global")));
 }
 
 /// As in the official SDKs: a signature is whole, and a later one replaces it.

@@ -241,7 +241,11 @@ fn text<'a>(members: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
 fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Option<Delta>), DecodeFault> {
     let first = |key: &str| text(block, key).filter(|text| !text.is_empty()).map(str::to_owned);
     match text(block, "type").unwrap_or_default() {
-        "text" => Ok((OpenKind::Text, SampledBlock::Text, first("text").map(|text| Delta::TextDelta { text }))),
+        "text" => {
+            let cites = block.get("citations").is_some_and(Value::is_array);
+            let sampled = if cites { SampledBlock::CitedText } else { SampledBlock::Text };
+            Ok((OpenKind::Text, sampled, first("text").map(|text| Delta::TextDelta { text })))
+        }
         "thinking" => Ok((
             OpenKind::Thinking,
             SampledBlock::Thinking,

@@ -6,7 +6,7 @@ use belljar_ids::{MessageId, RequestId, ServerToolUseId};
 use belljar_wire::block::{ContentBlock, ServerToolUseBlock, ToolUseBlock};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
-use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, SettledUsage, StreamEvent};
 use belljar_wire::message::{Message, ServerToolUsage, StopReason, Usage};
 use serde_json::Value;
 
@@ -214,6 +214,11 @@ impl Reply {
             server_tool_use: self
                 .server_tool_took_part
                 .then(|| ServerToolUsage { code_execution_requests: self.cells_run, ..ServerToolUsage::default() }),
+            settled: Box::new(SettledUsage {
+                cache_creation: self.usage.cache_creation,
+                service_tier: self.usage.service_tier.clone(),
+                inference_geo: self.usage.inference_geo.clone(),
+            }),
         };
         let delta = MessageDelta {
             stop_reason,

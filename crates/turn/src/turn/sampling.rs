@@ -168,6 +168,7 @@ impl Sampling {
 fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
     let open = match block {
         SampledBlock::Text => Open::Text(TextBlock::default()),
+        SampledBlock::CitedText => Open::Text(TextBlock { citations: Some(Vec::new()), ..TextBlock::default() }),
         SampledBlock::Thinking => Open::Thinking(ThinkingBlock::default()),
         SampledBlock::RedactedThinking { data } => {
             sinks.reply.charge(data.len())?;

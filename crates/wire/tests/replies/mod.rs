@@ -231,6 +231,7 @@ pub fn events(message: &Message, cuts: &mut impl Iterator<Item = u8>) -> Vec<Str
             output_tokens: usage.output_tokens,
             output_tokens_details: usage.output_tokens_details,
             server_tool_use: usage.server_tool_use,
+            settled: Box::default(),
         },
     });
     events.push(StreamEvent::MessageStop);
