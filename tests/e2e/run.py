@@ -40,7 +40,7 @@ def clients(base_url):
         modules = toolchain.node_modules(HERE / "node")
         return ["node", HERE / "node_sdk.mjs", base_url], {"NODE_MODULES": str(modules)}
 
-    for lock in ("anthropic-2.11.0.txt", "anthropic-0.125.0.txt"):
+    for lock in ("anthropic-2.11.0.txt", "anthropic-1.17.0.txt", "anthropic-0.125.0.txt", "anthropic-0.84.0.txt"):
         for mode in ("sync", "async"):
             yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
     yield "node 1.11.0", "npm", node
