@@ -36,14 +36,15 @@ def clients(base_url):
         interpreter = toolchain.python_with(HERE / "locks" / lock)
         return [interpreter, HERE / program, base_url, *more], {"PYTHONPATH": str(TESTS)}
 
-    def node():
-        modules = toolchain.node_modules(HERE / "node")
-        return ["node", HERE / "node_sdk.mjs", base_url], {"NODE_MODULES": str(modules)}
+    def node(project, program):
+        modules = toolchain.node_modules(HERE / project)
+        return ["node", HERE / program, base_url], {"NODE_MODULES": str(modules)}
 
     for lock in ("anthropic-2.11.0.txt", "anthropic-1.17.0.txt", "anthropic-0.125.0.txt", "anthropic-0.84.0.txt"):
         for mode in ("sync", "async"):
             yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
-    yield "node 1.11.0", "npm", node
+    yield "node 1.11.0", "npm", lambda: node("node", "node_sdk.mjs")
+    yield "ai 6.0.326", "npm", lambda: node("node_ai", "ai_sdk.mjs")
     langchain = "langchain-anthropic-1.7.10.txt"
     yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
     pydantic_ai = "pydantic-ai-slim-2.68.0.txt"
