@@ -45,10 +45,13 @@ def clients(base_url):
             yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
     yield "node 1.11.0", "npm", lambda: node("node", "node_sdk.mjs")
     yield "ai 6.0.326", "npm", lambda: node("node_ai", "ai_sdk.mjs")
-    langchain = "langchain-anthropic-1.7.10.txt"
-    yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
-    pydantic_ai = "pydantic-ai-slim-2.68.0.txt"
-    yield pydantic_ai[:-4], "python3", lambda: python(pydantic_ai, "pydantic_ai_client.py", since=(3, 11))
+    for lock, program, since in (
+        ("langchain-anthropic-1.7.10", "langchain_client.py", (3, 10)),
+        ("pydantic-ai-slim-2.68.0", "pydantic_ai_client.py", (3, 11)),
+        ("litellm-1.110.2", "litellm_client.py", (3, 10)),
+        ("llm-0.36", "llm_client.py", (3, 10)),
+    ):
+        yield lock, "python3", lambda args=(f"{lock}.txt", program), since=since: python(*args, since=since)
 
 
 def run_client(total, name, needs, make):
