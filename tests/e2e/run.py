@@ -40,11 +40,17 @@ def clients(base_url):
         modules = toolchain.node_modules(HERE / project)
         return ["node", HERE / program, base_url], {"NODE_MODULES": str(modules)}
 
+    def claude_code():
+        modules = toolchain.node_modules(HERE / "node_claude_code")
+        environment = {"PYTHONPATH": str(TESTS), "NODE_MODULES": str(modules)}
+        return [sys.executable, HERE / "claude_code_client.py", base_url], environment
+
     for lock in ("anthropic-2.11.0.txt", "anthropic-1.17.0.txt", "anthropic-0.125.0.txt", "anthropic-0.84.0.txt"):
         for mode in ("sync", "async"):
             yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
     yield "node 1.11.0", "npm", lambda: node("node", "node_sdk.mjs")
     yield "ai 6.0.326", "npm", lambda: node("node_ai", "ai_sdk.mjs")
+    yield "claude-code 2.1.332", "npm", claude_code
     for lock, program, since in (
         ("langchain-anthropic-1.7.10", "langchain_client.py", (3, 10)),
         ("pydantic-ai-slim-2.68.0", "pydantic_ai_client.py", (3, 11)),
