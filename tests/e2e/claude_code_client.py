@@ -31,7 +31,7 @@ class Home:
         (self.work / "numbers.csv").write_bytes(CSV)
         self.environment = {
             "PATH": os.environ["PATH"], "HOME": place, "ANTHROPIC_BASE_URL": base_url, "ANTHROPIC_API_KEY": "sk-test-local",
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CODE_MAX_RETRIES": "0",
+            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", "CLAUDE_CODE_MAX_RETRIES": "0", "TMPDIR": place,
         }
 
     def ask(self, script, *arguments, body=None):

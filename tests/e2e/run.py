@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import container_suite  # noqa: E402
+import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
@@ -108,7 +109,7 @@ def run(arguments):
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite), ("keys", keys_suite),
             ("room", room_suite), ("hostile", hostile_suite), ("programmatic", ptc_suite), ("host tools", host_tools_suite),
-            ("batches", batches_suite), ("examples", examples_suite),
+            ("batches", batches_suite), ("examples", examples_suite), ("divergence", divergence_suite),
         )
         for name, suite in suites:
             if arguments.only in name:
