@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
+import { runCases } from "./cases.mjs";
 
 const require = createRequire(process.env.NODE_MODULES + "/");
 const { default: Anthropic, toFile } = require("@anthropic-ai/sdk");
@@ -235,17 +236,4 @@ const cases = {
   },
 };
 
-let passed = 0;
-let failed = 0;
-for (const [name, run] of Object.entries(cases)) {
-  try {
-    await run();
-    passed += 1;
-    console.log(`ok      ${SUITE} ${name}`);
-  } catch (error) {
-    failed += 1;
-    console.log(`FAILED  ${SUITE} ${name}: ${String(error.message).replaceAll("\n", " ")}`);
-  }
-}
-console.log(`${passed} passed, ${failed} failed, 0 skipped`);
-process.exitCode = failed === 0 ? 0 : 1;
+await runCases(SUITE, cases);

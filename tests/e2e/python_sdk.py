@@ -1,7 +1,7 @@
 """The official Python SDK against a running server: python_sdk.py BASE_URL sync|async.
 
 Each case is written once. `sdk` hides only that one client returns values and the other awaitables, so that
-both are driven through their own public methods.
+both are driven through their own public methods. What a generation of the SDK lacks is said once, in the constants.
 """
 
 import asyncio
@@ -24,6 +24,8 @@ LOOKUP = {
     "allowed_callers": ["code_execution_20260120"],
 }
 CSV = b"x,y\n1,2\n3,4\n"
+# 0.84 has Files under `beta` only, its runner does not carry the container on, and its stream helper leaves results as dicts.
+BEFORE_FILES = tuple(int(part) for part in anthropic.__version__.split(".")[:2]) < (0, 125)
 
 
 class Sdk:
@@ -40,9 +42,13 @@ class Sdk:
     async def ask(self, script, messages=None, **more):
         return await self.do(self.client.messages.create(**request(script, messages, **more)))
 
-    async def each(self, source):
+    async def each(self, source, then=lambda item: item):
         source = await self.do(source)
-        return [item async for item in source] if self.asynchronous else list(source)
+        return [then(item) async for item in source] if self.asynchronous else [then(item) for item in source]
+
+    def files(self):
+        """The namespaces in which this generation has the Files API."""
+        return [self.client.beta.files] if BEFORE_FILES else [self.client.files, self.client.beta.files]
 
     async def inside(self, manager, body):
         """`body(stream)` within the SDK's stream manager."""
@@ -75,6 +81,10 @@ def kinds(message):
 
 def results(message, kind="bash_code_execution_tool_result"):
     return [block.content for block in message.content if block.type == kind]
+
+
+def stdout(content):
+    return content["stdout"] if isinstance(content, dict) and BEFORE_FILES else content.stdout
 
 
 async def in_client(case, base_url, mode):
@@ -122,7 +132,7 @@ async def stream_helper(sdk):
 
     events, message = await sdk.inside(sdk.client.messages.stream(**request("bash")), body)
     equal(kinds(message), ["text", "server_tool_use", "bash_code_execution_tool_result", "text"])
-    equal(results(message)[0].stdout, "a\nb\n")
+    equal(stdout(results(message)[0]), "a\nb\n")
     equal(message.content[1].input, {"command": "printf 'a\\nb\\n'"})
     equal((message.usage.input_tokens, message.usage.output_tokens), (250, 28))
     equal("".join(event.text for event in events if event.type == "text"), "Running it.It printed a and b.")
@@ -227,7 +237,14 @@ async def code_calls(sdk, script, answer, **more):
     """What the SDK's own runner makes of a script: its replies, and what was asked."""
     asked = []
     more = request(script, tools=[CODE, lookup_tool(sdk, asked, answer)], **more)
-    return await sdk.each(sdk.client.beta.messages.tool_runner(**more)), asked
+    runner = sdk.client.beta.messages.tool_runner(**more)
+
+    def carry_container(message):
+        if BEFORE_FILES and message.container:
+            runner.set_messages_params(lambda params: {**params, "container": message.container.id})
+        return message
+
+    return await sdk.each(runner, carry_container), asked
 
 
 def code_result(message):
@@ -360,7 +377,7 @@ async def generated_file_is_downloaded(sdk):
     message = await sdk.ask("generate")
     produced = results(message)[0].content
     equal([entry.type for entry in produced], ["bash_code_execution_output"])
-    for files in (sdk.client.files, sdk.client.beta.files):
+    for files in sdk.files():
         meta = await sdk.do(files.retrieve_metadata(produced[0].file_id))
         equal((meta.filename, meta.mime_type, meta.size_bytes, meta.downloadable), ("table.csv", "text/csv", 8, True))
         content = await sdk.do(files.download(produced[0].file_id))
@@ -368,7 +385,7 @@ async def generated_file_is_downloaded(sdk):
 
 
 async def files_life(sdk):
-    for files in (sdk.client.files, sdk.client.beta.files):
+    for files in sdk.files():
         made = await sdk.do(files.upload(file=("numbers.csv", io.BytesIO(CSV), "text/csv")))
         equal((made.type, made.filename, made.mime_type, made.size_bytes), ("file", "numbers.csv", "text/csv", len(CSV)))
         matches(made.id, r"file_01[1-9A-HJ-NP-Za-km-z]{22}")
@@ -383,11 +400,11 @@ async def files_life(sdk):
 
 
 async def upload_reaches_the_code(sdk):
-    made = await sdk.do(sdk.client.files.upload(file=("numbers.csv", io.BytesIO(CSV), "text/csv")))
+    made = await sdk.do(sdk.files()[0].upload(file=("numbers.csv", io.BytesIO(CSV), "text/csv")))
     content = [{"type": "container_upload", "file_id": made.id}, {"type": "text", "text": "Sum x."}]
     message = await sdk.ask("read_upload", [{"role": "user", "content": content}])
     equal((results(message)[0].stdout, results(message)[0].stderr), (CSV.decode(), ""))
-    await sdk.do(sdk.client.files.delete(made.id))
+    await sdk.do(sdk.files()[0].delete(made.id))
 
 
 async def errors_have_their_classes(sdk):

@@ -15,7 +15,9 @@ sys.path.insert(0, str(HERE))
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import container_suite  # noqa: E402
+import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
+import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
@@ -36,18 +38,28 @@ def clients(base_url):
         interpreter = toolchain.python_with(HERE / "locks" / lock)
         return [interpreter, HERE / program, base_url, *more], {"PYTHONPATH": str(TESTS)}
 
-    def node():
-        modules = toolchain.node_modules(HERE / "node")
-        return ["node", HERE / "node_sdk.mjs", base_url], {"NODE_MODULES": str(modules)}
+    def node(project, program):
+        modules = toolchain.node_modules(HERE / project)
+        return ["node", HERE / program, base_url], {"NODE_MODULES": str(modules)}
 
-    for lock in ("anthropic-2.11.0.txt", "anthropic-0.125.0.txt"):
+    def claude_code():
+        modules = toolchain.node_modules(HERE / "node_claude_code")
+        environment = {"PYTHONPATH": str(TESTS), "NODE_MODULES": str(modules)}
+        return [sys.executable, HERE / "claude_code_client.py", base_url], environment
+
+    for lock in ("anthropic-2.11.0.txt", "anthropic-1.17.0.txt", "anthropic-0.125.0.txt", "anthropic-0.84.0.txt"):
         for mode in ("sync", "async"):
             yield f"{lock[:-4]} {mode}", "python3", lambda lock=lock, mode=mode: python(lock, "python_sdk.py", mode)
-    yield "node 1.11.0", "npm", node
-    langchain = "langchain-anthropic-1.7.10.txt"
-    yield langchain[:-4], "python3", lambda: python(langchain, "langchain_client.py")
-    pydantic_ai = "pydantic-ai-slim-2.68.0.txt"
-    yield pydantic_ai[:-4], "python3", lambda: python(pydantic_ai, "pydantic_ai_client.py", since=(3, 11))
+    yield "node 1.11.0", "npm", lambda: node("node", "node_sdk.mjs")
+    yield "ai 6.0.326", "npm", lambda: node("node_ai", "ai_sdk.mjs")
+    yield "claude-code 2.1.332", "npm", claude_code
+    for lock, program, since in (
+        ("langchain-anthropic-1.7.10", "langchain_client.py", (3, 10)),
+        ("pydantic-ai-slim-2.68.0", "pydantic_ai_client.py", (3, 11)),
+        ("litellm-1.110.2", "litellm_client.py", (3, 10)),
+        ("llm-0.36", "llm_client.py", (3, 10)),
+    ):
+        yield lock, "python3", lambda args=(f"{lock}.txt", program), since=since: python(*args, since=since)
 
 
 def run_client(total, name, needs, make):
@@ -96,9 +108,10 @@ def run(arguments):
             if arguments.only in name:
                 run_client(total, name, needs, make)
         suites = (
-            ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite), ("keys", keys_suite),
-            ("room", room_suite), ("hostile", hostile_suite), ("programmatic", ptc_suite), ("host tools", host_tools_suite),
-            ("batches", batches_suite), ("examples", examples_suite),
+            ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
+            ("hang-up", hang_up_suite), ("keys", keys_suite), ("room", room_suite), ("hostile", hostile_suite),
+            ("programmatic", ptc_suite), ("host tools", host_tools_suite), ("batches", batches_suite),
+            ("examples", examples_suite), ("divergence", divergence_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

@@ -199,6 +199,8 @@ fn odds_and_ends() {
         user("go"),
         assistant(vec![search.clone(), found.clone(), call, result]),
         {"role": "system", "content": "be brief"},
+        {"role": "system", "content": [], "output_config": {"effort": "low"}},
+        {"role": "system", "content": "and kind"},
         user(vec![plain_result("gone", "left over")]),
     ]);
     let mut plain_call = plain_bash("a", "ls");
@@ -212,6 +214,8 @@ fn odds_and_ends() {
         assistant(vec![search, found, plain_call]),
         user(vec![plain]),
         {"role": "system", "content": [text("be brief")]},
+        {"role": "system", "content": [], "output_config": {"effort": "low"}},
+        {"role": "system", "content": [text("and kind")]},
         user(vec![text("[Result of a tool call that is no longer in this conversation:]\nleft over")]),
     ]);
     assert_eq!(lowered(&sent), expected);

@@ -84,6 +84,10 @@ const COUNTED_FIELDS: [&str; 14] = [
     "tools",
 ];
 
+/// What a system message may say beside its content: how much effort the next turns are worth, and how long the text is shown. Both
+/// are betas of 2026 (`SDK:types/beta/beta_system_message_param.py`); Claude Code sends the first.
+const SYSTEM_MESSAGE_FIELDS: [&str; 2] = ["output_config", "clear_at"];
+
 /// One message of the conversation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct InputMessage {
@@ -91,6 +95,16 @@ pub struct InputMessage {
     pub role: Role,
     /// What was said and done.
     pub content: Content,
+    /// Of a system message: known fields that are the upstream's business. Always empty in the others.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
+}
+
+impl InputMessage {
+    /// A message with nothing but its content.
+    pub fn new(role: Role, content: Content) -> Self {
+        Self { role, content, rest: Map::new() }
+    }
 }
 
 /// Who speaks.
@@ -159,7 +173,7 @@ impl MessagesRequest {
             top_k: object.optional_number("top_k")?,
             thinking: object.take("thinking"),
             user_id: read_user_id(&mut object)?,
-            rest: read_rest(&mut object),
+            rest: read_rest(&mut object, &UPSTREAM_FIELDS),
         };
         object.finish()?;
         Ok(request)
@@ -233,8 +247,8 @@ fn read_user_id(object: &mut Object<'_>) -> Result<Option<String>, ApiError> {
     Ok(user_id.flatten())
 }
 
-fn read_rest(object: &mut Object<'_>) -> Map<String, Value> {
-    let taken = UPSTREAM_FIELDS.iter().filter_map(|key| Some(((*key).to_owned(), object.take(key)?)));
+fn read_rest(object: &mut Object<'_>, fields: &[&str]) -> Map<String, Value> {
+    let taken = fields.iter().filter_map(|key| Some(((*key).to_owned(), object.take(key)?)));
     taken.collect()
 }
 
@@ -250,7 +264,11 @@ impl InputMessage {
             }
         };
         let content = Content::read(object.required("content")?, path.key("content"), place)?;
+        let rest = match role {
+            Role::System => read_rest(&mut object, &SYSTEM_MESSAGE_FIELDS),
+            Role::User | Role::Assistant => Map::new(),
+        };
         object.finish()?;
-        Ok(Self { role, content })
+        Ok(Self { role, content, rest })
     }
 }

@@ -5,6 +5,7 @@ mod docs;
 mod effects;
 mod leftovers;
 mod mask;
+mod seen;
 mod size;
 mod tree;
 mod turn_arms;
@@ -52,6 +53,8 @@ const RULES: &[Rule] = &[
     ("nothing is left undone", leftovers::leftovers),
     ("no catch-all arm in the turn", turn_arms::catch_all),
     ("divergence pages have their headings", docs::divergence),
+    ("divergence pages name checks that exist", seen::pages),
+    ("divergence cases name pages that exist", seen::table),
     ("links to local files resolve", docs::links),
     ("no machine paths", docs::machine_paths),
 ];

@@ -25,7 +25,7 @@ pub fn messages(messages: &[InputMessage], uploads: &BTreeMap<String, String>) -
         match message.role {
             Role::Assistant => writer.assistant(index, &message.content),
             Role::User => writer.user(index, &message.content),
-            Role::System => writer.system(&message.content),
+            Role::System => writer.system(message),
         }
     }
     writer.close();
@@ -161,13 +161,18 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn system(&mut self, content: &Content) {
+    fn system(&mut self, message: &InputMessage) {
         self.close();
-        let blocks: Vec<PlainBlock> = match content {
+        let content: Vec<PlainBlock> = match &message.content {
+            Content::Text(text) if text.is_empty() => Vec::new(),
             Content::Text(text) => vec![text_block(text)],
             Content::Blocks(blocks) => blocks.iter().filter_map(|block| self.ordinary(Role::System, block)).collect(),
         };
-        self.push(Role::System, blocks);
+        if message.rest.is_empty() {
+            self.push(Role::System, content);
+        } else {
+            self.out.push(PlainMessage { role: Role::System, content, rest: message.rest.clone() });
+        }
     }
 
     /// A block that is neither call nor result of ours.
@@ -257,8 +262,8 @@ impl<'a> Writer<'a> {
             return;
         }
         match self.out.last_mut() {
-            Some(last) if last.role == role => last.content.extend(blocks),
-            _ => self.out.push(PlainMessage { role, content: blocks.collect() }),
+            Some(last) if last.role == role && last.rest.is_empty() => last.content.extend(blocks),
+            _ => self.out.push(PlainMessage { role, content: blocks.collect(), rest: Map::new() }),
         }
     }
 }

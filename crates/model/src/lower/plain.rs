@@ -10,8 +10,11 @@ use serde_json::{Map, Value};
 pub struct PlainMessage {
     /// Who speaks.
     pub role: Role,
-    /// Never empty.
+    /// Empty only in a system message that says something in `rest`.
     pub content: Vec<PlainBlock>,
+    /// What a system message says beside its content.
+    #[serde(flatten)]
+    pub rest: Map<String, Value>,
 }
 
 /// One block. Server tools of ours have no form here.

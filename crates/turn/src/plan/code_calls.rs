@@ -71,7 +71,7 @@ pub(super) fn left_out(messages: Vec<InputMessage>) -> Vec<InputMessage> {
     let mut hidden: HashSet<String> = HashSet::new();
     let mut speaker = None;
     let mut gap = false;
-    for InputMessage { role, content } in messages {
+    for InputMessage { role, content, rest } in messages {
         if role == Role::Assistant && speaker != Some(Role::Assistant) {
             hidden.clear();
         }
@@ -91,8 +91,8 @@ pub(super) fn left_out(messages: Vec<InputMessage>) -> Vec<InputMessage> {
             }
         };
         match kept.last_mut() {
-            Some(last) if gap && last.role == role => join(&mut last.content, content),
-            Some(_) | None => kept.push(InputMessage { role, content }),
+            Some(last) if gap && last.role == role && role != Role::System => join(&mut last.content, content),
+            Some(_) | None => kept.push(InputMessage { role, content, rest }),
         }
         gap = false;
     }

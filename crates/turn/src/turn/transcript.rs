@@ -41,14 +41,14 @@ impl Transcript {
 
     fn append(&mut self, role: Role, block: ContentBlock) {
         match self.messages.last_mut() {
-            Some(InputMessage { role: last, content }) if *last == role => match content {
+            Some(InputMessage { role: last, content, .. }) if *last == role => match content {
                 Content::Blocks(blocks) => blocks.push(block),
                 Content::Text(text) => {
                     let text = ContentBlock::text(std::mem::take(text));
                     *content = Content::Blocks(vec![text, block]);
                 }
             },
-            Some(_) | None => self.messages.push(InputMessage { role, content: Content::Blocks(vec![block]) }),
+            Some(_) | None => self.messages.push(InputMessage::new(role, Content::Blocks(vec![block]))),
         }
     }
 }

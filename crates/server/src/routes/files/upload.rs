@@ -54,6 +54,8 @@ pub async fn upload(
             Some("file") if writer.is_some() => return Err(ApiError::invalid("file: only one file is allowed").into()),
             Some("file") => writer = Some(take_file(&app, &principal, dialect, field).await?),
             Some("expires_in_seconds") => expires_in = Some(take_expiry(field).await?),
+            // OpenAI's field: programs that speak to both through one library send it (divergence/upload-purpose.md).
+            Some("purpose") => {}
             // Said only when nothing weightier is wrong: a missing file comes first.
             name => unknown = Some(belljar_wire::read::Brief(name.unwrap_or_default()).to_string()),
         }

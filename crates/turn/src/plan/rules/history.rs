@@ -11,12 +11,16 @@ use belljar_wire::tool::SubTool;
 use serde_json::{Map, Value};
 
 use super::Draft;
-/// Row 38.
+/// Row 38. A system message may say how much effort the next turns are worth, and nothing else.
 pub(super) fn content_is_not_empty(draft: &Draft<'_>) -> Result<(), ApiError> {
     let messages = &draft.request.messages;
     let last = messages.len().saturating_sub(1);
     for (index, message) in messages.iter().enumerate() {
-        let optional = index == last && message.role == Role::Assistant;
+        let optional = match message.role {
+            Role::Assistant => index == last,
+            Role::System => message.rest.contains_key("output_config"),
+            Role::User => false,
+        };
         if message.content.is_empty() && !optional {
             return Err(ApiError::invalid(format!(
                 "messages.{index}: all messages must have non-empty content except for the optional final assistant \
