@@ -11,6 +11,7 @@ use belljar_turn::ToolLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::calling::CallingCells;
 use crate::checkpoints::Changes;
 use crate::clock;
 use crate::config::Serving;
@@ -32,6 +33,8 @@ pub struct App {
     pub running: RunningCells,
     /// What waits in them for a client's tools.
     pub parked: ParkedCells<StillCell>,
+    /// The calls whose code has called tools of the client.
+    pub calling: CallingCells,
     /// Continuations that run or have just ended, for whoever asks again.
     pub continuations: Continuations,
     /// Models.

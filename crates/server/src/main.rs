@@ -4,6 +4,7 @@ mod access;
 mod app;
 mod attack;
 mod bench;
+mod calling;
 mod cell;
 mod checkpoints;
 mod cli;

@@ -7,6 +7,7 @@ use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_turn::{ModelTraits, PlanContext, TurnPlan};
 use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
@@ -30,7 +31,8 @@ pub async fn create(
     let bytes = body::read_json(&headers, body, app.serving.request_bytes_max).await?;
     let request = MessagesRequest::read(&bytes)?;
     drop(bytes);
-    let plan = plan(&app, &headers, request)?;
+    let lost_cells = app.calling.of(&principal.workspace, &belljar_turn::lost_cells(&request));
+    let plan = plan(&app, &headers, request, &lost_cells)?;
     let upstream = app
         .router
         .route(&plan.model)
@@ -63,7 +65,12 @@ pub async fn create(
     }
 }
 
-fn plan(app: &App, headers: &HeaderMap, request: MessagesRequest) -> Result<TurnPlan, ApiError> {
+fn plan(
+    app: &App,
+    headers: &HeaderMap,
+    request: MessagesRequest,
+    lost_cells: &[ServerToolUseBlock],
+) -> Result<TurnPlan, ApiError> {
     let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned).ok();
     let version = headers.get("anthropic-version").and_then(text);
     let betas: Vec<String> = headers.get_all("anthropic-beta").iter().filter_map(text).collect();
@@ -74,6 +81,7 @@ fn plan(app: &App, headers: &HeaderMap, request: MessagesRequest) -> Result<Turn
         samplings_max: app.serving.samplings_max,
         limits: app.tool_limits,
         model: ModelTraits::of(&request.model),
+        lost_cells,
     };
     belljar_turn::plan(request, &context)
 }

@@ -84,13 +84,13 @@ fn put_back(app: &Shared, resumed: Resumed) {
     }
 }
 
-/// Calls that wait in a container are gone on with, never begun again: not even for a client that has lost who called.
+/// Code that waits in a container is gone on with, never begun again: not even for a client that has left out what it called.
 pub fn refuse_running_twice(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<(), ApiError> {
     let twice = plan.deferred_calls().find(|id| app.parked.waits(&principal.workspace, id));
     twice.map_or(Ok(()), |id| {
         Err(ApiError::invalid(format!(
             "`server_tool_use` {id} waits for results of tools that its code has called. To go on with it, send back the content of \
-             the last reply unchanged, each `tool_use` with its `caller`, and then the results."
+             the last reply unchanged, each `tool_use` with its id, and then the results."
         )))
     })
 }
