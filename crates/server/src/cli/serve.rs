@@ -51,6 +51,9 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
     sweeper.abort();
     app.parked.clear();
     app.sandbox.clone().close().await;
+    if let Err(error) = app.store.write_touches().await {
+        tracing::error!(%error, "the ends of containers could not be recorded");
+    }
     drop(organs);
     tracing::info!("stopped");
     Ok(())

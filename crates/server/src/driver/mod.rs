@@ -297,17 +297,12 @@ impl Driver {
         tools: Arc<[CodeTool]>,
     ) {
         let Some(mut place) = self.take_place() else { return };
-        let form = match sub_tool {
-            SubTool::BashCodeExecution => Form::Bash,
-            SubTool::CodeExecution => Form::Python,
-            // No edit calls anything, so none was parked; the turn refuses the result of another.
-            SubTool::TextEditorCodeExecution => Form::Python,
-        };
+        let form = Form::of(sub_tool);
         let Waiting { spot, pending, kept } = match self.resumed.take() {
             Some(Resumed::Waiting(waiting)) => waiting,
             Some(Resumed::Lost(how)) => {
                 let told = async move {
-                    let container = place.info().await;
+                    let container = place.info();
                     (place, CallEnd::Ended(form.said(how), container))
                 };
                 self.call = Some((id, Box::pin(told)));
@@ -322,7 +317,7 @@ impl Driver {
         self.spent = Some(Waiting { spot: spot.clone(), pending: pending.clone(), kept: lost });
         let waiting = Waiting { spot, pending, kept };
         let running = async move {
-            let end = code::resume(&mut place, form, waiting, results, &tools).await;
+            let end = code::resume(&mut place, waiting, results, &tools).await;
             (place, end)
         };
         self.call = Some((id, Box::pin(running)));
