@@ -166,6 +166,58 @@ def failed_then_again(base):
     equal((outcome(told)["stdout"], told["content"][-1]["text"]), ("once\n", "Done."))
 
 
+def lost_with_its_container(own):
+    """after a restart, code that waited is lost with its container, and the error says so"""
+    gone_after(own, own.restart)
+
+
+def lost_in_a_crash(own):
+    """the same after a crash"""
+    gone_after(own, own.crash)
+
+
+def gone_after(own, end):
+    talk = Talk(own.base_url, "code_effect")
+    first = talk.ask()
+    talk.answer(first, lambda given: "once")
+    end()
+    talk.base = own.base_url
+    told = error(talk.post(), 404, "not_found_error")
+    expected = f"Container not found: {talk.container}. The server was restarted while the code of {first['content'][0]['id']} waited " \
+        "in it for results: the code, its variables and its files are lost, and nothing was done with the results."
+    equal(told, expected)
+    # Without the container and the call, as clients begin again.
+    equal(outcome(Talk(own.base_url, "code_effect").play(lambda given: "anew")[-1])["stdout"], "anew\n")
+
+
+def lost_and_files_intact(own):
+    """after a restart, of a container that was on disk, the model is told that the code is lost; files are there, variables are not"""
+    told_after(own, own.restart)
+
+
+def lost_in_a_crash_and_files_intact(own):
+    """the same after a crash"""
+    told_after(own, own.crash)
+
+
+def told_after(own, end):
+    talk = Talk(own.base_url, "code_effect")
+    talk.answer(talk.ask(), lambda given: "once")
+    waiting = talk.messages
+    talk.ask()
+    kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{talk.container}/checkpoint", {})
+    equal(kept.status, 200, kept.text)
+    end()
+    talk.base, talk.messages = own.base_url, waiting
+    told = outcome(talk.ask())
+    equal((told["return_code"], told["stdout"]), (1, ""))
+    matches(told["stderr"], r"belljar: the server was restarted while this code waited for results: the Python interpreter is lost .*\n")
+    equal(outcome(Talk(own.base_url, "code_effects_read", container=talk.container).ask())["stdout"], "once\n", "the files")
+    fresh = outcome(Talk(own.base_url, "code_state_get", container=talk.container).ask())
+    matches(fresh["stderr"], r"(?s).*NameError: name 'kept' is not defined\n.*")
+
+
 CHECKS = [
     partial, forged, late, without_caller, without_caller_elsewhere, retried, retried_at_once, hung_up, failed_then_again,
 ]
+RESTARTS = [lost_with_its_container, lost_in_a_crash, lost_and_files_intact, lost_in_a_crash_and_files_intact]

@@ -288,30 +288,6 @@ def busy(own):
     equal(outcome(talk.ask())["stdout"], "got 42\n")
 
 
-def restarted(own):
-    """after a restart a container that was live is gone"""
-    talk = Talk(own.base_url, "code_single")
-    talk.answer(talk.ask(), lambda given: "42")
-    own.restart()
-    talk.base = own.base_url
-    equal(error(talk.post(), 404, "not_found_error"), f"Container not found: {talk.container}")
-
-
-def lost_in_restart(own):
-    """after a restart, of a container that was on disk, the model is told that the code is lost"""
-    talk = Talk(own.base_url, "code_single")
-    talk.answer(talk.ask(), lambda given: "42")
-    waiting = talk.messages
-    talk.ask()
-    kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{talk.container}/checkpoint", {})
-    equal(kept.status, 200, kept.text)
-    own.restart()
-    talk.base, talk.messages = own.base_url, waiting
-    told = outcome(talk.ask())
-    equal((told["return_code"], told["stdout"]), (1, ""))
-    matches(told["stderr"], r"belljar: the server was restarted while this code waited for results: .*\n")
-
-
 def too_late(own):
     """results that come after the code gave up get what came of it"""
     talk = Talk(own.base_url, "code_patient")
@@ -370,7 +346,7 @@ CHECKS = [
     direct_beside_code, no_container, interpreter_dies, interrupted, deleted, from_bash, boolean, without_a_code_tool, legacy,
     legacy_traceback, legacy_figure, capability,
 ]
-PATIENCE = [busy, lost_in_restart, restarted]
+PATIENCE = [busy, *ptc_replays.RESTARTS]
 LATE = [too_late, too_late_and_called_again]
 LET_GO = [let_go]
 KEYS = [foreign]
