@@ -82,6 +82,7 @@ impl Played {
             samplings_max: 3,
             limits: ToolLimits::default(),
             model: ModelTraits::of("claude-opus-5-5"),
+            lost_cells: &[],
         };
         let plan = plan(request, &context).expect("a plan");
         let id: RequestId = "req_01R".parse().expect("an id");

@@ -18,6 +18,7 @@ fuzz_target!(|body: &[u8]| {
                 samplings_max: SAMPLINGS_MAX_DEFAULT,
                 limits: ToolLimits::default(),
                 model,
+                lost_cells: &[],
             };
             let _planned_or_refused = plan(request, &context);
         }

@@ -117,7 +117,7 @@ pub enum ToGuest {
         output: String,
     },
     /// Offer tools as commands, in place of those offered before, until the next or the running command has ended.
-    /// Carries: the names, one to a line.
+    /// Carries: to a line, the name of a tool, a space, and the schema of its argument.
     Tools {
         /// Number of this request.
         id: u64,

@@ -4,7 +4,7 @@ import json
 
 from harness import http_client
 from harness.report import equal
-from ptc_suite import CODE, LOOKUP, Talk, calls, error, kinds, make_keys, outcome, own_server
+from talk import CODE, LOOKUP, Talk, calls, error, kinds, make_keys, outcome, own_server
 
 FILES = {"type": "belljar_files_20261129", "name": "belljar_files"}
 TEXT = b"month,ppm\n1958-03,316.1\n"

@@ -89,6 +89,12 @@ class Server:
         self.stop()
         self._start()
 
+    def crash(self):
+        """Kills the server, which cannot say goodbye, and starts it again on the same data."""
+        self.process.kill()
+        self.process.wait()
+        self._start()
+
     def _start(self):
         # Another program may take the free port before the server does: then the server ends at once, and we ask again.
         for _attempt in range(5):

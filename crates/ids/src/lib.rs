@@ -7,6 +7,7 @@
 //! its own, so tests are repeatable and the server decides where entropy comes from.
 
 mod kinds;
+mod mark;
 mod mint;
 mod shape;
 
@@ -14,5 +15,6 @@ pub use kinds::{
     BatchId, ContainerId, FileId, KeyId, MessageId, PageToken, RequestId, ServerToolUseId, SkillId, SkillVersionId,
     ToolUseId,
 };
+pub use mark::CellMark;
 pub use mint::{IdSource, MINTED_SUFFIX_CHARS, SeededIds};
 pub use shape::{ParseIdError, Problem};

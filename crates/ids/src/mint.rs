@@ -46,10 +46,10 @@ impl IdSource for SeededIds {
 pub const MINTED_SUFFIX_CHARS: usize = 22;
 
 /// The version digits the hosted service puts in front of the random part (wire.md §23).
-const VERSION: &str = "01";
+pub(crate) const VERSION: &str = "01";
 
 /// The Bitcoin alphabet: no `0`, `O`, `I` or `l`.
-const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
+pub(crate) const BASE58: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 
 /// The largest multiple of 58 a byte can count to; bytes from here on would favour the first characters.
 const BYTES_ACCEPTED: u8 = 232;

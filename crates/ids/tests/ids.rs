@@ -135,6 +135,42 @@ fn the_seed_decides() {
     assert_ne!(a, b);
 }
 
+#[test]
+fn calls_of_code_belong_to_their_cell_and_to_no_other() {
+    let mut source = SeededIds::new(3);
+    let cells: Vec<ServerToolUseId> = (0..50).map(|_| ServerToolUseId::mint(&mut source)).collect();
+    for cell in &cells {
+        let (call, another) = (ToolUseId::mint_in(cell, &mut source), ToolUseId::mint_in(cell, &mut source));
+        assert_ne!(call, another);
+        assert_eq!(call.as_str().len(), ToolUseId::mint(&mut source).as_str().len());
+        assert!(call.as_str().starts_with("toolu_01"), "{call}");
+        let made_it = |call: &ToolUseId| cells.iter().filter(|one| one.mark() == call.cell_mark()).collect::<Vec<_>>();
+        assert_eq!((made_it(&call), made_it(&another)), (vec![cell], vec![cell]));
+        assert_eq!(made_it(&ToolUseId::mint(&mut source)), Vec::<&ServerToolUseId>::new());
+    }
+}
+
+/// Ids that are not of our making have no mark, or none that belongs to anything.
+#[test]
+fn foreign_ids_belong_to_nothing() {
+    let marked = |id: &str| id.parse::<ToolUseId>().unwrap().cell_mark();
+    let cell = |id: &str| id.parse::<ServerToolUseId>().unwrap().mark();
+    for id in ["toolu_01", "toolu_01A", "call_1", "toolu_02abcdefghijkmnopqrstuvw", "toolu_01abcdefghijkmnopqrstuvw1"] {
+        assert_eq!(marked(id), None, "{id}");
+    }
+    assert_eq!(marked("toolu_010abcdefghijkmnopqrstu"), None, "a character outside base 58");
+    assert_eq!((cell("srvtoolu_A"), cell("srvtoolu_bdrk_01abcdefghijkmnopqrstu")), (None, None));
+    let short: ServerToolUseId = "srvtoolu_A".parse().unwrap();
+    let (plain, kept) = (ToolUseId::mint(&mut SeededIds::new(1)), ToolUseId::mint_in(&short, &mut SeededIds::new(1)));
+    assert_eq!(plain, kept, "without a mark it is minted as any other");
+    // Filled up by hand, and the same behind the prefix.
+    for tail in ["1111111111111111111111", "AAAAAAAAAAAAAAAAAAAAAA", "abcdefghijkabcdefghijk"] {
+        let (cell, call) = (cell(&format!("srvtoolu_01{tail}")), marked(&format!("toolu_01{tail}")));
+        assert!(cell.is_some() && call.is_some());
+        assert_ne!(cell, call, "{tail}");
+    }
+}
+
 /// Plays back fixed bytes, then zeros.
 struct Played(Vec<u8>);
 

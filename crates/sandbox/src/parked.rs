@@ -120,10 +120,14 @@ impl Parked {
     /// # Errors
     /// [`ResumeError`]; it says who survived.
     pub async fn resume(self, answers: Vec<ToolAnswer>, tools: &CodeTools) -> Result<Progress, ResumeError> {
-        if let Err(why) = self.fit(&answers) {
-            return Err(ResumeError::Refused { parked: Box::new(self), why });
-        }
-        self.go_on(answers, tools).await
+        let why = match self.left_by(&answers) {
+            Ok(left) => match left.first() {
+                None => return self.go_on(answers, &left, tools).await,
+                Some(missing) => AnswersError::Missing(*missing),
+            },
+            Err(why) => why,
+        };
+        Err(ResumeError::Refused { parked: Box::new(self), why })
     }
 
     /// Answers some of the calls, at least one; the code goes on with that. The others wait on, and are told again with
@@ -132,27 +136,33 @@ impl Parked {
     /// # Errors
     /// [`ResumeError`]; it says who survived.
     pub async fn answer(self, answers: Vec<ToolAnswer>, tools: &CodeTools) -> Result<Progress, ResumeError> {
-        match self.fit(&answers) {
-            Ok(()) => {}
-            Err(AnswersError::Missing(_)) if !answers.is_empty() => {}
-            Err(why) => return Err(ResumeError::Refused { parked: Box::new(self), why }),
-        }
-        self.go_on(answers, tools).await
+        let why = match self.left_by(&answers) {
+            Ok(left) => match left.first() {
+                Some(missing) if answers.is_empty() => AnswersError::Missing(*missing),
+                Some(_) | None => return self.go_on(answers, &left, tools).await,
+            },
+            Err(why) => why,
+        };
+        Err(ResumeError::Refused { parked: Box::new(self), why })
     }
 
-    async fn go_on(self, answers: Vec<ToolAnswer>, tools: &CodeTools) -> Result<Progress, ResumeError> {
-        let Self { running, lease, mut calls } = self;
-        let answered: BTreeSet<u64> = answers.iter().map(|answer| answer.number).collect();
-        calls.retain(|call| !answered.contains(&call.number));
-        let resumption = Resumption { answers, unanswered: calls, tools: tools.clone() };
+    async fn go_on(
+        self,
+        answers: Vec<ToolAnswer>,
+        left: &BTreeSet<u64>,
+        tools: &CodeTools,
+    ) -> Result<Progress, ResumeError> {
+        let Self { running, lease, calls: mut unanswered } = self;
+        unanswered.retain(|call| left.contains(&call.number));
+        let resumption = Resumption { answers, unanswered, tools: tools.clone() };
         if running.resumptions.send(resumption).await.is_err() {
             tracing::debug!(container = %lease.container(), "a cell ended before it was resumed");
         }
         Ok(running.next(lease).await?)
     }
 
-    /// Whether each call has exactly one answer.
-    fn fit(&self, answers: &[ToolAnswer]) -> Result<(), AnswersError> {
+    /// The calls that these answers, each to another call, leave without one.
+    fn left_by(&self, answers: &[ToolAnswer]) -> Result<BTreeSet<u64>, AnswersError> {
         let mut waiting: BTreeSet<u64> = self.calls.iter().map(|call| call.number).collect();
         let mut bytes = 0_usize;
         for answer in answers {
@@ -161,11 +171,10 @@ impl Parked {
             }
             bytes = bytes.saturating_add(answer.text.len());
         }
-        match waiting.first() {
-            _ if bytes > ANSWERS_BYTES_MAX => Err(AnswersError::TooLarge { bytes_max: ANSWERS_BYTES_MAX }),
-            Some(missing) => Err(AnswersError::Missing(*missing)),
-            None => Ok(()),
+        if bytes > ANSWERS_BYTES_MAX {
+            return Err(AnswersError::TooLarge { bytes_max: ANSWERS_BYTES_MAX });
         }
+        Ok(waiting)
     }
 }
 

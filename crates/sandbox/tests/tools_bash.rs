@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use belljar_sandbox::{CellOptions, CellOutcome, CodeTools, Isolation, Progress, SandboxConfig, ToolAnswer};
+use belljar_sandbox::{CellOptions, CellOutcome, CodeTool, CodeTools, Isolation, Progress, SandboxConfig, ToolAnswer};
 use serde_json::json;
 use support::calls::{answer, called, calls, ended, good, heard, over, resume, resume_with, start_bash, tool, tools};
 use support::{Said, config, id, isolation, leased, options, run, said, stdout};
@@ -84,6 +84,38 @@ async fn what_goes_wrong_is_told_by_text_and_exit_code() {
         assert_eq!(said, Said { return_code, stdout: String::new(), stderr }, "{command}");
         lease = back;
     }
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_do_not_fit_are_told_and_never_sent() {
+    let sandbox = sandbox!();
+    let lease = leased(&sandbox, 1).await;
+    let query = |schema: serde_json::Value| {
+        let query = CodeTool { input_schema: schema, ..tool("query_db") };
+        CodeTools::new(vec![query]).expect("good")
+    };
+    let tools = query(json!({
+        "type": "object", "properties": { "sql": { "type": "string" }, "n": { "type": "integer", "minimum": 1 } },
+        "required": ["sql"], "additionalProperties": false,
+    }));
+    let command = r#"for argument in '{}' '{"sql": 5}' '{"sql": "x", "n": 0}' '{"sql": "x", "m": 1}'; do
+        query_db "$argument"; echo $?
+    done; query_db '{"sql": "x", "n": 1}'; query_db '{"sql": 5}'; query_db '{"sql": "y"}'"#;
+    let parked = called(lease.bash_with(command, options(), &tools).await.expect("lives"));
+    assert_eq!(calls(&parked), [(1, "query-db", json!({ "sql": "x", "n": 1 }))]);
+    // The schema that was sent last counts.
+    let changed = query(json!({ "properties": { "sql": { "type": "integer" } } }));
+    let parked = called(parked.resume(vec![answer(1, "a\n")], &changed).await.expect("lives"));
+    assert_eq!(calls(&parked), [(2, "query-db", json!({ "sql": 5 }))]);
+    let (lease, said) = ended(parked.resume(vec![answer(2, "b\n")], &changed).await.expect("lives"));
+    let stderr = "query_db: \"sql\" is required\n\
+                  query_db: sql must be a string, not 5\n\
+                  query_db: n must be at least 1, not 0\n\
+                  query_db: unknown key \"m\" (known: sql, n)\n\
+                  query_db: sql must be an integer, not \"y\"\n";
+    assert_eq!(said, Said { return_code: 2, stdout: "2\n2\n2\n2\na\nb\n".to_owned(), stderr: stderr.to_owned() });
     drop(lease);
     sandbox.close().await;
 }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::batches::Batches;
+use crate::calling::CallingCells;
 use crate::checkpoints::Changes;
 use crate::clock;
 use crate::config::Serving;
@@ -33,6 +34,8 @@ pub struct App {
     pub running: RunningCells,
     /// What waits in them for a client's tools.
     pub parked: ParkedCells<StillCell>,
+    /// The calls whose code has called tools of the client.
+    pub calling: CallingCells,
     /// Continuations that run or have just ended, for whoever asks again.
     pub continuations: Continuations,
     /// What runs unattended.

@@ -6,6 +6,7 @@ mod asked;
 mod attack;
 mod batches;
 mod bench;
+mod calling;
 mod cell;
 mod checkpoints;
 mod cli;

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Shared};
 use crate::batches::Batches;
+use crate::calling::CallingCells;
 use crate::checkpoints::{self, Changes};
 use crate::clock;
 use crate::config::Config;
@@ -55,6 +56,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         owners: Owners::default(),
         running: RunningCells::default(),
         parked: ParkedCells::default(),
+        calling: CallingCells::default(),
         continuations: Continuations::default(),
         batches: Batches::default(),
         router,
@@ -118,6 +120,7 @@ pub async fn sweep(app: Shared) {
             tracing::info!(container = %id, "code waited too long for results and was let go");
         }
         app.continuations.sweep(clock::instant_now());
+        app.calling.sweep(clock::instant_now());
         checkpoints::put_idle_away(&app).await;
         for id in app.sandbox.sweep(clock::system_now()).await {
             tracing::info!(container = %id, "container ended by age or disuse");

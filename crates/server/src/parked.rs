@@ -130,6 +130,11 @@ impl<C> ParkedCells<C> {
         }
     }
 
+    /// Whether this waits here, or has been let go here.
+    pub fn holds(&self, spot: &Spot) -> bool {
+        self.lock().get(&spot.container).is_some_and(|entry| entry.spot() == spot)
+    }
+
     /// The call whose code waits in a container.
     pub fn waiting_in(&self, container: &ContainerId) -> Option<ServerToolUseId> {
         match self.lock().get(container)? {
@@ -264,6 +269,7 @@ mod tests {
         let all = resume(&spot.call, &[b.clone(), a.clone()]);
         let foreign = Spot { workspace: "b".parse().expect("a workspace"), ..spot.clone() };
         let another = Spot { call: ServerToolUseId::mint(&mut OsIds), ..spot.clone() };
+        assert_eq!([&spot, &foreign, &another].map(|spot| cells.holds(spot)), [true, false, false]);
         assert_eq!(cells.take(&foreign, &all), Err(NoFit::NotWaiting));
         assert_eq!(cells.take(&another, &all), Err(NoFit::NotWaiting));
         let taken = cells.take(&spot, &all).expect("it waits");

@@ -48,6 +48,7 @@ fn planned(request: MessagesRequest) -> TurnPlan {
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
         model: ModelTraits::default(),
+        lost_cells: &[],
     };
     plan(request, &context).unwrap()
 }

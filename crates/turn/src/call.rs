@@ -2,13 +2,22 @@
 
 use std::sync::Arc;
 
+use belljar_ids::ServerToolUseId;
 use belljar_wire::host_tool::HostToolKind;
 use belljar_wire::read::Brief;
 use belljar_wire::result::{EditorError, ErrorCode, ExecutionError, ResultContent};
-use belljar_wire::tool::SubTool;
+use belljar_wire::tool::{Caller, CodeCaller, SubTool, ToolVersion};
 use serde_json::{Map, Value};
 
 use crate::runtime::Runtime;
+
+/// The version in the caller of every call that code makes, whatever version the request declares (wire.md §1.8).
+const CALLER_VERSION: ToolVersion = ToolVersion::V20260120;
+
+/// The code of a cell, as the caller of its calls.
+pub(crate) fn code_of(cell: &ServerToolUseId) -> Caller {
+    Caller::Code(CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() })
+}
 
 /// A checked call, ready to run.
 #[derive(Clone, Debug, PartialEq, Eq)]

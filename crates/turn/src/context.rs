@@ -1,6 +1,7 @@
 //! What planning needs to know besides the request: headers, limits, and what the model can do.
 
 use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::block::ServerToolUseBlock;
 
 /// Rounds of server tools that one request may take (wire.md §13.1).
 pub const SAMPLINGS_MAX_DEFAULT: u32 = 10;
@@ -19,6 +20,8 @@ pub struct PlanContext<'a> {
     pub limits: ToolLimits,
     /// What the model can do.
     pub model: ModelTraits,
+    /// The calls that [`lost_cells`](crate::lost_cells) has asked for, as far as they are known.
+    pub lost_cells: &'a [ServerToolUseBlock],
 }
 
 /// The limits that the tool text names.

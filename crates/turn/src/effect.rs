@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use belljar_ids::{ServerToolUseId, ToolUseId};
+use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::ApiError;
 use belljar_wire::event::StreamEvent;
@@ -105,8 +106,8 @@ pub enum Effect {
     ///
     /// Comes before the reply's last events, so that the cell is found however soon the client answers.
     Park {
-        /// The call whose code waits.
-        id: ServerToolUseId,
+        /// The call whose code waits, as the conversation has it: the client may lose it.
+        call: ServerToolUseBlock,
         /// What it waits for, in the order of [`Input::CellCalled`].
         pending: Vec<PendingCall>,
     },

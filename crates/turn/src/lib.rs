@@ -30,5 +30,5 @@ mod turn;
 pub use call::{AnsweredBy, CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
 pub use context::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
 pub use effect::{CallAnswer, CallResult, CodeCall, Effect, HostToolCall, Input, PendingCall, TurnEnd};
-pub use plan::{Resume, TurnPlan, plan};
+pub use plan::{Resume, TurnPlan, lost_cells, plan};
 pub use turn::Turn;

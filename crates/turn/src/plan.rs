@@ -18,6 +18,7 @@ use crate::context::PlanContext;
 use crate::effect::CallResult;
 use crate::runtime::{Runtime, declared};
 use crate::tools::lower;
+pub use code_calls::lost_cells;
 use history::{History, Stretch};
 use rules::Draft;
 
@@ -92,6 +93,7 @@ impl TurnPlan {
 /// What the client is to be told (wire.md §19).
 pub fn plan(mut request: MessagesRequest, context: &PlanContext<'_>) -> Result<TurnPlan, ApiError> {
     declare_code_execution(&mut request, context);
+    code_calls::mend(&mut request.messages, context.lost_cells);
     let runtime = Runtime::of(&request.tools);
     let history = History::of(&request.messages);
     rules::check(&Draft { request: &request, context, history: &history, runtime: runtime.as_ref() })?;

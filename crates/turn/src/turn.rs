@@ -16,10 +16,10 @@ use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::result::{ErrorCode, NoAbort, ResultContent};
 use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
-use belljar_wire::tool::{Caller, CodeCaller, SubTool, ToolChoiceMode, ToolVersion};
+use belljar_wire::tool::{SubTool, ToolChoiceMode};
 use serde_json::{Map, Value};
 
-use crate::call::{AnsweredBy, CodeTool, Interpreter, error_result, sub_tool_of};
+use crate::call::{AnsweredBy, CodeTool, Interpreter, code_of, error_result, sub_tool_of};
 use crate::effect::{CodeCall, Effect, Input, PendingCall, TurnEnd};
 use crate::input_text::Verdict;
 use crate::plan::{DeferredCall, Resume, TurnPlan};
@@ -307,16 +307,19 @@ impl Turn {
         if calls.iter().any(of_host) {
             return self.call_host_tools(id, calls, &callable);
         }
+        let Some(cell) = self.transcript.call(&id).cloned() else {
+            return self.fail(broken("calls of a cell that the model did not call"));
+        };
         let mut pending = Vec::with_capacity(calls.len());
         for CodeCall { number, tool, input } in calls {
-            let tool_use_id = ToolUseId::mint(self.ids.as_mut());
+            let tool_use_id = ToolUseId::mint_in(&id, self.ids.as_mut());
             pending.push(PendingCall { tool_use_id: tool_use_id.clone(), number });
             if let Err(error) = self.reply.whole_from_code(called_from_code(tool_use_id, tool, input, &id)) {
                 return self.fail(error);
             }
         }
         self.reply.container = Some(container);
-        self.reply.ask(Effect::Park { id, pending });
+        self.reply.ask(Effect::Park { call: cell, pending });
         self.complete(Ending::because(StopReason::ToolUse));
     }
 
@@ -412,17 +415,9 @@ impl Turn {
     }
 }
 
-/// The version in the caller of every call that code makes, whatever version the request declares (wire.md §1.8).
-const CALLER_VERSION: ToolVersion = ToolVersion::V20260120;
-
 fn called_from_code(id: ToolUseId, name: String, input: Map<String, Value>, cell: &ServerToolUseId) -> ToolUseBlock {
     let caller = Some(code_of(cell));
     ToolUseBlock { id, name, input: Value::Object(input), caller, rest: Map::new() }
-}
-
-/// The code of a cell, as the caller of its calls.
-fn code_of(cell: &ServerToolUseId) -> Caller {
-    Caller::Code(CodeCaller { version: CALLER_VERSION.tag().to_owned(), tool_id: cell.clone() })
 }
 
 /// What a Python cell came to, as its version says it: `abort_reason` stands in each, and of the oldest one's stdout the last newline

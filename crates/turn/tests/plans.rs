@@ -35,6 +35,7 @@ fn try_plan_for(members: Value, model: ModelTraits) -> Result<TurnPlan, ApiError
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
         model,
+        lost_cells: &[],
     };
     plan(request, &context)
 }

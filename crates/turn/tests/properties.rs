@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use belljar_ids::{RequestId, SeededIds, ServerToolUseId, ToolUseId};
 use belljar_turn::{CallAnswer, CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
-use belljar_wire::block::ContentBlock;
+use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
@@ -26,6 +26,8 @@ struct World {
     turn: Turn,
     waiting_cell: Option<(ServerToolUseId, SubTool)>,
     parked: Option<(ServerToolUseId, Vec<ToolUseId>)>,
+    /// The call of that cell, as the server may remember it.
+    calling: Option<ServerToolUseBlock>,
     resumed: Option<ServerToolUseId>,
     /// Whose call of a tool of ours is being answered.
     asked: Option<ServerToolUseId>,
@@ -40,7 +42,7 @@ struct World {
 }
 
 impl World {
-    fn new(request: &Value, samplings_max: u32, seed: u64) -> Self {
+    fn new(request: &Value, lost_cells: &[ServerToolUseBlock], samplings_max: u32, seed: u64) -> Self {
         let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();
         let context = PlanContext {
             api_version: ApiVersion::V20261021,
@@ -48,6 +50,7 @@ impl World {
             samplings_max,
             limits: ToolLimits::default(),
             model: ModelTraits::of("claude-opus-5-5"),
+            lost_cells,
         };
         let neighbours = neighbours(&request.messages);
         let plan = plan(request, &context).unwrap();
@@ -57,6 +60,7 @@ impl World {
             turn,
             waiting_cell: None,
             parked: None,
+            calling: None,
             resumed: None,
             asked: None,
             neighbours,
@@ -111,7 +115,9 @@ impl World {
                     assert_eq!(answers, [CallAnswer { number: 99, text: "[]".to_owned(), is_error: false }]);
                     assert_eq!(tools.len(), 3);
                 }
-                Effect::Park { id, pending } => {
+                Effect::Park { call, pending } => {
+                    let id = call.id.clone();
+                    self.calling = Some(call);
                     assert_eq!(self.waiting_cell.take().map(|(id, _)| id).as_ref(), Some(&id));
                     let numbers: Vec<u64> = pending.iter().map(|call| call.number).collect();
                     assert_eq!(numbers, (100..100 + pending.len() as u64).collect::<Vec<_>>());
@@ -141,7 +147,8 @@ impl World {
         for block in messages.iter().flat_map(|message| message.content.blocks()) {
             match block {
                 ContentBlock::ToolUse(call) => {
-                    assert!(!from_code(block), "{call:?}");
+                    // The model's own are numbered, those of code are minted.
+                    assert!(!from_code(block) && !call.id.as_str().starts_with("toolu_01"), "{call:?}");
                     called.insert(call.id.as_str());
                 }
                 ContentBlock::ServerToolUse(call) => {
@@ -259,6 +266,11 @@ impl World {
                 }),
                 Step::Called(count) => self.called(*count),
                 Step::HostCalled(count) => self.host_called(*count),
+                Step::Pause(count) => {
+                    self.block(&Block::Call { name: 3, input: 1, pieces: 1 });
+                    self.end(StopReason::ToolUse);
+                    self.called(*count);
+                }
                 Step::Failed => {
                     self.sampling = false;
                     let error = ApiError::new(ErrorKind::Overloaded, "Overloaded");
@@ -391,9 +403,49 @@ fn request(messages: &[Value]) -> Value {
     })
 }
 
+/// What a client makes of the `caller` of a call when it sends that back (wire.md §19).
+#[derive(Clone, Copy, Debug)]
+enum SentBack {
+    Kept,
+    Lost,
+    Direct,
+    Strange,
+    /// And the call of the code that waits is lost, too.
+    LostWithTheCell,
+}
+
+impl SentBack {
+    fn sent_back(self, content: &mut Value) {
+        let calls = content.as_array_mut().unwrap().iter_mut();
+        for call in calls.filter(|block| block["type"] == "tool_use") {
+            match self {
+                Self::Kept => {}
+                Self::Lost | Self::LostWithTheCell => drop(call.as_object_mut().unwrap().remove("caller")),
+                Self::Direct => call["caller"] = json!({ "type": "direct" }),
+                Self::Strange if call["id"].as_str().unwrap().starts_with("toolu_01") => {
+                    call["caller"] = json!({ "type": "code_execution_20260120", "tool_id": "srvtoolu_stray" });
+                }
+                Self::Strange => {}
+            }
+        }
+    }
+}
+
+/// What a client sends of its messages while a cell waits.
+fn sent(messages: &[Value], waiting: Option<&ServerToolUseId>, callers: SentBack) -> Vec<Value> {
+    let mut messages = messages.to_vec();
+    if let (Some(waiting), SentBack::LostWithTheCell) = (waiting, callers) {
+        for content in messages.iter_mut().filter_map(|message| message["content"].as_array_mut()) {
+            content.retain(|block| block["type"] != "server_tool_use" || block["id"] != waiting.as_str());
+        }
+    }
+    messages
+}
+
 /// The messages with which a client goes on from `message`, if it can.
-fn continuation(mut messages: Vec<Value>, message: &Message) -> Option<Vec<Value>> {
-    let content = serde_json::to_value(&message.content).unwrap();
+fn continuation(mut messages: Vec<Value>, message: &Message, callers: SentBack) -> Option<Vec<Value>> {
+    let mut content = serde_json::to_value(&message.content).unwrap();
+    callers.sent_back(&mut content);
     let calls: Vec<Value> = message
         .content
         .iter()
@@ -432,24 +484,32 @@ proptest! {
 
     #[test]
     fn every_turn_ends_and_folds(steps in steps(true), samplings_max in 0_u32..4) {
-        let mut world = World::new(&request(&[json!({ "role": "user", "content": "hi" })]), samplings_max, 1);
+        let mut world = World::new(&request(&[json!({ "role": "user", "content": "hi" })]), &[], samplings_max, 1);
         world.play(&steps);
         world.reply();
         prop_assert!(world.runs.values().all(|runs| *runs == 1));
     }
 
-    /// A conversation of several turns: each reply is accepted back, and each call is answered once in all.
+    /// A conversation of several turns: each reply is accepted back, whatever is left of its callers, and each call is answered once
+    /// in all.
     #[test]
-    fn every_reply_can_be_gone_on_from(turns in prop::collection::vec(steps(false), 1..4), samplings_max in 0_u32..3) {
+    fn every_reply_can_be_gone_on_from(
+        turns in prop::collection::vec(steps(false), 1..4),
+        samplings_max in 0_u32..3,
+        callers in prop::sample::select(&[SentBack::Kept, SentBack::Lost, SentBack::Direct, SentBack::Strange, SentBack::LostWithTheCell][..]),
+    ) {
         let mut messages = vec![json!({ "role": "user", "content": "hi" })];
         let mut waiting: Vec<ServerToolUseId> = Vec::new();
         let mut still_parked: Option<ServerToolUseId> = None;
+        let mut calling: Vec<ServerToolUseBlock> = Vec::new();
         for (seed, steps) in (1..).zip(&turns) {
-            let mut world = World::new(&request(&messages), samplings_max, seed);
+            let sent = sent(&messages, still_parked.as_ref(), callers);
+            let mut world = World::new(&request(&sent), &calling, samplings_max, seed);
             world.play(steps);
             let runs = world.runs.clone();
             let (was_parked, parked) = (still_parked.take(), world.parked.clone());
             prop_assert_eq!(&world.resumed, &was_parked);
+            calling.extend(world.calling.clone());
             let Some(message) = world.reply() else { break };
             let stop_reason = message.stop_reason.unwrap();
             let mut left = Vec::new();
@@ -485,7 +545,7 @@ proptest! {
                 prop_assert!(waiting.contains(&cell));
                 still_parked = Some(cell);
             }
-            let Some(next) = continuation(messages, &message) else { break };
+            let Some(next) = continuation(messages, &message, callers) else { break };
             messages = next;
         }
     }

@@ -26,6 +26,7 @@ fn verdict(case: &Value) -> Option<String> {
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
         model: ModelTraits::of(&request.model),
+        lost_cells: &[],
     };
     let error = plan(request, &context).err()?;
     assert_eq!(error.kind.status(), 400);

@@ -1,6 +1,6 @@
 //! Whole turns as data: what goes in, and exactly what comes out.
 //!
-//! A file in `scenarios/` begins with the request over a small default and may set `samplings_max`. Then inputs (`>`) and their
+//! A file in `scenarios/` begins with the request over a small default and may set `samplings_max`, and what the server has `remembered`. Then inputs (`>`) and their
 //! effects (`<`) follow, and at the end what the emitted events fold to (`=`). With `SCENARIOS=rewrite` in the environment, the
 //! `<` and `=` lines are written anew, to be read before they are committed.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]

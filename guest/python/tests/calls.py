@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 
 import host
 from harness.report import equal, matches
@@ -163,25 +164,8 @@ ARGUMENTS = [
 ]
 
 
-SCHEMAS = [
-    ({"allOf": [{"minimum": 1}, {"maximum": 3}]}, [1, 3, "x"], [0, 4]),
-    ({"oneOf": [{"type": "integer"}, {"minimum": 5}]}, [1, 5.5, "x"], [6, 1.5]),
-    ({"not": {"type": "string"}}, [1, None], ["x"]),
-    ({"exclusiveMinimum": 1, "exclusiveMaximum": 3, "multipleOf": 0.5}, [1.5, 2], [1, 3, 2.2]),
-    ({"uniqueItems": True, "minItems": 1, "maxItems": 2}, [[1], [1, True]], [[], [1, 1.0], [1, 2, 3], [{"a": 1}, {"a": 1}]]),
-    ({"prefixItems": [{"type": "string"}], "items": {"type": "integer"}}, [[], ["x", 1]], [[1], ["x", "y"]]),
-    ({"patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False}, [{"x1": 1}], [{"x1": "a"}, {"y": 1}]),
-    ({"propertyNames": {"maxLength": 2}, "minProperties": 1}, [{"ab": 1}], [{}, {"abc": 1}]),
-    ({"additionalProperties": {"type": "integer"}, "properties": {"a": True, "b": False}}, [{"a": "x", "c": 1}], [{"c": "x"}, {"b": 1}]),
-    ({"type": ["integer", "null"]}, [1, 2.0, None], ["x", True, 1.5]),
-    ({"enum": [1, [True], {"a": None}]}, [1, 1.0, [True], {"a": None}], [True, [1], {"a": 0}]),
-    ({"$ref": "#/$defs/a~1b", "$defs": {"a/b": {"type": "null"}}}, [None], [1]),
-    ({"pattern": "^\\d+$"}, ["12", 5], ["x"]),
-    # What makes no sense asks for nothing.
-    ({"$ref": "#"}, [1], []), ({"$ref": "http://x/y"}, [1], []), ({"$ref": "#/none"}, [1], []), ({"pattern": "("}, ["x"], []),
-    ({"type": 5, "enum": 5, "minimum": "x", "multipleOf": 0, "required": 5, "properties": [], "items": 5}, [1, {}, []], []),
-    (5, [1], []), (None, [1], []), (True, [1], []), (False, [], [1]), ({"format": "email", "unknown": 1}, ["x"], []),
-]
+SCHEMAS = Path(__file__).resolve().parent / "schemas.json"
+"""Of each schema the values that fit, and the others with what is said of them. The commands of bash are held against it, too."""
 
 
 def schemas_are_understood():
@@ -191,11 +175,11 @@ def schemas_are_understood():
     schema = importlib.util.module_from_spec(spec)
     sys.modules["schema"] = schema
     spec.loader.exec_module(schema)
-    for described, good, bad in SCHEMAS:
-        for value in good:
-            equal(schema.complaint(value, described), None, f"{value} by {described}")
-        for value in bad:
-            equal(isinstance(schema.complaint(value, described), str), True, f"{value} is no {described}")
+    for case in json.loads(SCHEMAS.read_text()):
+        for value in case["fit"]:
+            equal(schema.complaint(value, case["schema"]), None, f"{value} by {case['schema']}")
+        for value in case["do_not"]:
+            equal(schema.complaint(value["value"], case["schema"]), value["complaint"])
 
 
 def wrong_arguments_are_told_and_never_sent():

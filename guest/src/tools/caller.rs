@@ -17,7 +17,8 @@ use rustix::net::{
 use serde_json::{Map, Value};
 
 use super::{
-    ANSWER_BYTES, ARGUMENT_BYTES_MAX, ERROR, LAST, MORE, PIECE_BYTES_MAX, REFUSED, SOCKET, TEXT, TIMED_OUT, too_long,
+    ANSWER_BYTES, ARGUMENT_BYTES_MAX, ERROR, LAST, MORE, PIECE_BYTES_MAX, REFUSED, SCHEMAS, SOCKET, TEXT, TIMED_OUT,
+    schema::complaint, too_long,
 };
 
 /// The tool failed, or could not be called.
@@ -56,6 +57,7 @@ fn answered(script: &Path, function: &str, arguments: impl Iterator<Item = OsStr
     let argument = argument(function, arguments, io::stdin())?;
     // The script is in a directory beside the socket.
     let directory = script.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+    fits(&argument, &directory.join(SCHEMAS).join(function))?;
     let none = |_error| Failed(EXIT_FAILED, "no cell is running that was given tools".to_owned());
     let socket =
         socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(io::Error::from)?;
@@ -89,6 +91,18 @@ fn argument(function: &str, mut arguments: impl Iterator<Item = OsString>, input
         (Ok(_), Ok(text)) => Ok(text),
         (Err(error), _) => Err(usage(&format!("the argument is no JSON object ({error})"))),
         (Ok(_), Err(error)) => Err(usage(&error.to_string())),
+    }
+}
+
+/// Whether the argument is what the tool takes: a help for whoever wrote the call, as in Python. Without a schema anything is.
+fn fits(argument: &str, schema: &Path) -> Result<(), Failed> {
+    let schema = std::fs::read(schema).unwrap_or_default();
+    match (serde_json::from_str(argument), serde_json::from_slice(&schema)) {
+        (Ok(argument), Ok(schema)) => match complaint(&argument, &schema) {
+            Some(complaint) => Err(Failed(EXIT_USAGE, complaint)),
+            None => Ok(()),
+        },
+        (Err(_), _) | (_, Err(_)) => Ok(()),
     }
 }
 

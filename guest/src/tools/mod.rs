@@ -4,6 +4,7 @@
 //! never more than the host takes.
 
 mod caller;
+mod schema;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -29,6 +30,7 @@ pub const MODE: &str = "call";
 /// Where everything is; the host has the commands' directory in it on PATH.
 const DIRECTORY: &str = "/run/tools";
 const COMMANDS: &str = "bin";
+const SCHEMAS: &str = "schemas";
 const PROGRAM: &str = "call";
 const SOCKET: &str = "socket";
 
@@ -91,13 +93,14 @@ pub struct Said {
 }
 
 impl Offer {
-    /// Makes commands of these names, one to a line.
-    pub fn new(names: OwnedFd) -> Result<Self, Failure> {
-        Self::within(Path::new(DIRECTORY), names)
+    /// Makes commands of these tools: to a line, a name, a space, and the schema of its argument.
+    pub fn new(tools: OwnedFd) -> Result<Self, Failure> {
+        Self::within(Path::new(DIRECTORY), tools)
     }
 
-    fn within(directory: &Path, names: OwnedFd) -> Result<Self, Failure> {
+    fn within(directory: &Path, tools: OwnedFd) -> Result<Self, Failure> {
         fs::create_dir_all(directory.join(COMMANDS))?;
+        fs::create_dir_all(directory.join(SCHEMAS))?;
         copy_program(&directory.join(PROGRAM))?;
         let socket = directory.join(SOCKET);
         remove(&socket)?;
@@ -107,17 +110,22 @@ impl Offer {
         listen(&listener, BACKLOG)?;
         let (functions, calls) = (BTreeSet::new(), BTreeMap::new());
         let mut offer = Self { directory: directory.to_owned(), listener, functions, calls, made: 0, waiting_bytes: 0 };
-        offer.change(names)?;
+        offer.change(tools)?;
         Ok(offer)
     }
 
-    /// Makes commands of these names instead.
-    pub fn change(&mut self, names: OwnedFd) -> Result<(), Failure> {
+    /// Makes commands of these instead.
+    pub fn change(&mut self, tools: OwnedFd) -> Result<(), Failure> {
         let mut text = String::new();
-        File::from(names).read_to_string(&mut text)?;
-        let functions: BTreeSet<String> = text.lines().map(str::to_owned).collect();
+        File::from(tools).read_to_string(&mut text)?;
+        let tools: BTreeMap<&str, &str> = text.lines().map(|line| line.split_once(' ').unwrap_or((line, ""))).collect();
+        let functions: BTreeSet<String> = tools.keys().map(|name| (*name).to_owned()).collect();
         for gone in self.functions.difference(&functions) {
             remove(&self.command(gone))?;
+            remove(&self.schema(gone))?;
+        }
+        for (function, schema) in tools {
+            write_new(&self.schema(function), schema.as_bytes(), 0o644)?;
         }
         let script = format!("#!{} {MODE}\n", self.directory.join(PROGRAM).display());
         for new in functions.difference(&self.functions) {
@@ -125,6 +133,10 @@ impl Offer {
         }
         self.functions = functions;
         Ok(())
+    }
+
+    fn schema(&self, function: &str) -> PathBuf {
+        self.directory.join(SCHEMAS).join(function)
     }
 
     fn command(&self, function: &str) -> PathBuf {
@@ -249,11 +261,13 @@ impl Drop for Offer {
     fn drop(&mut self) {
         for function in &self.functions {
             let _removed_or_gone = fs::remove_file(self.command(function));
+            let _removed_or_gone = fs::remove_file(self.schema(function));
         }
         for name in [PROGRAM, SOCKET] {
             let _removed_or_gone = fs::remove_file(self.directory.join(name));
         }
         let _removed_or_not_empty = fs::remove_dir(self.directory.join(COMMANDS));
+        let _removed_or_not_empty = fs::remove_dir(self.directory.join(SCHEMAS));
         let _removed_or_not_empty = fs::remove_dir(&self.directory);
     }
 }
@@ -274,10 +288,14 @@ fn copy_program(path: &Path) -> io::Result<()> {
     write_executable(path, &program)
 }
 
-/// A new file in the place of whatever is there.
 fn write_executable(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_new(path, content, 0o755)
+}
+
+/// A new file in the place of whatever is there.
+fn write_new(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     remove(path)?;
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(path)?.write_all(content)
+    fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?.write_all(content)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -59,6 +59,9 @@ fn commands_come_and_go() {
     assert_eq!(listed(), ["other", "query_db"]);
     offer.change(names("query_db\nnew\n")).expect("changed");
     assert_eq!(listed(), ["new", "query_db"]);
+    offer.change(names("query_db {\"a\": 1}\nnew {}\n")).expect("changed");
+    let schema = fs::read_to_string(directory.path().join("tools/schemas/query_db")).expect("there");
+    assert_eq!(schema, "{\"a\": 1}");
     let script = fs::read_to_string(bin.join("new")).expect("there");
     assert_eq!(script, format!("#!{} call\n", directory.path().join("tools/call").display()));
     drop(offer);

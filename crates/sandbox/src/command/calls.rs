@@ -54,9 +54,9 @@ pub struct Called {
     pub piece: Piece,
 }
 
-/// The tools' names, one to a line.
-pub fn names(tools: &CodeTools) -> String {
-    tools.all().iter().map(|tool| format!("{}\n", tool.function)).collect()
+/// The tools, one to a line: the name, a space, and the schema of the argument, which as JSON has no line ends.
+pub fn offered(tools: &CodeTools) -> String {
+    tools.all().iter().map(|tool| format!("{} {}\n", tool.function, tool.input_schema)).collect()
 }
 
 impl Calls {
@@ -154,9 +154,9 @@ impl Calls {
     /// The container's death.
     pub async fn pass_on(&mut self, talk: &mut Conversation) -> Result<(), DeathReason> {
         if let Some(tools) = self.tools.take() {
-            let names = in_memory(&names(&tools)).map_err(no_memory)?;
+            let offered = in_memory(&offered(&tools)).map_err(no_memory)?;
             let id = talk.next_id();
-            talk.send(&ToGuest::Tools { id }, &[names.as_fd()]).await?;
+            talk.send(&ToGuest::Tools { id }, &[offered.as_fd()]).await?;
         }
         if self.due.is_empty() {
             return Ok(());

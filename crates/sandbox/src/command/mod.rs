@@ -81,9 +81,9 @@ impl From<Option<OwnedFd>> for OutputDirectory {
 
 /// Offers tools to the next command, as commands of its own.
 pub async fn offer(talk: &mut Conversation, tools: &CodeTools) -> Result<Result<(), Failure>, DeathReason> {
-    let names = in_memory(&calls::names(tools)).map_err(calls::no_memory)?;
+    let offered = in_memory(&calls::offered(tools)).map_err(calls::no_memory)?;
     let id = talk.next_id();
-    talk.send(&ToGuest::Tools { id }, &[names.as_fd()]).await?;
+    talk.send(&ToGuest::Tools { id }, &[offered.as_fd()]).await?;
     match talk.answer(ANSWER_WAIT_MAX).await? {
         (FromGuest::Offered { id: of }, fds) if of == id && fds.is_empty() => Ok(Ok(())),
         (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),

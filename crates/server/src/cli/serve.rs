@@ -54,6 +54,9 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
     // In this order: a waiting cell that is let go of is interrupted first, and all its code would run for that.
     app.sandbox.clone().close().await;
     app.parked.clear();
+    if let Err(error) = app.store.write_touches().await {
+        tracing::error!(%error, "the ends of containers could not be recorded");
+    }
     drop(organs);
     tracing::info!("stopped");
     Ok(())

@@ -23,8 +23,8 @@ pub enum CallEnd {
 
 impl CallEnd {
     /// A result, and its place as it is now.
-    pub async fn of(place: &mut Place, result: ResultContent) -> Self {
-        let container = place.info().await;
+    pub fn of(place: &mut Place, result: ResultContent) -> Self {
+        let container = place.info();
         Self::Ended(result, container)
     }
 }
@@ -45,7 +45,7 @@ pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> C
         ServerCall::Bash { command, tools } => code::bash(place, &command, &tools).await,
         ServerCall::Edit(call) => {
             let result = edit(place, call).await;
-            CallEnd::of(place, result).await
+            CallEnd::of(place, result)
         }
         ServerCall::Python { code, interpreter: Interpreter::Live, tools } => {
             code::live(place, id, &code, &tools).await
@@ -53,7 +53,7 @@ pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> C
         // No tools: this version has no runtime that calls them (wire.md §10.1).
         ServerCall::Python { code, interpreter: Interpreter::Fresh, tools: _ } => {
             let result = code::fresh(place, id, &code).await;
-            CallEnd::of(place, result).await
+            CallEnd::of(place, result)
         }
     }
 }

@@ -8,6 +8,7 @@ use belljar_sandbox::{
 };
 use belljar_turn::{CallAnswer, CallResult, CodeCall, CodeTool};
 use belljar_wire::result::{BashOutput, BashResult, CodeOutput, CodeResult, ErrorCode, ExecutionError, ResultContent};
+use belljar_wire::tool::SubTool;
 
 use crate::app::Shared;
 use crate::driver::calls::{CallEnd, Called, append_lines, forget_the_dead, place_code, sandbox_code, text};
@@ -44,15 +45,15 @@ fn cell_file(id: &ServerToolUseId) -> String {
 pub async fn bash(place: &mut Place, command: &str, tools: &[CodeTool]) -> CallEnd {
     let form = Form::Bash;
     if let Some(halted) = form.halted(place, command) {
-        return CallEnd::of(place, halted).await;
+        return CallEnd::of(place, halted);
     }
     let tools = match callable(tools) {
         Ok(tools) => tools,
-        Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
+        Err(error) => return CallEnd::of(place, form.cannot_call(&error)),
     };
     let lease = match place.claim().await {
         Ok(lease) => lease,
-        Err(error) => return CallEnd::of(place, form.failed(place_code(&error))).await,
+        Err(error) => return CallEnd::of(place, form.failed(place_code(&error))),
     };
     let running = place.app.running.enter(lease.container().clone());
     let options = CellOptions { wall: place.app.serving.invocation_wall, cancel: running.interrupt(), live: None };
@@ -75,15 +76,15 @@ async fn alone(mut lease: Lease, command: &str, options: CellOptions) -> Result<
 pub async fn live(place: &mut Place, id: &ServerToolUseId, source: &str, tools: &[CodeTool]) -> CallEnd {
     let form = Form::Python;
     if let Some(halted) = form.halted(place, source) {
-        return CallEnd::of(place, halted).await;
+        return CallEnd::of(place, halted);
     }
     let tools = match callable(tools) {
         Ok(tools) => tools,
-        Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
+        Err(error) => return CallEnd::of(place, form.cannot_call(&error)),
     };
     let lease = match place.claim().await {
         Ok(lease) => lease,
-        Err(error) => return CallEnd::of(place, form.failed(place_code(&error))).await,
+        Err(error) => return CallEnd::of(place, form.failed(place_code(&error))),
     };
     let running = place.app.running.enter(lease.container().clone());
     let options = CellOptions { wall: place.app.serving.cell_wall, cancel: running.interrupt(), live: None };
@@ -94,19 +95,18 @@ pub async fn live(place: &mut Place, id: &ServerToolUseId, source: &str, tools: 
 /// Goes on with what a continuation has found.
 pub async fn resume(
     place: &mut Place,
-    form: Form,
     waiting: Waiting<StillCell>,
     results: Vec<CallResult>,
     tools: &[CodeTool],
 ) -> CallEnd {
-    let StillCell { running, form: _, cell } = match waiting.kept {
-        Kept::Outcome(result) => return CallEnd::of(place, result).await,
+    let StillCell { running, form, cell } = match waiting.kept {
+        Kept::Outcome(result) => return CallEnd::of(place, result),
         Kept::Cell(cell) => cell,
     };
     let tools = match callable(tools) {
         Ok(tools) => tools,
         // Dropped, the cell ends: it cannot be told what it may call from here on.
-        Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
+        Err(error) => return CallEnd::of(place, form.cannot_call(&error)),
     };
     let progress = cell.resume(answers(&waiting.pending, &results), &tools).await;
     came_of(place, form, running, progress).await
@@ -117,7 +117,7 @@ pub async fn answer(place: &mut Place, still: StillCell, answers: Vec<CallAnswer
     let StillCell { running, form, cell } = still;
     let tools = match callable(tools) {
         Ok(tools) => tools,
-        Err(error) => return CallEnd::of(place, form.cannot_call(&error)).await,
+        Err(error) => return CallEnd::of(place, form.cannot_call(&error)),
     };
     let answers =
         answers.into_iter().map(|CallAnswer { number, text, is_error }| ToolAnswer { number, text, is_error });
@@ -137,7 +137,7 @@ async fn came_of(
         Err(ResumeError::NoOutcome(none)) => went_on(place, form, running, Err(*none)).await,
         Err(ResumeError::Refused { why, .. }) => {
             tracing::error!(%why, "a cell refused the answers to its own calls");
-            CallEnd::of(place, form.failed(ErrorCode::Unavailable)).await
+            CallEnd::of(place, form.failed(ErrorCode::Unavailable))
         }
     }
 }
@@ -150,7 +150,7 @@ async fn went_on(
 ) -> CallEnd {
     match progress {
         Ok(Progress::Called(cell)) => {
-            let container = place.pause_info(cell.container()).await;
+            let container = place.pause_info(cell.container());
             let calls = cell.calls().iter().map(|call| CodeCall {
                 number: call.number,
                 tool: call.tool.clone(),
@@ -162,12 +162,12 @@ async fn went_on(
             drop(running);
             place.give_back(lease);
             let result = form.result(place, outcome).await;
-            CallEnd::of(place, result).await
+            CallEnd::of(place, result)
         }
         Err(NoOutcome { lease, error }) => {
             place.give_back(lease);
             let result = form.failed(sandbox_code(place, &error));
-            CallEnd::of(place, result).await
+            CallEnd::of(place, result)
         }
     }
 }
@@ -223,6 +223,14 @@ exit "$code""#
 }
 
 impl Form {
+    /// That of a sub-tool. No edit calls anything, so none waits; the turn refuses the result of another.
+    pub const fn of(sub_tool: SubTool) -> Self {
+        match sub_tool {
+            SubTool::BashCodeExecution => Self::Bash,
+            SubTool::CodeExecution | SubTool::TextEditorCodeExecution => Self::Python,
+        }
+    }
+
     /// An outcome, told whole.
     async fn result(self, place: &mut Place, outcome: CellOutcome) -> ResultContent {
         let timed_out = matches!(outcome, CellOutcome::TimedOut(_));

@@ -19,6 +19,7 @@ use belljar_ids::{FileId, RequestId, ServerToolUseId};
 use belljar_model::{SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
 use belljar_sandbox::Lease;
 use belljar_turn::{CallResult, CodeTool, Effect, Input, PendingCall, ServerCall, Turn, TurnEnd, TurnPlan};
+use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
 use belljar_wire::sampling::SamplingRequest;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::Shared;
+use crate::clock;
 use crate::continuations::Teller;
 use crate::failure::Failure;
 use crate::parked::{Kept, Spot, StillCell, Waiting};
@@ -238,7 +240,7 @@ impl Driver {
                 }
                 Effect::CallHostTools { id, calls } => self.call_host_tools(id, calls),
                 Effect::AnswerCell { id, answers, tools } => self.answer_cell(id, answers, tools),
-                Effect::Park { id, pending } => self.park(id, pending),
+                Effect::Park { call, pending } => self.park(call, pending),
                 // Dropping the call ends its processes; the place goes with it.
                 Effect::CancelCell(_) => {
                     self.call = None;
@@ -295,17 +297,12 @@ impl Driver {
         tools: Arc<[CodeTool]>,
     ) {
         let Some(mut place) = self.take_place() else { return };
-        let form = match sub_tool {
-            SubTool::BashCodeExecution => Form::Bash,
-            SubTool::CodeExecution => Form::Python,
-            // No edit calls anything, so none was parked; the turn refuses the result of another.
-            SubTool::TextEditorCodeExecution => Form::Python,
-        };
+        let form = Form::of(sub_tool);
         let Waiting { spot, pending, kept } = match self.resumed.take() {
             Some(Resumed::Waiting(waiting)) => waiting,
             Some(Resumed::Lost(how)) => {
                 let told = async move {
-                    let container = place.info().await;
+                    let container = place.info();
                     (place, CallEnd::Ended(form.said(how), container))
                 };
                 self.call = Some((id, Box::pin(told)));
@@ -320,20 +317,21 @@ impl Driver {
         self.spent = Some(Waiting { spot: spot.clone(), pending: pending.clone(), kept: lost });
         let waiting = Waiting { spot, pending, kept };
         let running = async move {
-            let end = code::resume(&mut place, form, waiting, results, &tools).await;
+            let end = code::resume(&mut place, waiting, results, &tools).await;
             (place, end)
         };
         self.call = Some((id, Box::pin(running)));
     }
 
     /// Keeps the code that has called, with its container, for whoever brings the results.
-    fn park(&mut self, call: ServerToolUseId, pending: Vec<PendingCall>) {
+    fn park(&mut self, call: ServerToolUseBlock, pending: Vec<PendingCall>) {
         let (Some(still), Some(place)) = (self.still.take(), self.place.as_ref()) else {
-            tracing::error!(request_id = %self.request_id, id = %call, "nothing can be parked");
+            tracing::error!(request_id = %self.request_id, id = %call.id, "nothing can be parked");
             return;
         };
         let container = still.cell.container().clone();
-        let spot = Spot { workspace: place.workspace().clone(), container, call };
+        let spot = Spot { workspace: place.workspace().clone(), container, call: call.id.clone() };
+        self.app.calling.enter(&spot.workspace, call, clock::instant_now());
         tracing::info!(request_id = %self.request_id, container = %spot.container, calls = pending.len(), "code waits for its client");
         self.app.park(Waiting { spot, pending, kept: Kept::Cell(still) });
     }

@@ -92,24 +92,22 @@ impl Place {
     }
 
     /// The container as the reply names it, alive for another idle time from now.
-    pub async fn info(&mut self) -> Option<ContainerInfo> {
+    pub fn info(&mut self) -> Option<ContainerInfo> {
         let id = self.lease.as_ref()?.container().clone();
-        let expires_at = self.touch(&id).await;
+        let expires_at = self.touch(&id);
         Some(ContainerInfo { id, expires_at: expires_at.to_string() })
     }
 
     /// As [`Place::info`] for code that waits for the client: then the time is over when its calls are (wire.md §7.2).
-    pub async fn pause_info(&self, container: &ContainerId) -> ContainerInfo {
+    pub fn pause_info(&self, container: &ContainerId) -> ContainerInfo {
         let expires_at = clock::now().saturating_add(self.app.call_wait);
-        self.touch(container).await;
+        self.touch(container);
         ContainerInfo { id: container.clone(), expires_at: expires_at.to_string() }
     }
 
-    async fn touch(&self, id: &ContainerId) -> Timestamp {
+    fn touch(&self, id: &ContainerId) -> Timestamp {
         let expires_at = clock::now().saturating_add(self.app.container_idle);
-        if let Err(error) = self.app.store.touch_container(&self.principal.workspace, id, expires_at).await {
-            tracing::error!(%error, container = %id, "the container's expiry could not be recorded");
-        }
+        self.app.store.touch_live_container(&self.principal.workspace, id, expires_at);
         expires_at
     }
 

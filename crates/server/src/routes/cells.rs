@@ -41,10 +41,7 @@ pub async fn create(
     let request = read_request(&bytes, app.serving.cell_wall, app.serving.invocation_wall)?;
     let mut lease = containers::lease(&app, &principal, &id).await?;
     let expires_at = clock::now().saturating_add(app.container_idle).saturating_add(request.wall);
-    app.store
-        .touch_container(&principal.workspace, lease.container(), expires_at)
-        .await
-        .map_err(|error| Failure::internal("container", &error))?;
+    app.store.touch_live_container(&principal.workspace, lease.container(), expires_at);
     if headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream")) {
         return Ok(live(app, principal.workspace, lease, request));
     }

@@ -9,6 +9,7 @@ use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_model::Upstream;
 use belljar_turn::{ModelTraits, PlanContext, TurnPlan};
+use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
@@ -52,7 +53,8 @@ pub async fn begin(
     request: MessagesRequest,
     samplings_max: u32,
 ) -> Result<mpsc::Receiver<Sent>, Failure> {
-    let plan = plan(app, asked, request, samplings_max)?;
+    let lost_cells = app.calling.of(&principal.workspace, &belljar_turn::lost_cells(&request));
+    let plan = plan(app, asked, request, samplings_max, &lost_cells)?;
     let upstream = route(app, &plan.model)?;
     let script = asked.script.clone();
     let driver = |files| Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files);
@@ -83,8 +85,14 @@ pub fn route(app: &App, model: &str) -> Result<Arc<dyn Upstream>, Failure> {
     app.router.route(model).ok_or_else(unknown)
 }
 
-/// What a request means.
-pub fn plan(app: &App, asked: &Asked, request: MessagesRequest, samplings_max: u32) -> Result<TurnPlan, ApiError> {
+/// What a request means. `lost_cells` are calls of code whose callers the client has lost, as far as they are known.
+pub fn plan(
+    app: &App,
+    asked: &Asked,
+    request: MessagesRequest,
+    samplings_max: u32,
+    lost_cells: &[ServerToolUseBlock],
+) -> Result<TurnPlan, ApiError> {
     let (api_version, betas) = asked.read()?;
     let context = PlanContext {
         api_version,
@@ -92,6 +100,7 @@ pub fn plan(app: &App, asked: &Asked, request: MessagesRequest, samplings_max: u
         samplings_max,
         limits: app.tool_limits,
         model: ModelTraits::of(&request.model),
+        lost_cells,
     };
     belljar_turn::plan(request, &context)
 }

@@ -1,15 +1,17 @@
 //! From a continuation's results to the code that waits for them (wire.md §10.4), before its turn starts.
 
-use belljar_ids::ToolUseId;
+use belljar_ids::{ContainerId, ToolUseId};
+use belljar_sandbox::ContainerState;
 use belljar_turn::{Resume, TurnPlan};
 use belljar_wire::error::{ApiError, ErrorKind};
 use tokio::sync::mpsc;
 
 use crate::app::Shared;
 use crate::continuations::{Joined, Teller, TooLong};
+use crate::driver::code::Form;
 use crate::driver::{Files, Resumed, Sent};
 use crate::failure::Failure;
-use crate::parked::{Kept, NoFit, Spot};
+use crate::parked::{Kept, NoFit, Spot, Waiting};
 use crate::principal::Principal;
 use crate::routes::containers;
 
@@ -47,8 +49,17 @@ pub async fn find(
 ) -> Result<Found, Failure> {
     // The plan has refused a continuation that names none.
     let text = container.unwrap_or_default();
-    let (record, _) = containers::find(app, principal, text).await?;
-    let spot = Spot { workspace: principal.workspace.clone(), container: record.id.clone(), call: resume.id.clone() };
+    let id: ContainerId = text.parse().map_err(|_| containers::missing(text))?;
+    let spot = Spot { workspace: principal.workspace.clone(), container: id, call: resume.id.clone() };
+    // What waits in a live one is in memory, and so is whose it is: the disk is asked about others.
+    let lives = app.sandbox.status(&spot.container).is_some_and(|status| status.state != ContainerState::Dead);
+    let older_than_the_server = match lives && app.parked.holds(&spot) {
+        true => false,
+        false => match containers::find(app, principal, text).await {
+            Ok((record, _)) => record.created_at < app.started_at,
+            Err(missing) => return Err(lost_with_its_container(app, &spot).await.unwrap_or(missing)),
+        },
+    };
     let teller = match app.continuations.join(&spot, resume) {
         Joined::First(teller) => teller,
         Joined::Again(told) => return told.again(app.serving.ping_interval).map(Found::Told).map_err(too_long),
@@ -56,12 +67,16 @@ pub async fn find(
     let resumed = match app.parked.take(&spot, resume) {
         Ok(waiting) => Resumed::Waiting(waiting),
         Err(NoFit::LetGo) => Resumed::Lost(LOST_BY_TIME),
-        Err(NoFit::NotWaiting) if record.created_at < app.started_at => Resumed::Lost(LOST_IN_RESTART),
+        Err(NoFit::NotWaiting) if older_than_the_server => Resumed::Lost(LOST_IN_RESTART),
         Err(NoFit::NotWaiting) => return Err(teller.refuse(not_waiting(&spot).into())),
         Err(NoFit::OtherResults { unanswered, unknown }) => {
             return Err(teller.refuse(other_results(&spot, &unanswered, &unknown).into()));
         }
     };
+    if told_as_another(&resumed, resume) {
+        put_back(app, resumed);
+        return Err(teller.refuse(not_waiting(&spot).into()));
+    }
     let lease = match &resumed {
         Resumed::Waiting(waiting) if matches!(waiting.kept, Kept::Cell(_)) => None,
         Resumed::Waiting(_) | Resumed::Lost(_) => match containers::lease(app, principal, text).await {
@@ -77,6 +92,28 @@ pub async fn find(
     Ok(Found::First(Box::new(Continuation { files, resumed, teller })))
 }
 
+/// What is said of code whose container was live when the server ended: of such a container nothing is left but its name. The
+/// beginning is that of every missing container, on which clients go on without it (wire.md §23).
+async fn lost_with_its_container(app: &Shared, spot: &Spot) -> Option<Failure> {
+    let Spot { workspace, container, call } = spot;
+    let record = app.store.container(workspace, container).await.ok()??;
+    (record.created_at < app.started_at).then(|| {
+        let text = format!(
+            "Container not found: {container}. The server was restarted while the code of {call} waited in it for results: the \
+             code, its variables and its files are lost, and nothing was done with the results."
+        );
+        ApiError::not_found(text).into()
+    })
+}
+
+/// Whether the client has made another sub-tool of the call.
+fn told_as_another(resumed: &Resumed, resume: &Resume) -> bool {
+    match resumed {
+        Resumed::Waiting(Waiting { kept: Kept::Cell(still), .. }) => still.form != Form::of(resume.sub_tool),
+        Resumed::Waiting(Waiting { kept: Kept::Outcome(_), .. }) | Resumed::Lost(_) => false,
+    }
+}
+
 /// What was taken out for a turn that did not start.
 fn put_back(app: &Shared, resumed: Resumed) {
     if let Resumed::Waiting(waiting) = resumed {
@@ -84,13 +121,13 @@ fn put_back(app: &Shared, resumed: Resumed) {
     }
 }
 
-/// Calls that wait in a container are gone on with, never begun again: not even for a client that has lost who called.
+/// Code that waits in a container is gone on with, never begun again: not even for a client that has left out what it called.
 pub fn refuse_running_twice(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<(), ApiError> {
     let twice = plan.deferred_calls().find(|id| app.parked.waits(&principal.workspace, id));
     twice.map_or(Ok(()), |id| {
         Err(ApiError::invalid(format!(
             "`server_tool_use` {id} waits for results of tools that its code has called. To go on with it, send back the content of \
-             the last reply unchanged, each `tool_use` with its `caller`, and then the results."
+             the last reply unchanged, each `tool_use` with its id, and then the results."
         )))
     })
 }

@@ -2,6 +2,7 @@
 
 mod batches;
 mod threads;
+mod touches;
 
 pub use batches::{BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT};
 
@@ -21,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use threads::{Found, Reader, Writer};
+use touches::Touches;
 
 /// The most bytes one file may have by default: the hosted service's 500 MB (wire.md §2.8).
 pub const FILE_BYTES_MAX: u64 = 500 * 1024 * 1024;
@@ -92,6 +94,7 @@ pub struct Store {
 pub(crate) struct Inner {
     pub(crate) writer: Worker<Writer>,
     reader: Worker<Reader>,
+    touches: Touches,
     /// Behind the threads, because it holds the lock and is to let go of it when they have ended.
     blobs: Arc<BlobDir>,
     pub(crate) limits: StoreOptions,
@@ -214,22 +217,49 @@ impl Store {
         workspace: &WorkspaceId,
         id: &ContainerId,
     ) -> Result<Option<ContainerRecord>, StoreError> {
+        let noted = self.inner.touches.of(workspace, id);
         let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner.reader.call(move |reader| db::containers::find(&reader.connection, &workspace, &id)).await
+        let found =
+            self.inner.reader.call(move |reader| db::containers::find(&reader.connection, &workspace, &id)).await?;
+        Ok(found.map(|record| ContainerRecord { expires_at: noted.unwrap_or(record.expires_at), ..record }))
     }
 
-    /// Moves a container's end; `false` when there is no such container.
+    /// Moves the end of a container that ends with the server: it holds from now on, and is on disk after the next
+    /// [`Store::write_touches`].
+    pub fn touch_live_container(&self, workspace: &WorkspaceId, id: &ContainerId, expires_at: Timestamp) {
+        self.inner.touches.note(workspace, id, expires_at);
+    }
+
+    /// Moves a container's end, on disk; `false` when there is no such container.
     pub async fn touch_container(
         &self,
         workspace: &WorkspaceId,
         id: &ContainerId,
         expires_at: Timestamp,
     ) -> Result<bool, StoreError> {
-        let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner
-            .writer
-            .call(move |writer| writer.change(|change| db::containers::touch(change, &workspace, &id, expires_at)))
-            .await
+        self.inner.touches.note(workspace, id, expires_at);
+        self.write_touches().await?;
+        Ok(self.container(workspace, id).await?.is_some())
+    }
+
+    /// Puts every container's end on disk, all of them at once. To be called from time to time, and at the end.
+    pub async fn write_touches(&self) -> Result<(), StoreError> {
+        let touches = self.inner.touches.clone();
+        let written = move |writer: &mut Writer| {
+            // Taken here, where one change follows another: an older end never comes after a newer one.
+            let noted = touches.noted();
+            if noted.all().next().is_none() {
+                return Ok(());
+            }
+            writer.change(|change| {
+                noted.all().try_for_each(|(workspace, id, expires_at)| {
+                    db::containers::touch(change, workspace, id, expires_at).map(drop)
+                })
+            })?;
+            touches.written(&noted);
+            Ok(())
+        };
+        self.inner.writer.call(written).await
     }
 
     /// One page of the workspace's containers, newest first.
@@ -239,14 +269,22 @@ impl Store {
         after: Option<PageCursor>,
         limit: u16,
     ) -> Result<Paged<ContainerRecord>, StoreError> {
-        let workspace = workspace.clone();
-        self.inner.reader.call(move |reader| db::containers::list(&reader.connection, &workspace, after, limit)).await
+        let (workspace, noted) = (workspace.clone(), self.inner.touches.noted());
+        let list = move |reader: &mut Reader| db::containers::list(&reader.connection, &workspace, after, limit);
+        let mut page = self.inner.reader.call(list).await?;
+        page.entries.iter_mut().for_each(|record| noted.correct(record));
+        Ok(page)
     }
 
     /// Up to `limit` expired containers of all workspaces, for whoever clears them away.
     pub async fn expired_containers(&self, limit: u16) -> Result<Vec<ContainerRecord>, StoreError> {
-        let now = self.inner.limits.clock.now();
-        self.inner.reader.call(move |reader| db::containers::expired(&reader.connection, now, limit)).await
+        self.write_touches().await?;
+        let (now, noted) = (self.inner.limits.clock.now(), self.inner.touches.noted());
+        let found = self.inner.reader.call(move |reader| db::containers::expired(&reader.connection, now, limit)).await;
+        let mut expired = found?;
+        expired.iter_mut().for_each(|record| noted.correct(record));
+        expired.retain(|record| record.expires_at <= now);
+        Ok(expired)
     }
 
     /// Forgets a container; `false` when there is no such container. Files it made stay.
@@ -364,6 +402,7 @@ impl Inner {
         Ok(Self {
             writer: Worker::start("store-writer", writer)?,
             reader: Worker::start("store-reader", reader)?,
+            touches: Touches::default(),
             blobs,
             limits,
         })

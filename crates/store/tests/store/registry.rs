@@ -64,6 +64,34 @@ async fn containers_are_listed_and_expire() {
     assert_eq!(store.expired_containers(1).await.unwrap(), records[..1]);
 }
 
+#[tokio::test]
+async fn an_end_that_is_not_on_disk_yet_holds_all_the_same() {
+    let fixture = Fixture::new().await;
+    let (store, local) = (&fixture.store, workspace("local"));
+    let records = [container(1, &local, 0), container(2, &local, 1)];
+    for record in &records {
+        store.record_container(record.clone()).await.unwrap();
+    }
+    let [first, second] = &records;
+    let (soon, late) = (at(70), at(200));
+    store.touch_live_container(&local, &first.id, late);
+    let touched = ContainerRecord { expires_at: late, ..first.clone() };
+    assert_eq!(store.container(&local, &first.id).await.unwrap(), Some(touched.clone()));
+    assert_eq!(store.list_containers(&local, None, 10).await.unwrap().entries, [second.clone(), touched.clone()]);
+    fixture.clock.advance(Duration::from_secs(100 * 60));
+    assert_eq!(store.expired_containers(10).await.unwrap(), std::slice::from_ref(second));
+
+    // The last word counts, whichever way it went to disk.
+    store.touch_live_container(&local, &first.id, soon);
+    assert!(store.touch_container(&local, &first.id, late).await.unwrap());
+    store.touch_live_container(&local, &second.id, late);
+    store.write_touches().await.unwrap();
+    store.touch_live_container(&local, &second.id, soon);
+    let fixture = fixture.reopened().await;
+    let ends = fixture.store.list_containers(&local, None, 10).await.unwrap().entries;
+    assert_eq!(ends.iter().map(|record| record.expires_at).collect::<Vec<_>>(), [late, late]);
+}
+
 fn key(seed: u64, text: &str) -> KeyDraft {
     KeyDraft {
         id: KeyId::mint(&mut SeededIds::new(seed)),

@@ -2,14 +2,87 @@
 
 use std::collections::{HashMap, HashSet};
 
-use belljar_wire::block::{Content, ContentBlock, ToolResultBlock, ToolUseBlock};
-use belljar_wire::request::{InputMessage, Role};
+use belljar_ids::{CellMark, ServerToolUseId};
+use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock, ToolResultBlock, ToolUseBlock};
+use belljar_wire::request::{InputMessage, MessagesRequest, Role};
 use belljar_wire::tool::{Caller, SubTool};
 use serde_json::Value;
 
 use super::Resume;
 use super::history::{History, Parked};
+use crate::call::code_of;
 use crate::effect::CallResult;
+
+/// Marks of cells whose code made calls in this conversation, which lacks the cells' own calls. Clients drop those, too: while code
+/// waits, its call has no result. Who knows such a cell passes it to [`plan`](super::plan()) in [`PlanContext::lost_cells`].
+///
+/// [`PlanContext::lost_cells`]: crate::PlanContext::lost_cells
+pub fn lost_cells(request: &MessagesRequest) -> Vec<CellMark> {
+    let (mut made, mut there) = (HashSet::new(), HashSet::new());
+    for block in request.messages.iter().flat_map(|message| message.content.blocks()) {
+        if let ContentBlock::ToolUse(call) = block {
+            made.extend(call.id.cell_mark());
+        }
+        if let ContentBlock::ServerToolUse(call) = block {
+            there.extend(call.id.mark());
+        }
+    }
+    made.difference(&there).copied().collect()
+}
+
+/// Makes the conversation whole, where clients have lost what says which cell made a call: its `caller`, which they send back as they
+/// like, or not at all (wire.md §19), and the cell's own call. The id of a call alone says whose it is. One whose id says nothing
+/// keeps the caller that it came with.
+pub(super) fn mend(messages: &mut [InputMessage], lost: &[ServerToolUseBlock]) {
+    name_callers(messages, lost);
+    for cell in lost {
+        put_back(messages, cell);
+    }
+}
+
+fn name_callers(messages: &mut [InputMessage], lost: &[ServerToolUseBlock]) {
+    let known = lost.iter().filter_map(|cell| Some((cell.id.mark()?, cell.id.clone())));
+    let mut cells: HashMap<CellMark, ServerToolUseId> = known.collect();
+    for message in messages {
+        let Content::Blocks(blocks) = &mut message.content else {
+            continue;
+        };
+        for block in blocks {
+            if let ContentBlock::ServerToolUse(call) = block {
+                cells.extend(call.id.mark().map(|mark| (mark, call.id.clone())));
+            }
+            if let ContentBlock::ToolUse(call) = block
+                && let Some(cell) = call.id.cell_mark().and_then(|mark| cells.get(&mark))
+            {
+                call.caller = Some(code_of(cell));
+            }
+        }
+    }
+}
+
+/// Puts a call in front of the first that its code made, if the last reply holds such a one: then its code may be waiting. Where code
+/// has gone on, a call without its result would only be in the way.
+fn put_back(messages: &mut [InputMessage], cell: &ServerToolUseBlock) {
+    let made_by_it = |block: &ContentBlock| matches!(block, ContentBlock::ToolUse(ToolUseBlock { caller: Some(Caller::Code(code)), .. }) if code.tool_id == cell.id);
+    let is_it = |block: &ContentBlock| matches!(block, ContentBlock::ServerToolUse(call) if call.id == cell.id);
+    let spoken = messages.iter().rev().filter(|message| message.role != Role::System);
+    let last_reply = spoken.skip_while(|message| message.role == Role::User);
+    let last_reply = last_reply.take_while(|message| message.role == Role::Assistant);
+    let called_last = last_reply.flat_map(|message| message.content.blocks()).any(made_by_it);
+    if !called_last || messages.iter().flat_map(|message| message.content.blocks()).any(is_it) {
+        return;
+    }
+    let first = messages.iter_mut().find_map(|message| match &mut message.content {
+        Content::Blocks(blocks) => {
+            let at = blocks.iter().position(made_by_it)?;
+            Some((blocks, at))
+        }
+        Content::Text(_) => None,
+    });
+    if let Some((blocks, at)) = first {
+        blocks.insert(at, ContentBlock::ServerToolUse(cell.clone()));
+    }
+}
 
 /// Whether code made this call.
 pub(super) fn made_by_code(call: &ToolUseBlock) -> bool {

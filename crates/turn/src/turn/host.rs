@@ -7,8 +7,8 @@ use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::host_tool::{HostToolAnswer, HostToolKind, result_block};
 use serde_json::{Map, Value};
 
-use super::{Phase, Turn, broken, code_of};
-use crate::call::AnsweredBy;
+use super::{Phase, Turn, broken};
+use crate::call::{AnsweredBy, code_of};
 use crate::effect::{CallAnswer, CodeCall, Effect, HostToolCall};
 
 /// A call that is being answered.

@@ -1,7 +1,7 @@
 //! The conversation as the model sees it while the reply grows.
 
-use belljar_ids::ToolUseId;
-use belljar_wire::block::{Content, ContentBlock, ToolResultBlock};
+use belljar_ids::{ServerToolUseId, ToolUseId};
+use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock, ToolResultBlock};
 use belljar_wire::request::{InputMessage, Role};
 use serde_json::Map;
 
@@ -13,6 +13,24 @@ pub(crate) struct Transcript {
 impl Transcript {
     pub(crate) fn new(messages: Vec<InputMessage>) -> Self {
         Self { messages }
+    }
+
+    /// The call of a cell.
+    pub(crate) fn call(&self, id: &ServerToolUseId) -> Option<&ServerToolUseBlock> {
+        self.messages.iter().rev().flat_map(|message| message.content.blocks()).find_map(|block| match block {
+            ContentBlock::ServerToolUse(call) if call.id == *id => Some(call),
+            ContentBlock::ServerToolUse(_)
+            | ContentBlock::ToolUse(_)
+            | ContentBlock::Text(_)
+            | ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::ToolResult(_)
+            | ContentBlock::CodeExecutionToolResult(_)
+            | ContentBlock::BashCodeExecutionToolResult(_)
+            | ContentBlock::TextEditorCodeExecutionToolResult(_)
+            | ContentBlock::ContainerUpload(_)
+            | ContentBlock::Passive(_) => None,
+        })
     }
 
     pub(crate) fn messages(&self) -> &[InputMessage] {

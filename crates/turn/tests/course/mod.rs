@@ -54,6 +54,8 @@ pub enum Step {
     Called(usize),
     /// Code that runs calls a tool of ours, and that many of the client's beside it.
     HostCalled(usize),
+    /// A cell that calls tools, all of it: left to chance, it is rare.
+    Pause(usize),
     Failed,
     Gone,
     Stopping,
@@ -134,7 +136,7 @@ pub fn steps(strays: bool) -> impl Strategy<Value = Vec<Step>> {
         40 => block().prop_map(Step::Block),
         20 => stop_reason().prop_map(Step::End),
         2 => Just(Step::Stopping),
-        12 => (1_usize..4).prop_map(Step::Called),
+        16 => prop_oneof![3 => (1_usize..4).prop_map(Step::Called), 1 => (1_usize..4).prop_map(Step::Pause)],
         6 => (0_usize..3).prop_map(Step::HostCalled),
         weight => stray().prop_map(Step::Stray),
         weight => prop_oneof![Just(bash()), Just(created())].prop_map(Step::StrayCell),

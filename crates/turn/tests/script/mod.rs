@@ -8,6 +8,7 @@ use belljar_turn::{
     ToolLimits, Turn, TurnEnd, error_result, plan,
 };
 use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
@@ -45,6 +46,7 @@ impl Script {
         });
         let mut samplings_max = SAMPLINGS_MAX_DEFAULT;
         let mut betas = Betas::default();
+        let mut lost_cells = Vec::new();
         while let Some(line) = lines.next_if(|line| !line.starts_with('>')) {
             writeln!(written, "{line}").unwrap();
             if let Some(members) = line.strip_prefix("request ") {
@@ -52,6 +54,8 @@ impl Script {
                 for (key, value) in members.as_object().unwrap() {
                     request[key] = value.clone();
                 }
+            } else if let Some(cells) = line.strip_prefix("remembered ") {
+                lost_cells.push(remembered(cells));
             } else if let Some(number) = line.strip_prefix("samplings_max ") {
                 samplings_max = number.parse().unwrap();
             } else if let Some(header) = line.strip_prefix("betas ") {
@@ -60,7 +64,7 @@ impl Script {
                 assert!(line.is_empty() || line.starts_with('#'), "{line}");
             }
         }
-        let (turn, effects, history) = start(request, samplings_max, &betas);
+        let (turn, effects, history) = start(request, samplings_max, &betas, &lost_cells);
         let mut script = Self { turn, running: None, events: Vec::new(), history, written };
         assert_eq!(lines.next(), Some("> start"));
         script.written.push_str("> start\n");
@@ -206,7 +210,7 @@ impl Script {
                         answers.iter().map(|answer| json!([answer.number, answer.text, answer.is_error])).collect();
                     format!("answer {id} {}{}", Value::from(answers), names(&tools))
                 }
-                Effect::Park { id, pending } => {
+                Effect::Park { call: ServerToolUseBlock { id, .. }, pending } => {
                     let pending = pending.iter().map(|call| format!(" {}={}", call.number, call.tool_use_id));
                     format!("park {id}{}", pending.collect::<String>())
                 }
@@ -291,7 +295,21 @@ fn python(stdout: &str, content: Vec<CodeOutput>) -> ResultContent {
     })
 }
 
-fn start(request: Value, samplings_max: u32, betas: &Betas) -> (Turn, Vec<Effect>, usize) {
+/// `ID NAME INPUT`.
+fn remembered(text: &str) -> ServerToolUseBlock {
+    let mut words = text.splitn(3, ' ');
+    let mut word = || words.next().unwrap();
+    let (id, name) = (word().parse().unwrap(), word().to_owned());
+    let input = serde_json::from_str(word()).unwrap();
+    ServerToolUseBlock { id, name, input, caller: None, rest: serde_json::Map::new() }
+}
+
+fn start(
+    request: Value,
+    samplings_max: u32,
+    betas: &Betas,
+    lost_cells: &[ServerToolUseBlock],
+) -> (Turn, Vec<Effect>, usize) {
     let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();
     let history = request.messages.len();
     let context = PlanContext {
@@ -300,6 +318,7 @@ fn start(request: Value, samplings_max: u32, betas: &Betas) -> (Turn, Vec<Effect
         samplings_max,
         limits: ToolLimits::default(),
         model: ModelTraits::default(),
+        lost_cells,
     };
     let plan = plan(request, &context).unwrap();
     let request_id: RequestId = "req_01R".parse().unwrap();
