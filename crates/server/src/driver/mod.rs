@@ -165,7 +165,7 @@ impl Driver {
                     Input::Stopping
                 }
                 input = self.next_input() => input,
-                () = sleep_until(Instant::now() + ping_interval) => {
+                () = sleep_until(Instant::now() + ping_interval), if sink.begun() => {
                     sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;

@@ -36,9 +36,9 @@ pub async fn create(
     drop(bytes);
     let stream = request.stream;
     let asked = Asked::of(&headers);
-    let reply = begin(&app, &principal, request_id, &asked, request, app.serving.samplings_max).await?;
+    let reply = begin(&app, &principal, request_id.clone(), &asked, request, app.serving.samplings_max).await?;
     match stream {
-        true => driver::reply::streamed(reply).await,
+        true => driver::reply::streamed(reply, request_id).await,
         false => driver::reply::plain(reply).await,
     }
 }
