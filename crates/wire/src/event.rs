@@ -42,7 +42,7 @@ pub enum StreamEvent {
         /// Changes to the message.
         delta: MessageDelta,
         /// Usage over all samplings.
-        usage: DeltaUsage,
+        usage: Box<DeltaUsage>,
     },
     /// The last event.
     MessageStop,
@@ -149,4 +149,6 @@ pub struct SettledUsage {
     pub service_tier: Option<String>,
     /// As the upstream said.
     pub inference_geo: Option<String>,
+    /// As the upstream said.
+    pub speed: Option<String>,
 }

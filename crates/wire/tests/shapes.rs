@@ -131,13 +131,14 @@ fn full_usage() -> Usage {
         output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 5 }),
         service_tier: Some("standard".to_owned()),
         inference_geo: Some("global".to_owned()),
+        speed: Some("standard".to_owned()),
         server_tool_use: Some(ServerToolUsage::default()),
     }
 }
 
 #[test]
 fn usage() {
-    assert_snapshot!(text(&full_usage()), @r#"{"input_tokens":4727,"cache_creation_input_tokens":1,"cache_read_input_tokens":2,"cache_creation":{"ephemeral_5m_input_tokens":3,"ephemeral_1h_input_tokens":4},"output_tokens":278,"output_tokens_details":{"thinking_tokens":5},"service_tier":"standard","inference_geo":"global","server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}"#);
+    assert_snapshot!(text(&full_usage()), @r#"{"input_tokens":4727,"cache_creation_input_tokens":1,"cache_read_input_tokens":2,"cache_creation":{"ephemeral_5m_input_tokens":3,"ephemeral_1h_input_tokens":4},"output_tokens":278,"output_tokens_details":{"thinking_tokens":5},"service_tier":"standard","inference_geo":"global","speed":"standard","server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}"#);
     let read: Usage = serde_json::from_str(&text(&full_usage())).expect("usage reads back");
     assert_eq!(read, full_usage());
     let sparse =
@@ -160,6 +161,7 @@ fn usage_adds_up() {
         output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 10 }),
         service_tier: Some("batch".to_owned()),
         inference_geo: Some("global".to_owned()),
+        speed: Some("standard".to_owned()),
         server_tool_use: None,
     };
     assert_eq!(sum, expected);
@@ -169,14 +171,17 @@ fn usage_adds_up() {
 fn events() {
     let delta =
         MessageDelta { stop_reason: StopReason::EndTurn, stop_sequence: None, stop_details: None, container: None };
-    let bare = StreamEvent::MessageDelta { delta: delta.clone(), usage: DeltaUsage::default() };
+    let bare = StreamEvent::MessageDelta { delta: delta.clone(), usage: Box::default() };
     assert_snapshot!(text(&bare), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}"#);
     let usage = DeltaUsage {
         output_tokens_details: Some(OutputTokensDetails::default()),
         server_tool_use: Some(ServerToolUsage::default()),
         ..DeltaUsage::default()
     };
-    let full = StreamEvent::MessageDelta { delta: MessageDelta { container: Some(container()), ..delta }, usage };
+    let full = StreamEvent::MessageDelta {
+        delta: MessageDelta { container: Some(container()), ..delta },
+        usage: Box::new(usage),
+    };
     assert_snapshot!(text(&full), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null,"container":{"id":"container_01Example","expires_at":"2026-11-20T18:54:08.960841Z"}},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0,"output_tokens_details":{"thinking_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}}"#);
     assert_snapshot!(text(&StreamEvent::MessageStart { message: Box::new(message()) }), @r#"{"type":"message_start","message":{"model":"any","id":"msg_01iEsYwtWiVm3i3K53j4DD7d","type":"message","role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}}"#);
     let start = StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") };

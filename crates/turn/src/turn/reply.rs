@@ -218,6 +218,7 @@ impl Reply {
                 cache_creation: self.usage.cache_creation,
                 service_tier: self.usage.service_tier.clone(),
                 inference_geo: self.usage.inference_geo.clone(),
+                speed: self.usage.speed.clone(),
             }),
         };
         let delta = MessageDelta {
@@ -226,7 +227,7 @@ impl Reply {
             stop_details: ending.stop_details,
             container: self.container.clone(),
         };
-        self.emit(StreamEvent::MessageDelta { delta, usage });
+        self.emit(StreamEvent::MessageDelta { delta, usage: Box::new(usage) });
         self.emit(StreamEvent::MessageStop);
         self.ask(Effect::Finish(TurnEnd::Completed(stop_reason)));
     }
