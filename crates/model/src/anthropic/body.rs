@@ -125,9 +125,8 @@ fn tool_choice(choice: &ToolChoice) -> Value {
 }
 
 /// Betas that concern the model, by the name before the date. What concerns tools, containers, files, skills and threads is done
-/// by this server, and the upstream must not do it too; what is not known might change the shape of the reply.
-const BETAS_PASSED: [&str; 14] = [
-    "compact",
+/// by this server, and the upstream must not do it too; what is not known might change the shape of the reply, as `compact` does.
+const BETAS_PASSED: [&str; 13] = [
     "computer-use",
     "context-1m",
     "context-management",
@@ -162,14 +161,15 @@ mod tests {
 
     #[test]
     fn only_betas_of_the_model_are_passed_on() {
-        let cases: [(&[&str], Option<&str>); 5] = [
+        let cases: [(&[&str], Option<&str>); 6] = [
             (&[], None),
             (&["code-execution-2025-05-22", "files-api-2025-04-14"], None),
             (
-                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "compact-2026-09-04"],
-                Some("interleaved-thinking-2025-05-14,compact-2026-09-04"),
+                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "context-management-2025-06-27"],
+                Some("interleaved-thinking-2025-05-14,context-management-2025-06-27"),
             ),
             (&["effort", "é"], None),
+            (&["compact-2026-01-12", "compact-2026-09-04"], None),
             (&["effort-2027-01-01"], Some("effort-2027-01-01")),
         ];
         for (sent, expected) in cases {
