@@ -63,6 +63,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         serving: config.serving,
         tool_limits: ToolLimits {
             cell_wall_s_max: config.serving.cell_wall.as_secs(),
+            invocation_wall_s_max: config.serving.invocation_wall.as_secs(),
             output_bytes_max: config.sandbox.output_bytes_max,
             memory_bytes_max: config.sandbox.memory_bytes_max,
             disk_bytes_max: config.sandbox.disk_bytes_max,

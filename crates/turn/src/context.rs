@@ -24,8 +24,10 @@ pub struct PlanContext<'a> {
 /// The limits that the tool text names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ToolLimits {
-    /// Seconds of wall clock for one cell; told to the model by `code_execution_20260521` only (wire.md §4).
+    /// Seconds of wall clock for one cell of the live interpreter; told to the model by `code_execution_20260521` only (wire.md §4).
     pub cell_wall_s_max: u64,
+    /// The same for what is a process of its own: a bash command, a cell of a fresh interpreter.
+    pub invocation_wall_s_max: u64,
     /// Bytes of each of stdout and stderr that one cell may hand back.
     pub output_bytes_max: u64,
     /// Bytes of memory of a container.
@@ -37,7 +39,13 @@ pub struct ToolLimits {
 impl Default for ToolLimits {
     /// The defaults of the configuration.
     fn default() -> Self {
-        Self { cell_wall_s_max: 90, output_bytes_max: 1 << 20, memory_bytes_max: 5 << 30, disk_bytes_max: 5 << 30 }
+        Self {
+            cell_wall_s_max: 90,
+            invocation_wall_s_max: 300,
+            output_bytes_max: 1 << 20,
+            memory_bytes_max: 5 << 30,
+            disk_bytes_max: 5 << 30,
+        }
     }
 }
 

@@ -109,19 +109,28 @@ fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String
         (SubTool::BashCodeExecution, _) => include_str!("../data/bash.txt"),
         (SubTool::TextEditorCodeExecution, _) => include_str!("../data/editor.txt"),
     };
-    let runs_code = match sub_tool {
-        SubTool::CodeExecution | SubTool::BashCodeExecution => true,
-        SubTool::TextEditorCodeExecution => false,
-    };
     let mut text = text.trim_end().to_owned();
-    if runs_code && tells_the_time_limit(runtime.version) {
+    if let Some(seconds) = wall_s_max(sub_tool, runtime.interpreter, limits)
+        && tells_the_time_limit(runtime.version)
+    {
+        let limit = include_str!("../data/time_limit.txt").trim_end();
         text.push_str("\n\n");
-        text.push_str(include_str!("../data/time_limit.txt").trim_end());
+        text.push_str(&limit.replace("{wall_s_max}", &seconds.to_string()));
     }
-    text.replace("{cell_wall_s_max}", &limits.cell_wall_s_max.to_string())
-        .replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
+    text.replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
         .replace("{memory_bytes_max}", &bytes(limits.memory_bytes_max))
         .replace("{disk_bytes_max}", &bytes(limits.disk_bytes_max))
+}
+
+/// How long a call of a sub-tool may run; none where nothing of the caller's runs.
+const fn wall_s_max(sub_tool: SubTool, interpreter: Interpreter, limits: &ToolLimits) -> Option<u64> {
+    match (sub_tool, interpreter) {
+        (SubTool::CodeExecution, Interpreter::Live) => Some(limits.cell_wall_s_max),
+        (SubTool::CodeExecution, Interpreter::Fresh) | (SubTool::BashCodeExecution, _) => {
+            Some(limits.invocation_wall_s_max)
+        }
+        (SubTool::TextEditorCodeExecution, _) => None,
+    }
 }
 
 /// One function: how it is called, the schema of its dict, and what the client says of it.
@@ -167,8 +176,15 @@ mod tests {
                     let text = description(sub_tool, &runtime, &limits);
                     assert!(!text.contains(['{', '}']), "{text}");
                     assert!(schema(sub_tool).is_object());
-                    let told = version == ToolVersion::V20260521 && sub_tool != SubTool::TextEditorCodeExecution;
-                    assert_eq!(text.contains("90 seconds"), told, "{sub_tool:?} {version:?}");
+                    let seconds = match (version, sub_tool, interpreter) {
+                        (ToolVersion::V20260521, SubTool::CodeExecution, Interpreter::Live) => Some("90"),
+                        (ToolVersion::V20260521, SubTool::TextEditorCodeExecution, _) => None,
+                        (ToolVersion::V20260521, _, _) => Some("300"),
+                        _ => None,
+                    };
+                    let told = text.split(" seconds").next().and_then(|before| before.rsplit(' ').next());
+                    let told = told.filter(|_| text.contains("seconds"));
+                    assert_eq!(told, seconds, "{sub_tool:?} {version:?} {interpreter:?}");
                 }
             }
         }
