@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use belljar_wire::sampling::ModelTool;
 use belljar_wire::tool::{CustomTool, SubTool, Tool, ToolVersion, VendorTool};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::call::{CodeTool, Interpreter};
@@ -22,6 +23,16 @@ const fn tells_the_time_limit(version: ToolVersion) -> bool {
 static BASH_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/bash.schema.json")));
 static EDITOR_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/editor.schema.json")));
 static PYTHON_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/python.schema.json")));
+
+/// What the image has for Python code, as the model is told of it.
+#[derive(Deserialize)]
+struct Image {
+    python: String,
+    packages: Vec<String>,
+}
+
+static IMAGE: LazyLock<Image> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../data/image.json")).expect("a test reads it"));
 
 /// One of our own data files.
 fn parsed(text: &str) -> Value {
@@ -117,7 +128,9 @@ fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String
         text.push_str("\n\n");
         text.push_str(&limit.replace("{wall_s_max}", &seconds.to_string()));
     }
-    text.replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
+    text.replace("{python}", &IMAGE.python)
+        .replace("{packages}", &IMAGE.packages.join(", "))
+        .replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
         .replace("{memory_bytes_max}", &bytes(limits.memory_bytes_max))
         .replace("{disk_bytes_max}", &bytes(limits.disk_bytes_max))
 }
@@ -164,6 +177,23 @@ mod tests {
         for (count, text) in cases {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    /// The image is made elsewhere; a package that it has no more must not be promised.
+    #[test]
+    fn the_image_has_what_is_told_of_it() {
+        let listed = include_str!("../../image/lock/python.in").lines();
+        let listed: Vec<&str> = listed
+            .map(|line| line.split('#').next().unwrap_or_default().trim())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let promised = IMAGE.packages.iter().filter(|name| !listed.contains(&name.as_str()));
+        assert_eq!(promised.collect::<Vec<_>>(), Vec::<&String>::new());
+        // Parts of others, and the installer.
+        let untold = listed.iter().filter(|name| !IMAGE.packages.iter().any(|told| told == *name));
+        assert_eq!(untold.collect::<Vec<_>>(), [&"rlPyCairo", &"freetype-py", &"pip"]);
+        let recipe = include_str!("../../image/recipe/setup.sh");
+        assert!(recipe.lines().any(|line| line == format!("python=python{}", IMAGE.python)), "{}", IMAGE.python);
     }
 
     #[test]
