@@ -5,6 +5,9 @@ use belljar_wire::beta::{ApiVersion, Betas};
 /// Rounds of server tools that one request may take (wire.md §13.1).
 pub const SAMPLINGS_MAX_DEFAULT: u32 = 10;
 
+/// Server tool calls of one sampling that are run, and that a reply may leave waiting. Models make a handful at once.
+pub const CALLS_AT_ONCE_MAX: usize = 128;
+
 /// Everything outside the request's body that decides what a request means.
 #[derive(Clone, Copy, Debug)]
 pub struct PlanContext<'a> {

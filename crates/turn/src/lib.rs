@@ -28,7 +28,7 @@ mod tools;
 mod turn;
 
 pub use call::{AnsweredBy, CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
-pub use context::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
+pub use context::{CALLS_AT_ONCE_MAX, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
 pub use effect::{CallAnswer, CallResult, CodeCall, Effect, HostToolCall, Input, PendingCall, TurnEnd};
 pub use plan::{Resume, TurnPlan, plan};
 pub use turn::Turn;
