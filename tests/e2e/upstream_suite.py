@@ -199,11 +199,12 @@ def stream(base_url, body, headers, replies):
 
 
 def told(answer, replies):
-    """Status, document, and the one header that clients act on."""
+    """Status, document, and the headers that clients act on."""
     replies.append(answer)
     out = {"status": answer.status, "reply": answer.json()}
-    if "retry-after" in answer.headers:
-        out["retry_after"] = answer.headers["retry-after"]
+    for header in ("retry-after", "x-should-retry"):
+        if header in answer.headers:
+            out[header.replace("-", "_")] = answer.headers[header]
     return out
 
 
