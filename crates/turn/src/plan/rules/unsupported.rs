@@ -12,8 +12,11 @@ pub(super) fn skills_and_connectors(draft: &Draft<'_>) -> Result<(), ApiError> {
     if container.is_some_and(|container| !container.skills.is_empty()) {
         return Err(ApiError::invalid("container.skills: skills are not supported yet by this server"));
     }
-    let servers = draft.request.rest.get("mcp_servers");
-    if servers.and_then(Value::as_array).is_some_and(|servers| !servers.is_empty()) {
+    let asked = match draft.request.rest.get("mcp_servers") {
+        None | Some(Value::Null) => false,
+        Some(servers) => servers.as_array().is_none_or(|servers| !servers.is_empty()),
+    };
+    if asked {
         return Err(ApiError::invalid("mcp_servers: the MCP connector is not supported by this server"));
     }
     Ok(())
