@@ -4,10 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use belljar_wire::error::{ApiError, ErrorKind};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
+use belljar_wire::read::Brief;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::AsyncRead;
@@ -65,15 +69,39 @@ pub fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a body that does not say that it is JSON.
+/// Refuses a body that does not say that it is JSON, or says that it is in another character set than JSON has.
 pub fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let found = Brief(essence);
+        return Err(ApiError::invalid(format!("content-type: expected application/json, found \"{found}\"")).into());
     }
-    let found = belljar_wire::read::Brief(essence);
-    Err(ApiError::invalid(format!("content-type: expected application/json, found \"{found}\"")).into())
+    let charsets = parts.filter_map(|part| part.split_once('='));
+    let mut charsets = charsets.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let is_utf8 = |charset: &str| ["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    match charsets.find(|(_, charset)| !is_utf8(charset.trim().trim_matches('"'))) {
+        None => Ok(()),
+        Some((_, charset)) => {
+            let text =
+                format!("content-type: a request body is UTF-8, not \"{}\"", Brief(charset.trim().trim_matches('"')));
+            Err(ApiError::invalid(text).with_code(ErrorCode::UnsupportedCharset).into())
+        }
+    }
+}
+
+/// Refuses a compressed body, for every route: what it is would have to be known before how long it is (wire.md §2.6).
+pub async fn refuse_compressed(request: Request, next: Next) -> Result<Response, Failure> {
+    for value in request.headers().get_all(CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if let Some(coding) = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let text = format!("content-encoding: \"{}\" is not supported; send the body as it is", Brief(coding));
+            return Err(ApiError::invalid(text).with_code(ErrorCode::RequestBodyEncodingUnsupported).into());
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 /// 413 (wire.md §19 row 40).
