@@ -9,7 +9,7 @@ use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, File
 use belljar_wire::message::{
     AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage, StopReason, Usage,
 };
-use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
+use belljar_wire::models::{Capabilities, Lifecycle, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::result::{
     self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ExecutionError, FileType, NoAbort,
     ResultContent, StrReplaceResult, ViewResult,
@@ -294,13 +294,18 @@ fn models() {
         id: "any".to_owned(),
         display_name: "Any".to_owned(),
         created_at: "2026-09-01T00:00:00Z".to_owned(),
-        lifecycle: "active",
+        lifecycle: Lifecycle::Active,
+        line: None,
+        deprecated_at: None,
+        retires_at: None,
+        max_input_tokens: None,
+        max_tokens: None,
         capabilities: Capabilities {
             batch: no,
             code_execution: no,
-            server_tools: ServerTools { supported: true, code_execution: yes },
+            server_tools: ServerTools { supported: true, code_execution: yes, web_search: no },
         },
     };
-    assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true}}}}"#);
+    assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","line":null,"deprecated_at":null,"retires_at":null,"max_input_tokens":null,"max_tokens":null,"capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true},"web_search":{"supported":false}}}}"#);
     assert_snapshot!(text(&ModelPage { data: vec![], has_more: false, first_id: None, last_id: None }), @r#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);
 }

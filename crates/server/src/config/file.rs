@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_guard::Rule;
-use belljar_model::{Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
+use belljar_turn::HostedModel;
 use serde::Deserialize;
 
 use super::environment::Environment;
@@ -42,6 +43,7 @@ pub struct UpstreamTable {
     api_key_env: Option<String>,
     models: Option<Vec<String>>,
     model: Option<String>,
+    like: Option<String>,
     scripts_dir: Option<PathBuf>,
 }
 
@@ -270,6 +272,16 @@ impl UpstreamTable {
             config.models.clone_from(models);
         }
         config.model.clone_from(&self.model);
+        config.like = match self.like.as_deref() {
+            None => config.like,
+            Some("nobody") => Like::Nobody,
+            Some("itself") => Like::Itself,
+            Some(name) if HostedModel::of(name).is_some() => Like::Model(name.to_owned()),
+            Some(_) => {
+                let known = "must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
+                return Err(ConfigError(format!("{}: {known}", key("like"))));
+            }
+        };
         Ok(config)
     }
 
@@ -289,7 +301,8 @@ impl UpstreamTable {
 
 /// An upstream for every model name, with the default waits.
 fn upstream(name: String, kind: UpstreamKind) -> UpstreamConfig {
-    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, timeouts: Timeouts::default() }
+    let like = Like::default_of(&kind);
+    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, like, timeouts: Timeouts::default() }
 }
 
 /// Unknown keys are errors that name the key and the nearest known one.
@@ -364,6 +377,22 @@ mod tests {
         for (line, error) in cases {
             assert_eq!(read(&format!("[sandbox]\n{line}")), Err(error.to_owned()), "{line}");
         }
+    }
+
+    #[test]
+    fn whose_rules_an_upstream_follows_is_read() {
+        let read = |line: &str| {
+            let text = format!("[[upstream]]\nname=\"a\"\nkind=\"scripted\"\n{line}");
+            let upstreams = ConfigFile::parse(&text).expect("the file parses").upstreams(&Environment::default());
+            upstreams.map(|upstreams| upstreams[0].like.clone()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(""), Ok(Like::Nobody));
+        assert_eq!(read("like = \"nobody\""), Ok(Like::Nobody));
+        assert_eq!(read("like = \"itself\""), Ok(Like::Itself));
+        assert_eq!(read("like = \"claude-haiku-4-5\""), Ok(Like::Model("claude-haiku-4-5".to_owned())));
+        let refused =
+            "upstream \"a\": like: must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
+        assert_eq!(read("like = \"qwen3\""), Err(refused.to_owned()));
     }
 
     #[test]

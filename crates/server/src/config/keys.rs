@@ -36,6 +36,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
+    key(
+        "upstream",
+        "like",
+        "see its meaning",
+        "The hosted model whose rules hold for these models, as `claude-haiku-4-5`: which tool versions, prefill, sampling \
+         parameters, forced choice, calls from code. `itself` is the name that is sent upstream, the default for \
+         `kind = \"anthropic\"`; `nobody` is none, the default for every other kind, whatever name a model is served under.",
+    ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
     key("sandbox", "cpus", "1.0", "Cores of one container."),

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_model::Upstream;
-use belljar_turn::{ModelTraits, PlanContext, TurnPlan};
+use belljar_turn::{PlanContext, TurnPlan};
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
@@ -91,7 +91,7 @@ pub fn plan(app: &App, asked: &Asked, request: MessagesRequest, samplings_max: u
         betas: &betas,
         samplings_max,
         limits: app.tool_limits,
-        model: ModelTraits::of(&request.model),
+        model: app.traits_of(&request.model),
     };
     belljar_turn::plan(request, &context)
 }
