@@ -6,6 +6,9 @@ from pathlib import Path
 from harness import http_client
 from harness.report import equal, matches
 
+# Bytes sent at once where a body comes in chunks.
+CHUNK_BYTES = 1 << 20
+
 TABLES = Path(__file__).resolve().parent / "bad_input"
 
 # Text that would tell a client where the server keeps its things.
@@ -62,6 +65,8 @@ def build(document, case):
     elif "repeat" in case:
         plan = case["repeat"]
         body = (plan["before"] + plan["text"] * plan["times"] + plan["after"]).encode()
+        if case.get("chunked"):
+            body = http_client.in_pieces(body, CHUNK_BYTES)
     elif "with" in case or "without" in case:
         fields = {**document["defaults"], **case.get("with", {})}
         body = json.dumps({key: value for key, value in fields.items() if key not in case.get("without", [])}).encode()

@@ -42,6 +42,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
     let image = mount(config).await?;
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
+    options.workspace_bytes_max = config.serving.workspace_bytes_max;
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
     // Revoked keys count: a server whose last key was revoked must not open to everybody.
     let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {

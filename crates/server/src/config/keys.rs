@@ -126,6 +126,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
+    key("serving", "workspace_bytes_max", "1099511627776", "Bytes of all files of one workspace."),
     key("serving", "connections_max", "4096", "Connections served at once; more wait."),
     key("serving", "ping_interval_s", "10", "Seconds of silence in a stream before a `ping`."),
     key("serving", "lease_wait_s_max", "30", "Seconds a turn waits for a container that another turn is using."),
