@@ -7,6 +7,7 @@ use belljar_wire::tool::{ToolChoice, ToolChoiceMode};
 use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
+use super::breakpoint;
 use crate::lower::{PlainMessage, PlainTool, lower};
 
 /// Everything that is sent; always a stream.
@@ -47,7 +48,8 @@ pub(super) fn write(
     model: &str,
     uploads: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = lower(request, uploads);
+    let mut plain = lower(request, uploads);
+    breakpoint::add(&mut plain, request);
     let tool_choice = if plain.tools_are_history {
         Some(json!({"type": "none"}))
     } else {
