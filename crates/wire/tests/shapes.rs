@@ -94,9 +94,12 @@ fn error_kinds_and_their_statuses() {
         ErrorCode::FileNotDownloadable,
         ErrorCode::FileExpired,
         ErrorCode::StorageQuotaExceeded,
+        ErrorCode::RequestBodyTimeout,
+        ErrorCode::RequestBodyEncodingUnsupported,
+        ErrorCode::UnsupportedCharset,
         ErrorCode::ThreadUnsupportedRequest,
     ];
-    assert_snapshot!(text(&codes), @r#"["file_not_downloadable","file_expired","storage_quota_exceeded","thread_unsupported_request"]"#);
+    assert_snapshot!(text(&codes), @r#"["file_not_downloadable","file_expired","storage_quota_exceeded","request_body_timeout","request_body_encoding_unsupported","unsupported_charset","thread_unsupported_request"]"#);
 }
 
 #[test]

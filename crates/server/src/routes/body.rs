@@ -40,7 +40,7 @@ pub async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Resu
     let mut collected = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_SILENCE_MAX, body.frame()).await.map_err(|_| {
-            let error = ApiError::invalid("The request body stopped coming");
+            let error = ApiError::invalid("The request body stopped coming").with_code(ErrorCode::RequestBodyTimeout);
             Failure::with_status(error, StatusCode::REQUEST_TIMEOUT)
         })?;
         let Some(frame) = frame else { return Ok(collected.freeze()) };
@@ -114,6 +114,29 @@ pub fn too_large(bytes_max: usize) -> Failure {
 mod tests {
     use super::*;
     use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_request_is_told_so_in_the_sdks_code() {
+        let said = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"half"))]);
+        let body = Body::from_stream(said.chain(stream::pending()));
+        let failure = read(&HeaderMap::new(), body, 1000).await.expect_err("it never ends");
+        let details = failure.into_error().details.map(|details| details.error_code);
+        assert_eq!(details, Some(ErrorCode::RequestBodyTimeout));
+    }
+
+    #[test]
+    fn json_is_utf_8() {
+        let code = |content_type: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(content_type))]);
+            let failure = require_json(&headers).err()?;
+            Some(failure.into_error().details.map(|details| details.error_code))
+        };
+        for fine in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
+            assert_eq!(code(fine), None, "{fine}");
+        }
+        assert_eq!(code("application/json; charset=latin1"), Some(Some(ErrorCode::UnsupportedCharset)));
+        assert_eq!(code("text/plain; charset=utf-8"), Some(None));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_is_an_error_in_time() {
