@@ -1,6 +1,7 @@
 """Requests that must be refused, as data: each file of `bad_input/` is a table of requests and exact answers."""
 
 import json
+import socket
 from pathlib import Path
 
 from harness import http_client
@@ -20,6 +21,34 @@ def run(report, server):
         document = json.loads(table.read_text())
         for case in document["cases"]:
             report.check(f"{table.stem}: {case['name']}", lambda case=case: check(server, document, case))
+    report.check("a head that cannot be read gets an empty answer", lambda: broken_heads(server))
+
+
+def broken_heads(server):
+    """No request was made of these, so there is none to name."""
+    long = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * (1 << 20) + b"\r\n\r\n"
+    minus = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n"
+    for head, status in ((b"nonsense\r\n\r\n", b"400"), (minus, b"400"), (long, b"431")):
+        answer = raw(server, head)
+        equal(answer.split(b" ")[1], status, repr(answer[:100]))
+        equal((answer.partition(b"\r\n\r\n")[2], b"request-id" in answer.lower()), (b"", False), repr(answer))
+    server.healthy()
+
+
+def raw(server, sent):
+    """What comes back for bytes that are no request. The server may close before it has read them all."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        received = b""
+        try:
+            connection.sendall(sent)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        try:
+            while piece := connection.recv(65536):
+                received += piece
+        except ConnectionResetError:
+            pass
+        return received
 
 
 def check(server, document, case):

@@ -42,7 +42,7 @@ pub enum StreamEvent {
         /// Changes to the message.
         delta: MessageDelta,
         /// Usage over all samplings.
-        usage: Box<DeltaUsage>,
+        usage: DeltaUsage,
     },
     /// The last event.
     MessageStop,

@@ -79,7 +79,7 @@ impl Fold {
             StreamEvent::ContentBlockStart { index, content_block } => self.start(index, content_block),
             StreamEvent::ContentBlockDelta { index, delta } => self.delta(index, delta),
             StreamEvent::ContentBlockStop { index } => self.stop(index),
-            StreamEvent::MessageDelta { delta, usage } => self.end(delta, *usage),
+            StreamEvent::MessageDelta { delta, usage } => self.end(delta, usage),
             StreamEvent::MessageStop if self.phase == Phase::Ended => {
                 self.phase = Phase::Stopped;
                 Ok(())

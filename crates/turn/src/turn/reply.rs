@@ -227,7 +227,7 @@ impl Reply {
             stop_details: ending.stop_details,
             container: self.container.clone(),
         };
-        self.emit(StreamEvent::MessageDelta { delta, usage: Box::new(usage) });
+        self.emit(StreamEvent::MessageDelta { delta, usage });
         self.emit(StreamEvent::MessageStop);
         self.ask(Effect::Finish(TurnEnd::Completed(stop_reason)));
     }
