@@ -1,10 +1,14 @@
 """Requests that must be refused, as data: each file of `bad_input/` is a table of requests and exact answers."""
 
 import json
+import socket
 from pathlib import Path
 
 from harness import http_client
 from harness.report import equal, matches
+
+# Bytes sent at once where a body comes in chunks.
+CHUNK_BYTES = 1 << 20
 
 TABLES = Path(__file__).resolve().parent / "bad_input"
 
@@ -17,6 +21,34 @@ def run(report, server):
         document = json.loads(table.read_text())
         for case in document["cases"]:
             report.check(f"{table.stem}: {case['name']}", lambda case=case: check(server, document, case))
+    report.check("a head that cannot be read gets an empty answer", lambda: broken_heads(server))
+
+
+def broken_heads(server):
+    """No request was made of these, so there is none to name."""
+    long = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nx: " + b"x" * (1 << 20) + b"\r\n\r\n"
+    minus = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n"
+    for head, status in ((b"nonsense\r\n\r\n", b"400"), (minus, b"400"), (long, b"431")):
+        answer = raw(server, head)
+        equal(answer.split(b" ")[1], status, repr(answer[:100]))
+        equal((answer.partition(b"\r\n\r\n")[2], b"request-id" in answer.lower()), (b"", False), repr(answer))
+    server.healthy()
+
+
+def raw(server, sent):
+    """What comes back for bytes that are no request. The server may close before it has read them all."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        received = b""
+        try:
+            connection.sendall(sent)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        try:
+            while piece := connection.recv(65536):
+                received += piece
+        except ConnectionResetError:
+            pass
+        return received
 
 
 def check(server, document, case):
@@ -62,6 +94,8 @@ def build(document, case):
     elif "repeat" in case:
         plan = case["repeat"]
         body = (plan["before"] + plan["text"] * plan["times"] + plan["after"]).encode()
+        if case.get("chunked"):
+            body = http_client.in_pieces(body, CHUNK_BYTES)
     elif "with" in case or "without" in case:
         fields = {**document["defaults"], **case.get("with", {})}
         body = json.dumps({key: value for key, value in fields.items() if key not in case.get("without", [])}).encode()

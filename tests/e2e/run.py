@@ -17,6 +17,7 @@ import batches_suite  # noqa: E402
 import container_suite  # noqa: E402
 import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
+import files_suite  # noqa: E402
 import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
@@ -109,7 +110,7 @@ def run(arguments):
                 run_client(total, name, needs, make)
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
-            ("hang-up", hang_up_suite), ("keys", keys_suite), ("room", room_suite), ("hostile", hostile_suite),
+            ("hang-up", hang_up_suite), ("keys", keys_suite), ("files", files_suite), ("room", room_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("host tools", host_tools_suite), ("batches", batches_suite),
             ("examples", examples_suite), ("divergence", divergence_suite),
         )

@@ -28,6 +28,8 @@ def run(report, server):
     report.check("the plain reply is the fold of the stream", lambda: plain_is_fold(base))
     report.check("pings are sent while code sleeps", lambda: pings(base))
     report.check("output cannot forge an event", lambda: injection(base))
+    report.check("odd characters are themselves, streamed", lambda: odd_text(ask(base, "odd_text").events))
+    report.check("odd characters are themselves, plain", lambda: odd_text_plain(base))
     report.check("an upstream error ends the stream with an error event", lambda: error_event(base, "fault_midstream"))
     report.check("a cut upstream ends the stream with an error event", lambda: error_event(base, "fault_cut"))
     report.check("a client that hangs up ends its cell", lambda: hang_up(server))
@@ -120,6 +122,28 @@ def injection(base):
     result = next(data for name, data in events if name == "content_block_start" and data["index"] == 1)
     expected = 'x\n\nevent: message_stop\ndata: {"type":"message_stop"}\n\n'
     equal(result["content_block"]["content"]["stdout"], expected)
+
+
+ODD = 'x\0y\u2028z\u2029 event: message_stop\ndata: {"type":"message_stop"}\r\n\r\n: comment\u0085\ufeffend'
+ODD_OUTPUT = ("a\ufffd\0b\u2028c\r\n\r\nevent: error\ndata: {}\n\n", "\ufffd(")
+
+
+def odd_text(events):
+    """The model's text and the code's output, NUL, line separators, bytes that are no text and what looks like events in them."""
+    texts = {}
+    for name, data in events:
+        if name == "content_block_delta" and data["delta"]["type"] == "text_delta":
+            texts[data["index"]] = texts.get(data["index"], "") + data["delta"]["text"]
+    equal((texts[0], texts[3]), (ODD, "Still here."))
+    results = [data["content_block"]["content"] for name, data in events if name == "content_block_start" and data["index"] == 2]
+    equal([(result["stdout"], result["stderr"]) for result in results], [ODD_OUTPUT])
+    equal([name for name, _ in events].count("message_stop"), 1)
+
+
+def odd_text_plain(base):
+    content = http_client.post_json(base, "/v1/messages", BODY, http_client.api_headers(belljar_script="odd_text")).json()["content"]
+    equal(content[0]["text"], ODD)
+    equal((content[2]["content"]["stdout"], content[2]["content"]["stderr"]), ODD_OUTPUT)
 
 
 def error_event(base, script):

@@ -29,15 +29,21 @@ def run(report, running, fake_binary):
         how = "cargo build -p belljar-model --example fake_upstream"
         return report.fail("starting", f"{fake_binary} is missing: {how}")
     cases = json.loads((HERE / "upstream" / "cases.json").read_text().replace("$UPSTREAM_KEY", KEY))
-    for samplings_max in sorted({case.get("samplings_max", 10) for case in cases}):
-        chosen = [case for case in cases if case.get("samplings_max", 10) == samplings_max]
+    settings = sorted({serving(case) for case in cases})
+    for setting in settings:
+        chosen = [case for case in cases if serving(case) == setting]
         try:
-            serve(report, running.belljar, fake_binary, chosen, samplings_max)
+            serve(report, running.belljar, fake_binary, chosen, dict(setting))
         except (RuntimeError, OSError) as error:
-            report.fail(f"starting a server with samplings_max = {samplings_max}", error)
+            report.fail(f"starting a server with {setting}", error)
 
 
-def serve(report, belljar, fake_binary, cases, samplings_max):
+def serving(case):
+    """The settings that the case's server has."""
+    return tuple(sorted({"samplings_max": 10, "ping_interval_s": 60, **case.get("serving", {})}.items()))
+
+
+def serve(report, belljar, fake_binary, cases, setting):
     """One server, one fake for each case."""
     fakes = {}
     try:
@@ -45,7 +51,7 @@ def serve(report, belljar, fake_binary, cases, samplings_max):
             fakes[case["model"]] = Fake(fake_binary, case["answers"])
         tables = [upstream_table(model, fake.url) for model, fake in fakes.items()]
         with server.Server(
-            belljar, serving={"samplings_max": samplings_max, "ping_interval_s": 60}, upstreams=tables,
+            belljar, serving=setting, upstreams=tables,
             environment={KEY_VARIABLE: KEY, "BELLJAR_LOG": "trace"},
         ) as between:
             replies = []
@@ -193,11 +199,12 @@ def stream(base_url, body, headers, replies):
 
 
 def told(answer, replies):
-    """Status, document, and the one header that clients act on."""
+    """Status, document, and the headers that clients act on."""
     replies.append(answer)
     out = {"status": answer.status, "reply": answer.json()}
-    if "retry-after" in answer.headers:
-        out["retry_after"] = answer.headers["retry-after"]
+    for header in ("retry-after", "x-should-retry"):
+        if header in answer.headers:
+            out[header.replace("-", "_")] = answer.headers[header]
     return out
 
 

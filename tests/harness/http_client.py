@@ -72,6 +72,12 @@ def multipart(parts):
     return f"multipart/form-data; boundary={boundary}", b"".join(out)
 
 
+def in_pieces(body, piece_bytes):
+    """A body that is sent in chunks, its length unsaid."""
+    for at in range(0, len(body), piece_bytes):
+        yield body[at:at + piece_bytes]
+
+
 def stream(base_url, document, headers=None, timeout=120):
     """Posts a streaming message; the answer's `events` are (event name, data) in order."""
     answer = post_json(base_url, "/v1/messages", {**document, "stream": True}, headers, timeout)

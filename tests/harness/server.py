@@ -119,7 +119,7 @@ class Server:
         lines = [f'listen = "127.0.0.1:{self.port}"', f"data_dir = {json.dumps(str(self.data_dir))}"]
         if self.scripts:
             scripts = json.dumps(str(Path(self.scripts).resolve()))
-            lines += ["[[upstream]]", 'name = "scripts"', 'kind = "scripted"', f"scripts_dir = {scripts}", 'models = ["claude-opus-5-5", "*"]']
+            lines += ["[[upstream]]", 'name = "scripts"', 'kind = "scripted"', f"scripts_dir = {scripts}", 'like = "itself"', 'models = ["claude-opus-5-5", "*"]']
         for table in self.upstreams:
             lines += ["[[upstream]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         for name, table in self.tables.items():

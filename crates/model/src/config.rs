@@ -15,8 +15,32 @@ pub struct UpstreamConfig {
     pub models: Vec<String>,
     /// The name sent upstream instead of the request's.
     pub model: Option<String>,
+    /// Whose rules its models follow.
+    pub like: Like,
     /// Time limits of one sampling.
     pub timeouts: Timeouts,
+}
+
+/// Which hosted model's rules the models of an upstream follow. An upstream that breaks them is told so by its own server; one that
+/// is served under a hosted model's name, and is another model, has no part in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Like {
+    /// No one's.
+    Nobody,
+    /// Those of the name that is sent upstream.
+    Itself,
+    /// Those of this model.
+    Model(String),
+}
+
+impl Like {
+    /// What an upstream of that kind follows when nothing is said.
+    pub const fn default_of(kind: &UpstreamKind) -> Self {
+        match kind {
+            UpstreamKind::Anthropic { .. } => Self::Itself,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi | UpstreamKind::Recorded => Self::Nobody,
+        }
+    }
 }
 
 /// What an upstream speaks.

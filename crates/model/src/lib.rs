@@ -18,7 +18,7 @@ mod upstream;
 
 #[cfg(fuzzing)]
 pub use anthropic::fuzzing;
-pub use config::{ConfigError, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+pub use config::{ConfigError, Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;
 pub use upstream::{CountFuture, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::anthropic::Anthropic;
-use crate::config::{ConfigError, UpstreamConfig, UpstreamKind};
+use crate::config::{ConfigError, Like, UpstreamConfig, UpstreamKind};
 use crate::scripted::Scripted;
 use crate::upstream::Upstream;
 
@@ -17,6 +17,9 @@ pub struct Router {
 
 struct Route {
     globs: GlobSet,
+    /// The name sent upstream instead of the request's.
+    model: Option<String>,
+    like: Like,
     upstream: Arc<dyn Upstream>,
 }
 
@@ -32,14 +35,29 @@ impl Router {
             if !names.insert(config.name.clone()) {
                 return Err(ConfigError::DuplicateName { upstream: config.name });
             }
-            routes.push(Route { globs: globs(&config)?, upstream: build(config)? });
+            let (model, like) = (config.model.clone(), config.like.clone());
+            routes.push(Route { globs: globs(&config)?, model, like, upstream: build(config)? });
         }
         Ok(Self { routes })
     }
 
     /// The upstream for a model's name; none when no glob matches.
     pub fn route(&self, model: &str) -> Option<Arc<dyn Upstream>> {
-        self.routes.iter().find(|route| route.globs.is_match(model)).map(|route| Arc::clone(&route.upstream))
+        self.find(model).map(|route| Arc::clone(&route.upstream))
+    }
+
+    /// The hosted model whose rules a model of that name follows; none when it is held to no rules, or nobody serves it.
+    pub fn like<'a>(&'a self, model: &'a str) -> Option<&'a str> {
+        let route = self.find(model)?;
+        match &route.like {
+            Like::Nobody => None,
+            Like::Itself => Some(route.model.as_deref().unwrap_or(model)),
+            Like::Model(name) => Some(name),
+        }
+    }
+
+    fn find(&self, model: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.globs.is_match(model))
     }
 
     /// Every name that some glob spells out, in order, once. A name that an earlier upstream's glob takes is still listed: it is

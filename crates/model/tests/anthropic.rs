@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind, UpstreamKind,
+    Like, Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind,
+    UpstreamKind,
 };
 use belljar_wire::event::Delta;
 use belljar_wire::message::{StopReason, Usage};
@@ -26,6 +27,7 @@ fn config(base_url: &str) -> UpstreamConfig {
         kind: UpstreamKind::Anthropic { base_url: base_url.to_owned(), api_key: Secret::new(KEY), proxy: None },
         models: vec!["*".to_owned()],
         model: Some("sent-upstream".to_owned()),
+        like: Like::Itself,
         timeouts: Timeouts {
             connect_max: Duration::from_secs(5),
             first_byte_max: Duration::from_millis(1500),

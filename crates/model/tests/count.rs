@@ -39,6 +39,7 @@ async fn count(kind: UpstreamKind, model: Option<&str>) -> Result<TokenCount, be
         kind,
         models: vec!["*".to_owned()],
         model: model.map(str::to_owned),
+        like: belljar_model::Like::Nobody,
         timeouts: belljar_model::Timeouts {
             connect_max: Duration::from_secs(5),
             first_byte_max: Duration::from_secs(5),

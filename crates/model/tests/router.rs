@@ -1,6 +1,6 @@
 //! Setting upstreams up: what is refused, with which words, and which upstream serves which name.
 
-use belljar_model::{ConfigError, Router, Secret, Timeouts, Upstream, UpstreamConfig, UpstreamKind};
+use belljar_model::{ConfigError, Like, Router, Secret, Timeouts, Upstream, UpstreamConfig, UpstreamKind};
 
 const KEY: &str = "sk-test-0123456789";
 
@@ -14,6 +14,7 @@ fn anthropic(base_url: &str, key: &str, proxy: Option<&str>) -> UpstreamConfig {
         },
         models: vec!["*".to_owned()],
         model: None,
+        like: Like::Nobody,
         timeouts: Timeouts::default(),
     }
 }
@@ -58,6 +59,7 @@ fn the_router_takes_the_first_match() {
         kind: UpstreamKind::Scripted { scripts_dir: None },
         models: models.iter().map(|model| (*model).to_owned()).collect(),
         model: None,
+        like: Like::Nobody,
         timeouts: Timeouts::default(),
     };
     let router = Router::new(vec![
@@ -90,4 +92,36 @@ fn the_router_takes_the_first_match() {
     assert_eq!(duplicate.err(), Some(ConfigError::DuplicateName { upstream: "x".to_owned() }));
     let empty = Router::new(vec![scripted("x", &[])]);
     assert_eq!(empty.err(), Some(ConfigError::NoModels { upstream: "x".to_owned() }));
+}
+
+#[test]
+fn rules_are_those_of_the_name_that_goes_upstream_unless_told_otherwise() {
+    let upstream = |name: &str, model: Option<&str>, like: Option<&str>| {
+        let mut config = anthropic("https://host", KEY, None);
+        config.name = name.to_owned();
+        config.models = vec![format!("{name}-*")];
+        config.model = model.map(str::to_owned);
+        config.like = like.map_or(Like::default_of(&config.kind), |like| Like::Model(like.to_owned()));
+        config
+    };
+    let mut local = upstream("local", None, None);
+    local.kind = UpstreamKind::Scripted { scripts_dir: None };
+    local.like = Like::default_of(&local.kind);
+    let router = Router::new(vec![
+        upstream("claude", None, None),
+        upstream("renamed", Some("claude-opus-4-7"), None),
+        upstream("told", Some("claude-opus-4-7"), Some("claude-haiku-4-5")),
+        local,
+    ])
+    .expect("good upstreams");
+    let cases = [
+        ("claude-opus-5-5", Some("claude-opus-5-5")),
+        ("renamed-x", Some("claude-opus-4-7")),
+        ("told-x", Some("claude-haiku-4-5")),
+        ("local-x", None),
+        ("nobody", None),
+    ];
+    for (model, expected) in cases {
+        assert_eq!(router.like(model), expected, "{model}");
+    }
 }

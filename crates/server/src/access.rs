@@ -68,10 +68,13 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
     Ok(next.run(request).await)
 }
 
-/// The key of a request: `x-api-key`, or `Authorization: Bearer` (wire.md §2.2).
+/// The key of a request: `x-api-key`, or `Authorization: Bearer` (wire.md §2.2), whose scheme has no case.
 fn credential(headers: &HeaderMap) -> Option<&str> {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let bearer = || text(AUTHORIZATION.as_str())?.strip_prefix("Bearer ");
+    let bearer = || {
+        let (scheme, key) = text(AUTHORIZATION.as_str())?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(key)
+    };
     text("x-api-key").or_else(bearer).map(str::trim).filter(|key| !key.is_empty())
 }
 
@@ -107,6 +110,10 @@ mod tests {
         let cases = [
             (headers(&[("x-api-key", "old")]), Some("old")),
             (headers(&[("authorization", "Bearer new")]), Some("new")),
+            (headers(&[("authorization", "bearer new")]), Some("new")),
+            (headers(&[("authorization", "BEARER  new ")]), Some("new")),
+            (headers(&[("authorization", "Bearernew")]), None),
+            (headers(&[("authorization", "Bearer ")]), None),
             (headers(&[("authorization", "Basic abc")]), None),
             (headers(&[("x-api-key", "  ")]), None),
             (HeaderMap::new(), None),

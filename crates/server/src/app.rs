@@ -7,7 +7,7 @@ use belljar_guard::Guard;
 use belljar_model::Router;
 use belljar_sandbox::Sandbox;
 use belljar_store::{Store, Timestamp};
-use belljar_turn::ToolLimits;
+use belljar_turn::{ModelTraits, ToolLimits};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +71,11 @@ pub struct App {
 }
 
 impl App {
+    /// What a model of that name takes and refuses: the rules of the hosted model that the configuration says it is like.
+    pub fn traits_of(&self, model: &str) -> ModelTraits {
+        self.router.like(model).map(ModelTraits::of).unwrap_or_default()
+    }
+
     /// Keeps code that waits, for whoever brings the results. Its calls may be answered for so long; afterwards its container
     /// counts as unused.
     pub fn park(&self, waiting: Waiting<StillCell>) {

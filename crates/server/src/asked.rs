@@ -17,11 +17,12 @@ pub struct Asked {
 impl Asked {
     /// Takes them out of all headers.
     pub fn of(headers: &HeaderMap) -> Self {
-        let text = |value: &http::HeaderValue| value.to_str().map(str::to_owned).ok();
-        let one = |name| headers.get(name).and_then(text);
+        // Lossy: a value that is no text is read as one that is unknown, and refused.
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let one = |name| headers.get(name).map(text);
         Self {
             version: one("anthropic-version"),
-            betas: headers.get_all("anthropic-beta").iter().filter_map(text).collect(),
+            betas: headers.get_all("anthropic-beta").iter().map(text).collect(),
             script: one("belljar-script"),
         }
     }

@@ -73,6 +73,11 @@ impl Failure {
         ErrorBody::new(self.error, request_id.clone())
     }
 
+    /// What the client is told, without what only a status line and headers can say.
+    pub fn into_error(self) -> ApiError {
+        self.error
+    }
+
     /// The reply, for the request of that id.
     pub fn reply(self, request_id: &RequestId) -> Response {
         let body = ErrorBody::new(self.error, request_id.clone());

@@ -43,6 +43,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
     let image = mount(config).await?;
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
+    options.workspace_bytes_max = config.serving.workspace_bytes_max;
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
     // Revoked keys count: a server whose last key was revoked must not open to everybody.
     let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {
@@ -65,6 +66,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         serving: config.serving,
         tool_limits: ToolLimits {
             cell_wall_s_max: config.serving.cell_wall.as_secs(),
+            invocation_wall_s_max: config.serving.invocation_wall.as_secs(),
             output_bytes_max: config.sandbox.output_bytes_max,
             memory_bytes_max: config.sandbox.memory_bytes_max,
             disk_bytes_max: config.sandbox.disk_bytes_max,

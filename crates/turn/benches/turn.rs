@@ -1,16 +1,18 @@
-//! What planning costs per megabyte of history, and a step per delta.
+//! What planning costs per megabyte of history, resuming per block, and a step per delta, alone and with its way out.
 #![allow(missing_docs, reason = "criterion's macros define undocumented items")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed bench")]
 
 use std::hint::black_box;
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
+use belljar_turn::{Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
-use belljar_wire::event::Delta;
+use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::message::Usage;
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
+use belljar_wire::sse;
+use bytes::BytesMut;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 
@@ -114,5 +116,84 @@ fn stepping(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, planning, stepping);
+/// A paused conversation of about `blocks` blocks: from the request to the cell that its last call asks for.
+fn paused(blocks: usize) -> MessagesRequest {
+    let mut content: Vec<Value> = Vec::new();
+    for n in 0..blocks / 3 {
+        content.extend([
+            json!({ "type": "text", "text": "next" }),
+            json!({ "type": "server_tool_use", "id": format!("srvtoolu_{n}"), "name": "bash_code_execution",
+                    "input": { "command": "true" } }),
+            json!({ "type": "bash_code_execution_tool_result", "tool_use_id": format!("srvtoolu_{n}"),
+                    "content": { "type": "bash_code_execution_result", "stdout": "", "stderr": "", "return_code": 0,
+                                 "content": [] } }),
+        ]);
+    }
+    content.push(json!({ "type": "server_tool_use", "id": "srvtoolu_last", "name": "bash_code_execution",
+                         "input": { "command": "true" } }));
+    let body = json!({ "model": "local", "max_tokens": 100,
+        "messages": [{ "role": "user", "content": "go on" }, { "role": "assistant", "content": content }],
+        "tools": [{ "type": "code_execution_20250825", "name": "code_execution" }] });
+    MessagesRequest::read(body.to_string().as_bytes()).unwrap()
+}
+
+fn resuming(c: &mut Criterion) {
+    let mut group = c.benchmark_group("resume");
+    for blocks in [1_000, 10_000, 100_000] {
+        let sent = paused(blocks);
+        group.throughput(Throughput::Elements(blocks as u64));
+        group.bench_function(format!("{blocks}_blocks"), |b| {
+            b.iter_batched(|| sent.clone(), |sent| started(planned(sent)), BatchSize::LargeInput)
+        });
+    }
+    group.finish();
+}
+
+/// What the loop and the encoder add to each delta on its way out, beside copying the bytes that go out.
+fn streaming(c: &mut Criterion) {
+    let mut group = c.benchmark_group("stream");
+    let delta = Delta::TextDelta { text: "twenty bytes of text".to_owned() };
+    let event = StreamEvent::ContentBlockDelta { index: 0, delta: delta.clone() };
+    let mut bytes = BytesMut::new();
+    sse::encode(&event, &mut bytes);
+    let encoded = bytes.freeze();
+    group.throughput(Throughput::Elements(1000));
+    group.bench_function("1000_deltas_stepped_and_encoded", |b| {
+        b.iter_batched(
+            || {
+                (
+                    opened(SampledBlock::Text),
+                    vec![delta.clone(); 1000],
+                    BytesMut::with_capacity(1000 * encoded.len() * 2),
+                )
+            },
+            |(mut turn, deltas, mut out)| {
+                for delta in deltas {
+                    for effect in turn.step(Input::Sampled(SamplingEvent::BlockDelta(delta))) {
+                        if let Effect::Emit(event) = effect {
+                            sse::encode(&event, &mut out);
+                        }
+                    }
+                }
+                (turn, out)
+            },
+            BatchSize::SmallInput,
+        )
+    });
+    group.bench_function("1000_deltas_copied_as_bytes", |b| {
+        b.iter_batched(
+            || BytesMut::with_capacity(1000 * encoded.len() * 2),
+            |mut out| {
+                for _ in 0..1000 {
+                    out.extend_from_slice(black_box(&encoded));
+                }
+                out
+            },
+            BatchSize::SmallInput,
+        )
+    });
+    group.finish();
+}
+
+criterion_group!(benches, planning, stepping, resuming, streaming);
 criterion_main!(benches);

@@ -22,13 +22,15 @@ mod functions;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod input_text;
+mod models;
 mod plan;
 mod runtime;
 mod tools;
 mod turn;
 
 pub use call::{AnsweredBy, CodeTool, EditCall, Interpreter, InvalidInput, ServerCall, error_result};
-pub use context::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
+pub use context::{CALLS_AT_ONCE_MAX, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits};
 pub use effect::{CallAnswer, CallResult, CodeCall, Effect, HostToolCall, Input, PendingCall, TurnEnd};
+pub use models::{HostedModel, ModelTraits};
 pub use plan::{Resume, TurnPlan, lost_cells, plan};
 pub use turn::Turn;

@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use belljar_wire::sampling::ModelTool;
 use belljar_wire::tool::{CustomTool, SubTool, Tool, ToolVersion, VendorTool};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::call::{CodeTool, Interpreter};
@@ -22,6 +23,16 @@ const fn tells_the_time_limit(version: ToolVersion) -> bool {
 static BASH_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/bash.schema.json")));
 static EDITOR_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/editor.schema.json")));
 static PYTHON_SCHEMA: LazyLock<Value> = LazyLock::new(|| parsed(include_str!("../data/python.schema.json")));
+
+/// What the image has for Python code, as the model is told of it.
+#[derive(Deserialize)]
+struct Image {
+    python: String,
+    packages: Vec<String>,
+}
+
+static IMAGE: LazyLock<Image> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../data/image.json")).expect("a test reads it"));
 
 /// One of our own data files.
 fn parsed(text: &str) -> Value {
@@ -109,19 +120,30 @@ fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String
         (SubTool::BashCodeExecution, _) => include_str!("../data/bash.txt"),
         (SubTool::TextEditorCodeExecution, _) => include_str!("../data/editor.txt"),
     };
-    let runs_code = match sub_tool {
-        SubTool::CodeExecution | SubTool::BashCodeExecution => true,
-        SubTool::TextEditorCodeExecution => false,
-    };
     let mut text = text.trim_end().to_owned();
-    if runs_code && tells_the_time_limit(runtime.version) {
+    if let Some(seconds) = wall_s_max(sub_tool, runtime.interpreter, limits)
+        && tells_the_time_limit(runtime.version)
+    {
+        let limit = include_str!("../data/time_limit.txt").trim_end();
         text.push_str("\n\n");
-        text.push_str(include_str!("../data/time_limit.txt").trim_end());
+        text.push_str(&limit.replace("{wall_s_max}", &seconds.to_string()));
     }
-    text.replace("{cell_wall_s_max}", &limits.cell_wall_s_max.to_string())
+    text.replace("{python}", &IMAGE.python)
+        .replace("{packages}", &IMAGE.packages.join(", "))
         .replace("{output_bytes_max}", &bytes(limits.output_bytes_max))
         .replace("{memory_bytes_max}", &bytes(limits.memory_bytes_max))
         .replace("{disk_bytes_max}", &bytes(limits.disk_bytes_max))
+}
+
+/// How long a call of a sub-tool may run; none where nothing of the caller's runs.
+const fn wall_s_max(sub_tool: SubTool, interpreter: Interpreter, limits: &ToolLimits) -> Option<u64> {
+    match (sub_tool, interpreter) {
+        (SubTool::CodeExecution, Interpreter::Live) => Some(limits.cell_wall_s_max),
+        (SubTool::CodeExecution, Interpreter::Fresh) | (SubTool::BashCodeExecution, _) => {
+            Some(limits.invocation_wall_s_max)
+        }
+        (SubTool::TextEditorCodeExecution, _) => None,
+    }
 }
 
 /// One function: how it is called, the schema of its dict, and what the client says of it.
@@ -157,6 +179,23 @@ mod tests {
         }
     }
 
+    /// The image is made elsewhere; a package that it has no more must not be promised.
+    #[test]
+    fn the_image_has_what_is_told_of_it() {
+        let listed = include_str!("../../image/lock/python.in").lines();
+        let listed: Vec<&str> = listed
+            .map(|line| line.split('#').next().unwrap_or_default().trim())
+            .filter(|name| !name.is_empty())
+            .collect();
+        let promised = IMAGE.packages.iter().filter(|name| !listed.contains(&name.as_str()));
+        assert_eq!(promised.collect::<Vec<_>>(), Vec::<&String>::new());
+        // Parts of others, and the installer.
+        let untold = listed.iter().filter(|name| !IMAGE.packages.iter().any(|told| told == *name));
+        assert_eq!(untold.collect::<Vec<_>>(), [&"rlPyCairo", &"freetype-py", &"pip"]);
+        let recipe = include_str!("../../image/recipe/setup.sh");
+        assert!(recipe.lines().any(|line| line == format!("python=python{}", IMAGE.python)), "{}", IMAGE.python);
+    }
+
     #[test]
     fn every_text_is_filled_in() {
         let limits = ToolLimits::default();
@@ -167,8 +206,15 @@ mod tests {
                     let text = description(sub_tool, &runtime, &limits);
                     assert!(!text.contains(['{', '}']), "{text}");
                     assert!(schema(sub_tool).is_object());
-                    let told = version == ToolVersion::V20260521 && sub_tool != SubTool::TextEditorCodeExecution;
-                    assert_eq!(text.contains("90 seconds"), told, "{sub_tool:?} {version:?}");
+                    let seconds = match (version, sub_tool, interpreter) {
+                        (ToolVersion::V20260521, SubTool::CodeExecution, Interpreter::Live) => Some("90"),
+                        (ToolVersion::V20260521, SubTool::TextEditorCodeExecution, _) => None,
+                        (ToolVersion::V20260521, _, _) => Some("300"),
+                        _ => None,
+                    };
+                    let told = text.split(" seconds").next().and_then(|before| before.rsplit(' ').next());
+                    let told = told.filter(|_| text.contains("seconds"));
+                    assert_eq!(told, seconds, "{sub_tool:?} {version:?} {interpreter:?}");
                 }
             }
         }

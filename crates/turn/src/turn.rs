@@ -20,6 +20,7 @@ use belljar_wire::tool::{SubTool, ToolChoiceMode};
 use serde_json::{Map, Value};
 
 use crate::call::{AnsweredBy, CodeTool, Interpreter, code_of, error_result, sub_tool_of};
+use crate::context::CALLS_AT_ONCE_MAX;
 use crate::effect::{CodeCall, Effect, Input, PendingCall, TurnEnd};
 use crate::input_text::Verdict;
 use crate::plan::{DeferredCall, Resume, TurnPlan};
@@ -186,7 +187,12 @@ impl Turn {
 
     /// The model stopped of its own accord. What it called decides how it goes on, whatever it said about its reason.
     fn model_paused(&mut self, ending: Ending, calls: Calls) {
-        let Calls { server, client, nobody } = calls;
+        let Calls { mut server, client, nobody } = calls;
+        let run_max = server.len().min(CALLS_AT_ONCE_MAX);
+        for DeferredCall { id, sub_tool, .. } in server.split_off(run_max) {
+            let text = format!("not run: at most {CALLS_AT_ONCE_MAX} calls are run at once");
+            self.answer(id, sub_tool, error_result(sub_tool, ErrorCode::TooManyRequests, &text));
+        }
         if !client.is_empty() {
             return self.hand_over(server, &client);
         }

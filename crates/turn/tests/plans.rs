@@ -158,7 +158,7 @@ fn tool_texts_differ_by_the_time_limit_only() {
     let added = new.strip_prefix(&old).unwrap();
     assert_eq!(
         added,
-        "\n\nA call may run for at most 90 seconds; then it is stopped. Split longer work into several calls and keep what is \
+        "\n\nA call may run for at most 300 seconds; then it is stopped. Split longer work into several calls and keep what is \
          done in files."
     );
 }

@@ -103,5 +103,24 @@ fn fold_deltas(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, read, write, fold_deltas);
+/// Folding by size, as the plain form of a long reply is made: the pieces are as long as models send them.
+fn fold_bytes(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("fold");
+    for bytes in [1_000_000_usize, 8_000_000] {
+        let text = "x".repeat(100);
+        let delta = StreamEvent::ContentBlockDelta { index: 0, delta: Delta::TextDelta { text: text.clone() } };
+        let mut events = reply(0);
+        events.splice(2..2, std::iter::repeat_n(delta, bytes / text.len()));
+        group.throughput(Throughput::Bytes(bytes as u64));
+        group.bench_function(format!("{}_mb_of_text", bytes / 1_000_000), |bencher| {
+            bencher.iter_batched(
+                || events.clone(),
+                |events| fold(events).expect("the reply folds"),
+                BatchSize::LargeInput,
+            );
+        });
+    }
+}
+
+criterion_group!(benches, read, write, fold_deltas, fold_bytes);
 criterion_main!(benches);

@@ -71,6 +71,12 @@ pub enum ErrorCode {
     FileExpired,
     /// 400: the workspace's files would exceed their quota.
     StorageQuotaExceeded,
+    /// 408: the body stopped coming.
+    RequestBodyTimeout,
+    /// 400: the body is compressed.
+    RequestBodyEncodingUnsupported,
+    /// 400: the body is JSON in another character set than UTF-8.
+    UnsupportedCharset,
     /// 400: message threads are not offered; the SDKs resend without (wire.md §16).
     ThreadUnsupportedRequest,
 }

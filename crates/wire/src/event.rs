@@ -149,4 +149,6 @@ pub struct SettledUsage {
     pub service_tier: Option<String>,
     /// As the upstream said.
     pub inference_geo: Option<String>,
+    /// As the upstream said.
+    pub speed: Option<String>,
 }

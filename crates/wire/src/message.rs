@@ -97,6 +97,9 @@ pub struct Usage {
     /// As the upstream said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference_geo: Option<String>,
+    /// As the upstream said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<String>,
     /// Present, with zeros, when a server tool took part.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_tool_use: Option<ServerToolUsage>,
@@ -170,6 +173,9 @@ impl Usage {
         }
         if other.inference_geo.is_some() {
             self.inference_geo.clone_from(&other.inference_geo);
+        }
+        if other.speed.is_some() {
+            self.speed.clone_from(&other.speed);
         }
     }
 }

@@ -14,10 +14,37 @@ pub struct ModelInfo {
     pub display_name: String,
     /// RFC 3339.
     pub created_at: String,
-    /// Always `active` here.
-    pub lifecycle: &'static str,
+    /// Where the model stands in its life.
+    pub lifecycle: Lifecycle,
+    /// `opus`, `sonnet`, …; null for a model that is no hosted one.
+    pub line: Option<&'static str>,
+    /// RFC 3339; null where it is not known.
+    pub deprecated_at: Option<String>,
+    /// RFC 3339; null where it is not known.
+    pub retires_at: Option<String>,
+    /// Null where it is not known.
+    pub max_input_tokens: Option<u64>,
+    /// Null where it is not known.
+    pub max_tokens: Option<u64>,
     /// What the model can do through this server.
     pub capabilities: Capabilities,
+}
+
+/// Where a model stands in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifecycle {
+    /// It is served.
+    Active,
+}
+
+impl Lifecycle {
+    /// As it is written on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+        }
+    }
 }
 
 /// The constant `model`.
@@ -36,7 +63,7 @@ pub struct Supported {
     pub supported: bool,
 }
 
-/// The capabilities that this server can tell about.
+/// The capabilities that this server can tell about; what else a model can do, only its upstream knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Capabilities {
     /// Message batches.
@@ -54,6 +81,8 @@ pub struct ServerTools {
     pub supported: bool,
     /// The code execution tool itself.
     pub code_execution: Supported,
+    /// Web search.
+    pub web_search: Supported,
 }
 
 /// One page of models.

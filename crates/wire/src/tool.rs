@@ -188,7 +188,7 @@ impl Tool {
 }
 
 /// Tools that the vendor defines and the client runs (wire.md §10.1); schemas live with the model.
-const VENDOR_CLIENT_TOOLS: [&str; 10] = [
+pub const VENDOR_CLIENT_TOOLS: [&str; 10] = [
     "bash_20241022",
     "bash_20250124",
     "computer_20241022",

@@ -185,6 +185,7 @@ fn a_plain_reply_has_the_whole_usage() {
         cache_creation: Some(cache_creation),
         service_tier: Some("standard".to_owned()),
         inference_geo: Some("global".to_owned()),
+        speed: Some("fast".to_owned()),
     });
     let last = StreamEvent::MessageDelta { delta, usage };
     assert_eq!(
@@ -194,6 +195,7 @@ fn a_plain_reply_has_the_whole_usage() {
     let usage = fold([head(), last, StreamEvent::MessageStop]).expect("it folds").usage;
     assert_eq!(usage.cache_creation, Some(cache_creation));
     assert_eq!((usage.service_tier.as_deref(), usage.inference_geo.as_deref()), (Some("standard"), Some("global")));
+    assert_eq!(usage.speed.as_deref(), Some("fast"));
 }
 
 /// As in the official SDKs: a signature is whole, and a later one replaces it.

@@ -9,7 +9,7 @@ use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, File
 use belljar_wire::message::{
     AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage, StopReason, Usage,
 };
-use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
+use belljar_wire::models::{Capabilities, Lifecycle, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::result::{
     self, BashOutput, BashResult, CodeOutput, CodeResult, CreateResult, EditorError, ExecutionError, FileType, NoAbort,
     ResultContent, StrReplaceResult, ViewResult,
@@ -94,9 +94,12 @@ fn error_kinds_and_their_statuses() {
         ErrorCode::FileNotDownloadable,
         ErrorCode::FileExpired,
         ErrorCode::StorageQuotaExceeded,
+        ErrorCode::RequestBodyTimeout,
+        ErrorCode::RequestBodyEncodingUnsupported,
+        ErrorCode::UnsupportedCharset,
         ErrorCode::ThreadUnsupportedRequest,
     ];
-    assert_snapshot!(text(&codes), @r#"["file_not_downloadable","file_expired","storage_quota_exceeded","thread_unsupported_request"]"#);
+    assert_snapshot!(text(&codes), @r#"["file_not_downloadable","file_expired","storage_quota_exceeded","request_body_timeout","request_body_encoding_unsupported","unsupported_charset","thread_unsupported_request"]"#);
 }
 
 #[test]
@@ -131,13 +134,14 @@ fn full_usage() -> Usage {
         output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 5 }),
         service_tier: Some("standard".to_owned()),
         inference_geo: Some("global".to_owned()),
+        speed: Some("standard".to_owned()),
         server_tool_use: Some(ServerToolUsage::default()),
     }
 }
 
 #[test]
 fn usage() {
-    assert_snapshot!(text(&full_usage()), @r#"{"input_tokens":4727,"cache_creation_input_tokens":1,"cache_read_input_tokens":2,"cache_creation":{"ephemeral_5m_input_tokens":3,"ephemeral_1h_input_tokens":4},"output_tokens":278,"output_tokens_details":{"thinking_tokens":5},"service_tier":"standard","inference_geo":"global","server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}"#);
+    assert_snapshot!(text(&full_usage()), @r#"{"input_tokens":4727,"cache_creation_input_tokens":1,"cache_read_input_tokens":2,"cache_creation":{"ephemeral_5m_input_tokens":3,"ephemeral_1h_input_tokens":4},"output_tokens":278,"output_tokens_details":{"thinking_tokens":5},"service_tier":"standard","inference_geo":"global","speed":"standard","server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}"#);
     let read: Usage = serde_json::from_str(&text(&full_usage())).expect("usage reads back");
     assert_eq!(read, full_usage());
     let sparse =
@@ -160,6 +164,7 @@ fn usage_adds_up() {
         output_tokens_details: Some(OutputTokensDetails { thinking_tokens: 10 }),
         service_tier: Some("batch".to_owned()),
         inference_geo: Some("global".to_owned()),
+        speed: Some("standard".to_owned()),
         server_tool_use: None,
     };
     assert_eq!(sum, expected);
@@ -289,13 +294,18 @@ fn models() {
         id: "any".to_owned(),
         display_name: "Any".to_owned(),
         created_at: "2026-09-01T00:00:00Z".to_owned(),
-        lifecycle: "active",
+        lifecycle: Lifecycle::Active,
+        line: None,
+        deprecated_at: None,
+        retires_at: None,
+        max_input_tokens: None,
+        max_tokens: None,
         capabilities: Capabilities {
             batch: no,
             code_execution: no,
-            server_tools: ServerTools { supported: true, code_execution: yes },
+            server_tools: ServerTools { supported: true, code_execution: yes, web_search: no },
         },
     };
-    assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true}}}}"#);
+    assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","line":null,"deprecated_at":null,"retires_at":null,"max_input_tokens":null,"max_tokens":null,"capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true},"web_search":{"supported":false}}}}"#);
     assert_snapshot!(text(&ModelPage { data: vec![], has_more: false, first_id: None, last_id: None }), @r#"{"data":[],"has_more":false,"first_id":null,"last_id":null}"#);
 }

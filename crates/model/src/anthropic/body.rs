@@ -7,6 +7,7 @@ use belljar_wire::tool::{ToolChoice, ToolChoiceMode};
 use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
+use super::breakpoint;
 use crate::lower::{PlainMessage, PlainTool, lower};
 
 /// Everything that is sent; always a stream.
@@ -47,7 +48,8 @@ pub(super) fn write(
     model: &str,
     uploads: &BTreeMap<String, String>,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = lower(request, uploads);
+    let mut plain = lower(request, uploads);
+    breakpoint::add(&mut plain, request);
     let tool_choice = if plain.tools_are_history {
         Some(json!({"type": "none"}))
     } else {
@@ -125,9 +127,8 @@ fn tool_choice(choice: &ToolChoice) -> Value {
 }
 
 /// Betas that concern the model, by the name before the date. What concerns tools, containers, files, skills and threads is done
-/// by this server, and the upstream must not do it too; what is not known might change the shape of the reply.
-const BETAS_PASSED: [&str; 14] = [
-    "compact",
+/// by this server, and the upstream must not do it too; what is not known might change the shape of the reply, as `compact` does.
+const BETAS_PASSED: [&str; 13] = [
     "computer-use",
     "context-1m",
     "context-management",
@@ -162,14 +163,15 @@ mod tests {
 
     #[test]
     fn only_betas_of_the_model_are_passed_on() {
-        let cases: [(&[&str], Option<&str>); 5] = [
+        let cases: [(&[&str], Option<&str>); 6] = [
             (&[], None),
             (&["code-execution-2025-05-22", "files-api-2025-04-14"], None),
             (
-                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "compact-2026-09-04"],
-                Some("interleaved-thinking-2025-05-14,compact-2026-09-04"),
+                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "context-management-2025-06-27"],
+                Some("interleaved-thinking-2025-05-14,context-management-2025-06-27"),
             ),
             (&["effort", "é"], None),
+            (&["compact-2026-01-12", "compact-2026-09-04"], None),
             (&["effort-2027-01-01"], Some("effort-2027-01-01")),
         ];
         for (sent, expected) in cases {

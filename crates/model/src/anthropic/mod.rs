@@ -5,6 +5,7 @@
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
 mod body;
+mod breakpoint;
 mod count;
 mod decode;
 mod failure;

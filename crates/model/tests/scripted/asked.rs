@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    ConfigError, Router, SamplingHints, SamplingStream, Timeouts, Upstream, UpstreamConfig, UpstreamError, UpstreamKind,
+    ConfigError, Like, Router, SamplingHints, SamplingStream, Timeouts, Upstream, UpstreamConfig, UpstreamError,
+    UpstreamKind,
 };
 use belljar_wire::event::Delta;
 use belljar_wire::message::StopReason;
@@ -26,6 +27,7 @@ pub(crate) fn router(scripts_dir: Option<PathBuf>) -> Result<Router, ConfigError
         kind: UpstreamKind::Scripted { scripts_dir },
         models: vec!["*".to_owned()],
         model: None,
+        like: Like::Nobody,
         timeouts: Timeouts::default(),
     }])
 }

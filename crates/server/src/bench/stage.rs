@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use belljar_model::{Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{Like, Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{Rootfs, Sandbox, SandboxConfig};
 
 use super::Failure;
@@ -98,6 +98,7 @@ impl Stage {
             kind: UpstreamKind::Scripted { scripts_dir: Some(scripts.to_path_buf()) },
             models: vec!["*".to_owned()],
             model: None,
+            like: Like::Nobody,
             timeouts: Timeouts::default(),
         }];
         config.guard_rules.clear();

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_guard::Rule;
-use belljar_model::{Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
+use belljar_turn::HostedModel;
 use serde::Deserialize;
 
 use super::environment::Environment;
@@ -42,6 +43,7 @@ pub struct UpstreamTable {
     api_key_env: Option<String>,
     models: Option<Vec<String>>,
     model: Option<String>,
+    like: Option<String>,
     scripts_dir: Option<PathBuf>,
 }
 
@@ -103,6 +105,7 @@ pub struct ServingTable {
     pub batch_samplings_max: u32,
     pub request_bytes_max: usize,
     pub file_bytes_max: u64,
+    pub workspace_bytes_max: u64,
     pub connections_max: usize,
     pub ping_interval_s: u64,
     pub lease_wait_s_max: u64,
@@ -117,6 +120,7 @@ impl Default for ServingTable {
             batch_samplings_max: 50,
             request_bytes_max: 32 * 1024 * 1024,
             file_bytes_max: 500_000_000,
+            workspace_bytes_max: 1_099_511_627_776,
             connections_max: 4096,
             ping_interval_s: 10,
             lease_wait_s_max: 30,
@@ -182,6 +186,7 @@ impl ConfigFile {
             batch_samplings_max: self.serving.batch_samplings_max.max(1),
             request_bytes_max: self.serving.request_bytes_max,
             file_bytes_max: self.serving.file_bytes_max,
+            workspace_bytes_max: self.serving.workspace_bytes_max,
             connections_max: self.serving.connections_max.max(1),
             ping_interval: Duration::from_secs(self.serving.ping_interval_s.max(1)),
             lease_wait: Duration::from_secs(self.serving.lease_wait_s_max),
@@ -270,6 +275,16 @@ impl UpstreamTable {
             config.models.clone_from(models);
         }
         config.model.clone_from(&self.model);
+        config.like = match self.like.as_deref() {
+            None => config.like,
+            Some("nobody") => Like::Nobody,
+            Some("itself") => Like::Itself,
+            Some(name) if HostedModel::of(name).is_some() => Like::Model(name.to_owned()),
+            Some(_) => {
+                let known = "must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
+                return Err(ConfigError(format!("{}: {known}", key("like"))));
+            }
+        };
         Ok(config)
     }
 
@@ -289,7 +304,8 @@ impl UpstreamTable {
 
 /// An upstream for every model name, with the default waits.
 fn upstream(name: String, kind: UpstreamKind) -> UpstreamConfig {
-    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, timeouts: Timeouts::default() }
+    let like = Like::default_of(&kind);
+    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, like, timeouts: Timeouts::default() }
 }
 
 /// Unknown keys are errors that name the key and the nearest known one.
@@ -364,6 +380,22 @@ mod tests {
         for (line, error) in cases {
             assert_eq!(read(&format!("[sandbox]\n{line}")), Err(error.to_owned()), "{line}");
         }
+    }
+
+    #[test]
+    fn whose_rules_an_upstream_follows_is_read() {
+        let read = |line: &str| {
+            let text = format!("[[upstream]]\nname=\"a\"\nkind=\"scripted\"\n{line}");
+            let upstreams = ConfigFile::parse(&text).expect("the file parses").upstreams(&Environment::default());
+            upstreams.map(|upstreams| upstreams[0].like.clone()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(""), Ok(Like::Nobody));
+        assert_eq!(read("like = \"nobody\""), Ok(Like::Nobody));
+        assert_eq!(read("like = \"itself\""), Ok(Like::Itself));
+        assert_eq!(read("like = \"claude-haiku-4-5\""), Ok(Like::Model("claude-haiku-4-5".to_owned())));
+        let refused =
+            "upstream \"a\": like: must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
+        assert_eq!(read("like = \"qwen3\""), Err(refused.to_owned()));
     }
 
     #[test]

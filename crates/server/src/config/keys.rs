@@ -36,6 +36,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
+    key(
+        "upstream",
+        "like",
+        "see its meaning",
+        "The hosted model whose rules hold for these models, as `claude-haiku-4-5`: which tool versions, prefill, sampling \
+         parameters, forced choice, calls from code. `itself` is the name that is sent upstream, the default for \
+         `kind = \"anthropic\"`; `nobody` is none, the default for every other kind, whatever name a model is served under.",
+    ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
     key("sandbox", "cpus", "1.0", "Cores of one container."),
@@ -118,6 +126,7 @@ pub const KEYS: &[Key] = &[
     ),
     key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
+    key("serving", "workspace_bytes_max", "1099511627776", "Bytes of all files of one workspace."),
     key("serving", "connections_max", "4096", "Connections served at once; more wait."),
     key("serving", "ping_interval_s", "10", "Seconds of silence in a stream before a `ping`."),
     key("serving", "lease_wait_s_max", "30", "Seconds a turn waits for a container that another turn is using."),

@@ -64,6 +64,8 @@ pub struct Serving {
     pub request_bytes_max: usize,
     /// Bytes of one file.
     pub file_bytes_max: u64,
+    /// Bytes of all files of one workspace.
+    pub workspace_bytes_max: u64,
     /// Connections served at once.
     pub connections_max: usize,
     /// Silence in a stream after which a ping is sent.

@@ -99,6 +99,8 @@ pub struct Driver {
     /// Calls of that code that are being answered here.
     host: Option<(ServerToolUseId, Answering)>,
     retry_after: Option<Duration>,
+    /// The upstream refuses this server's own credentials: asking again is no use until the operator has been there.
+    refused_credentials: bool,
 }
 
 impl Driver {
@@ -127,6 +129,7 @@ impl Driver {
             still: None,
             host: None,
             retry_after: None,
+            refused_credentials: false,
         }
     }
 
@@ -167,7 +170,7 @@ impl Driver {
                     Input::Stopping
                 }
                 input = self.next_input() => input,
-                () = sleep_until(Instant::now() + ping_interval) => {
+                () = sleep_until(Instant::now() + ping_interval), if sink.begun() => {
                     sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;
@@ -203,6 +206,7 @@ impl Driver {
                 if let UpstreamErrorKind::RateLimited { retry_after } = error.kind {
                     self.retry_after = retry_after;
                 }
+                self.refused_credentials = error.kind == UpstreamErrorKind::Authentication;
                 self.sampling = None;
                 Input::SamplingFailed(error.client)
             }
@@ -248,7 +252,10 @@ impl Driver {
                     self.still = None;
                 }
                 Effect::Fail(error) => {
-                    let failure = Failure::from(error).retry_after(self.retry_after);
+                    let mut failure = Failure::from(error).retry_after(self.retry_after);
+                    if self.refused_credentials {
+                        failure = failure.do_not_retry();
+                    }
                     sink.send(Sent::Failed(failure)).await;
                     self.restore_spent();
                     return ControlFlow::Break(());

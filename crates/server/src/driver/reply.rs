@@ -5,6 +5,8 @@ use std::convert::Infallible;
 use axum::Json;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use belljar_ids::RequestId;
+use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
 use belljar_wire::fold::{Fold, FoldError};
 use belljar_wire::message::Message;
@@ -13,6 +15,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::driver::Sent;
 use crate::failure::Failure;
@@ -26,34 +29,74 @@ fn silent() -> Failure {
 }
 
 /// A stream. The status is decided by the first thing that the turn sends: until then, a failure is a plain error.
-pub async fn streamed(mut reply: mpsc::Receiver<Sent>) -> Result<Response, Failure> {
+pub async fn streamed(mut reply: mpsc::Receiver<Sent>, request_id: RequestId) -> Result<Response, Failure> {
     let first = match reply.recv().await {
         Some(Sent::Event(event)) => event,
         Some(Sent::Failed(failure)) => return Err(failure),
         None => return Err(silent()),
     };
-    let events = stream::unfold((Some(first), reply), |(first, mut reply)| async move {
-        let event = match first {
-            Some(event) => event,
-            None => next(&mut reply).await?,
-        };
-        let mut bytes = BytesMut::with_capacity(1024);
-        sse::encode(&event, &mut bytes);
-        while bytes.len() < WRITE_BYTES {
-            let Ok(Sent::Event(event)) = reply.try_recv() else { break };
-            sse::encode(&event, &mut bytes);
-        }
-        Some((Ok::<Bytes, Infallible>(bytes.freeze()), (None, reply)))
+    let outgoing = Outgoing { first: Some(first), reply, request_id, complete: false };
+    let events = stream::unfold(outgoing, |mut outgoing| async move {
+        let bytes = outgoing.next_bytes().await?;
+        Some((Ok::<Bytes, Infallible>(bytes), outgoing))
     });
     let headers = [(CONTENT_TYPE, "text/event-stream; charset=utf-8"), (CACHE_CONTROL, "no-cache")];
     Ok((headers, Body::from_stream(events)).into_response())
 }
 
-async fn next(reply: &mut mpsc::Receiver<Sent>) -> Option<StreamEvent> {
-    match reply.recv().await? {
-        Sent::Event(event) => Some(event),
-        // A failure after the first event is an event itself.
-        Sent::Failed(_) => None,
+/// A stream on its way to the client. It ends with `message_stop` or with an `error` event, whatever becomes of its turn: a client
+/// that only sees the end of the body takes half a reply for a whole one (wire.md §11.8).
+struct Outgoing {
+    first: Option<StreamEvent>,
+    reply: mpsc::Receiver<Sent>,
+    request_id: RequestId,
+    complete: bool,
+}
+
+impl Outgoing {
+    /// What is ready, at least one event; none when there will be no more.
+    async fn next_bytes(&mut self) -> Option<Bytes> {
+        let mut sent = match self.first.take() {
+            Some(event) => Some(Sent::Event(event)),
+            None => self.reply.recv().await,
+        };
+        let mut bytes = BytesMut::with_capacity(1024);
+        loop {
+            let over = sent.is_none();
+            if let Some(event) = self.event(sent) {
+                sse::encode(&event, &mut bytes);
+            }
+            if over || bytes.len() >= WRITE_BYTES {
+                break;
+            }
+            sent = match self.reply.try_recv() {
+                Ok(sent) => Some(sent),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => None,
+            };
+        }
+        (!bytes.is_empty()).then(|| bytes.freeze())
+    }
+
+    /// The event that goes out for what the turn sent, or for its silence. Behind the last event there is none.
+    fn event(&mut self, sent: Option<Sent>) -> Option<StreamEvent> {
+        if self.complete {
+            return None;
+        }
+        let event = match sent {
+            Some(Sent::Event(event)) => event,
+            Some(Sent::Failed(failure)) => self.error(failure.into_error()),
+            None => {
+                tracing::error!(request_id = %self.request_id, "a turn ended in the middle of its reply");
+                self.error(ApiError::new(ErrorKind::Api, "The reply broke off"))
+            }
+        };
+        self.complete = matches!(event, StreamEvent::MessageStop | StreamEvent::Error { .. });
+        Some(event)
+    }
+
+    fn error(&self, error: ApiError) -> StreamEvent {
+        StreamEvent::Error { error, request_id: self.request_id.clone() }
     }
 }
 
@@ -78,5 +121,38 @@ fn fold_failure(error: FoldError) -> Failure {
     match error {
         FoldError::Failed(error) => error.into(),
         error => Failure::internal("fold", &error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::OsIds;
+
+    /// The names of the events that a client sees of what a turn sends, and what the last one says.
+    async fn seen(sent: Vec<Sent>) -> (Vec<String>, String) {
+        let (sink, reply) = mpsc::channel(8);
+        for sent in sent {
+            sink.send(sent).await.expect("it fits");
+        }
+        drop(sink);
+        let response = streamed(reply, RequestId::mint(&mut OsIds)).await.expect("a stream");
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await.expect("a body");
+        let text = String::from_utf8(body.to_vec()).expect("text");
+        let names = text.lines().filter_map(|line| line.strip_prefix("event: ")).map(str::to_owned).collect();
+        (names, text.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_began_never_ends_without_a_word() {
+        let ping = || Sent::Event(StreamEvent::Ping);
+        let failed = Sent::Failed(ApiError::new(ErrorKind::RateLimit, "later").into());
+        let (names, last) = seen(vec![ping(), failed, ping()]).await;
+        assert_eq!(names, ["ping", "error"]);
+        assert!(last.contains("rate_limit_error") && last.contains("later"), "{last}");
+        let (names, last) = seen(vec![ping()]).await;
+        assert_eq!(names, ["ping", "error"]);
+        assert!(last.contains("api_error"), "{last}");
+        assert_eq!(seen(vec![ping(), Sent::Event(StreamEvent::MessageStop)]).await.0, ["ping", "message_stop"]);
     }
 }

@@ -9,25 +9,32 @@ use crate::driver::Sent;
 pub struct Sink {
     client: mpsc::Sender<Sent>,
     teller: Option<Teller>,
+    begun: bool,
 }
 
 impl Sink {
     /// For a client alone.
     pub fn new(client: mpsc::Sender<Sent>) -> Self {
-        Self { client, teller: None }
+        Self { client, teller: None, begun: false }
     }
 
     /// For a client, and for those who ask again.
     pub fn telling(client: mpsc::Sender<Sent>, teller: Teller) -> Self {
-        Self { client, teller: Some(teller) }
+        Self { client, teller: Some(teller), begun: false }
     }
 
     /// Sends; waits for a slow client. That it is gone is no failure: [`Sink::client_gone`] says so where it matters.
     pub async fn send(&mut self, sent: Sent) {
+        self.begun = true;
         if let Some(teller) = &self.teller {
             teller.note(&sent);
         }
         let _gone = self.client.send(sent).await;
+    }
+
+    /// Whether anything was sent: until then the reply's status is open, and a ping would decide it.
+    pub const fn begun(&self) -> bool {
+        self.begun
     }
 
     /// Waits until nobody will read the rest. A continuation's events are read by whoever asks again.

@@ -4,10 +4,14 @@ use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
-use belljar_wire::error::{ApiError, ErrorKind};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
+use belljar_wire::read::Brief;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt as _, stream};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::io::AsyncRead;
@@ -36,7 +40,7 @@ pub async fn read(headers: &HeaderMap, mut body: Body, bytes_max: usize) -> Resu
     let mut collected = BytesMut::new();
     loop {
         let frame = tokio::time::timeout(BODY_SILENCE_MAX, body.frame()).await.map_err(|_| {
-            let error = ApiError::invalid("The request body stopped coming");
+            let error = ApiError::invalid("The request body stopped coming").with_code(ErrorCode::RequestBodyTimeout);
             Failure::with_status(error, StatusCode::REQUEST_TIMEOUT)
         })?;
         let Some(frame) = frame else { return Ok(collected.freeze()) };
@@ -65,15 +69,39 @@ pub fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Refuses a body that does not say that it is JSON.
+/// Refuses a body that does not say that it is JSON, or says that it is in another character set than JSON has.
 pub fn require_json(headers: &HeaderMap) -> Result<(), Failure> {
     let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim();
-    if essence.eq_ignore_ascii_case("application/json") {
-        return Ok(());
+    let mut parts = value.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let found = Brief(essence);
+        return Err(ApiError::invalid(format!("content-type: expected application/json, found \"{found}\"")).into());
     }
-    let found = belljar_wire::read::Brief(essence);
-    Err(ApiError::invalid(format!("content-type: expected application/json, found \"{found}\"")).into())
+    let charsets = parts.filter_map(|part| part.split_once('='));
+    let mut charsets = charsets.filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"));
+    let is_utf8 = |charset: &str| ["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    match charsets.find(|(_, charset)| !is_utf8(charset.trim().trim_matches('"'))) {
+        None => Ok(()),
+        Some((_, charset)) => {
+            let text =
+                format!("content-type: a request body is UTF-8, not \"{}\"", Brief(charset.trim().trim_matches('"')));
+            Err(ApiError::invalid(text).with_code(ErrorCode::UnsupportedCharset).into())
+        }
+    }
+}
+
+/// Refuses a compressed body, for every route: what it is would have to be known before how long it is (wire.md §2.6).
+pub async fn refuse_compressed(request: Request, next: Next) -> Result<Response, Failure> {
+    for value in request.headers().get_all(CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let codings = text.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+        if let Some(coding) = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let text = format!("content-encoding: \"{}\" is not supported; send the body as it is", Brief(coding));
+            return Err(ApiError::invalid(text).with_code(ErrorCode::RequestBodyEncodingUnsupported).into());
+        }
+    }
+    Ok(next.run(request).await)
 }
 
 /// 413 (wire.md §19 row 40).
@@ -86,6 +114,29 @@ pub fn too_large(bytes_max: usize) -> Failure {
 mod tests {
     use super::*;
     use tokio::io::AsyncReadExt as _;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_request_is_told_so_in_the_sdks_code() {
+        let said = stream::iter([Ok::<_, io::Error>(Bytes::from_static(b"half"))]);
+        let body = Body::from_stream(said.chain(stream::pending()));
+        let failure = read(&HeaderMap::new(), body, 1000).await.expect_err("it never ends");
+        let details = failure.into_error().details.map(|details| details.error_code);
+        assert_eq!(details, Some(ErrorCode::RequestBodyTimeout));
+    }
+
+    #[test]
+    fn json_is_utf_8() {
+        let code = |content_type: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, http::HeaderValue::from_static(content_type))]);
+            let failure = require_json(&headers).err()?;
+            Some(failure.into_error().details.map(|details| details.error_code))
+        };
+        for fine in ["application/json", "Application/JSON; charset=UTF-8", "application/json;charset=\"utf-8\"; x=y"] {
+            assert_eq!(code(fine), None, "{fine}");
+        }
+        assert_eq!(code("application/json; charset=latin1"), Some(Some(ErrorCode::UnsupportedCharset)));
+        assert_eq!(code("text/plain; charset=utf-8"), Some(None));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_is_an_error_in_time() {

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_model::Upstream;
-use belljar_turn::{ModelTraits, PlanContext, TurnPlan};
+use belljar_turn::{PlanContext, TurnPlan};
 use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
@@ -37,9 +37,9 @@ pub async fn create(
     drop(bytes);
     let stream = request.stream;
     let asked = Asked::of(&headers);
-    let reply = begin(&app, &principal, request_id, &asked, request, app.serving.samplings_max).await?;
+    let reply = begin(&app, &principal, request_id.clone(), &asked, request, app.serving.samplings_max).await?;
     match stream {
-        true => driver::reply::streamed(reply).await,
+        true => driver::reply::streamed(reply, request_id).await,
         false => driver::reply::plain(reply).await,
     }
 }
@@ -99,7 +99,7 @@ pub fn plan(
         betas: &betas,
         samplings_max,
         limits: app.tool_limits,
-        model: ModelTraits::of(&request.model),
+        model: app.traits_of(&request.model),
         lost_cells,
     };
     belljar_turn::plan(request, &context)

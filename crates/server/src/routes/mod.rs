@@ -45,7 +45,8 @@ pub fn router(app: Shared) -> Router {
         .route("/belljar/v1/containers/{id}/checkpoint", post(containers::checkpoint))
         .route("/belljar/v1/containers/{id}/restore", post(containers::restore))
         .route("/belljar/v1/containers/{id}/files/{*path}", put(containers::put_file).get(containers::get_file));
-    let guarded = hosted.merge(ours).route_layer(from_fn_with_state(app.clone(), authenticate));
+    let plain = hosted.merge(ours).route_layer(from_fn(body::refuse_compressed));
+    let guarded = plain.route_layer(from_fn_with_state(app.clone(), authenticate));
     let open = Router::new().route("/healthz", get(health::healthz)).route("/readyz", get(health::readyz));
     guarded
         .merge(open)

@@ -1,27 +1,86 @@
 //! `GET /v1/models` (wire.md §17.2).
 
 use axum::Json;
-use axum::extract::{Path, State};
-use belljar_turn::ModelTraits;
+use axum::extract::{Path, RawQuery, State};
+use belljar_turn::HostedModel;
 use belljar_wire::error::ApiError;
-use belljar_wire::models::{Capabilities, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
+use belljar_wire::models::{Capabilities, Lifecycle, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::read::Brief;
 
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::failure::Failure;
+use crate::routes::files::query::{limit, pairs};
 
 /// The models that the configuration names. Globs are not expanded: what stands behind them only the upstream knows.
-pub async fn list(State(app): State<Shared>) -> Json<ModelPage> {
-    let data: Vec<ModelInfo> = app.router.models().into_iter().map(info).collect();
-    let id = |model: Option<&ModelInfo>| model.map(|model| model.id.clone());
-    Json(ModelPage { first_id: id(data.first()), last_id: id(data.last()), has_more: false, data })
+pub async fn list(State(app): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<ModelPage>, Failure> {
+    let query = ModelList::read(query.as_deref().unwrap_or_default())?;
+    let all = app.router.models().into_iter().map(|id| info(&app, id)).collect();
+    Ok(Json(query.page(all)?))
 }
 
 /// One model: any name that some upstream answers to.
 pub async fn retrieve(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<ModelInfo>, Failure> {
     match app.router.route(&id).filter(|_| is_name(&id)) {
-        Some(_) => Ok(Json(info(id))),
+        Some(_) => Ok(Json(info(&app, id))),
         None => Err(ApiError::not_found(format!("model: {}", Brief(&id))).into()),
+    }
+}
+
+/// Which models a client asks for.
+#[derive(Debug, Default)]
+struct ModelList {
+    limit: Option<u16>,
+    after_id: Option<String>,
+    before_id: Option<String>,
+    /// None means all of them.
+    lifecycles: Vec<String>,
+}
+
+impl ModelList {
+    fn read(query: &str) -> Result<Self, ApiError> {
+        let mut list = Self::default();
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "limit" => list.limit = Some(limit(Some(&value))?),
+                "after_id" => list.after_id = Some(value),
+                "before_id" => list.before_id = Some(value),
+                "lifecycle[]" | "lifecycle" => list.lifecycles.push(value),
+                // Old SDKs add it to every beta call (wire.md §1.4).
+                "beta" => {}
+                other => return Err(ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(other)))),
+            }
+        }
+        if list.after_id.is_some() && list.before_id.is_some() {
+            return Err(ApiError::invalid("after_id: cannot be combined with `before_id`"));
+        }
+        Ok(list)
+    }
+
+    /// The part of `models` that is asked for.
+    fn page(&self, mut models: Vec<ModelInfo>) -> Result<ModelPage, ApiError> {
+        models.retain(|model| {
+            self.lifecycles.is_empty() || self.lifecycles.iter().any(|asked| asked == model.lifecycle.name())
+        });
+        let at = |name: &str, id: &str| {
+            let place = models.iter().position(|model| model.id == id);
+            place.ok_or_else(|| ApiError::invalid(format!("{name}: no model has the id {}", Brief(id))))
+        };
+        let limit = usize::from(self.limit.map_or_else(|| limit(None), Ok)?);
+        let (chosen, has_more) = match (&self.after_id, &self.before_id) {
+            (None, Some(before)) => {
+                let end = at("before_id", before)?;
+                let begin = end.saturating_sub(limit);
+                (begin..end, begin > 0)
+            }
+            (after, _) => {
+                let begin = after.as_deref().map_or(Ok(0), |after| at("after_id", after).map(|place| place + 1))?;
+                let end = begin.saturating_add(limit).min(models.len());
+                (begin..end, end < models.len())
+            }
+        };
+        let data: Vec<ModelInfo> = models.drain(chosen).collect();
+        let id = |model: Option<&ModelInfo>| model.map(|model| model.id.clone());
+        Ok(ModelPage { first_id: id(data.first()), last_id: id(data.last()), has_more, data })
     }
 }
 
@@ -33,21 +92,99 @@ fn is_name(id: &str) -> bool {
         && id.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
 }
 
-fn info(id: String) -> ModelInfo {
-    let supported = Supported { supported: true };
+fn info(app: &App, id: String) -> ModelInfo {
+    let supported = |supported| Supported { supported };
+    let hosted = app.router.like(&id).and_then(HostedModel::of);
     // The capability of this name is that code may call tools; the tool itself is among the server tools.
-    let called_from_code = Supported { supported: ModelTraits::of(&id).programmatic_tool_calling };
+    let called_from_code = supported(app.traits_of(&id).programmatic_tool_calling);
     ModelInfo {
         tag: ModelTag::Model,
-        display_name: id.clone(),
+        display_name: hosted.map_or_else(|| id.clone(), |hosted| hosted.display_name.to_owned()),
         id,
         // When the model was made is not known here; the SDKs need a date.
         created_at: "1970-01-01T00:00:00Z".to_owned(),
-        lifecycle: "active",
+        lifecycle: Lifecycle::Active,
+        line: hosted.map(|hosted| hosted.line),
+        deprecated_at: None,
+        retires_at: None,
+        max_input_tokens: None,
+        max_tokens: None,
         capabilities: Capabilities {
-            batch: supported,
+            batch: supported(true),
             code_execution: called_from_code,
-            server_tools: ServerTools { supported: true, code_execution: supported },
+            server_tools: ServerTools {
+                supported: true,
+                code_execution: supported(true),
+                web_search: supported(false),
+            },
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(id: &str) -> ModelInfo {
+        let no = Supported { supported: false };
+        ModelInfo {
+            tag: ModelTag::Model,
+            id: id.to_owned(),
+            display_name: id.to_owned(),
+            created_at: String::new(),
+            lifecycle: Lifecycle::Active,
+            line: None,
+            deprecated_at: None,
+            retires_at: None,
+            max_input_tokens: None,
+            max_tokens: None,
+            capabilities: Capabilities {
+                batch: no,
+                code_execution: no,
+                server_tools: ServerTools { supported: false, code_execution: no, web_search: no },
+            },
+        }
+    }
+
+    /// The ids of a page of the models a to e, and whether there are more; or what is wrong.
+    fn asked(query: &str) -> Result<(String, bool), String> {
+        let models = ["a", "b", "c", "d", "e"].map(model).to_vec();
+        let page = ModelList::read(query).and_then(|list| list.page(models)).map_err(|error| error.message)?;
+        let ids: String = page.data.iter().map(|model| model.id.as_str()).collect();
+        assert_eq!(page.first_id.as_deref().unwrap_or_default(), ids.get(..1).unwrap_or_default());
+        assert_eq!(
+            page.last_id.as_deref().unwrap_or_default(),
+            ids.get(ids.len().saturating_sub(1)..).unwrap_or_default()
+        );
+        Ok((ids, page.has_more))
+    }
+
+    #[test]
+    fn pages_are_what_was_asked_for() {
+        let cases = [
+            ("", Ok(("abcde", false))),
+            ("beta=true&limit=5", Ok(("abcde", false))),
+            ("limit=2", Ok(("ab", true))),
+            ("limit=2&after_id=b", Ok(("cd", true))),
+            ("limit=2&after_id=c", Ok(("de", false))),
+            ("after_id=e", Ok(("", false))),
+            ("limit=2&before_id=d", Ok(("bc", true))),
+            ("limit=2&before_id=c", Ok(("ab", false))),
+            ("before_id=a", Ok(("", false))),
+            ("lifecycle[]=active&limit=1", Ok(("a", true))),
+            ("lifecycle%5B%5D=deprecated", Ok(("", false))),
+            ("lifecycle[]=deprecated&lifecycle[]=active", Ok(("abcde", false))),
+            ("after_id=x", Err("after_id: no model has the id x")),
+            ("before_id=x", Err("before_id: no model has the id x")),
+            ("after_id=a&before_id=b", Err("after_id: cannot be combined with `before_id`")),
+            ("limit=0", Err("limit: Input should be greater than or equal to 1")),
+            ("limit=1001", Err("limit: Input should be less than or equal to 1000")),
+            ("limit=x", Err("limit: Input should be a valid integer")),
+            ("colour=red", Err("colour: Extra inputs are not permitted")),
+        ];
+        for (query, expected) in cases {
+            let expected = expected.map(|(ids, more)| (ids.to_owned(), more)).map_err(str::to_owned);
+            assert_eq!(asked(query), expected, "{query}");
+        }
     }
 }

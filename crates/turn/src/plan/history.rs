@@ -102,8 +102,6 @@ pub(crate) struct History<'a> {
     pub(crate) parked: Option<Parked<'a>>,
     /// The first call of code in the reply that is gone on from that belongs to no cell that could go on.
     pub(crate) homeless_call: Option<(Place, &'a ToolUseBlock)>,
-    /// The first call in that reply with an id that stands before it, where code made one of the two.
-    pub(crate) repeated_code_call: Option<(Place, &'a ToolUseBlock)>,
 }
 
 impl<'a> History<'a> {
@@ -117,7 +115,6 @@ impl<'a> History<'a> {
             called_from: HashSet::new(),
             parked: None,
             homeless_call: None,
-            repeated_code_call: None,
         };
         history.settle_calls();
         history.find_parked();
@@ -134,7 +131,6 @@ impl<'a> History<'a> {
         }
         let waiting: HashMap<&ServerToolUseId, &'a ServerToolUseBlock> =
             self.pending.iter().map(|call| (&call.id, *call)).collect();
-        let mut by_code: HashMap<&str, bool> = HashMap::new();
         for (place, block) in reply.blocks() {
             let ContentBlock::ToolUse(made) = block else {
                 continue;
@@ -143,10 +139,6 @@ impl<'a> History<'a> {
                 Some(Caller::Code(caller)) => Some(caller),
                 Some(Caller::Direct(_)) | None => None,
             };
-            let earlier = by_code.insert(made.id.as_str(), code.is_some());
-            if earlier.is_some_and(|earlier| earlier || code.is_some()) {
-                self.repeated_code_call.get_or_insert((place, made));
-            }
             let Some(caller) = code else {
                 continue;
             };

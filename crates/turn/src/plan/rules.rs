@@ -33,7 +33,7 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 37] = [
+const RULES: [(&str, Rule); 39] = [
     ("41", tools::legacy_needs_its_header),
     ("declared twice", code::is_declared_once),
     ("14", code::runtime_has_room),
@@ -61,15 +61,17 @@ const RULES: [(&str, Rule); 37] = [
     ("10", history::server_calls_are_not_spoken_over),
     ("7", container::is_named_while_code_waits),
     ("11", history::waiting_calls_have_their_tool),
+    ("too many wait", history::few_calls_wait),
     ("code's calls", code::calls_have_their_cell),
-    ("code's ids", code::calls_are_distinct),
+    ("tool ids", history::calls_are_distinct),
     ("code goes on", code::goes_on_from_its_calls),
-    ("code's results", code::results_are_distinct),
+    ("tool results", history::results_are_distinct),
     ("21", code::results_are_text),
     ("34", model::goes_on_from_the_assistant),
     ("6", container::skills_need_the_tool),
     ("22", container::uploads_need_the_tool),
     ("no skills or connectors", unsupported::skills_and_connectors),
+    ("no compaction", unsupported::compaction),
     ("no file sources", unsupported::file_sources),
 ];
 

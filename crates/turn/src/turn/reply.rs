@@ -218,6 +218,7 @@ impl Reply {
                 cache_creation: self.usage.cache_creation,
                 service_tier: self.usage.service_tier.clone(),
                 inference_geo: self.usage.inference_geo.clone(),
+                speed: self.usage.speed.clone(),
             }),
         };
         let delta = MessageDelta {

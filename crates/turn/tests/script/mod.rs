@@ -326,7 +326,11 @@ fn start(
     (turn, effects, history)
 }
 
+/// `IN OUT`, or the whole in JSON.
 fn usage(tokens: &str) -> Usage {
+    if tokens.starts_with('{') {
+        return serde_json::from_str(tokens).unwrap();
+    }
     let mut numbers = tokens.split(' ').map(|number| number.parse().unwrap_or(0));
     Usage { input_tokens: numbers.next().unwrap_or(0), output_tokens: numbers.next().unwrap_or(0), ..Usage::default() }
 }
@@ -341,8 +345,16 @@ fn piece(text: &str) -> SamplingEvent {
     SamplingEvent::BlockDelta(Delta::InputJsonDelta { partial_json: text.to_owned() })
 }
 
-/// `REASON IN OUT [STOP_SEQUENCE]`.
+/// `REASON IN OUT [STOP_SEQUENCE]`, or `REASON {USAGE}`.
 fn ended(text: &str) -> SamplingEvent {
+    if let Some((reason, usage)) = text.split_once(" {") {
+        return SamplingEvent::Ended {
+            stop_reason: serde_json::from_value(Value::from(reason)).unwrap(),
+            stop_sequence: None,
+            stop_details: None,
+            usage: serde_json::from_str(&format!("{{{usage}")).unwrap(),
+        };
+    }
     let mut words = text.splitn(4, ' ');
     let reason = Value::from(words.next().unwrap());
     let stop_reason: StopReason = serde_json::from_value(reason).unwrap();

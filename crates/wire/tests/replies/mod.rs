@@ -118,7 +118,7 @@ fn stop_reason() -> impl Strategy<Value = StopReason> {
 
 fn usage() -> impl Strategy<Value = Usage> {
     let tokens = any::<[u64; 5]>();
-    (tokens, any::<[bool; 5]>()).prop_map(|(tokens, given)| Usage {
+    (tokens, any::<[bool; 6]>()).prop_map(|(tokens, given)| Usage {
         input_tokens: tokens[0],
         cache_creation_input_tokens: tokens[1],
         cache_read_input_tokens: tokens[2],
@@ -128,6 +128,7 @@ fn usage() -> impl Strategy<Value = Usage> {
         output_tokens_details: given[1].then_some(OutputTokensDetails { thinking_tokens: tokens[4] }),
         service_tier: given[2].then(|| "standard".to_owned()),
         inference_geo: given[3].then(|| "global".to_owned()),
+        speed: given[5].then(|| "fast".to_owned()),
         server_tool_use: given[4].then(ServerToolUsage::default),
     })
 }

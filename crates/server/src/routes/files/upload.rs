@@ -7,7 +7,7 @@ use axum::extract::{Multipart, State};
 use axum::{Extension, Json};
 use belljar_ids::FileId;
 use belljar_store::{FileDraft, FileWriter, Filename, Origin};
-use belljar_wire::error::ApiError;
+use belljar_wire::error::{ApiError, ErrorCode};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
@@ -143,9 +143,10 @@ async fn next_chunk(field: &mut Field<'_>) -> Result<Option<Bytes>, Failure> {
 }
 
 async fn patiently<T>(waiting: impl Future<Output = T>) -> Result<T, Failure> {
-    tokio::time::timeout(UPLOAD_SILENCE_MAX, waiting)
-        .await
-        .map_err(|_| Failure::with_status(ApiError::invalid("The upload stopped coming"), StatusCode::REQUEST_TIMEOUT))
+    tokio::time::timeout(UPLOAD_SILENCE_MAX, waiting).await.map_err(|_| {
+        let error = ApiError::invalid("The upload stopped coming").with_code(ErrorCode::RequestBodyTimeout);
+        Failure::with_status(error, StatusCode::REQUEST_TIMEOUT)
+    })
 }
 
 fn unreadable(error: MultipartError) -> Failure {

@@ -89,18 +89,6 @@ pub(super) fn calls_have_their_cell(draft: &Draft<'_>) -> Result<(), ApiError> {
     })
 }
 
-/// An id that stands twice would have one answer for two calls.
-pub(super) fn calls_are_distinct(draft: &Draft<'_>) -> Result<(), ApiError> {
-    draft.history.repeated_code_call.map_or(Ok(()), |(place, call)| {
-        Err(ApiError::invalid(format!(
-            "messages.{}.content.{}: `tool_use` ids must be unique: {} was used before",
-            place.message,
-            place.block,
-            Brief(call.id.as_str())
-        )))
-    })
-}
-
 /// Code waits for the calls in the last reply, or for nothing that could still come (wire.md §19 row 10).
 pub(super) fn goes_on_from_its_calls(draft: &Draft<'_>) -> Result<(), ApiError> {
     let parked = draft.history.parked.as_ref().map(|parked| &parked.call.id);
@@ -124,22 +112,6 @@ fn results_for_code<'a>(draft: &Draft<'a>) -> Vec<(Place, &'a ToolResultBlock)> 
         calls.contains(result.tool_use_id.as_str()).then_some((place, result))
     });
     results.collect()
-}
-
-/// Of two answers to one call, code could be given either.
-pub(super) fn results_are_distinct(draft: &Draft<'_>) -> Result<(), ApiError> {
-    let mut answered = HashSet::new();
-    for (place, result) in results_for_code(draft) {
-        if !answered.insert(result.tool_use_id.as_str()) {
-            return Err(ApiError::invalid(format!(
-                "messages.{}.content.{}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {}",
-                place.message,
-                place.block,
-                Brief(&result.tool_use_id)
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Row 21. That nothing but results stands beside them is row 10.

@@ -11,6 +11,8 @@ use belljar_wire::tool::SubTool;
 use serde_json::{Map, Value};
 
 use super::Draft;
+use crate::context::CALLS_AT_ONCE_MAX;
+
 /// Row 38. A system message may say how much effort the next turns are worth, and nothing else.
 pub(super) fn content_is_not_empty(draft: &Draft<'_>) -> Result<(), ApiError> {
     let messages = &draft.request.messages;
@@ -144,6 +146,55 @@ pub(super) fn calls_are_answered(draft: &Draft<'_>) -> Result<(), ApiError> {
                 ids.join(", ")
             )));
         }
+    }
+    Ok(())
+}
+
+/// An id that stands twice in one reply would have one answer for two calls.
+pub(super) fn calls_are_distinct(draft: &Draft<'_>) -> Result<(), ApiError> {
+    for stretch in &draft.history.stretches {
+        let mut called = HashSet::new();
+        for (place, block) in stretch.blocks() {
+            let ContentBlock::ToolUse(call) = block else { continue };
+            if !called.insert(call.id.as_str()) {
+                return Err(ApiError::invalid(format!(
+                    "messages.{}.content.{}: `tool_use` ids must be unique: {} was used before",
+                    place.message,
+                    place.block,
+                    Brief(call.id.as_str())
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Of two answers to one call, the model or the code could be given either.
+pub(super) fn results_are_distinct(draft: &Draft<'_>) -> Result<(), ApiError> {
+    for stretch in &draft.history.stretches {
+        let mut answered = HashSet::new();
+        for (place, block) in stretch.blocks() {
+            let ContentBlock::ToolResult(result) = block else { continue };
+            if !answered.insert(result.tool_use_id.as_str()) {
+                return Err(ApiError::invalid(format!(
+                    "messages.{}.content.{}: each `tool_use` must have a single result. Found multiple `tool_result` blocks with id: {}",
+                    place.message,
+                    place.block,
+                    Brief(&result.tool_use_id)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A client may make up any number of calls that wait, and each of them runs; this server's own replies leave no more.
+pub(super) fn few_calls_wait(draft: &Draft<'_>) -> Result<(), ApiError> {
+    let waiting = draft.history.pending.len();
+    if waiting > CALLS_AT_ONCE_MAX {
+        return Err(ApiError::invalid(format!(
+            "messages: at most {CALLS_AT_ONCE_MAX} `server_tool_use` blocks can wait for their results; found {waiting}"
+        )));
     }
     Ok(())
 }

@@ -19,7 +19,13 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
             Tool::Vendor(tool) => &tool.tag,
         };
         if draft.context.model.tool_types_refused.contains(&tag) {
-            return Err(ApiError::invalid(format!("'{}' does not support tool types: {tag}.", draft.request.model)));
+            let instead = draft.context.model.instead_of(tag);
+            let hint = match instead.is_empty() {
+                true => String::new(),
+                false => format!(" Did you mean one of {}?", instead.join(", ")),
+            };
+            let model = Brief(&draft.request.model);
+            return Err(ApiError::invalid(format!("'{model}' does not support tool types: {tag}.{hint}")));
         }
     }
     Ok(())
