@@ -3,7 +3,7 @@
 import json
 
 from harness import http_client
-from harness.report import equal
+from harness.report import equal, matches
 from talk import CODE, LOOKUP, Talk, calls, error, kinds, make_keys, outcome, own_server
 
 FILES = {"type": "belljar_files_20261129", "name": "belljar_files"}
@@ -83,9 +83,10 @@ def from_bash(base):
     upload(base, "from-bash.csv", TEXT)
     reply = Talk(base, "host_files_from_bash", tools=(CODE, FILES)).ask()
     result = next(block["content"] for block in reply["content"] if block["type"] == "bash_code_execution_tool_result")
-    equal(result["stdout"], "from-bash.csv\n1\n")
-    if "unknown variant `burn`, expected `list` or `read`" not in result["stderr"]:
-        raise AssertionError(result["stderr"])
+    equal(result["stdout"], "from-bash.csv\n1\n2\n")
+    failed, wrong = result["stderr"].splitlines()
+    matches(failed, ".*there is no file `file_01nobodys` in this workspace.*")
+    equal(wrong, 'belljar_files: command must be one of "list", "read", not "burn"')
 
 
 def for_code_alone(base):

@@ -8,8 +8,11 @@ use belljar_store::{
 };
 use std::time::Duration;
 
+fn at(minute: i64) -> Timestamp {
+    Timestamp::from_micros(NOON_US + minute * 60_000_000).unwrap()
+}
+
 fn container(seed: u64, workspace: &WorkspaceId, minute: i64) -> ContainerRecord {
-    let at = |minute: i64| Timestamp::from_micros(NOON_US + minute * 60_000_000).unwrap();
     ContainerRecord {
         id: ContainerId::mint(&mut SeededIds::new(seed)),
         workspace: workspace.clone(),
