@@ -77,14 +77,13 @@ fn find<'a>(tree: &'a Tree, path: &str) -> Option<&'a File> {
     tree.files.iter().find(|file| file.path == path)
 }
 
-/// Whether the function of this name has `#[test]` among the attributes over it.
+/// Whether the function of this name has `#[test]`, or tokio's, among the attributes over it.
 fn has_test(code: &str, name: &str) -> bool {
     let lines: Vec<&str> = code.lines().map(str::trim).collect();
     let head = format!("fn {name}(");
-    let at = lines.iter().position(|line| line.starts_with(&head));
-    at.is_some_and(|at| {
-        lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(|line| *line == "#[test]")
-    })
+    let at = lines.iter().position(|line| line.strip_prefix("async ").unwrap_or(line).starts_with(&head));
+    let is_test = |line: &&str| *line == "#[test]" || line.starts_with("#[tokio::test");
+    at.is_some_and(|at| lines[..at].iter().rev().take_while(|line| line.starts_with("#[")).any(is_test))
 }
 
 /// The cases of a table: a list, or the list `cases` of an object.
@@ -121,7 +120,10 @@ mod tests {
             ("divergence/README.md", ""),
             ("divergence/a.md", &page),
             ("crates/turn/tests/scenarios/pause.txt", "> start"),
-            ("crates/wire/tests/a.rs", "#[test]\nfn reads() {}\n\nfn helps() {}\n"),
+            (
+                "crates/wire/tests/a.rs",
+                "#[test]\nfn reads() {}\n\nfn helps() {}\n\n#[tokio::test]\nasync fn waits() {}\n",
+            ),
             ("t/rows.json", r#"[{"row": "1", "why": "a row", "request": {"name": "inner"}}]"#),
             ("t/table.json", r#"{"cases": [{"name": "a case"}]}"#),
             ("tests/e2e/run.py", "import a_suite"),
@@ -136,6 +138,7 @@ mod tests {
         for line in [
             "- Seen by: `crates/turn/tests/scenarios/pause.txt`",
             "- Seen by: `crates/wire/tests/a.rs` \"reads\"",
+            "- Seen by: `crates/wire/tests/a.rs` \"waits\"",
             "- Seen by: `t/rows.json` \"a row\"",
             "- Seen by: `t/table.json` \"a case\"",
             "- Seen by: `tests/e2e/a_suite.py` \"a check\"",
