@@ -14,6 +14,7 @@ sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
+import compare_suite  # noqa: E402
 import container_suite  # noqa: E402
 import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
@@ -112,7 +113,7 @@ def run(arguments):
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("keys", keys_suite), ("files", files_suite), ("room", room_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("examples", examples_suite), ("divergence", divergence_suite),
+            ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

@@ -11,6 +11,7 @@ mod cell;
 mod checkpoints;
 mod cli;
 mod clock;
+mod compare;
 mod config;
 mod continuations;
 mod driver;

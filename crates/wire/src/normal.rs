@@ -150,7 +150,8 @@ fn is_said(key: &str, value: &Value) -> bool {
     let holds = match value {
         Value::Null | Value::Bool(_) => false,
         Value::String(text) => !text.is_empty(),
-        Value::Number(_) | Value::Array(_) | Value::Object(_) => true,
+        Value::Number(_) | Value::Array(_) => true,
+        Value::Object(_) => key == "citation",
     };
     holds && (SAID_KEYS.contains(&key) || (key == "content" && value.is_string()))
 }

@@ -24,7 +24,7 @@ pub mod rows;
 mod served;
 mod soak;
 pub mod stage;
-mod stopwatch;
+pub mod stopwatch;
 mod talk;
 mod task;
 mod tool_call;

@@ -2,6 +2,7 @@
 
 pub mod attack;
 pub mod bench;
+pub mod compare;
 pub mod doctor;
 pub mod exec;
 pub mod image;
@@ -42,6 +43,8 @@ enum Command {
     Attack(attack::AttackArgs),
     /// Measure the sandbox against its promises and its peers.
     Bench(bench::BenchArgs),
+    /// Ask several servers the same, and show what differs: outputs, latency, tokens, cost and shapes.
+    Compare(compare::CompareArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -87,6 +90,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Bench(args) => runtime
             .block_on(runtime.spawn(async move { bench::run(&args, &environment).await }))
             .unwrap_or_else(|error| Err(Exit::failed(error.to_string()))),
+        Command::Compare(args) => runtime.block_on(compare::run(&args, &environment)),
         Command::Config => print_reference(),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
