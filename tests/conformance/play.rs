@@ -174,6 +174,7 @@ fn planned(request: &Request, body: &Value) -> Result<TurnPlan, ApiError> {
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
         model: ModelTraits::of(&read.model),
+        lost_cells: &[],
     };
     plan(read, &context)
 }

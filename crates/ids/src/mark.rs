@@ -10,7 +10,8 @@ use crate::mint::{BASE58, IdSource, MINTED_SUFFIX_CHARS, VERSION};
 
 /// Characters of a call's own in its id; as many follow that are its cell's.
 const OWN_CHARS: usize = MINTED_SUFFIX_CHARS / 2;
-const BASE: u8 = BASE58.len() as u8;
+const BASE: u8 = 58;
+const _: () = assert!(BASE58.len() == BASE as usize);
 
 /// What the ids of a cell and of the calls of its code have in common. Two cells have the same with a probability of 2^-64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Every page of the ledger of differences names the checks that it is still true, and those checks exist.
 //!
 //! A line is ``- Seen by: `path` "name"``: a test of a Rust file, a check of an end-to-end suite, or a case of a table. A scenario
-//! is a file of its own, and has no name beside its path.
+//! or a recording to conform to is a file of its own, and has no name beside its path.
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use super::tree::{File, Tree};
 
 const LINE: &str = "- Seen by: ";
 const SCENARIOS: &str = "crates/turn/tests/scenarios/";
+const FIXTURES: &str = "tests/conformance/fixtures/";
 const RUNNER: &str = "tests/e2e/run.py";
 const TABLE: &str = "tests/e2e/divergence/cases.json";
 
@@ -50,12 +51,14 @@ fn fault(tree: &Tree, text: &str) -> Option<String> {
         return Some(format!("`{path}` is not in the repository"));
     };
     match name {
-        None if path.starts_with(SCENARIOS) => None,
+        None if path.starts_with(SCENARIOS) || path.starts_with(FIXTURES) => None,
         None => Some(format!("`{path}` holds many checks: name one")),
         Some(name) => {
             let there = match path.rsplit('.').next() {
                 Some("rs") => has_test(&file.code, name),
-                Some("json") => cases(&file.text).iter().any(|case| case["name"] == name || case["why"] == name),
+                Some("json") => {
+                    cases(&file.text).iter().any(|case| ["name", "why", "kind"].iter().any(|key| case[*key] == name))
+                }
                 Some("py") => is_run(tree, path) && has_check(&file.text, name),
                 _ => false,
             };
@@ -98,10 +101,13 @@ fn cases(text: &str) -> Vec<Value> {
     }
 }
 
-/// Whether the end-to-end runner names this program.
+/// Whether the end-to-end runner names this program, or names one that does.
 fn is_run(tree: &Tree, path: &str) -> bool {
-    let stem = path.rsplit('/').next().and_then(|file| file.strip_suffix(".py")).unwrap_or(path);
-    find(tree, RUNNER).is_some_and(|runner| runner.text.contains(stem))
+    let stem = |path: &str| path.rsplit('/').next().and_then(|file| file.strip_suffix(".py")).map(str::to_owned);
+    let named_in = |file: &File, path: &str| stem(path).is_some_and(|stem| file.text.contains(&stem));
+    let Some(runner) = find(tree, RUNNER) else { return false };
+    let beside = tree.files.iter().filter(|file| file.path != path && file.path.starts_with("tests/e2e/"));
+    named_in(runner, path) || beside.filter(|file| named_in(file, path)).any(|file| named_in(runner, &file.path))
 }
 
 /// A check is a text that is printed, or a function that stands in a list as well.
