@@ -23,6 +23,7 @@ fn start() -> Turn {
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
         model: ModelTraits::default(),
+        lost_cells: &[],
     };
     let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();
     Turn::start(plan(request, &context).unwrap(), "req_01R".parse().unwrap(), Box::new(SeededIds::new(1))).0

@@ -43,6 +43,7 @@ fn shortest(rounds: usize) -> Duration {
             samplings_max: SAMPLINGS_MAX_DEFAULT,
             limits: ToolLimits::default(),
             model: ModelTraits::default(),
+            lost_cells: &[],
         };
         let begun = Instant::now();
         let plan = plan(request, &context).unwrap();
