@@ -90,6 +90,15 @@ const cases = {
     assert.match(message.container.id, /^container_01/);
   },
 
+  async liveOutputIsPassedOver() {
+    const headers = { headers: { "belljar-script": "live_output", "belljar-live-output": "1" } };
+    const message = await client.messages.stream(body(), headers).finalMessage();
+    assert.equal(message.content[1].content.stdout, "one\ntwo\n");
+    const seen = [];
+    for await (const event of await client.messages.create({ ...body(), stream: true }, headers)) seen.push(event.type);
+    assert.deepEqual([seen[0], seen.at(-1)], ["message_start", "message_stop"]);
+  },
+
   async streamRaw() {
     const events = [];
     for await (const event of await ask("bash", { stream: true })) events.push(event);

@@ -479,7 +479,24 @@ async def tokens_are_counted(sdk):
         raise AssertionError(f"{bare.input_tokens} without the tool, {tool.input_tokens} with it")
 
 
+async def live_output_is_passed_over(sdk):
+    """Events that the SDK does not know, between a call and its result, change nothing for it."""
+    headers = {"belljar-script": "live_output", "belljar-live-output": "1"}
+
+    async def body(stream):
+        seen = [event.type for event in await sdk.each(stream)]
+        return seen, await sdk.do(stream.get_final_message())
+    seen, message = await sdk.inside(sdk.client.messages.stream(**request("", extra_headers=headers)), body)
+    equal([name for name in seen if name.startswith("belljar")], [])
+    told = results(message)[0]
+    told = told if isinstance(told, dict) else told.model_dump()  # The oldest has no type for it.
+    equal((told["stdout"], told["stderr"]), ("one\ntwo\n", "aside\n"))
+    raw = await sdk.each(sdk.client.messages.create(**request("", extra_headers=headers), stream=True))
+    equal((raw[0].type, raw[-1].type), ("message_start", "message_stop"))
+
+
 CASES = [
+    live_output_is_passed_over,
     tokens_are_counted,
     batches_run_unattended,
     create_without_code, create_with_bash, nonzero_exit_is_a_result, stream_helper, stream_text_only, stream_raw,

@@ -14,6 +14,7 @@ ROOM_S_MAX = 30
 
 
 def run(report, running):
+    report.check("a server whose log cannot be written serves, and ends when asked", lambda: unheard(running))
     keys = {}
 
     def make_keys(fresh):
@@ -83,3 +84,11 @@ def listed(base, key):
     answer = http_client.call(base, "GET", "/belljar/v1/containers?limit=100", http_client.api_headers(key=key))
     equal(answer.status, 200, answer.text)
     return [one["id"] for one in json.loads(answer.body)["data"]]
+
+
+def unheard(running):
+    """Standard error is a full disk."""
+    with server.Server(running.belljar, scripts=running.scripts, log="/dev/full") as mute:
+        mute.healthy()
+        equal(http_client.call(mute.base_url, "GET", "/v1/models", http_client.api_headers()).status, 200)
+        equal(mute.stop(), 0, "exit status")

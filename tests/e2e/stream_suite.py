@@ -1,9 +1,11 @@
 """The order of events on the wire, pings while code runs, and that the plain reply is the fold of the stream."""
 
+import http.client
 import json
 import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 from harness import http_client
 from harness.report import equal, matches
@@ -32,6 +34,8 @@ def run(report, server):
     report.check("odd characters are themselves, plain", lambda: odd_text_plain(base))
     report.check("an upstream error ends the stream with an error event", lambda: error_event(base, "fault_midstream"))
     report.check("a cut upstream ends the stream with an error event", lambda: error_event(base, "fault_cut"))
+    report.check("live output comes while code runs, between the call and its result", lambda: live_output(base))
+    report.check("nobody gets live output who has not asked for it", lambda: no_live_output(base))
     report.check("a client that hangs up ends its cell", lambda: hang_up(server))
     report.check("the fixed rule runs fenced code", lambda: fixed_rule(base))
 
@@ -51,6 +55,38 @@ def shape(events):
             continue
         seen.append((name, inner))
     return seen
+
+
+def live_output(base):
+    """Events of ours, as they come: the first while the code still sleeps."""
+    headers = http_client.api_headers(belljar_script="live_output", belljar_live_output="1")
+    address = urlsplit(base)
+    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=60)
+    connection.request("POST", "/v1/messages", json.dumps({**BODY, "stream": True}), headers)
+    response = connection.getresponse()
+    came = [(time.monotonic(), json.loads(line[6:])) for line in response if line.startswith(b"data: ")]
+    connection.close()
+    events = [event for _, event in came]
+    names = [event["type"] for event in events if event["type"] != "ping"]
+    told = [(at, event) for at, event in came if event["type"] == "belljar_output"]
+    use = next(event["content_block"] for event in events if event.get("content_block", {}).get("type") == "server_tool_use")
+    pieces = sorted((event["stream"], event["offset"], event["text"]) for _, event in told)
+    equal(pieces, [("stderr", 0, "aside\n"), ("stdout", 0, "one\n"), ("stdout", 4, "two\n")])
+    equal(list(told[0][1]), ["type", "tool_use_id", "stream", "offset", "text"])
+    equal({event["tool_use_id"] for _, event in told}, {use["id"]})
+    first = names.index("belljar_output")
+    equal(names[first - 1:first + 5], ["content_block_stop", *["belljar_output"] * 3, "content_block_start", "content_block_stop"])
+    if told[-1][0] - told[0][0] < 0.5:
+        raise AssertionError("the first piece came only with the last")
+    refused = http_client.post_json(base, "/v1/messages", BODY, {**headers, "belljar-live-output": "yes"})
+    equal((refused.status, refused.json()["error"]["message"]), (400, 'belljar-live-output: expected 1 or 0, found "yes"'))
+
+
+def no_live_output(base):
+    names = [name for name, _ in ask(base, "live_output").events]
+    equal(names.count("belljar_output"), 0)
+    plain = http_client.post_json(base, "/v1/messages", BODY, http_client.api_headers(belljar_script="live_output", belljar_live_output="1"))
+    equal(plain.json()["content"][1]["content"]["stdout"], "one\ntwo\n")
 
 
 def order(base, script):

@@ -23,7 +23,7 @@ class MachineCannot(Exception):
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
-    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None):
+    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None, log=None):
         self.belljar = str(Path(belljar).resolve())
         self.scripts = scripts
         self.upstreams = upstreams or []
@@ -31,10 +31,11 @@ class Server:
         self.prepare = prepare
         self.environment = environment or {}
         self.process = None
+        self.log_elsewhere = log
 
     def __enter__(self):
         self.directory = Path(tempfile.mkdtemp(prefix="belljar-test-"))
-        self.log_path = self.directory / "server.log"
+        self.log_path = Path(self.log_elsewhere or self.directory / "server.log")
         try:
             if self.prepare:
                 self.prepare(self)
@@ -57,7 +58,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def log(self):
-        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+        return self.log_path.read_text(errors="replace") if self.log_path.is_file() else ""
 
     def healthy(self):
         """Raises unless the process lives and answers."""

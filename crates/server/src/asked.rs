@@ -2,6 +2,7 @@
 
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::error::ApiError;
+use belljar_wire::read::Brief;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,9 @@ pub struct Asked {
     betas: Vec<String>,
     /// `belljar-script`: the script that the scripted model is to play.
     pub script: Option<String>,
+    /// `belljar-live-output`.
+    #[serde(default)]
+    live_output: Option<String>,
 }
 
 impl Asked {
@@ -24,14 +28,25 @@ impl Asked {
             version: one("anthropic-version"),
             betas: headers.get_all("anthropic-beta").iter().map(text).collect(),
             script: one("belljar-script"),
+            live_output: one("belljar-live-output"),
         }
+    }
+
+    /// Whether a stream is to tell what running code writes.
+    pub fn wants_live_output(&self) -> bool {
+        self.live_output.as_deref() == Some("1")
     }
 
     /// Reads them.
     ///
     /// # Errors
+    /// A `belljar-live-output` that is neither `1` nor `0`.
     /// No version or an unknown one; a beta value that is none (wire.md §2.3, §19 row 2).
     pub fn read(&self) -> Result<(ApiVersion, Betas), ApiError> {
+        if let Some(other) = self.live_output.as_deref().filter(|value| !matches!(*value, "0" | "1")) {
+            let text = format!("belljar-live-output: expected 1 or 0, found \"{}\"", Brief(other));
+            return Err(ApiError::invalid(text));
+        }
         let betas = Betas::read(self.betas.iter().map(String::as_str))?;
         Ok((ApiVersion::read(self.version.as_deref())?, betas))
     }

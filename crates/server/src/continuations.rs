@@ -155,8 +155,8 @@ impl Teller {
     /// Notes what the client is sent.
     pub fn note(&self, sent: &Sent) {
         let bytes = match sent {
-            // Silence is not repeated.
-            Sent::Event(StreamEvent::Ping) => return,
+            // Neither silence nor what the result has again is repeated.
+            Sent::Event(StreamEvent::Ping | StreamEvent::BelljarOutput { .. }) => return,
             Sent::Event(event) => {
                 let mut text = BytesMut::new();
                 sse::encode(event, &mut text);

@@ -17,6 +17,13 @@ impl Utf8Pieces {
     }
 }
 
+impl Utf8Pieces {
+    /// Bytes that wait for the rest of their character.
+    pub fn unfinished_bytes(&self) -> u64 {
+        self.unfinished.len() as u64
+    }
+}
+
 /// Where the last character that is merely unfinished begins; at most three bytes before the end.
 fn complete_end(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {

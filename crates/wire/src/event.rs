@@ -1,6 +1,6 @@
 //! Stream events (wire.md §11): the one form in which a reply is produced.
 
-use belljar_ids::RequestId;
+use belljar_ids::{RequestId, ServerToolUseId};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -48,6 +48,18 @@ pub enum StreamEvent {
     MessageStop,
     /// Keeps the connection alive; may stand anywhere.
     Ping,
+    /// What running code has just written: an extension of ours, for clients that ask for it. Stands between a call's end and its
+    /// result, which has all of it again.
+    BelljarOutput {
+        /// The call whose code writes.
+        tool_use_id: ServerToolUseId,
+        /// Where to.
+        stream: OutputStream,
+        /// Bytes that the code had written there before this piece.
+        offset: u64,
+        /// The piece.
+        text: String,
+    },
     /// The reply failed after its first byte (wire.md §11.8).
     Error {
         /// What went wrong.
@@ -68,9 +80,20 @@ impl StreamEvent {
             Self::MessageDelta { .. } => "message_delta",
             Self::MessageStop => "message_stop",
             Self::Ping => "ping",
+            Self::BelljarOutput { .. } => "belljar_output",
             Self::Error { .. } => "error",
         }
     }
+}
+
+/// One of the two streams of running code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
 }
 
 /// A piece of a block.

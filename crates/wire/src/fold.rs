@@ -66,7 +66,7 @@ impl Fold {
             return Err(FoldError::OutOfPlace(name));
         }
         match event {
-            StreamEvent::Ping => Ok(()),
+            StreamEvent::Ping | StreamEvent::BelljarOutput { .. } => Ok(()),
             StreamEvent::Error { error, .. } => Err(FoldError::Failed(error)),
             StreamEvent::MessageStart { message } => {
                 let is_head = message.content.is_empty() && message.stop_reason.is_none();

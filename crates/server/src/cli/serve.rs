@@ -1,6 +1,6 @@
 //! `belljar serve`.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,20 +80,25 @@ fn refuse_open_world(config: &Config, access: Access) -> Result<(), Exit> {
 
 fn announce(config: &Config, listener: &Listener, access: Access) {
     let address = listener.address();
-    eprintln!("belljar {} serves http://{address}", env!("CARGO_PKG_VERSION"));
-    eprintln!("  data       {}", config.data_dir.display());
+    say(format_args!("belljar {} serves http://{address}", env!("CARGO_PKG_VERSION")));
+    say(format_args!("  data       {}", config.data_dir.display()));
     for upstream in &config.upstreams {
-        eprintln!("  model      {} for {}", upstream.name, upstream.models.join(", "));
+        say(format_args!("  model      {} for {}", upstream.name, upstream.models.join(", ")));
     }
     if config.is_default {
-        eprintln!("  nothing is configured: the built-in scripted model answers under every model name");
+        say(format_args!("  nothing is configured: the built-in scripted model answers under every model name"));
     }
     match access {
-        Access::Open => {
-            eprintln!("  keys       none: any key is accepted, as the workspace `local`, from this machine only")
-        }
-        Access::Keys => eprintln!("  keys       required"),
+        Access::Open => say(format_args!(
+            "  keys       none: any key is accepted, as the workspace `local`, from this machine only"
+        )),
+        Access::Keys => say(format_args!("  keys       required")),
     }
+}
+
+/// Says something to whoever started us. That nobody can hear it, on a full disk or a closed terminal, is no reason not to serve.
+fn say(line: std::fmt::Arguments<'_>) {
+    let _unheard = writeln!(std::io::stderr(), "{line}");
 }
 
 fn log(environment: &Environment) -> Result<(), Exit> {
@@ -103,6 +108,8 @@ fn log(environment: &Environment) -> Result<(), Exit> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
+        // It would say that a line cannot be written where lines cannot be written, and panic.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     match environment.get("BELLJAR_LOG_FORMAT") {
         Some("json") => subscriber.json().init(),

@@ -56,7 +56,8 @@ pub async fn bash(place: &mut Place, command: &str, tools: &[CodeTool]) -> CallE
         Err(error) => return CallEnd::of(place, form.failed(place_code(&error))),
     };
     let running = place.app.running.enter(lease.container().clone());
-    let options = CellOptions { wall: place.app.serving.invocation_wall, cancel: running.interrupt(), live: None };
+    let options =
+        CellOptions { wall: place.app.serving.invocation_wall, cancel: running.interrupt(), live: place.listener() };
     let progress = match tools.all() {
         [] => alone(lease, command, options).await,
         [..] => lease.bash_with(command, options, &tools).await,
@@ -87,7 +88,8 @@ pub async fn live(place: &mut Place, id: &ServerToolUseId, source: &str, tools: 
         Err(error) => return CallEnd::of(place, form.failed(place_code(&error))),
     };
     let running = place.app.running.enter(lease.container().clone());
-    let options = CellOptions { wall: place.app.serving.cell_wall, cancel: running.interrupt(), live: None };
+    let options =
+        CellOptions { wall: place.app.serving.cell_wall, cancel: running.interrupt(), live: place.listener() };
     let progress = lease.python_with(source, &cell_file(id), options, &tools).await;
     went_on(place, form, running, progress).await
 }
@@ -178,7 +180,7 @@ pub async fn fresh(place: &mut Place, id: &ServerToolUseId, source: &str) -> Res
     if let Some(halted) = form.halted(place, source) {
         return halted;
     }
-    let app = Shared::clone(&place.app);
+    let (app, live) = (Shared::clone(&place.app), place.listener());
     let lease = match place.lease().await {
         Ok(lease) => lease,
         Err(error) => return form.failed(place_code(&error)),
@@ -189,7 +191,7 @@ pub async fn fresh(place: &mut Place, id: &ServerToolUseId, source: &str) -> Res
         Err(PutError::Sandbox(error)) => return form.failed(sandbox_code(place, &error)),
         Err(error) => return form.said(&format!("the cell could not be written to {}: {error}", cell_file(id))),
     }
-    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live: None };
+    let options = CellOptions { wall: app.serving.invocation_wall, cancel: running.interrupt(), live };
     let outcome = lease.bash(&fresh_command(id), options).await;
     drop(running);
     match outcome {

@@ -5,6 +5,7 @@
 pub mod calls;
 pub mod code;
 mod host;
+mod live;
 pub mod place;
 pub mod reply;
 mod sink;
@@ -38,6 +39,7 @@ use crate::random::OsIds;
 use calls::{CallEnd, Called};
 use code::Form;
 use host::Answering;
+use live::LiveOutput;
 use place::Place;
 use sink::Sink;
 
@@ -101,6 +103,16 @@ pub struct Driver {
     retry_after: Option<Duration>,
     /// The upstream refuses this server's own credentials: asking again is no use until the operator has been there.
     refused_credentials: bool,
+    /// What running code writes, where the client wants to know at once.
+    live: Option<LiveOutput>,
+}
+
+/// What comes next.
+enum Next {
+    /// Something for the turn.
+    Input(Input),
+    /// Something for the client alone: it decides nothing.
+    Output(StreamEvent),
 }
 
 impl Driver {
@@ -130,7 +142,19 @@ impl Driver {
             host: None,
             retry_after: None,
             refused_credentials: false,
+            live: None,
         }
+    }
+
+    /// The same, which also tells the client what running code writes.
+    #[must_use]
+    pub fn telling_output(mut self) -> Self {
+        if let Some(place) = &mut self.place {
+            let (sender, live) = LiveOutput::pair();
+            place.listen(sender);
+            self.live = Some(live);
+        }
+        self
     }
 
     /// Starts the turn; its events come out of the receiver, and dropping that ends the turn.
@@ -169,15 +193,56 @@ impl Driver {
                     told_to_stop = true;
                     Input::Stopping
                 }
-                input = self.next_input() => input,
+                next = self.next() => match next {
+                    Next::Input(input) => input,
+                    Next::Output(event) => {
+                        sink.send_beside(event).await;
+                        effects = Vec::new();
+                        continue;
+                    }
+                },
                 () = sleep_until(Instant::now() + ping_interval), if sink.begun() => {
                     sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;
                 }
             };
+            self.tell_rest(&input, &mut sink).await;
             effects = turn.step(input);
         }
+    }
+
+    /// Code has ended or waits: first the rest of what it has written.
+    async fn tell_rest(&mut self, input: &Input, sink: &mut Sink) {
+        let (Input::CellEnded { id, .. } | Input::CellCalled { id, .. }, Some(live)) = (input, &mut self.live) else {
+            return;
+        };
+        for event in live.rest(id) {
+            sink.send_beside(event).await;
+        }
+        if matches!(input, Input::CellEnded { .. }) {
+            live.begin();
+        }
+    }
+
+    /// What the sampling or the call under way brings next, or what the call's code writes meanwhile. Cancel-safe.
+    async fn next(&mut self) -> Next {
+        let (Some((id, call)), Some(live)) = (&mut self.call, &mut self.live) else {
+            return Next::Input(self.next_input().await);
+        };
+        let (place, end) = tokio::select! {
+            biased;
+            event = live.next(id) => return Next::Output(event),
+            ended = call => ended,
+        };
+        let id = id.clone();
+        Next::Input(self.call_came_back(id, place, end))
+    }
+
+    fn call_came_back(&mut self, id: ServerToolUseId, place: Place, end: CallEnd) -> Input {
+        self.call = None;
+        self.place = Some(place);
+        self.call_ended(id, end)
     }
 
     /// What the sampling or the call under way brings next. Cancel-safe: nothing is waited for once it is there.
@@ -185,9 +250,7 @@ impl Driver {
         if let Some((id, call)) = &mut self.call {
             let (place, end) = call.await;
             let id = id.clone();
-            self.call = None;
-            self.place = Some(place);
-            return self.call_ended(id, end);
+            return self.call_came_back(id, place, end);
         }
         if let Some((id, answering)) = &mut self.host {
             let answers = answering.await;

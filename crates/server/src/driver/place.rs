@@ -2,7 +2,7 @@
 
 use belljar_ids::{ContainerId, FileId};
 use belljar_sandbox::{
-    ContainerOptions, ContainerStatus, Lease, LeaseError, Output, OutputFile, PutError, SandboxError,
+    ContainerOptions, ContainerStatus, Lease, LeaseError, LiveChunk, Output, OutputFile, PutError, SandboxError,
 };
 use belljar_store::{
     ContainerRecord, Content, FileDraft, FileRecord, Filename, Origin, StoreError, Timestamp, WorkspaceId,
@@ -10,6 +10,7 @@ use belljar_store::{
 use belljar_wire::container::ContainerInfo;
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
 use crate::clock;
@@ -34,6 +35,7 @@ pub struct Place {
     principal: Principal,
     lease: Option<Lease>,
     waiting: Vec<Upload>,
+    live: Option<mpsc::Sender<LiveChunk>>,
 }
 
 /// Why there is no container to run in.
@@ -59,7 +61,17 @@ impl Place {
         let Files { lease, uploads: mut waiting, .. } = files;
         // Taken from the end: the first upload goes in first, so that of two with one name the later one stays.
         waiting.reverse();
-        Self { app, principal, lease, waiting }
+        Self { app, principal, lease, waiting, live: None }
+    }
+
+    /// What code writes in this place is told to `listener` while it runs.
+    pub fn listen(&mut self, listener: mpsc::Sender<LiveChunk>) {
+        self.live = Some(listener);
+    }
+
+    /// Who listens.
+    pub fn listener(&self) -> Option<mpsc::Sender<LiveChunk>> {
+        self.live.clone()
     }
 
     /// The container, made and filled now if need be.

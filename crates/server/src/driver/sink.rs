@@ -1,5 +1,6 @@
 //! Where a turn's events go: to its client, and to whoever asks for the same continuation again.
 
+use belljar_wire::event::StreamEvent;
 use tokio::sync::mpsc;
 
 use crate::continuations::{End, Teller};
@@ -30,6 +31,13 @@ impl Sink {
             teller.note(&sent);
         }
         let _gone = self.client.send(sent).await;
+    }
+
+    /// Sends what the reply is whole without, unless it would be the first to come.
+    pub async fn send_beside(&mut self, event: StreamEvent) {
+        if self.begun {
+            self.send(Sent::Event(event)).await;
+        }
     }
 
     /// Whether anything was sent: until then the reply's status is open, and a ping would decide it.

@@ -57,7 +57,11 @@ pub async fn begin(
     let plan = plan(app, asked, request, samplings_max, &lost_cells)?;
     let upstream = route(app, &plan.model)?;
     let script = asked.script.clone();
-    let driver = |files| Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files);
+    let told = plan.stream && asked.wants_live_output();
+    let driver = |files| {
+        let driver = Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files);
+        if told { driver.telling_output() } else { driver }
+    };
     match &plan.resume {
         Some(resume) => match resume::find(app, principal, plan.container.as_deref(), resume).await? {
             Found::Told(told) => Ok(told),
