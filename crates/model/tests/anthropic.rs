@@ -191,7 +191,8 @@ async fn what_is_sent() {
                 {"role": "user", "content": [text("[The user uploaded a file named \"a.csv\"; it is in $INPUT_DIR.]"), text("go")]},
                 {"role": "assistant", "content": [
                     {"type": "tool_use", "id": "toolu_a", "name": "bash_code_execution", "input": {"command": "ls"}}]},
-                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_a", "content": "x\n"}]}],
+                {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_a", "content": "x\n",
+                    "cache_control": {"type": "ephemeral"}}]}],
             "tools": [
                 {"name": "bash_code_execution", "description": "runs bash", "input_schema": {"type": "object"},
                  "cache_control": {"type": "ephemeral"}},
