@@ -7,7 +7,13 @@ from urllib.parse import urlsplit
 
 from harness import http_client
 from harness.report import equal, matches
-from talk import NO_CONTAINER, WAIT_S_MAX, Talk, calls, error, outcome, state, until
+from talk import NO_CONTAINER, WAIT_S_MAX, Talk, calls, error, outcome, own_server, state, until
+
+
+def run(report, running):
+    for check in CHECKS:
+        report.check(check.__doc__, lambda check=check: check(running.base_url))
+    own_server(report, running, "with a server that is restarted", {}, RESTARTS)
 
 
 def partial(base):

@@ -1,6 +1,5 @@
 """Code that calls the client's tools, over plain HTTP: the pause, the continuation, and everything that can go wrong between."""
 
-import ptc_replays
 from harness import http_client
 from harness.report import equal, matches
 from talk import (
@@ -16,7 +15,7 @@ WEATHER = {
 
 def run(report, running):
     base = running.base_url
-    for check in CHECKS + ptc_replays.CHECKS:
+    for check in CHECKS:
         report.check(check.__doc__, lambda check=check: check(base))
     own_server(report, running, "with a server of little patience", {"lease_wait_s_max": 1}, PATIENCE)
     own_server(report, running, "with code that waits a second", {}, LATE, sandbox={"tool_answer_wait_s_max": 1})
@@ -243,7 +242,7 @@ def legacy(base):
 
 
 def legacy_talk(base, script):
-    talk = Talk(base, script, tools=(LEGACY,), model="claude-sonnet-4-20250514")
+    talk = Talk(base, script, tools=(LEGACY,))
     talk.headers = http_client.api_headers(belljar_script=script, anthropic_beta="code-execution-2025-05-22")
     return talk
 
@@ -346,7 +345,7 @@ CHECKS = [
     direct_beside_code, no_container, interpreter_dies, interrupted, deleted, from_bash, boolean, without_a_code_tool, legacy,
     legacy_traceback, legacy_figure, capability,
 ]
-PATIENCE = [busy, *ptc_replays.RESTARTS]
+PATIENCE = [busy]
 LATE = [too_late, too_late_and_called_again]
 LET_GO = [let_go]
 KEYS = [foreign]

@@ -23,6 +23,7 @@ import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
 import room_suite  # noqa: E402
 import stream_suite  # noqa: E402
@@ -112,7 +113,7 @@ def run(arguments):
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("keys", keys_suite), ("files", files_suite), ("room", room_suite), ("hostile", hostile_suite),
-            ("programmatic", ptc_suite), ("host tools", host_tools_suite), ("batches", batches_suite),
+            ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
             ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:

@@ -438,6 +438,8 @@ fn sent(messages: &[Value], waiting: Option<&ServerToolUseId>, callers: SentBack
         for content in messages.iter_mut().filter_map(|message| message["content"].as_array_mut()) {
             content.retain(|block| block["type"] != "server_tool_use" || block["id"] != waiting.as_str());
         }
+        // A message that had nothing else is not sent.
+        messages.retain(|message| message["content"].as_array().is_none_or(|content| !content.is_empty()));
     }
     messages
 }
