@@ -242,7 +242,7 @@ def legacy(base):
 
 
 def legacy_talk(base, script):
-    talk = Talk(base, script, tools=(LEGACY,))
+    talk = Talk(base, script, tools=(LEGACY,), model="claude-sonnet-4-20250514")
     talk.headers = http_client.api_headers(belljar_script=script, anthropic_beta="code-execution-2025-05-22")
     return talk
 
