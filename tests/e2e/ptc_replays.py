@@ -7,7 +7,12 @@ from urllib.parse import urlsplit
 
 from harness import http_client
 from harness.report import equal, matches
-from talk import NO_CONTAINER, WAIT_S_MAX, Talk, calls, error, outcome, own_server, state, until
+from talk import CODE, NO_CONTAINER, WAIT_S_MAX, Talk, calls, error, outcome, own_server, state, until
+
+WEATHER = {
+    "name": "get_weather", "description": "The weather in a city.",
+    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
 
 
 def run(report, running):
@@ -134,6 +139,43 @@ def retried(base):
     equal(outcome(seen)["stdout"], "once\n", "the effects")
 
 
+def left_beside_a_direct_call(base):
+    """a call that was left beside one of the client's runs once, however often its continuation is sent"""
+    talk = Talk(base, "deferred_effect", tools=(CODE, WEATHER))
+    talk.answer(talk.ask(), lambda given: "4 degrees")
+    runs_once(talk, "1\n")
+    # Another conversation about the same call is another request.
+    talk.messages[-1]["content"][0]["content"] = "5 degrees"
+    told = talk.post().json()
+    equal(bash_stdout(told), "1\n", "in a container of its own")
+
+
+def left_by_a_pause(base):
+    """so does the call that a pause has left"""
+    talk = Talk(base, "eleven_effects", tools=(CODE,))
+    equal(talk.ask()["stop_reason"], "pause_turn")
+    runs_once(talk, "11\n")
+
+
+def runs_once(talk, told):
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(talk.post())) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(WAIT_S_MAX)
+    answers.append(talk.post())
+    equal([answer.status for answer in answers], [200] * 6)
+    equal([answer.json() for answer in answers], [answers[0].json()] * 6)
+    equal(bash_stdout(answers[0].json()), told)
+    stream = http_client.stream(talk.base, talk.body(), talk.headers)
+    equal(stream.events[0][1]["message"]["id"], answers[0].json()["id"], "as a stream")
+
+
+def bash_stdout(reply):
+    return next(block["content"]["stdout"] for block in reply["content"] if block["type"] == "bash_code_execution_tool_result")
+
+
 def retried_at_once(base):
     """ten of the same at once are one"""
     talk = Talk(base, "code_effect")
@@ -225,5 +267,6 @@ def told_after(own, end):
 
 CHECKS = [
     partial, forged, late, without_caller, without_caller_elsewhere, retried, retried_at_once, hung_up, failed_then_again,
+    left_beside_a_direct_call, left_by_a_pause,
 ]
 RESTARTS = [lost_with_its_container, lost_in_a_crash, lost_and_files_intact, lost_in_a_crash_and_files_intact]

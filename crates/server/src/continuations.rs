@@ -1,4 +1,5 @@
-//! Continuations of code that called tools, by what they answer: each is carried out once, and told as often as it is asked for.
+//! Continuations of code that called tools, by what they answer, and of replies that left calls to run: each is carried out once,
+//! and told as often as it is asked for.
 //!
 //! The SDKs send a request again when its answer is lost on the way (wire.md §2.7). The results in it have reached the code
 //! by then, and cannot be taken back. So such a turn goes on without its client, and whoever sends the same results
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use belljar_ids::ToolUseId;
+use belljar_store::WorkspaceId;
 use belljar_turn::Resume;
 use belljar_wire::event::StreamEvent;
 use belljar_wire::sse;
@@ -33,18 +35,18 @@ const EVENTS_WAITING_MAX: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Continuations(Arc<Mutex<HashMap<Key, Entry>>>);
 
-/// What makes two requests one continuation: the cell, and the calls that are answered.
+/// What makes two requests one continuation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    workspace: String,
-    container: String,
-    call: String,
-    results: BTreeSet<ToolUseId>,
+enum Key {
+    /// The cell that goes on, and the calls that are answered.
+    Results { workspace: String, container: String, call: String, results: BTreeSet<ToolUseId> },
+    /// Calls that were left to run, and the conversation about them.
+    Deferred { workspace: String, container: Option<String>, digest: u64 },
 }
 
 impl Key {
     fn of(spot: &Spot, resume: &Resume) -> Self {
-        Self {
+        Self::Results {
             workspace: spot.workspace.as_str().to_owned(),
             container: spot.container.as_str().to_owned(),
             call: spot.call.as_str().to_owned(),
@@ -94,7 +96,16 @@ pub enum Joined {
 impl Continuations {
     /// Enters a continuation, or finds the one that is the same.
     pub fn join(&self, spot: &Spot, resume: &Resume) -> Joined {
-        let key = Key::of(spot, resume);
+        self.enter(Key::of(spot, resume))
+    }
+
+    /// The same for a request that runs calls which an earlier reply has left (wire.md §13): those it runs must not run twice, either.
+    pub fn join_deferred(&self, workspace: &WorkspaceId, container: Option<&str>, digest: u64) -> Joined {
+        let (workspace, container) = (workspace.as_str().to_owned(), container.map(str::to_owned));
+        self.enter(Key::Deferred { workspace, container, digest })
+    }
+
+    fn enter(&self, key: Key) -> Joined {
         let mut entries = self.lock();
         if let Some(entry) = entries.get(&key) {
             return Joined::Again(Told(entry.answer.clone()));

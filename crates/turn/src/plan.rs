@@ -5,6 +5,7 @@ mod history;
 mod rules;
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use belljar_ids::ServerToolUseId;
 use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
@@ -79,6 +80,24 @@ impl TurnPlan {
     /// The first request to the model, for whoever only wants to know how large it is.
     pub fn into_sampling(self) -> SamplingRequest {
         self.sampling
+    }
+
+    /// What makes a request that runs calls of an earlier reply the same as another: those calls and the whole conversation. None
+    /// when it runs none.
+    pub fn deferred_digest(&self) -> Option<u64> {
+        if self.deferred.is_empty() {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        (&self.model, self.sampling.max_tokens).hash(&mut hasher);
+        for call in self.deferred_calls() {
+            call.hash(&mut hasher);
+        }
+        for message in &self.sampling.messages {
+            // Never fails: the messages came over the wire.
+            serde_json::to_vec(message).unwrap_or_default().hash(&mut hasher);
+        }
+        Some(hasher.finish())
     }
 
     /// The calls of earlier replies that will be run, from their beginning.

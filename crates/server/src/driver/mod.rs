@@ -172,6 +172,13 @@ impl Driver {
         receiver
     }
 
+    /// Starts a turn that runs calls of an earlier one. It goes on without its client, too.
+    pub fn start_telling(self, plan: TurnPlan, teller: Teller) -> mpsc::Receiver<Sent> {
+        let (client, receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+        self.spawn(plan, Sink::telling(client, teller));
+        receiver
+    }
+
     fn spawn(self, plan: TurnPlan, sink: Sink) {
         let turns = self.app.turns.clone();
         turns.spawn(self.run(plan, sink));

@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
 use crate::asked::Asked;
+use crate::continuations::Joined;
 use crate::driver::{self, Driver, Sent};
 use crate::failure::Failure;
 use crate::principal::Principal;
@@ -71,16 +72,34 @@ pub async fn begin(
             }
         },
         None => {
-            resume::refuse_running_twice(app, principal, &plan)?;
-            let uploads = find_uploads(app, principal, &plan).await?;
-            // Held for the whole turn: one turn at a time.
-            let lease = match &plan.container {
-                Some(id) => Some(containers::lease(app, principal, id).await?),
+            let container = plan.container.as_deref();
+            let teller = match plan.deferred_digest() {
                 None => None,
+                Some(digest) => match app.continuations.join_deferred(&principal.workspace, container, digest) {
+                    Joined::First(teller) => Some(teller),
+                    Joined::Again(told) => return resume::told_again(app, told),
+                },
             };
-            Ok(driver(driver::Files { lease, uploads }).start(plan))
+            match (files_for(app, principal, &plan).await, teller) {
+                (Ok(files), None) => Ok(driver(files).start(plan)),
+                (Ok(files), Some(teller)) => Ok(driver(files).start_telling(plan, teller)),
+                (Err(failure), None) => Err(failure),
+                (Err(failure), Some(teller)) => Err(teller.refuse(failure)),
+            }
         }
     }
+}
+
+/// What a turn that begins needs of its container.
+async fn files_for(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<driver::Files, Failure> {
+    resume::refuse_running_twice(app, principal, plan)?;
+    let uploads = find_uploads(app, principal, plan).await?;
+    // Held for the whole turn: one turn at a time.
+    let lease = match &plan.container {
+        Some(id) => Some(containers::lease(app, principal, id).await?),
+        None => None,
+    };
+    Ok(driver::Files { lease, uploads })
 }
 
 /// The upstream that serves a model.

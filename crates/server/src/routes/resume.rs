@@ -7,7 +7,7 @@ use belljar_wire::error::{ApiError, ErrorKind};
 use tokio::sync::mpsc;
 
 use crate::app::Shared;
-use crate::continuations::{Joined, Teller, TooLong};
+use crate::continuations::{Joined, Teller, Told, TooLong};
 use crate::driver::code::Form;
 use crate::driver::{Files, Resumed, Sent};
 use crate::failure::Failure;
@@ -62,7 +62,7 @@ pub async fn find(
     };
     let teller = match app.continuations.join(&spot, resume) {
         Joined::First(teller) => teller,
-        Joined::Again(told) => return told.again(app.serving.ping_interval).map(Found::Told).map_err(too_long),
+        Joined::Again(told) => return told_again(app, told).map(Found::Told),
     };
     let resumed = match app.parked.take(&spot, resume) {
         Ok(waiting) => Resumed::Waiting(waiting),
@@ -112,6 +112,11 @@ fn told_as_another(resumed: &Resumed, resume: &Resume) -> bool {
         Resumed::Waiting(Waiting { kept: Kept::Cell(still), .. }) => still.form != Form::of(resume.sub_tool),
         Resumed::Waiting(Waiting { kept: Kept::Outcome(_), .. }) | Resumed::Lost(_) => false,
     }
+}
+
+/// The answer to a continuation that was asked for before.
+pub fn told_again(app: &Shared, told: Told) -> Result<mpsc::Receiver<Sent>, Failure> {
+    told.again(app.serving.ping_interval).map_err(too_long)
 }
 
 /// What was taken out for a turn that did not start.
