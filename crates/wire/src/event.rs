@@ -70,6 +70,12 @@ pub enum StreamEvent {
 }
 
 impl StreamEvent {
+    /// Whether it has an `event:` line. Our own event has none: by that the official SDKs pass over it, while the newer ones hand
+    /// out every event that has one.
+    pub const fn is_named(&self) -> bool {
+        !matches!(self, Self::BelljarOutput { .. })
+    }
+
     /// The value of the `event:` line, which repeats `type`.
     pub const fn name(&self) -> &'static str {
         match self {

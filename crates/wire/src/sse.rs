@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::event::StreamEvent;
 
-/// Appends `event` to `out`: an `event:` line, one `data:` line of JSON, an empty line.
+/// Appends `event` to `out`: an `event:` line if it is named, one `data:` line of JSON, an empty line.
 ///
 /// JSON never contains a raw newline, so text from a container cannot forge an event. Nothing is allocated while `out` has
 /// room.
@@ -13,9 +13,12 @@ use crate::event::StreamEvent;
 /// # Panics
 /// Never: an event has only string keys and finite numbers, and memory is the only writer.
 pub fn encode(event: &StreamEvent, out: &mut BytesMut) {
-    out.put_slice(b"event: ");
-    out.put_slice(event.name().as_bytes());
-    out.put_slice(b"\ndata: ");
+    if event.is_named() {
+        out.put_slice(b"event: ");
+        out.put_slice(event.name().as_bytes());
+        out.put_slice(b"\n");
+    }
+    out.put_slice(b"data: ");
     match event {
         // The one event that the hosted API spells with a space (wire.md §23).
         StreamEvent::Ping => out.put_slice(b"{\"type\": \"ping\"}"),
