@@ -6,10 +6,10 @@ import time
 
 from harness import http_client, server
 from harness.report import equal, matches
+from talk import until
 
 PATH = "/v1/messages/batches"
 TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
-ENDS_S_MAX = 60
 
 
 def run(report, running):
@@ -54,18 +54,8 @@ def look(base, batch_id):
 
 
 def ended(base, batch_id):
-    return waited(lambda: look(base, batch_id), lambda batch: batch["processing_status"] == "ended")
-
-
-def waited(ask, good):
-    deadline = time.monotonic() + ENDS_S_MAX
-    while True:
-        found = ask()
-        if good(found):
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {ENDS_S_MAX} s: {found}")
-        time.sleep(0.05)
+    until(lambda: look(base, batch_id)["processing_status"] == "ended", f"the end of {batch_id}")
+    return look(base, batch_id)
 
 
 def results(base, batch):
@@ -216,7 +206,7 @@ def survives(fresh, how):
         # Some have ended since the last time, some have not.
         begun = lambda: fresh.log().count("request of a batch runs")
         before = begun()
-        waited(begun, lambda count: count >= before + 4)
+        until(lambda: begun() >= before + 4, "four more requests")
         fresh.process.send_signal(how)
         fresh.process.wait(server.STOP_S_MAX)
         fresh.restart()

@@ -136,8 +136,7 @@ pub async fn cancel(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<MessageBatch>, Failure> {
-    let record = find(&app, &principal, &id).await?;
-    let canceled = app.store.cancel_batch(&principal.workspace, &record.id).await.map_err(store_failure)?;
+    let canceled = app.store.cancel_batch(&principal.workspace, &read_id(&id)?).await.map_err(store_failure)?;
     let record = canceled.ok_or_else(|| missing(&id))?;
     if record.ended_at.is_some() {
         let text = format!("Message batch `{}` has ended and cannot be canceled.", record.id);
@@ -201,10 +200,13 @@ fn line(result: &BatchResult) -> String {
     format!("{{\"custom_id\":\"{}\",\"result\":{told}}}\n", result.custom_id)
 }
 
-/// A workspace's batch; what is no id is not found.
+/// What is no id is not found.
+fn read_id(id: &str) -> Result<BatchId, Failure> {
+    id.parse().map_err(|_| missing(id))
+}
+
 async fn find(app: &Shared, principal: &Principal, id: &str) -> Result<BatchRecord, Failure> {
-    let parsed: BatchId = id.parse().map_err(|_| missing(id))?;
-    app.store.batch(&principal.workspace, &parsed).await.map_err(store_failure)?.ok_or_else(|| missing(id))
+    app.store.batch(&principal.workspace, &read_id(id)?).await.map_err(store_failure)?.ok_or_else(|| missing(id))
 }
 
 fn missing(id: &str) -> Failure {
