@@ -27,8 +27,8 @@ use crate::failure::Failure;
 use crate::principal::{Principal, key_isolation};
 use crate::random::OsIds;
 use crate::routes::body;
-use crate::routes::files::query::{limit, pairs};
 use crate::routes::files::store_failure;
+use crate::routes::page::{limit, pairs};
 
 /// How long a batch may take (wire.md §17.3).
 const RUNS_FOR: Duration = Duration::from_hours(24);

@@ -9,7 +9,7 @@ use belljar_wire::read::Brief;
 
 use crate::app::{App, Shared};
 use crate::failure::Failure;
-use crate::routes::files::query::{limit, pairs};
+use crate::routes::page::{limit, pairs};
 
 /// The models that the configuration names. Globs are not expanded: what stands behind them only the upstream knows.
 pub async fn list(State(app): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<ModelPage>, Failure> {

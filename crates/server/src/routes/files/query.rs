@@ -6,13 +6,11 @@ use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use http::HeaderMap;
 
-use crate::routes::page;
+use crate::routes::page::{self, limit, pairs};
 
 /// The beta header's value that selects the old dialect.
 const OLD_DIALECT: &str = "files-api-2025-04-14";
 
-const LIMIT_DEFAULT: u16 = 20;
-const LIMIT_MAX: u16 = 1000;
 const IDS_MAX: usize = 100;
 
 /// Which of the two forms a client speaks.
@@ -119,24 +117,6 @@ impl Raw {
             (None, None) => Ok(FileQuery::Page { limit, after: None }),
         }
     }
-}
-
-/// A query's `limit`: 1 to 1000, 20 where it is not said.
-pub fn limit(text: Option<&str>) -> Result<u16, ApiError> {
-    let Some(text) = text else { return Ok(LIMIT_DEFAULT) };
-    let limit: i64 = text.parse().map_err(|_| ApiError::invalid("limit: Input should be a valid integer"))?;
-    match u16::try_from(limit) {
-        Ok(limit @ 1..=LIMIT_MAX) => Ok(limit),
-        Ok(0) | Err(_) if limit < 1 => Err(ApiError::invalid("limit: Input should be greater than or equal to 1")),
-        _ => Err(ApiError::invalid("limit: Input should be less than or equal to 1000")),
-    }
-}
-
-/// Name and value pairs, percent-decoded, in order.
-pub fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
-    let uri: http::Uri = format!("/?{query}").parse().map_err(|_| ApiError::invalid("The query is not valid"))?;
-    let pairs = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri);
-    pairs.map(|pairs| pairs.0).map_err(|_| ApiError::invalid("The query is not valid"))
 }
 
 #[cfg(test)]
