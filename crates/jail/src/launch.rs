@@ -58,7 +58,7 @@ pub struct Jailed {
     /// Opened while it could be; see [`Jailed::namespaces`].
     namespaces: Option<Namespaces>,
     /// A zygote's: closes with this process, however that ends.
-    _lifeline: Option<OwnedFd>,
+    lifeline: Option<OwnedFd>,
 }
 
 impl Jailed {
@@ -69,8 +69,26 @@ impl Jailed {
             pidfd: Arc::new(pidfd_open(pid, PidfdFlags::empty())?),
             ended: Mutex::new(None),
             namespaces: None,
-            _lifeline: None,
+            lifeline: None,
         })
+    }
+
+    /// One that this process has started as another program.
+    pub(crate) fn inherited(
+        pid: Pid,
+        pidfd: OwnedFd,
+        namespaces: Option<Namespaces>,
+        lifeline: Option<OwnedFd>,
+    ) -> Self {
+        Self { pid, pidfd: Arc::new(pidfd), ended: Mutex::new(None), namespaces, lifeline }
+    }
+
+    pub(crate) fn opened_namespaces(&self) -> Option<&Namespaces> {
+        self.namespaces.as_ref()
+    }
+
+    pub(crate) fn lifeline(&self) -> Option<&OwnedFd> {
+        self.lifeline.as_ref()
     }
 
     /// Process id in the caller's pid namespace.
@@ -154,6 +172,11 @@ impl Namespaces {
     fn all(opened: [io::Result<OwnedFd>; 7]) -> io::Result<Self> {
         let [user, mnt, pid, net, ipc, uts, cgroup] = opened;
         Ok(Self([user?, mnt?, pid?, net?, ipc?, uts?, cgroup?]))
+    }
+
+    /// In the order of [`Namespaces::KINDS`].
+    pub(crate) fn of_these(namespaces: [OwnedFd; 7]) -> Self {
+        Self(namespaces)
     }
 
     fn try_clone(&self) -> io::Result<Self> {
@@ -368,7 +391,7 @@ impl Launcher {
     /// It has become a zygote, which dropping this must not end any more.
     pub(crate) fn into_zygote(mut self, lifeline: OwnedFd) -> Result<Jailed, LaunchError> {
         let mut zygote = Jailed::of(self.pid).map_err(talk)?;
-        zygote._lifeline = Some(lifeline);
+        zygote.lifeline = Some(lifeline);
         self.state = LauncherState::TakenOver;
         Ok(zygote)
     }

@@ -47,6 +47,7 @@ mod channel;
 mod enter;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod handover;
 mod identity;
 mod join;
 mod landlock;
@@ -64,6 +65,7 @@ mod ward;
 mod zygote;
 
 pub use enter::{Entered, enter};
+pub use handover::{HandedFd, HandedJail, HandedRealm};
 pub use identity::Identity;
 pub use join::join;
 pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};

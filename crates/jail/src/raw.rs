@@ -102,6 +102,23 @@ pub(crate) fn take_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Makes an inherited descriptor this program's own, and to be closed by exec as all others are (`fcntl(2)`).
+pub(crate) fn own_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: F_GETFD touches no memory.
+    let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
+    if flags < 0 || fd <= libc::STDERR_FILENO || flags & libc::FD_CLOEXEC != 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: as above, with an integer argument.
+    if unsafe { libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return Err(last_errno());
+    }
+    // SAFETY: every descriptor that this program makes is closed by exec from the first, but for those it hands over, and
+    // the one caller asks for none once it has done that. So one that is not closed by exec is inherited; and it is taken
+    // here alone, once, for it is such a one no more.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Gives every ignored signal its default action again. A server started in the background by a shell ignores SIGINT,
 /// and an ignored signal stays ignored through exec: no cell could be interrupted. The `kept` stay as they are.
 pub(crate) fn default_signals(kept: &[i32]) -> Result<(), Errno> {

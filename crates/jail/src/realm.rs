@@ -50,6 +50,11 @@ impl Realm {
         Ok(Self { namespace, identity })
     }
 
+    /// One that this process has made as another program.
+    pub(crate) fn of(namespace: OwnedFd, identity: Identity) -> Self {
+        Self { namespace, identity }
+    }
+
     /// Who the realm's root is outside; the root of each of its containers is the same.
     pub fn identity(&self) -> Identity {
         self.identity

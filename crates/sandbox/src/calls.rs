@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::frame::ReplyKind;
-use crate::tools::{CodeTools, ToolAnswer, ToolCall};
+use crate::handover::HandedContainer;
+use crate::keeper::Answer;
+use crate::tools::{CodeTool, CodeTools, ToolAnswer, ToolCall, ToolsError};
 
 /// Calls that may wait in one cell. The driver keeps to it, with an exception for who does not.
 pub const CALLS_WAITING_MAX: usize = 1024;
@@ -17,7 +20,16 @@ pub const CALLS_WAITING_MAX: usize = 1024;
 pub struct Line {
     tools: CodeTools,
     pauses: mpsc::Sender<Vec<ToolCall>>,
-    resumptions: mpsc::Receiver<Resumption>,
+    said: mpsc::Receiver<Said>,
+}
+
+/// What a holder may say to its cell's keeper.
+#[derive(Debug)]
+pub enum Said {
+    /// The cell goes on.
+    Resume(Resumption),
+    /// This process is about to become another program: the keeper tells what it has, and does nothing more.
+    HandOver(oneshot::Sender<Answer<HandedContainer>>),
 }
 
 impl Line {
@@ -38,12 +50,15 @@ pub struct Resumption {
     pub tools: CodeTools,
 }
 
+/// What the holder of a cell has: what it is told, and what it says.
+pub type HoldersEnd = (mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Said>);
+
 /// Both ends.
-pub fn line(tools: CodeTools) -> (Line, mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Resumption>) {
+pub fn line(tools: CodeTools) -> (Line, mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Said>) {
     // They speak by turns: there is never more than one word under way.
     let (pauses, told) = mpsc::channel(1);
-    let (resume, resumptions) = mpsc::channel(1);
-    (Line { tools, pauses, resumptions }, told, resume)
+    let (say, said) = mpsc::channel(1);
+    (Line { tools, pauses, said }, told, say)
 }
 
 /// See the module's head.
@@ -76,6 +91,20 @@ pub enum Word {
     Resumed(Resumption),
     /// It took too long to answer.
     TimeUp,
+    /// It wants the cell for another program; nothing is said to the code.
+    HandOver(oneshot::Sender<Answer<HandedContainer>>),
+}
+
+/// The account of a cell, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedLedger {
+    tools: Vec<CodeTool>,
+    known: BTreeMap<String, String>,
+    made: u64,
+    waiting: BTreeMap<u64, String>,
+    untold: Vec<ToolCall>,
+    /// How long the calls that the holder knows of still wait; none when they were given up.
+    left: Option<Duration>,
 }
 
 impl Word {
@@ -83,7 +112,7 @@ impl Word {
     pub fn unanswered_bytes(&self) -> usize {
         match self {
             Self::Resumed(Resumption { unanswered, .. }) => unanswered.iter().map(|call| json_bytes(&call.input)).sum(),
-            Self::TimeUp => 0,
+            Self::TimeUp | Self::HandOver(_) => 0,
         }
     }
 }
@@ -109,6 +138,33 @@ impl Ledger {
         let known = names(&line.tools).collect();
         let (waiting, untold) = (BTreeMap::new(), Vec::new());
         Self { line, answer_wait_max, known, made: 0, waiting, untold, turn: Turn::Cell }
+    }
+
+    /// What [`Ledger::take_over`] needs, on the holder's turn.
+    pub fn hand_over(&self) -> HandedLedger {
+        let left = match self.turn {
+            Turn::Holder { until: Some(until) } => Some(until.saturating_duration_since(Instant::now())),
+            Turn::Holder { until: None } | Turn::Cell => None,
+        };
+        HandedLedger {
+            tools: self.line.tools.all().to_vec(),
+            known: self.known.clone(),
+            made: self.made,
+            waiting: self.waiting.clone(),
+            untold: self.untold.clone(),
+            left,
+        }
+    }
+
+    /// The account of a cell that was handed over, with the other end of its line.
+    ///
+    /// # Errors
+    /// What is wrong with its tools.
+    pub fn take_over(handed: HandedLedger, answer_wait_max: Duration) -> Result<(Self, HoldersEnd), ToolsError> {
+        let HandedLedger { tools, known, made, waiting, untold, left } = handed;
+        let (line, pauses, say) = line(CodeTools::new(tools)?);
+        let turn = Turn::Holder { until: left.map(|left| Instant::now() + left) };
+        Ok((Self { line, answer_wait_max, known, made, waiting, untold, turn }, (pauses, say)))
     }
 
     /// Whether code may have been offered this function.
@@ -162,7 +218,10 @@ impl Ledger {
         };
         tokio::select! {
             biased;
-            Some(resumption) = self.line.resumptions.recv() => Word::Resumed(resumption),
+            Some(said) = self.line.said.recv() => match said {
+                Said::Resume(resumption) => Word::Resumed(resumption),
+                Said::HandOver(reply) => Word::HandOver(reply),
+            },
             () = silence => Word::TimeUp,
         }
     }
@@ -183,6 +242,7 @@ impl Ledger {
                 self.turn = Turn::Holder { until: None };
                 Delivery { replies: self.give_up(), tools: None }
             }
+            Word::HandOver(_) => Delivery::default(),
         }
     }
 
@@ -244,7 +304,7 @@ mod tests {
         CodeTools::new(functions.iter().map(tool).collect()).expect("good")
     }
 
-    type Holder = (mpsc::Receiver<Vec<ToolCall>>, mpsc::Sender<Resumption>);
+    type Holder = HoldersEnd;
 
     fn ledger() -> (Ledger, Holder) {
         let (line, pauses, resumptions) = line(tools(&["f", "g"]));

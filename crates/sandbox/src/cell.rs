@@ -1,5 +1,7 @@
 //! One cell from start to outcome.
 
+mod handover;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
@@ -13,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::calls::{Ledger, Line};
 use crate::clock::Clock;
-use crate::command::{self, End, Ending, OutputDirectory, said};
+use crate::command::{self, End, Ending, HandOver, OutputDirectory, Stage, said};
 use crate::environment;
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{COMMAND_BYTES_MAX, Status};
@@ -100,6 +102,8 @@ pub struct Done {
     pub survives: Result<(), DeathReason>,
 }
 
+pub use handover::HandedCell;
+
 /// Why there is no outcome.
 enum Trouble {
     /// The container lives.
@@ -131,7 +135,12 @@ impl From<DeathReason> for Trouble {
 
 /// Runs a cell. `gone` completes when nobody waits for the outcome any more; the cell is killed then.
 pub async fn run(guest: &mut Guest, host: &SharedHost, cell: Cell, gone: impl Future<Output = ()>) -> Done {
-    match attempt(guest, host, cell, gone).await {
+    let ended = attempt(guest, host, cell, gone).await;
+    done(guest, ended)
+}
+
+fn done(guest: &Guest, ended: Result<(CellOutcome, Result<(), DeathReason>), Trouble>) -> Done {
+    match ended {
         Ok((outcome, survives)) => Done { answer: Ok(outcome), survives },
         Err(Trouble::NotRun(error)) => Done { answer: Err(error), survives: Ok(()) },
         Err(Trouble::Dead(reason)) => {
@@ -147,47 +156,120 @@ async fn attempt(
     mut cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
-    let Prepared { output, nonce, handed, mut stdout, mut stderr } = Prepared::new(host, &cell)?;
+    let Prepared { output, nonce, handed, stdout, stderr } = Prepared::new(host, &cell)?;
     let mut losses = Vec::new();
     if cell.code.language() == Language::Bash {
         losses.extend(make_room(guest, &output).await?);
     }
     let before = guest.process.counters();
-    let (asked, restarted) = ask(guest, &cell, &output, &nonce, handed).await?;
+    let (asked, restarted) = ask(guest, &mut cell, &output, &nonce, handed, host.answer_wait_max()).await?;
     losses.extend(restarted);
-    let started = Instant::now();
-    let ledger =
-        cell.line.take().map(|line| Ledger::new(line, Duration::from_secs(host.config.tool_answer_wait_s_max)));
-    let Waited { end, run, parked } = {
-        let draining = async { tokio::join!(stdout.run(), stderr.run()) };
-        let stopped = first_of(cell.cancel.cancelled(), gone);
-        wait(guest, asked, cell.wall, ledger, draining, stopped).await
-    };
-    let (end, mut survives) = settle(guest, end, run, &output).await?;
-    let wall = started.elapsed().saturating_sub(parked);
-    let after = guest.process.counters();
-    let judged = judge(guest, &cell, (&before, &after), &end, &mut survives).await;
-    let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
-    let mut harvest = Harvest::default();
-    if survives.is_ok() {
-        (harvest, survives) = take_files(guest, host, end.ending, output).await;
+    let (wall_max, clock) = (cell.wall, Clock::start(cell.wall, guest.limits().cpus));
+    let under_way =
+        UnderWay { asked, wall_max, clock, output, stdout, stderr, before, losses, started: Instant::now() };
+    under_way.see_through(guest, host, first_of(cell.cancel.cancelled(), gone)).await
+}
+
+/// Goes on with a cell that was handed over; all else is as in [`run`].
+pub async fn go_on(
+    guest: &mut Guest,
+    host: &SharedHost,
+    under_way: UnderWay,
+    cancel: CancellationToken,
+    gone: impl Future<Output = ()>,
+) -> Done {
+    let stopped = first_of(cancel.cancelled(), gone);
+    let ended = under_way.see_through(guest, host, stopped).await;
+    done(guest, ended)
+}
+
+/// A cell that the guest has been asked for, with what its outcome will be made of.
+pub struct UnderWay {
+    asked: Asked,
+    wall_max: Duration,
+    clock: Clock,
+    /// The name of its output directory.
+    output: String,
+    stdout: Drain,
+    stderr: Drain,
+    /// What the container had used before.
+    before: Stats,
+    losses: Vec<Loss>,
+    started: Instant,
+}
+
+impl UnderWay {
+    fn language(&self) -> Language {
+        match self.asked {
+            Asked::Command { .. } => Language::Bash,
+            Asked::Cell { .. } => Language::Python,
+        }
     }
-    losses.extend(judged.losses);
-    losses.extend(harvest.losses);
-    let output = Output {
-        return_code: judged.return_code,
-        stdout,
-        stderr,
-        stdout_bytes,
-        stderr_bytes,
-        files: harvest.files,
-        skipped: harvest.skipped,
-        wall,
-        cpu: Duration::from_micros(after.cpu_usage_us.saturating_sub(before.cpu_usage_us)),
-        memory_peak_bytes: after.memory_peak_bytes,
-        losses,
-    };
-    Ok(((judged.outcome)(output), survives))
+
+    /// Waits for its end, and makes the outcome.
+    async fn see_through(
+        mut self,
+        guest: &mut Guest,
+        host: &SharedHost,
+        stopped: impl Future<Output = ()>,
+    ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
+        let language = self.language();
+        let end = match self.wait(guest, stopped).await {
+            Ok(end) => end,
+            Err(HandOver(reply)) => return handover::stand_still(guest, self, reply).await,
+        };
+        let Self { asked, wall_max, clock, output, stdout, stderr, before, mut losses, started } = self;
+        let run = match asked {
+            Asked::Command { run, .. } => run,
+            Asked::Cell { repl, .. } => {
+                guest.repl = Some(repl);
+                guest.talk.next_id()
+            }
+        };
+        let (end, mut survives) = settle(guest, end, run, &output).await?;
+        let wall = started.elapsed().saturating_sub(clock.stood());
+        let after = guest.process.counters();
+        let judged = judge(guest, (language, wall_max), (&before, &after), &end, &mut survives).await;
+        let ((stdout, stdout_bytes), (stderr, stderr_bytes)) = tokio::join!(stdout.finish(), stderr.finish());
+        let mut harvest = Harvest::default();
+        if survives.is_ok() {
+            (harvest, survives) = take_files(guest, host, end.ending, output).await;
+        }
+        losses.extend(judged.losses);
+        losses.extend(harvest.losses);
+        let output = Output {
+            return_code: judged.return_code,
+            stdout,
+            stderr,
+            stdout_bytes,
+            stderr_bytes,
+            files: harvest.files,
+            skipped: harvest.skipped,
+            wall,
+            cpu: Duration::from_micros(after.cpu_usage_us.saturating_sub(before.cpu_usage_us)),
+            memory_peak_bytes: after.memory_peak_bytes,
+            losses,
+        };
+        Ok(((judged.outcome)(output), survives))
+    }
+
+    /// Waits for its end, moving its output and carrying its calls meanwhile.
+    async fn wait(&mut self, guest: &mut Guest, stopped: impl Future<Output = ()>) -> Result<End, HandOver> {
+        let Self { asked, clock, stdout, stderr, .. } = self;
+        let draining = async { tokio::join!(stdout.run(), stderr.run()) };
+        let Guest { talk, process, .. } = guest;
+        let cpu = || process.processor_while_still();
+        match asked {
+            Asked::Command { run, stage, calls } => {
+                let mut watch = command::Watch { clock, cpu, calls };
+                command::wait(talk, (*run, *stage), &mut watch, draining, stopped).await
+            }
+            Asked::Cell { repl, cell, calls } => {
+                let mut watch = repl::Watch { clock, cpu, calls };
+                repl::wait(repl, talk, cell, &mut watch, draining, stopped).await
+            }
+        }
+    }
 }
 
 /// Completes with the first of two.
@@ -201,12 +283,11 @@ async fn first_of(one: impl Future<Output = ()>, other: impl Future<Output = ()>
 /// Finds out what the end of a cell is to be called.
 async fn judge(
     guest: &mut Guest,
-    cell: &Cell,
+    (language, wall_max): (Language, Duration),
     (before, after): (&Stats, &Stats),
     end: &End,
     survives: &mut Result<(), DeathReason>,
 ) -> Judged {
-    let language = cell.code.language();
     if language == Language::Python {
         // This cell tells it itself.
         guest.lost = None;
@@ -220,59 +301,32 @@ async fn judge(
         }
     }
     let (limits, disk_max) = (guest.limits(), guest.disk_max());
-    Facts { language, wall_max: cell.wall, before: *before, after: *after, limits, disk, disk_max }.judge(end)
+    Facts { language, wall_max, before: *before, after: *after, limits, disk, disk_max }.judge(end)
 }
 
-/// How the wait for a cell ended.
-struct Waited {
-    end: End,
-    /// The number of the request, by which it can be killed.
-    run: u64,
-    /// How long it waited for answers.
-    parked: Duration,
-}
-
-/// Waits for the end of a cell that was asked for.
-async fn wait(
-    guest: &mut Guest,
-    asked: Asked,
-    wall: Duration,
-    ledger: Option<Ledger>,
-    draining: impl Future,
-    stopped: impl Future<Output = ()>,
-) -> Waited {
-    let clock = Clock::start(wall, guest.limits().cpus);
-    let Guest { talk, process, .. } = guest;
-    let cpu = || process.processor_while_still();
-    match asked {
-        Asked::Command(run) => {
-            let mut watch = command::Watch { clock, cpu, calls: ledger.map(command::Calls::new) };
-            let end = command::wait(talk, run, &mut watch, draining, stopped).await;
-            Waited { end, run, parked: watch.clock.stood() }
-        }
-        Asked::Cell(mut repl, cell) => {
-            let mut watch = repl::Watch { clock, cpu, calls: ledger.map(repl::Calls::new) };
-            let end = repl::wait(&mut repl, talk, &cell, &mut watch, draining, stopped).await;
-            let parked = watch.clock.stood();
-            guest.repl = Some(repl);
-            Waited { end, run: guest.talk.next_id(), parked }
-        }
-    }
-}
-
-/// A cell under way.
+/// What a cell is for the guest.
 enum Asked {
-    Command(u64),
-    Cell(Repl, repl::Asked),
+    /// A command, by the number of its request, by which it can be killed too.
+    Command {
+        run: u64,
+        stage: Stage,
+        calls: Option<command::Calls>,
+    },
+    Cell {
+        repl: Repl,
+        cell: repl::Asked,
+        calls: Option<repl::Calls>,
+    },
 }
 
 /// Asks for a cell, and tells what it must hear of that. The descriptors are the guest's alone afterwards.
 async fn ask(
     guest: &mut Guest,
-    cell: &Cell,
+    cell: &mut Cell,
     output: &str,
     nonce: &str,
     handed: Handed,
+    answer_wait_max: Duration,
 ) -> Result<(Asked, Option<Loss>), Trouble> {
     let Code::Python { source, file } = &cell.code else {
         let tools = cell.line.as_ref().map(Line::tools);
@@ -285,8 +339,9 @@ async fn ask(
                 environment::of_calling_command(output)
             }
         };
-        let id = command::ask(&mut guest.talk, output, env, text, [stdout, stderr]).await?;
-        return Ok((Asked::Command(id), None));
+        let run = command::ask(&mut guest.talk, output, env, text, [stdout, stderr]).await?;
+        let calls = cell.line.take().map(|line| command::Calls::new(Ledger::new(line, answer_wait_max)));
+        return Ok((Asked::Command { run, stage: Stage::Asked, calls }, None));
     };
     for _ in 0..ASKED_MAX {
         let mut repl = match guest.repl.take() {
@@ -294,7 +349,9 @@ async fn ask(
             None => repl::start(guest, Warmth::wanted(source)).await?,
         };
         if let Some(asked) = repl.ask(nonce.to_owned(), file, output, &handed) {
-            return Ok((Asked::Cell(repl, asked), guest.lost.take().map(Loss::InterpreterRestarted)));
+            let calls = cell.line.take().map(|line| repl::Calls::new(Ledger::new(line, answer_wait_max)));
+            let restarted = guest.lost.take().map(Loss::InterpreterRestarted);
+            return Ok((Asked::Cell { repl, cell: asked, calls }, restarted));
         }
         // It ended before it heard of the cell: that cell is the next one's.
         let end = repl.disturbed(&mut guest.talk).await?;

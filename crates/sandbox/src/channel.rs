@@ -5,6 +5,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
+use belljar_jail::HandedFd;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
@@ -52,6 +53,17 @@ impl Packets {
         // Not for writing: each frame that the other end takes in would wake this one.
         let socket = watch(ours, Interest::READABLE)?;
         Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
+    }
+
+    /// Keeps the socket for the program that this process is about to become. What is in it stays there.
+    pub fn hand_over(&self) -> io::Result<HandedFd> {
+        Ok(HandedFd::hand_over(self.socket.get_ref())?)
+    }
+
+    /// One that was handed over. Must be called in a runtime.
+    pub fn take_over(handed: HandedFd, below: Option<Below>) -> io::Result<Self> {
+        let socket = watch(handed.take_over()?, Interest::READABLE)?;
+        Ok(Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below })
     }
 
     /// From here on the other end names paths below a directory instead of sending descriptors.
@@ -116,6 +128,16 @@ impl Channel {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (packets, theirs) = Packets::pair()?;
         Ok((Self { packets }, theirs))
+    }
+
+    /// As [`Packets::hand_over`].
+    pub fn hand_over(&self) -> io::Result<HandedFd> {
+        self.packets.hand_over()
+    }
+
+    /// As [`Packets::take_over`].
+    pub fn take_over(handed: HandedFd, below: Option<Below>) -> io::Result<Self> {
+        Ok(Self { packets: Packets::take_over(handed, below)? })
     }
 
     /// As [`Packets::take_paths`].

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 /// A standing clock is looked at no more often than this.
@@ -24,7 +25,37 @@ enum Hands {
     Stand { since: Instant, cpu: Duration, look_at: Instant },
 }
 
+/// A clock, for the program that this process is about to become: what passes meanwhile is nobody's.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedClock {
+    left: Duration,
+    cpus: f64,
+    stood: Duration,
+    /// How much of the processor had been used when it was stopped; none while it runs.
+    stands_at: Option<Duration>,
+}
+
 impl Clock {
+    /// What [`Clock::take_over`] needs.
+    pub fn hand_over(&self) -> HandedClock {
+        let (left, stands_at) = match self.hands {
+            Hands::Run { since } => (self.left.saturating_sub(since.elapsed()), None),
+            Hands::Stand { cpu, .. } => (self.left, Some(cpu)),
+        };
+        HandedClock { left, cpus: self.cpus, stood: self.stood(), stands_at }
+    }
+
+    /// A clock that was handed over.
+    pub fn take_over(handed: HandedClock) -> Self {
+        let HandedClock { left, cpus, stood, stands_at } = handed;
+        let since = Instant::now();
+        let hands = match stands_at {
+            None => Hands::Run { since },
+            Some(cpu) => Hands::Stand { since, cpu, look_at: since },
+        };
+        Self { left, hands, cpus, stood }
+    }
+
     /// Runs from now on.
     pub fn start(wall: Duration, cpus: f64) -> Self {
         Self { left: wall, hands: Hands::Run { since: Instant::now() }, cpus, stood: Duration::ZERO }
@@ -133,6 +164,21 @@ mod tests {
         assert_eq!(clock.look_at(), Instant::now() + SECOND * 6);
         clock.stand(used(9));
         assert!(clock.is_up(used(15)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handed_over_it_goes_on_as_it_was() {
+        let mut clock = Clock::start(SECOND * 10, 1.0);
+        advance(SECOND * 4).await;
+        let runs = Clock::take_over(clock.hand_over());
+        assert_eq!(runs.look_at(), Instant::now() + SECOND * 6);
+        clock.stand(used(1));
+        advance(SECOND * 100).await;
+        let mut stands = Clock::take_over(clock.hand_over());
+        assert!(!stands.is_up(used(3)));
+        assert_eq!(stands.stood(), SECOND * 100);
+        stands.run(used(3));
+        assert_eq!(stands.look_at(), Instant::now() + SECOND * 4);
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
 use belljar_jail::cgroup::{Cgroup, CgroupError};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +31,24 @@ pub struct Container {
     pub requests: mpsc::Sender<Request>,
 }
 
+/// What others than its keeper know of a container, for the program that this process is about to become.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Told {
+    pub id: ContainerId,
+    pub created_at: SystemTime,
+    pub last_used_at: SystemTime,
+    pub stance: Stance,
+}
+
+/// In which of its states a container can be handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stance {
+    Ready,
+    Frozen,
+    /// By a cell that waits.
+    Leased,
+}
+
 /// What a container is made of before it has a name.
 pub struct Parts {
     pub life: Arc<Life>,
@@ -51,6 +70,38 @@ impl Container {
         let _dead_before = life.step(Event::Claim);
         let (last_used_at, line) = (Mutex::new(now), tokio::sync::Mutex::default());
         Self { id, isolation, created_at: now, last_used_at, life, line, reins, stop, requests }
+    }
+
+    /// One that was another program's before, as it was then: its life is taken there by its own steps.
+    pub fn inherited(of: &Told, parts: Parts, requests: mpsc::Sender<Request>) -> Self {
+        let Told { id, created_at, last_used_at, stance } = of;
+        let container = Self::claimed(id.clone(), *created_at, parts, requests);
+        container.used_at(*last_used_at);
+        let step = match stance {
+            Stance::Ready => None,
+            Stance::Frozen => Some(Event::Freeze),
+            Stance::Leased => Some(Event::Lease),
+        };
+        // From a life that has just begun each of them is in the table.
+        let _taken = step.map(|step| container.life.step(step));
+        container
+    }
+
+    /// What is told of it to another program; none of one that is over.
+    pub fn told(&self) -> Option<Told> {
+        let stance = match self.life.state() {
+            State::Ready => Stance::Ready,
+            State::Frozen => Stance::Frozen,
+            State::Leased => Stance::Leased,
+            State::Starting | State::Pooled | State::Dead | State::Gone => return None,
+        };
+        let (id, created_at, last_used_at) = (self.id.clone(), self.created_at, self.last_used_at());
+        Some(Told { id, created_at, last_used_at, stance })
+    }
+
+    /// The hold that whoever has a leased one has.
+    pub fn held(self: &Arc<Self>) -> Hold {
+        Hold(Arc::clone(self))
     }
 
     pub fn last_used_at(&self) -> SystemTime {

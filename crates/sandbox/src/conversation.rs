@@ -5,6 +5,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use belljar_jail::HandedFd;
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio_util::sync::CancellationToken;
@@ -29,12 +31,20 @@ pub struct Conversation {
 }
 
 /// What the supervisor has been asked and has said about a cold REPL's end, the one answer that comes out of turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum ColdRepl {
     None,
     /// Asked under this number.
     Runs(u64),
     Ended(Status),
+}
+
+/// A talk, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedConversation {
+    channel: HandedFd,
+    requests: u64,
+    cold_repl: ColdRepl,
 }
 
 /// What was heard.
@@ -51,6 +61,24 @@ impl Conversation {
     pub fn new(channel: Channel, ended: Arc<OwnedFd>, stop: CancellationToken) -> io::Result<Self> {
         let ended = watch(ended, Interest::READABLE)?;
         Ok(Self { channel, ended, stop, requests: 0, cold_repl: ColdRepl::None })
+    }
+
+    /// What [`Conversation::take_over`] needs. Nothing may be under way but a cell.
+    pub fn hand_over(&self) -> io::Result<HandedConversation> {
+        let Self { channel, requests, cold_repl, .. } = self;
+        Ok(HandedConversation { channel: channel.hand_over()?, requests: *requests, cold_repl: *cold_repl })
+    }
+
+    /// One that was handed over. Must be called in a runtime.
+    pub fn take_over(
+        handed: HandedConversation,
+        below: Option<Below>,
+        ended: Arc<OwnedFd>,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let HandedConversation { channel, requests, cold_repl } = handed;
+        let ended = watch(ended, Interest::READABLE)?;
+        Ok(Self { channel: Channel::take_over(channel, below)?, ended, stop, requests, cold_repl })
     }
 
     /// As [`Channel::take_paths`].

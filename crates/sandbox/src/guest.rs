@@ -1,14 +1,17 @@
 //! A live container as its keeper holds it: what talks and what runs.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use belljar_jail::cgroup::{Limits, Stats};
+use belljar_jail::HandedFd;
+use belljar_jail::cgroup::{CgroupTree, Limits, Stats};
+use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::Channel;
 use crate::command::DiskFree;
-use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
+use crate::conversation::{ANSWER_WAIT_MAX, Conversation, HandedConversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, PROTOCOL_VERSION};
 use crate::gvisor::{self, Below, Words};
@@ -16,8 +19,9 @@ use crate::host::SharedHost;
 use crate::image::Image;
 use crate::options::Isolation;
 use crate::outcome::InterpreterEnd;
-use crate::process::{Process, Reins};
-use crate::repl::Repl;
+use crate::process::{HandedProcess, Process, Reins};
+use crate::repl::{HandedRepl, Repl};
+use crate::zygote::Retired;
 
 /// See the module's head.
 pub struct Guest {
@@ -29,6 +33,17 @@ pub struct Guest {
     pub process: Process,
     image: Arc<Image>,
     below: Option<Below>,
+    limits: Limits,
+}
+
+/// A live container, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedGuest {
+    talk: HandedConversation,
+    repl: Option<HandedRepl>,
+    lost: Option<InterpreterEnd>,
+    process: HandedProcess,
+    below: Option<HandedFd>,
     limits: Limits,
 }
 
@@ -63,6 +78,37 @@ impl Guest {
                 Err(words.map_or_else(|| SandboxError::Launch(reason.to_string()), |words| words.explain(&reason)))
             }
         }
+    }
+
+    /// What [`Guest::take_over`] needs. Nothing may be under way but a cell.
+    pub fn hand_over(&self) -> io::Result<HandedGuest> {
+        Ok(HandedGuest {
+            talk: self.talk.hand_over()?,
+            repl: self.repl.as_ref().map(Repl::hand_over).transpose()?,
+            lost: self.lost.map(InterpreterEnd::handed),
+            process: self.process.hand_over()?,
+            below: self.below.as_ref().map(Below::hand_over).transpose()?,
+            limits: self.limits,
+        })
+    }
+
+    /// One that was handed over, of that image. Must be called in a runtime.
+    ///
+    /// # Errors
+    /// What the host answers; nothing of it is left then, as far as it was known.
+    pub fn take_over(
+        handed: HandedGuest,
+        image: Arc<Image>,
+        cgroups: Option<&CgroupTree>,
+        zygotes: &mut Retired,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
+        let HandedGuest { talk, repl, lost, process, below, limits } = handed;
+        let process = Process::take_over(process, cgroups)?;
+        let below = below.map(Below::take_over).transpose()?;
+        let talk = Conversation::take_over(talk, below.clone(), process.ended(), stop)?;
+        let repl = repl.map(|repl| Repl::take_over(repl, below.clone(), zygotes)).transpose()?;
+        Ok(Self { talk, repl, lost, process, image, below, limits })
     }
 
     /// What a ward says before it starts gVisor, and may be believed: no code has run.

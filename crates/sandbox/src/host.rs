@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
 use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
@@ -30,11 +31,18 @@ pub struct Host {
 
 impl Host {
     /// Finds out what this machine offers; with what the attendants of the image's zygotes need. Blocks.
-    pub fn prepare(config: SandboxConfig, rootfs: Rootfs) -> Result<(Self, [Attendance; 2]), SandboxError> {
+    pub fn prepare(
+        config: SandboxConfig,
+        rootfs: Rootfs,
+        realm: Option<Realm>,
+    ) -> Result<(Self, [Attendance; 2]), SandboxError> {
         descriptors::raise(&config);
         let program = program::sealed().map_err(SandboxError::io("keep the guest program in memory"))?;
         let identity = identity(&rootfs)?;
-        let realm = Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?;
+        let realm = match realm.filter(|realm| realm.identity() == identity) {
+            Some(realm) => realm,
+            None => Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?,
+        };
         let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm))?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
@@ -129,6 +137,16 @@ impl Host {
         let jailed = launch_zygote(image.realm(), self.program.as_fd(), plan, attachment, control, files)
             .map_err(|error| SandboxError::Launch(error.to_string()))?;
         Ok(Process::new(jailed, cgroup))
+    }
+
+    /// Where the cgroups of this server's containers are; none where there are no limits.
+    pub fn cgroups(&self) -> Option<&CgroupTree> {
+        self.cgroups.as_ref()
+    }
+
+    /// For an answer to a call that code has made.
+    pub fn answer_wait_max(&self) -> Duration {
+        Duration::from_secs(self.config.tool_answer_wait_s_max)
     }
 
     fn cgroup(&self, name: &str, limits: &Limits) -> Result<Option<Cgroup>, SandboxError> {

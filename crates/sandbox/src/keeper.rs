@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use crate::cell::{self, Cell};
+use crate::cell::{self, Cell, UnderWay};
 use crate::container::Container;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
 use crate::guest::Guest;
+use crate::handover::HandedContainer;
 use crate::host::SharedHost;
 use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd};
@@ -32,6 +34,16 @@ pub enum Request {
     Cell {
         cell: Cell,
         reply: oneshot::Sender<Answer<CellOutcome>>,
+    },
+    /// A cell that was handed over.
+    GoOn {
+        cell: Box<UnderWay>,
+        cancel: CancellationToken,
+        reply: oneshot::Sender<Answer<CellOutcome>>,
+    },
+    /// This process is about to become another program: the keeper tells what it has, and does nothing more.
+    HandOver {
+        reply: oneshot::Sender<Answer<HandedContainer>>,
     },
     Open {
         path: String,
@@ -138,6 +150,20 @@ async fn serve(
         Request::Cell { cell, mut reply } => {
             let done = cell::run(guest, host, cell, reply.closed()).await;
             tell(container, done.survives, reply, done.answer)
+        }
+        Request::GoOn { cell, cancel, mut reply } => {
+            let done = cell::go_on(guest, host, *cell, cancel, reply.closed()).await;
+            tell(container, done.survives, reply, done.answer)
+        }
+        Request::HandOver { reply } => {
+            let handed = guest.hand_over().map(|guest| HandedContainer { guest, cell: None });
+            let whole = handed.is_ok();
+            let _asked_for = reply.send(handed.map_err(SandboxError::io("hand a container over")));
+            if !whole {
+                return Ok(());
+            }
+            // What ends this is the end of the program.
+            std::future::pending().await
         }
         Request::Open { path, reply } => {
             let (survives, answer) = sorted(open(&mut guest.talk, path).await);

@@ -32,6 +32,7 @@ mod files;
 mod frame;
 mod guest;
 mod gvisor;
+pub mod handover;
 mod harvest;
 mod host;
 mod image;

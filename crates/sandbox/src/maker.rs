@@ -17,7 +17,7 @@ use crate::keeper::{self, Request};
 use crate::options::{Isolation, Language};
 use crate::repl::{self, Repl, ReplError, Warmth};
 use crate::state::Life;
-use crate::zygote::{self, Attendance};
+use crate::zygote::{self, Attendance, Retired};
 
 /// Containers started at once, per core: a start waits for the kernel now and then, but more than a few only wait for
 /// each other.
@@ -30,6 +30,10 @@ pub struct Maker {
     pub host: SharedHost,
     pub keepers: TaskTracker,
     attendants: TaskTracker,
+    /// What nobody waits for: the pool is filled, what is unused is frozen.
+    pub house: TaskTracker,
+    /// Ends that, before all else.
+    pub house_stop: CancellationToken,
     /// Parent of every container's own.
     pub stop: CancellationToken,
     launches: Semaphore,
@@ -67,11 +71,14 @@ impl Purpose {
 impl Maker {
     pub fn new(host: SharedHost) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let stop = CancellationToken::new();
         Self {
             host,
             keepers: TaskTracker::new(),
             attendants: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            house: TaskTracker::new(),
+            house_stop: stop.child_token(),
+            stop,
             launches: Semaphore::new(cores * LAUNCHES_PER_CORE),
             reapers: Arc::new(Semaphore::new(cores * REAPERS_PER_CORE)),
             awaited: watch::Sender::new(0),
@@ -154,9 +161,22 @@ impl Maker {
         self.stop.cancel();
         self.keepers.close();
         self.keepers.wait().await;
+        self.leave_house().await;
         self.host.image().stop.cancel();
         self.attendants.close();
         self.attendants.wait().await;
+    }
+
+    /// Ends what nobody waits for, and waits for that.
+    pub async fn leave_house(&self) {
+        self.house_stop.cancel();
+        self.house.close();
+        self.house.wait().await;
+    }
+
+    /// Hears zygotes that were handed over for as long as they have children.
+    pub fn retire(&self, zygotes: Retired) {
+        zygotes.attend(&self.attendants, &self.host.image().stop);
     }
 
     /// Gives a container its name and its keeper.

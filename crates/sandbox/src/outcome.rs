@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// One stream of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stream {
@@ -90,7 +92,7 @@ pub enum Reason {
 }
 
 /// How a Python interpreter ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum InterpreterEnd {
     /// With this exit code, though nobody had asked it to.
     Exited(u8),
@@ -99,13 +101,35 @@ pub enum InterpreterEnd {
     /// By the memory limit of the container.
     Memory,
     /// It broke the protocol and was killed with every process of the container.
-    Breach(&'static str),
+    #[serde(skip)]
+    Breach(#[serde(skip)] &'static str),
     /// It was killed with every process of the container.
     Killed,
     /// The container was put away and brought back: its files were kept, its memory was not.
     NotKept,
     /// Nobody can tell how.
     Unknown,
+}
+
+impl InterpreterEnd {
+    /// What can be said of it by another program: which rule was broken is a text of this one.
+    pub(crate) fn handed(self) -> Self {
+        match self {
+            Self::Breach(_) => Self::Killed,
+            end => end,
+        }
+    }
+}
+
+impl Loss {
+    /// As [`InterpreterEnd::handed`].
+    pub(crate) fn handed(self) -> Self {
+        match self {
+            Self::InterpreterEnded(end) => Self::InterpreterEnded(end.handed()),
+            Self::InterpreterRestarted(end) => Self::InterpreterRestarted(end.handed()),
+            loss => loss,
+        }
+    }
 }
 
 impl From<crate::frame::Status> for InterpreterEnd {
@@ -236,7 +260,7 @@ impl std::fmt::Display for SkipReason {
 }
 
 /// Something a cell lost or met that its streams do not show.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
     /// Ended by the memory limit of this many bytes.
     KilledByMemory(u64),

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use belljar_ids::ContainerId;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::calls::{Line, Resumption, line};
+use crate::calls::{HoldersEnd, Line, Resumption, Said, line};
 use crate::cell::Cell;
 use crate::error::SandboxError;
+use crate::handover::HandedContainer;
 use crate::keeper::{Answer, Request};
 use crate::lease::Lease;
 use crate::outcome::CellOutcome;
@@ -112,6 +113,23 @@ impl Parked {
         &self.calls
     }
 
+    /// Has the keeper hand it over, with its container. None when the cell has come to an end while nobody asked.
+    pub(crate) async fn hand_over(&self) -> Option<Answer<HandedContainer>> {
+        let (reply, answer) = oneshot::channel();
+        self.running.say.send(Said::HandOver(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    /// One that was handed over, in the hands of its keeper; `calls` are those that wait.
+    pub(crate) fn take_over(
+        lease: Lease,
+        calls: Vec<ToolCall>,
+        (pauses, say): HoldersEnd,
+        outcome: oneshot::Receiver<Answer<CellOutcome>>,
+    ) -> Self {
+        Self { running: Running { pauses, say, outcome }, calls, lease }
+    }
+
     /// Answers every call and waits for what comes next. Answers to calls whose time was up before are dropped. From
     /// here on the code can call `tools`, which may be others than before.
     ///
@@ -155,7 +173,7 @@ impl Parked {
         let Self { running, lease, calls: mut unanswered } = self;
         unanswered.retain(|call| left.contains(&call.number));
         let resumption = Resumption { answers, unanswered, tools: tools.clone() };
-        if running.resumptions.send(resumption).await.is_err() {
+        if running.say.send(Said::Resume(resumption)).await.is_err() {
             tracing::debug!(container = %lease.container(), "a cell ended before it was resumed");
         }
         Ok(running.next(lease).await?)
@@ -181,7 +199,7 @@ impl Parked {
 /// The holder's end of a cell under way.
 struct Running {
     pauses: mpsc::Receiver<Vec<ToolCall>>,
-    resumptions: mpsc::Sender<Resumption>,
+    say: mpsc::Sender<Said>,
     /// Holds the outcome until it is asked for.
     outcome: oneshot::Receiver<Answer<CellOutcome>>,
 }
@@ -192,12 +210,12 @@ pub async fn start(
     tools: &CodeTools,
     cell: impl FnOnce(Line) -> Cell,
 ) -> Result<Progress, NoOutcome> {
-    let (ours, pauses, resumptions) = line(tools.clone());
+    let (ours, pauses, say) = line(tools.clone());
     let (reply, outcome) = oneshot::channel();
     if let Err(error) = lease.request(Request::Cell { cell: cell(ours), reply }).await {
         return Err(NoOutcome { lease, error });
     }
-    Running { pauses, resumptions, outcome }.next(lease).await
+    Running { pauses, say, outcome }.next(lease).await
 }
 
 impl Running {

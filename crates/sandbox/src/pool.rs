@@ -10,7 +10,7 @@ use std::time::Duration;
 use belljar_ids::ContainerId;
 use belljar_jail::cgroup::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use crate::container::{Container, Parts};
 use crate::error::{DeathReason, SandboxError};
@@ -34,12 +34,32 @@ pub struct Pool {
     shelves: Mutex<Shelves>,
     /// Something was taken, died, or can be made now.
     changed: Notify,
+    /// Containers that are being made, or stand on a shelf, or are being cleared away from there.
+    ahead: watch::Sender<usize>,
+}
+
+/// A container that is the pool's, for as long as this lives.
+struct Ahead(Arc<Pool>);
+
+impl Ahead {
+    fn of(pool: &Arc<Pool>) -> Self {
+        pool.ahead.send_modify(|count| *count += 1);
+        Self(Arc::clone(pool))
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.ahead.send_modify(|count| *count -= 1);
+    }
 }
 
 #[derive(Default)]
 struct Shelves {
     bash: Vec<Shelved>,
     python: Vec<Shelved>,
+    /// Nothing comes onto them any more.
+    closed: bool,
 }
 
 struct Shelved {
@@ -78,7 +98,7 @@ impl Shelved {
 
 impl Pool {
     pub fn new(size: usize) -> Self {
-        Self { size, shelves: Mutex::default(), changed: Notify::new() }
+        Self { size, shelves: Mutex::default(), changed: Notify::new(), ahead: watch::Sender::new(0) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shelves> {
@@ -150,9 +170,20 @@ impl Pool {
 
     /// Lets go of all there are; each task clears its own away.
     pub fn drain(&self) {
-        let dropped = std::mem::take(&mut *self.lock());
+        let mut shelves = self.lock();
+        let dropped = (std::mem::take(&mut shelves.bash), std::mem::take(&mut shelves.python));
+        drop(shelves);
         drop(dropped);
         self.changed.notify_one();
+    }
+
+    /// Makes no more, and waits until nothing is left of those there are.
+    pub async fn close(&self) {
+        self.lock().closed = true;
+        self.drain();
+        let mut ahead = self.ahead.subscribe();
+        // It ends with `self` alone.
+        let _never_closed = ahead.wait_for(|count| *count == 0).await;
     }
 
     fn forget_dead(&self) {
@@ -167,6 +198,9 @@ impl Pool {
     /// What is lacking most.
     fn lacking(&self, maker: &Maker) -> Option<Language> {
         let mut shelves = self.lock();
+        if shelves.closed {
+            return None;
+        }
         let wanted = |language| match language {
             Language::Bash => true,
             Language::Python => maker.forks(),
@@ -177,20 +211,20 @@ impl Pool {
         (count < self.size).then_some(language)
     }
 
-    fn shelve(self: &Arc<Self>, maker: &Arc<Maker>, language: Language, made: Made) {
+    fn shelve(maker: &Arc<Maker>, language: Language, made: Made, ahead: Ahead) {
         let Made { guest, life, stop } = made;
         let (taken, leaving) = oneshot::channel();
         let ended = guest.ended();
         let parts = Parts::of(&guest, Arc::clone(&life), stop.clone());
         let (image, limits) = (Arc::clone(guest.image()), guest.limits());
         let shelved = Shelved { life: Arc::clone(&life), parts, image, limits, ended, taken };
-        let mut shelves = self.lock();
-        // Asked with the shelves in hand: whoever changes the image empties them afterwards.
-        if maker.is_present(&shelved.image) && life.step(Event::Shelve).is_ok() {
+        let mut shelves = ahead.0.lock();
+        // Asked with the shelves in hand: whoever changes the image, or closes the pool, empties them afterwards.
+        if !shelves.closed && maker.is_present(&shelved.image) && life.step(Event::Shelve).is_ok() {
             shelves.of(language).push(shelved);
         }
         drop(shelves);
-        maker.keepers.spawn(stand(Arc::clone(self), Arc::clone(maker), Made { guest, life, stop }, leaving));
+        maker.keepers.spawn(stand(ahead, Arc::clone(maker), Made { guest, life, stop }, leaving));
     }
 }
 
@@ -205,7 +239,7 @@ impl Shelved {
 }
 
 /// The life of a container on a shelf.
-async fn stand(pool: Arc<Pool>, maker: Arc<Maker>, made: Made, leaving: oneshot::Receiver<Taken>) {
+async fn stand(ahead: Ahead, maker: Arc<Maker>, made: Made, leaving: oneshot::Receiver<Taken>) {
     let Made { mut guest, life, stop } = made;
     let reason = tokio::select! {
         // A claim is answered even if a death comes with it: the keeper finds out.
@@ -214,7 +248,7 @@ async fn stand(pool: Arc<Pool>, maker: Arc<Maker>, made: Made, leaving: oneshot:
             Ok(Taken::Claimed { entrusted: (container, inbox), limits }) => {
                 guest.limited_to(limits);
                 // The pool and the maker are not this container's to keep any more.
-                drop(pool);
+                drop(ahead);
                 let keeping = maker.keep(guest, container, inbox);
                 drop(maker);
                 return keeping.await;
@@ -237,7 +271,7 @@ async fn stand(pool: Arc<Pool>, maker: Arc<Maker>, made: Made, leaving: oneshot:
         tracing::warn!(%reason, "a pooled container died");
     }
     life.die(reason.clone());
-    pool.forget_dead();
+    ahead.0.forget_dead();
     end(maker, guest, life, reason).await;
 }
 
@@ -248,7 +282,7 @@ async fn end(maker: Arc<Maker>, guest: Guest, life: Arc<Life>, reason: DeathReas
 
 /// Keeps the shelves full until the sandbox stops.
 pub async fn fill(pool: Arc<Pool>, maker: Arc<Maker>) {
-    let stop = maker.stop.clone();
+    let stop = maker.house_stop.clone();
     stop.run_until_cancelled(refill(&pool, &maker)).await;
     pool.drain();
 }
@@ -279,11 +313,11 @@ async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {
         maker.quiet().await;
         // A task of its own, which is not dropped halfway when the sandbox stops.
         let making = maker.keepers.spawn({
-            let (pool, maker) = (Arc::clone(pool), Arc::clone(maker));
+            let (ahead, maker) = (Ahead::of(pool), Arc::clone(maker));
             async move {
                 let made =
                     maker.make(Purpose::Ahead, maker.host.config.isolation, language, maker.host.limits()).await?;
-                pool.shelve(&maker, language, made);
+                Pool::shelve(&maker, language, made, ahead);
                 Ok::<_, SandboxError>(())
             }
         });

@@ -1,13 +1,15 @@
 //! Process 1 of a container with its cgroup: whoever drops it kills everything inside and waits for the end.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use belljar_jail::cgroup::{Cgroup, CgroupError, Meter, Stats};
-use belljar_jail::{Jailed, Namespaces};
+use belljar_jail::cgroup::{Cgroup, CgroupError, CgroupTree, Meter, Stats};
+use belljar_jail::{HandedJail, Jailed, Namespaces};
 use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 
 /// A running container, as the host's kernel sees it.
 pub struct Process {
@@ -18,6 +20,25 @@ pub struct Process {
 impl Process {
     pub fn new(jailed: Jailed, cgroup: Option<Cgroup>) -> Self {
         Self { jailed, reins: Arc::new(Reins::of(cgroup)) }
+    }
+
+    /// What [`Process::take_over`] needs. This value must not be dropped before the other program is executed.
+    pub fn hand_over(&self) -> io::Result<HandedProcess> {
+        let cgroup = self.reins.with(Cgroup::made_as).map_err(io::Error::other)?;
+        Ok(HandedProcess { jail: self.jailed.hand_over()?, cgroup })
+    }
+
+    /// A running container that was handed over. On an error it is killed and cleared away, as far as it was known by then.
+    pub fn take_over(handed: HandedProcess, cgroups: Option<&CgroupTree>) -> io::Result<Self> {
+        let HandedProcess { jail, cgroup } = handed;
+        let jailed = Jailed::take_over(jail)?;
+        let cgroup = match (cgroup, cgroups) {
+            (Some((name, cpus)), Some(tree)) => Some(tree.inherited(&name, cpus).map_err(io::Error::other)?),
+            (None, None) => None,
+            // Its limits would be nobody's, or none.
+            (Some(_), None) | (None, Some(_)) => return Err(io::Error::other("the host's cgroups have changed")),
+        };
+        Ok(Self::new(jailed, cgroup))
     }
 
     /// What others may do to it while it lives.
@@ -80,6 +101,14 @@ impl Process {
     pub fn namespaces(&self) -> std::io::Result<Namespaces> {
         self.jailed.namespaces()
     }
+}
+
+/// A running container, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedProcess {
+    jail: HandedJail,
+    /// The name of its cgroup, and the processors that it may use.
+    cgroup: Option<(String, f64)>,
 }
 
 /// The container's cgroup, for as long as there is one, in the hands of whoever limits, freezes or counts it.

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
+use belljar_jail::Realm;
 use belljar_jail::cgroup::Limits;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -32,13 +33,13 @@ const FREEZE_INTERVAL_MIN: Duration = Duration::from_millis(10);
 /// [`Sandbox::close`] waits for their ends.
 #[derive(Clone)]
 pub struct Sandbox {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
-    maker: Arc<Maker>,
-    pool: Arc<Pool>,
-    registry: Registry,
+pub(crate) struct Shared {
+    pub(crate) maker: Arc<Maker>,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) registry: Registry,
 }
 
 impl Drop for Shared {
@@ -128,9 +129,18 @@ impl Sandbox {
     /// [`SandboxError::Host`], [`SandboxError::Launch`] or [`SandboxError::Io`] when this machine cannot; nothing of the
     /// attempt is left.
     pub async fn open(config: SandboxConfig, rootfs: Rootfs) -> Result<Sandbox, SandboxError> {
+        Self::open_in(config, rootfs, None).await
+    }
+
+    /// As [`Sandbox::open`], in a realm that there is already, where one is given.
+    pub(crate) async fn open_in(
+        config: SandboxConfig,
+        rootfs: Rootfs,
+        realm: Option<Realm>,
+    ) -> Result<Sandbox, SandboxError> {
         let digest = rootfs.digest.clone();
         let pool = Arc::new(Pool::new(config.pool_containers));
-        let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs));
+        let preparing = tokio::task::spawn_blocking(move || Host::prepare(config, rootfs, realm));
         let prepared = preparing.await.map_err(|error| SandboxError::Host(error.to_string()))?;
         let (host, attendances) = prepared?;
         let host = Arc::new(host);
@@ -323,8 +333,9 @@ impl Shared {
     fn keep_house(self: &Arc<Self>, attendances: [Attendance; 2]) {
         let Self { maker, pool, .. } = &**self;
         self.attend(attendances);
-        maker.keepers.spawn(pool::fill(Arc::clone(pool), Arc::clone(maker)));
-        maker.keepers.spawn(freeze_unused(Arc::downgrade(self), maker.stop.clone(), maker.host.config.idle_freeze));
+        maker.house.spawn(pool::fill(Arc::clone(pool), Arc::clone(maker)));
+        let (stop, unused_max) = (maker.house_stop.clone(), maker.host.config.idle_freeze);
+        maker.house.spawn(freeze_unused(Arc::downgrade(self), stop, unused_max));
     }
 
     /// Starts the tasks behind the present image's zygotes.
@@ -343,6 +354,7 @@ impl Shared {
         language: Language,
         limits: Limits,
     ) -> Result<ContainerStatus, SandboxError> {
+        let _awaiting = self.maker.awaiting();
         match self.made(id, isolation, language, limits).await {
             Ok(made) => Ok(self.registry.enter(self.maker.entrust(made, id.clone()))),
             Err(error) => {
@@ -360,7 +372,6 @@ impl Shared {
         limits: Limits,
     ) -> Result<Made, SandboxError> {
         let Self { maker, pool, .. } = self;
-        let _awaiting = maker.awaiting();
         let purpose = Purpose::For(id.clone());
         if language == Language::Python
             && maker.pools(isolation, &limits)

@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use belljar_jail::HandedFd;
 use bytes::Bytes;
 use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe::Receiver;
 use tokio::sync::mpsc;
 
@@ -59,7 +61,33 @@ impl Pipe {
     }
 }
 
+/// A drain, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedDrain {
+    /// None when it was lost.
+    pipe: Option<HandedFd>,
+    kept: Vec<u8>,
+    total_bytes: u64,
+}
+
 impl Drain {
+    /// What [`Drain::take_over`] needs. What is in the pipe stays there; whoever listened hears no more.
+    pub fn hand_over(&self) -> io::Result<HandedDrain> {
+        let pipe = self.pipe.fd().map(HandedFd::hand_over).transpose()?;
+        Ok(HandedDrain { pipe, kept: self.kept.clone(), total_bytes: self.total_bytes })
+    }
+
+    /// A drain that was handed over. Must be called in a runtime.
+    pub fn take_over(stream: Stream, handed: HandedDrain, kept_bytes_max: usize) -> io::Result<Self> {
+        let HandedDrain { pipe, kept, total_bytes } = handed;
+        let pipe = match pipe {
+            Some(pipe) => Pipe::Idle(pipe.take_over()?),
+            None => Pipe::Lost,
+        };
+        let told_bytes = kept.len();
+        Ok(Self { stream, pipe, buffer: Vec::new(), kept, kept_bytes_max, total_bytes, live: None, told_bytes })
+    }
+
     /// A drain and the end for the writer. Must be called in a runtime.
     pub fn new(
         stream: Stream,

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Tools of one cell. The driver keeps all of them in memory.
@@ -14,7 +15,7 @@ pub const TOOLS_BYTES_MAX: usize = 4 * 1024 * 1024;
 const FUNCTION_BYTES_MAX: usize = 200;
 
 /// A tool that code may call.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CodeTool {
     /// As the client named it; calls bear this name.
     pub name: String,
@@ -124,7 +125,7 @@ fn callable(function: &str) -> bool {
 }
 
 /// A call that code has made and waits for.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ToolCall {
     /// By which it is answered; counted from 1 in each cell.
     pub number: u64,

@@ -53,6 +53,15 @@ pub struct Cgroup {
     cpus: Mutex<f64>,
 }
 
+/// Its name becomes that of directories.
+fn check_name(name: &str) -> Result<(), CgroupError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !name.is_empty() && name.len() <= 128 && name.chars().all(plain) {
+        return Ok(());
+    }
+    Err(CgroupError { path: PathBuf::from(name), source: io::ErrorKind::InvalidInput.into() })
+}
+
 /// One file to write.
 #[derive(Debug, PartialEq, Eq)]
 struct Setting {
@@ -78,11 +87,7 @@ impl Cgroup {
         limits: &Limits,
     ) -> Result<Self, CgroupError> {
         check(limits).map_err(CgroupError::at(Path::new(name)))?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        let sane = !name.is_empty() && name.len() <= 128 && name.chars().all(plain);
-        if !sane {
-            return Err(CgroupError { path: PathBuf::from(name), source: io::ErrorKind::InvalidInput.into() });
-        }
+        check_name(name)?;
         let below = |directory: &Path| directory.join(name);
         // Dropped on an error below, which removes what was made.
         let mut cgroup = Self { homes: BTreeMap::new(), bare_v2: None, cpus: Mutex::new(limits.cpus) };
@@ -102,6 +107,36 @@ impl Cgroup {
         }
         cgroup.impose(limits)?;
         Ok(cgroup)
+    }
+
+    /// One that was made before, by this process as another program.
+    pub(crate) fn inherited(
+        homes: &BTreeMap<Controller, Home>,
+        bare_v2: Option<&Path>,
+        name: &str,
+        cpus: f64,
+    ) -> Result<Self, CgroupError> {
+        check_name(name)?;
+        let below = |directory: &Path| {
+            let directory = directory.join(name);
+            fs::metadata(&directory).map_err(CgroupError::at(&directory))?;
+            Ok::<_, CgroupError>(directory)
+        };
+        let home = |home: &Home| Ok(Home { version: home.version, directory: below(&home.directory)? });
+        let homes = homes.iter().map(|(controller, of)| Ok((*controller, home(of)?)));
+        let homes = homes.collect::<Result<_, CgroupError>>()?;
+        Ok(Self { homes, bare_v2: bare_v2.map(below).transpose()?, cpus: Mutex::new(cpus) })
+    }
+
+    /// The name it was made under, and the processors that were last wished for it.
+    ///
+    /// # Errors
+    /// [`CgroupError`] for one that has no directory with a name.
+    pub fn made_as(&self) -> Result<(String, f64), CgroupError> {
+        let directories = self.homes.values().map(|home| home.directory.as_path()).chain(self.bare_v2.as_deref());
+        let name = directories.map(Path::file_name).next().flatten().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| CgroupError::invalid(Path::new("a cgroup without a name")))?;
+        Ok((name.to_owned(), *self.cpus.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     /// The files by which a process of one thread enters, writing `0` to each; its later children are born there. A bare

@@ -19,7 +19,7 @@ pub use meter::Meter;
 pub use tree::CgroupTree;
 
 /// What a container may use at most.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Memory and swap together.
     pub memory_bytes_max: u64,
@@ -30,7 +30,7 @@ pub struct Limits {
 }
 
 /// What a container has used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Stats {
     /// Highest memory use; on kernels that keep no peak (v2 before 5.19), the present use.
     pub memory_peak_bytes: u64,

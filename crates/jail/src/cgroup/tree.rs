@@ -115,6 +115,14 @@ impl CgroupTree {
         Cgroup::create(&self.homes, self.bare_v2.as_deref(), name, limits)
     }
 
+    /// The cgroup that this server has made under a name as another program; `cpus` is what was last wished for it.
+    ///
+    /// # Errors
+    /// [`CgroupError`] when there is none.
+    pub fn inherited(&self, name: &str, cpus: f64) -> Result<Cgroup, CgroupError> {
+        Cgroup::inherited(&self.homes, self.bare_v2.as_deref(), name, cpus)
+    }
+
     fn directories(&self) -> impl Iterator<Item = &Path> {
         self.homes.values().map(|home| home.directory.as_path()).chain(self.bare_v2.as_deref())
     }

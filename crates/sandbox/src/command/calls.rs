@@ -7,14 +7,15 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::calls::{Delivery, Ledger, Word};
+use crate::calls::{Delivery, HandedLedger, HoldersEnd, Ledger, Word};
 use crate::cell::in_memory;
 use crate::conversation::Conversation;
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Piece, Reply, ReplyKind, ToGuest};
-use crate::tools::CodeTools;
+use crate::tools::{CodeTools, ToolsError};
 
 use super::Say;
 
@@ -59,7 +60,40 @@ pub fn offered(tools: &CodeTools) -> String {
     tools.all().iter().map(|tool| format!("{} {}\n", tool.function, tool.input_schema)).collect()
 }
 
+/// The calls of a command, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedCalls {
+    ledger: HandedLedger,
+    begun: BTreeMap<u64, String>,
+    numbers: BTreeMap<u64, u64>,
+    untold_bytes: usize,
+}
+
 impl Calls {
+    /// What [`Calls::take_over`] needs: between two words nothing is due.
+    pub fn hand_over(&self) -> HandedCalls {
+        let Self { ledger, begun, numbers, untold_bytes, quiet: _, due: _, tools: _ } = self;
+        HandedCalls {
+            ledger: ledger.hand_over(),
+            begun: begun.clone(),
+            numbers: numbers.clone(),
+            untold_bytes: *untold_bytes,
+        }
+    }
+
+    /// Those that were handed over, with the holder's end of their line.
+    ///
+    /// # Errors
+    /// As [`Ledger::take_over`].
+    pub fn take_over(handed: HandedCalls, answer_wait_max: Duration) -> Result<(Self, HoldersEnd), ToolsError> {
+        let HandedCalls { ledger, begun, numbers, untold_bytes } = handed;
+        let (ledger, holder) = Ledger::take_over(ledger, answer_wait_max)?;
+        let mut calls = Self { begun, numbers, untold_bytes, ..Self::new(ledger) };
+        // Some may have come that are to be told with the next word.
+        calls.hush();
+        Ok((calls, holder))
+    }
+
     pub fn new(ledger: Ledger) -> Self {
         let (begun, numbers, due) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
         Self { ledger, begun, numbers, untold_bytes: 0, quiet: None, due, tools: None }

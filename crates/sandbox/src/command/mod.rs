@@ -5,6 +5,7 @@ mod calls;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::calls::Word;
@@ -14,11 +15,13 @@ use crate::clock::Clock;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::DeathReason;
 use crate::frame::{Failure, FromGuest, Status, ToGuest};
+use crate::handover::HandedContainer;
+use crate::keeper::Answer;
 use crate::outcome::InterpreterEnd;
 use crate::tools::CodeTools;
 
 use calls::Called;
-pub use calls::Calls;
+pub use calls::{Calls, HandedCalls};
 
 /// For killing every process of a container and hearing of it. A throttled fork bomb takes 100 ms.
 const KILL_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -60,6 +63,10 @@ pub enum Ending {
     NotStarted(Failure),
     Died(DeathReason),
 }
+
+/// Instead of an end: the cell waits on, for another program to be its host.
+#[derive(Debug)]
+pub struct HandOver(pub oneshot::Sender<Answer<HandedContainer>>);
 
 /// A cell's output directory at its end.
 #[derive(Debug)]
@@ -107,18 +114,18 @@ pub async fn ask(
 }
 
 /// What is watched about a running command but its end.
-pub struct Watch<C> {
-    pub clock: Clock,
+pub struct Watch<'a, C> {
+    pub clock: &'a mut Clock,
     /// How much the container has used of the processor.
     pub cpu: C,
     /// Of the command's, if it may make any.
-    pub calls: Option<Calls>,
+    pub calls: &'a mut Option<Calls>,
 }
 
-impl<C: Fn() -> Duration> Watch<C> {
+impl<C: Fn() -> Duration> Watch<'_, C> {
     /// Waits for something to carry but from the command. Cancel-safe.
     async fn said(&mut self) -> Say {
-        match &mut self.calls {
+        match self.calls {
             Some(calls) => calls.said().await,
             None => std::future::pending().await,
         }
@@ -134,7 +141,7 @@ impl<C: Fn() -> Duration> Watch<C> {
     }
 
     async fn pass_on(&mut self, talk: &mut Conversation) -> Result<(), DeathReason> {
-        match &mut self.calls {
+        match self.calls {
             Some(calls) => calls.pass_on(talk).await,
             None => Ok(()),
         }
@@ -142,7 +149,7 @@ impl<C: Fn() -> Duration> Watch<C> {
 
     /// Carries what the holder and the callers say to each other.
     async fn carry(&mut self, say: Say, talk: &mut Conversation) -> Result<(), DeathReason> {
-        if let Some(calls) = &mut self.calls {
+        if let Some(calls) = self.calls {
             match say {
                 Say::Nothing => {}
                 Say::Word(word) => calls.heed(word),
@@ -164,24 +171,31 @@ pub enum Say {
     Calls,
 }
 
+/// How far a command has come when somebody begins to wait for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Asked,
+    Runs,
+}
+
 /// Waits for the end of a command, moving its output and carrying its calls meanwhile.
 pub async fn wait(
     talk: &mut Conversation,
-    id: u64,
-    watch: &mut Watch<impl Fn() -> Duration>,
+    (id, stage): (u64, Stage),
+    watch: &mut Watch<'_, impl Fn() -> Duration>,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
-) -> End {
+) -> Result<End, HandOver> {
     tokio::pin!(draining, stopped);
     let mut drained = false;
-    let mut waiting = Waiting { id, runs: false, stop: None, interrupt: None };
+    let mut waiting = Waiting { id, runs: stage == Stage::Runs, stop: None, interrupt: None };
     let started_by = Instant::now() + ANSWER_WAIT_MAX;
     let mut stopped_by = None;
     let ending = loop {
         let watched = watch.clock.look_at();
         let limit = if waiting.runs { stopped_by.map_or(watched, |by| watched.min(by)) } else { started_by };
         let carried = tokio::select! {
-            received = talk.frame() => match waiting.take(received, &mut watch.calls) {
+            received = talk.frame() => match waiting.take(received, watch.calls) {
                 Some(ending) => break ending,
                 None => Say::Nothing,
             },
@@ -208,14 +222,17 @@ pub async fn wait(
                 drained = true;
                 continue;
             }
-            said = watch.said(), if waiting.stop.is_none() => said,
+            said = watch.said(), if waiting.stop.is_none() => match said {
+                Say::Word(Word::HandOver(reply)) => return Err(HandOver(reply)),
+                said => said,
+            },
         };
         if let Err(reason) = watch.carry(carried, talk).await {
             break Ending::Died(reason);
         }
     };
     let ending = settled(talk, ending, waiting.interrupt).await;
-    End { stop: waiting.stop, ending }
+    Ok(End { stop: waiting.stop, ending })
 }
 
 /// What is known of a command under way.
@@ -406,7 +423,9 @@ mod tests {
 
     async fn ending(frames: &[&str]) -> Ending {
         let (mut talk, _alive) = with(frames);
-        wait(&mut talk, 7, &mut watch(), std::future::pending::<()>(), std::future::pending()).await.ending
+        wait(&mut talk, (7, Stage::Asked), &mut watch(), std::future::pending::<()>(), std::future::pending())
+            .await
+            .ending
     }
 
     #[tokio::test]
@@ -463,7 +482,9 @@ mod tests {
             let _over = told.blocking_recv();
             drop((theirs, alive));
         });
-        let end = wait(&mut talk, 7, &mut watch(), std::future::pending::<()>(), std::future::ready(())).await;
+        let end =
+            wait(&mut talk, (7, Stage::Asked), &mut watch(), std::future::pending::<()>(), std::future::ready(()))
+                .await;
         tell.send(()).expect("the guest is there");
         guest.join().expect("no panic");
         end

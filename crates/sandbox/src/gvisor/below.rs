@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use belljar_jail::HandedFd;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
@@ -18,6 +19,16 @@ pub struct Below {
 impl Below {
     pub fn new(root: OwnedFd) -> Self {
         Self { root: Arc::new(root) }
+    }
+
+    /// Keeps the directory for the program that this process is about to become.
+    pub fn hand_over(&self) -> rustix::io::Result<HandedFd> {
+        HandedFd::hand_over(&*self.root)
+    }
+
+    /// One that was handed over.
+    pub fn take_over(handed: HandedFd) -> rustix::io::Result<Self> {
+        Ok(Self::new(handed.take_over()?))
     }
 
     /// A descriptor as the guest would have sent it: of a directory with `O_PATH`, else for reading. What cannot be

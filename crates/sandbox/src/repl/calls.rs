@@ -3,14 +3,17 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::calls::{Delivery, Ledger, Word};
+use crate::calls::{Delivery, HandedLedger, HoldersEnd, Ledger, Word};
 use crate::cell::in_memory;
 use crate::channel::Packets;
+use crate::tools::ToolsError;
 
 use super::frame::{CallsPart, ToRepl};
 
@@ -39,7 +42,39 @@ pub struct Calls {
     waits: bool,
 }
 
+/// The calls of a cell, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedCalls {
+    ledger: HandedLedger,
+    text: String,
+    untold_bytes: usize,
+    said: u64,
+    waits: bool,
+}
+
 impl Calls {
+    /// What [`Calls::take_over`] needs.
+    pub fn hand_over(&self) -> HandedCalls {
+        let Self { ledger, text, untold_bytes, said, waits } = self;
+        HandedCalls {
+            ledger: ledger.hand_over(),
+            text: text.clone(),
+            untold_bytes: *untold_bytes,
+            said: *said,
+            waits: *waits,
+        }
+    }
+
+    /// Those that were handed over, with the holder's end of their line.
+    ///
+    /// # Errors
+    /// As [`Ledger::take_over`].
+    pub fn take_over(handed: HandedCalls, answer_wait_max: Duration) -> Result<(Self, HoldersEnd), ToolsError> {
+        let HandedCalls { ledger, text, untold_bytes, said, waits } = handed;
+        let (ledger, holder) = Ledger::take_over(ledger, answer_wait_max)?;
+        Ok((Self { ledger, text, untold_bytes, said, waits }, holder))
+    }
+
     /// None so far.
     pub fn new(ledger: Ledger) -> Self {
         Self { ledger, text: String::new(), untold_bytes: 0, said: 0, waits: false }

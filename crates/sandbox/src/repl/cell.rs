@@ -3,11 +3,12 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::calls::Word;
 use crate::clock::Clock;
-use crate::command::{self, End, Ending, INTERRUPTED_WAIT_MAX, OutputDirectory, Stop};
+use crate::command::{self, End, Ending, HandOver, INTERRUPTED_WAIT_MAX, OutputDirectory, Stop};
 use crate::conversation::Conversation;
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::Status;
@@ -34,18 +35,19 @@ pub struct Handed {
 }
 
 /// A cell that the REPL has been asked to run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Asked {
     id: u64,
     nonce: String,
 }
 
 /// What is watched about a running cell but its end.
-pub struct Watch<C> {
-    pub clock: Clock,
+pub struct Watch<'a, C> {
+    pub clock: &'a mut Clock,
     /// How much the container has used of the processor.
     pub cpu: C,
     /// Of the cell's, if it may make any.
-    pub calls: Option<Calls>,
+    pub calls: &'a mut Option<Calls>,
 }
 
 impl Repl {
@@ -69,10 +71,10 @@ pub async fn wait(
     repl: &mut Repl,
     talk: &mut Conversation,
     asked: &Asked,
-    watch: &mut Watch<impl Fn() -> Duration>,
+    watch: &mut Watch<'_, impl Fn() -> Duration>,
     draining: impl Future,
     stopped: impl Future<Output = ()>,
-) -> End {
+) -> Result<End, HandOver> {
     tokio::pin!(draining, stopped);
     let mut drain = Draining::NotYet;
     let watched = Instant::now() + UNWATCHED;
@@ -102,9 +104,12 @@ pub async fn wait(
                 drain = Draining::Over;
                 continue;
             }
-            word = watch.word(), if stop.is_not() => match watch.heed(word, asked, repl) {
-                Some(ending) => break ending,
-                None => continue,
+            word = watch.word(), if stop.is_not() => match word {
+                Word::HandOver(reply) => return Err(HandOver(reply)),
+                word => match watch.heed(word, asked, repl) {
+                    Some(ending) => break ending,
+                    None => continue,
+                },
             },
             () = tokio::time::sleep_until(limit) => {
                 if stop.is_not() && !watch.is_up() {
@@ -125,7 +130,7 @@ pub async fn wait(
         }
     };
     let ending = command::settled(talk, ending, interrupt).await;
-    End { stop: stop.why(), ending }
+    Ok(End { stop: stop.why(), ending })
 }
 
 /// Whether the host wants the cell to end.
@@ -155,7 +160,7 @@ impl Stopping {
     }
 }
 
-impl<C: Fn() -> Duration> Watch<C> {
+impl<C: Fn() -> Duration> Watch<'_, C> {
     /// What an event makes of the cell; none when it goes on.
     fn take(&mut self, event: Event, asked: &Asked, stop: &Stopping) -> Option<Ending> {
         let called = match event {
@@ -166,7 +171,7 @@ impl<C: Fn() -> Duration> Watch<C> {
             }
             event => return Some(judge(event, asked)),
         };
-        let taken = match &mut self.calls {
+        let taken = match self.calls {
             Some(calls) => calls.take(called),
             None => Err(OUT_OF_TURN),
         };
@@ -181,13 +186,13 @@ impl<C: Fn() -> Duration> Watch<C> {
 
     /// Tells the holder what there is to tell, and keeps the time by whose turn it is.
     fn tell(&mut self) {
-        let Some(calls) = &mut self.calls else { return };
+        let Some(calls) = self.calls else { return };
         calls.tell();
         if calls.waits() { self.clock.stand(&self.cpu) } else { self.clock.run(&self.cpu) }
     }
 
     async fn word(&mut self) -> Word {
-        match &mut self.calls {
+        match self.calls {
             Some(calls) => calls.word().await,
             None => std::future::pending().await,
         }

@@ -15,6 +15,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use belljar_jail::HandedFd;
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
@@ -23,10 +26,12 @@ use crate::channel::{PacketError, Packets};
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation, Heard};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{FromGuest, Status};
+use crate::gvisor::Below;
 use crate::outcome::InterpreterEnd;
 use crate::watch::watch;
+use crate::zygote::Retired;
 
-pub use calls::{Calls, Piece};
+pub use calls::{Calls, HandedCalls, Piece};
 pub use cell::{Asked, Handed, Watch, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
@@ -44,6 +49,8 @@ pub enum ReplEnd {
     Warm {
         /// Readable when it has ended.
         pidfd: Arc<OwnedFd>,
+        /// As the host numbers it, and the zygote.
+        pid: Pid,
         /// What the zygote says when it has reaped it.
         status: oneshot::Receiver<Status>,
     },
@@ -51,13 +58,23 @@ pub enum ReplEnd {
 
 enum Watched {
     Cold,
-    Warm { pidfd: AsyncFd<Arc<OwnedFd>>, status: oneshot::Receiver<Status> },
+    Warm { pidfd: AsyncFd<Arc<OwnedFd>>, pid: Pid, status: oneshot::Receiver<Status> },
 }
 
 /// A running REPL of a container.
 pub struct Repl {
     channel: Packets,
     end: Watched,
+    pid: u32,
+    cells: u64,
+}
+
+/// A REPL, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedRepl {
+    channel: HandedFd,
+    /// Its pidfd, and its number on the host.
+    zygotes_child: Option<(HandedFd, i32)>,
     pid: u32,
     cells: u64,
 }
@@ -97,9 +114,38 @@ impl Repl {
     pub fn over(channel: Packets, end: ReplEnd, pid: u32) -> io::Result<Self> {
         let end = match end {
             ReplEnd::Cold => Watched::Cold,
-            ReplEnd::Warm { pidfd, status } => Watched::Warm { pidfd: watch(pidfd, Interest::READABLE)?, status },
+            ReplEnd::Warm { pidfd, pid, status } => {
+                Watched::Warm { pidfd: watch(pidfd, Interest::READABLE)?, pid, status }
+            }
         };
         Ok(Self { channel, end, pid, cells: 0 })
+    }
+
+    /// What [`Repl::take_over`] needs.
+    pub fn hand_over(&self) -> io::Result<HandedRepl> {
+        let zygotes_child = match &self.end {
+            Watched::Cold => None,
+            Watched::Warm { pidfd, pid, .. } => {
+                Some((HandedFd::hand_over(pidfd.get_ref())?, pid.as_raw_nonzero().get()))
+            }
+        };
+        Ok(HandedRepl { channel: self.channel.hand_over()?, zygotes_child, pid: self.pid, cells: self.cells })
+    }
+
+    /// One that was handed over. A zygote's child is announced to whoever hears the zygotes. Must be called in a runtime.
+    pub fn take_over(handed: HandedRepl, below: Option<Below>, zygotes: &mut Retired) -> io::Result<Self> {
+        let HandedRepl { channel, zygotes_child, pid, cells } = handed;
+        let channel = Packets::take_over(channel, below)?;
+        let end = match zygotes_child {
+            None => ReplEnd::Cold,
+            Some((pidfd, host_pid)) => {
+                let pidfd = Arc::new(pidfd.take_over()?);
+                let status = zygotes.adopt(host_pid, Arc::clone(&pidfd));
+                let host_pid = Pid::from_raw(host_pid).ok_or(io::ErrorKind::InvalidData)?;
+                ReplEnd::Warm { pidfd, pid: host_pid, status }
+            }
+        };
+        Ok(Self { cells, ..Self::over(channel, end, pid)? })
     }
 
     /// Waits for whatever comes next, from it or from the supervisor; nothing when that was the answer to `interrupt`,

@@ -48,8 +48,9 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
     // Killed when dropped before it has said that it has joined.
     match greet(&mut guest.talk, &mut channel, &environment::of_repl(), &entrances).await {
         Ok(pid) => {
+            let host_pid = forked.pid();
             let Some((pidfd, status)) = forked.into_parts() else { return Ok(None) };
-            let repl = Repl::over(channel, ReplEnd::Warm { pidfd, status }, pid);
+            let repl = Repl::over(channel, ReplEnd::Warm { pidfd, pid: host_pid, status }, pid);
             Ok(Some(repl.map_err(SandboxError::io("watch a REPL"))?))
         }
         Err(ReplError::NotStarted(reason)) => {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::frame::{FromZygote, ZYGOTE_VERSION};
 use super::ledger::Ledger;
 use super::start::{Ended, Event, Running};
-use super::{ForkError, ForkRequest, Wanted, ZygoteStatus};
+use super::{Errand, ForkError, ForkRequest, Wanted, ZygoteStatus};
 use crate::host::SharedHost;
 use crate::image::Image;
 use crate::repl::Warmth;
@@ -31,7 +31,7 @@ const TENURE_LONG: Duration = Duration::from_secs(60);
 pub struct Attendance {
     pub(super) warmth: Warmth,
     pub(super) status: watch::Sender<ZygoteStatus>,
-    pub(super) requests: mpsc::Receiver<ForkRequest>,
+    pub(super) requests: mpsc::Receiver<Errand>,
     pub(super) wanted: watch::Receiver<Wanted>,
 }
 
@@ -161,10 +161,15 @@ impl Attendance {
                     Event::Broke(rule) => return Some((Fault::Broke(rule), tenure)),
                     Event::Ended => return Some((Fault::Ended, tenure)),
                 },
-                request = self.requests.recv(), if under_way < UNDER_WAY_MAX => {
-                    // Without anybody who could ask, there is nothing to attend to.
-                    ask(zygote, ledger, request?).await;
-                }
+                // Without anybody who could ask, there is nothing to attend to.
+                errand = self.requests.recv(), if under_way < UNDER_WAY_MAX => match errand? {
+                    Errand::Fork(request) => ask(zygote, ledger, request).await,
+                    Errand::HandOver(reply) => {
+                        let _asked_for = reply.send(zygote.hand_over(ledger.living()));
+                        // What ends this is the end of the program.
+                        std::future::pending().await
+                    }
+                },
                 () = tokio::time::sleep(SILENCE_MAX), if under_way > 0 => return Some((Fault::Silent, tenure)),
                 () = &mut well, if tenure == Tenure::Short => tenure = Tenure::Long,
             }
@@ -178,8 +183,11 @@ impl Attendance {
             tokio::select! {
                 biased;
                 done = &mut waiting => return done,
-                Some(request) = self.requests.recv() => {
-                    let _nobody_waits = request.reply.send(Err(ForkError::NotWarm));
+                Some(errand) = self.requests.recv() => {
+                    // Nothing is handed over of what is not warm.
+                    if let Errand::Fork(request) = errand {
+                        let _nobody_waits = request.reply.send(Err(ForkError::NotWarm));
+                    }
                 }
             }
         }

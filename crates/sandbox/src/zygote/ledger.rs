@@ -47,6 +47,16 @@ impl Ledger {
         }
     }
 
+    /// The children that live, as the host numbers them.
+    pub fn living(&self) -> Vec<i32> {
+        self.living.keys().copied().collect()
+    }
+
+    /// Expects the end of a child that was forked before, and tells it to the other end of `status`.
+    pub fn adopt(&mut self, pid: i32, pidfd: Arc<OwnedFd>, status: oneshot::Sender<Status>) {
+        self.living.insert(pid, Living { pidfd, status });
+    }
+
     /// How many forks are under way.
     pub fn under_way(&self) -> usize {
         self.asked.len()
@@ -71,6 +81,23 @@ impl Ledger {
             (FromZygote::Ready { .. }, ..) => Err("ready twice"),
             _ => Err("a frame with other descriptors than its own"),
         }
+    }
+
+    /// As [`Ledger::heard`], of a zygote that has children whom nobody has claimed.
+    pub fn heard_of_old(
+        &mut self,
+        frame: FromZygote,
+        fds: Vec<OwnedFd>,
+        unclaimed: &mut Vec<i32>,
+    ) -> Result<(), &'static str> {
+        if let FromZygote::Ended { pid, .. } = frame
+            && unclaimed.contains(&pid)
+            && fds.is_empty()
+        {
+            unclaimed.retain(|child| *child != pid);
+            return Ok(());
+        }
+        self.heard(frame, fds)
     }
 
     fn forked(&mut self, id: u64, pid: i32, pidfd: OwnedFd) -> Result<(), &'static str> {

@@ -7,8 +7,10 @@
 mod attendant;
 mod frame;
 mod ledger;
+mod retired;
 mod start;
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -16,11 +18,14 @@ use belljar_jail::Namespaces;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::frame::Status;
 use crate::repl::Warmth;
 
 pub use attendant::{Attendance, attend};
+pub use frame::ZYGOTE_VERSION;
+pub use retired::{HandedZygote, Retired};
 
 /// Requests that wait for their turn; beyond that, whoever asks waits to ask.
 const QUEUE_MAX: usize = 64;
@@ -56,6 +61,13 @@ pub struct WarmthStatus {
     pub core: ZygoteStatus,
     /// With all that the image has.
     pub all: ZygoteStatus,
+}
+
+/// What an attendant may be asked for.
+pub(crate) enum Errand {
+    Fork(ForkRequest),
+    /// This process is about to become another program: the attendant tells what it has, and does nothing more.
+    HandOver(oneshot::Sender<io::Result<HandedZygote>>),
 }
 
 /// Asks for a REPL's process.
@@ -120,7 +132,7 @@ pub struct Zygotes {
 /// How one zygote is reached.
 struct Line {
     status: watch::Receiver<ZygoteStatus>,
-    forks: mpsc::Sender<ForkRequest>,
+    errands: mpsc::Sender<Errand>,
     wanted: watch::Sender<Wanted>,
 }
 
@@ -174,15 +186,36 @@ impl Zygotes {
         }
         let (reply, answer) = oneshot::channel();
         let request = ForkRequest { namespaces, socket, reply };
-        self.line(from).forks.send(request).await.map_err(|_ended| ForkError::Ended)?;
+        self.line(from).errands.send(Errand::Fork(request)).await.map_err(|_ended| ForkError::Ended)?;
         answer.await.unwrap_or(Err(ForkError::Ended))
+    }
+
+    /// Those that are warm, for the program that this process is about to become. The others, which have no children, are
+    /// ended by `stop`, and their ends waited for.
+    pub async fn hand_over(&self, stop: &CancellationToken) -> io::Result<Vec<HandedZygote>> {
+        let (mut handed, mut ending) = (Vec::new(), Vec::new());
+        for warmth in [Warmth::Core, Warmth::All] {
+            let (reply, answer) = oneshot::channel();
+            let asked = self.is_warm(warmth) && self.line(warmth).errands.send(Errand::HandOver(reply)).await.is_ok();
+            // One that ends at this very moment is no more to be handed over.
+            match if asked { answer.await.ok() } else { None } {
+                Some(zygote) => handed.push(zygote?),
+                None => ending.push(self.watch(warmth)),
+            }
+        }
+        stop.cancel();
+        for mut status in ending {
+            // An attendant that is done says nothing more.
+            while status.changed().await.is_ok() {}
+        }
+        Ok(handed)
     }
 }
 
 fn line(warmth: Warmth, from_the_start: &[Warmth]) -> (Line, Attendance) {
     let wanted = if from_the_start.contains(&warmth) { Wanted::Now } else { Wanted::NotYet };
     let (status, watched) = watch::channel(ZygoteStatus::Off);
-    let (forks, requests) = mpsc::channel(QUEUE_MAX);
+    let (errands, requests) = mpsc::channel(QUEUE_MAX);
     let (wanting, wanted) = watch::channel(wanted);
-    (Line { status: watched, forks, wanted: wanting }, Attendance { warmth, status, requests, wanted })
+    (Line { status: watched, errands, wanted: wanting }, Attendance { warmth, status, requests, wanted })
 }

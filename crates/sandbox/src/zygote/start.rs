@@ -8,8 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_jail::cgroup::Limits;
-use belljar_jail::{ZYGOTE_FILES, ZygoteFile, ZygotePlan};
+use belljar_jail::cgroup::{CgroupTree, Limits};
+use belljar_jail::{HandedFd, ZYGOTE_FILES, ZygoteFile, ZygotePlan};
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -20,7 +21,7 @@ use crate::environment;
 use crate::error::SandboxError;
 use crate::host::{SharedHost, random_name};
 use crate::image::Image;
-use crate::process::Process;
+use crate::process::{HandedProcess, Process};
 use crate::program;
 use crate::repl::Warmth;
 use crate::watch::watch;
@@ -49,6 +50,15 @@ pub struct Running {
     stderr: Stderr,
 }
 
+/// A zygote, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedZygote {
+    process: HandedProcess,
+    packets: HandedFd,
+    stderr: HandedFd,
+    living: Vec<i32>,
+}
+
 /// Something that a zygote did.
 pub enum Event {
     Said(FromZygote, Vec<OwnedFd>),
@@ -73,6 +83,28 @@ impl Running {
         let ended = watch(process.ended(), Interest::READABLE).map_err(SandboxError::io("watch a zygote"))?;
         let stderr = Stderr::over(stderr.into()).map_err(SandboxError::io("watch a zygote's standard error"))?;
         Ok(Self { process, packets, ended, stderr })
+    }
+
+    /// What [`Running::take_over`] needs; `living` are its children. This value must not be dropped before the other program is
+    /// executed.
+    pub fn hand_over(&self, living: Vec<i32>) -> io::Result<HandedZygote> {
+        let Self { process, packets, ended: _, stderr } = self;
+        Ok(HandedZygote {
+            process: process.hand_over()?,
+            packets: packets.hand_over()?,
+            stderr: HandedFd::hand_over(stderr.pipe.get_ref())?,
+            living,
+        })
+    }
+
+    /// One that was handed over, with its children.
+    pub fn take_over(handed: HandedZygote, cgroups: Option<&CgroupTree>) -> io::Result<(Self, Vec<i32>)> {
+        let HandedZygote { process, packets, stderr, living } = handed;
+        let process = Process::take_over(process, cgroups)?;
+        let ended = watch(process.ended(), Interest::READABLE)?;
+        let packets = Packets::take_over(packets, None)?;
+        let stderr = Stderr::over(stderr.take_over()?)?;
+        Ok((Self { process, packets, ended, stderr }, living))
     }
 
     /// Waits for what comes next. Cancel-safe.

@@ -7,12 +7,18 @@ use belljar_sandbox::{Rootfs, Sandbox, SandboxConfig};
 
 /// A sandbox of the cached image, and the image, to be held for as long. The reason says how to get one.
 pub async fn open(config: SandboxConfig) -> Result<(Sandbox, Mounted), String> {
-    let image = mounted().await.map_err(|why| format!("no image with Python ({why}); run `belljar image build`"))?;
-    let (path, digest) = (image.path().to_path_buf(), image.digest().to_string());
-    let rootfs = Rootfs { path, owner_base: image.owner_base(), digest };
+    let (image, rootfs) = rootfs().await?;
     let sandbox = Sandbox::open(config, rootfs).await.map_err(|error| error.to_string())?;
     super::warm::ready(&sandbox).await?;
     Ok((sandbox, image))
+}
+
+/// The cached image, to be held for as long as something is made from it.
+pub async fn rootfs() -> Result<(Mounted, Rootfs), String> {
+    let image = mounted().await.map_err(|why| format!("no image with Python ({why}); run `belljar image build`"))?;
+    let (path, digest) = (image.path().to_path_buf(), image.digest().to_string());
+    let rootfs = Rootfs { path, owner_base: image.owner_base(), digest };
+    Ok((image, rootfs))
 }
 
 async fn mounted() -> Result<Mounted, String> {

@@ -47,3 +47,19 @@ pub fn run_all(but: &str) {
         crate::skip!(format!("with a zygote: {skip}"));
     }
 }
+
+/// Runs one test of this program, by its name, in a process of its own, with a zygote.
+pub fn run_one(name: &str) {
+    let program = std::env::current_exe().expect("runs");
+    let output = Command::new(&program)
+        .args(["--exact", name, "--nocapture"])
+        .env(WARM, "1")
+        .output()
+        .expect("it can be started");
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
