@@ -86,13 +86,17 @@ pub async fn kept(
     app.store.checkpoint(workspace, id).await
 }
 
-/// Keeps a live container that nobody uses, and ends its processes.
+/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does.
 ///
 /// # Errors
 /// [`CheckpointError`]; the container is as it was.
-pub async fn put_away(app: &App, record: &ContainerRecord) -> Result<CheckpointRecord, CheckpointError> {
+pub async fn put_away(
+    app: &App,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
     let _change = app.changes.of(&record.id).await;
-    let mut lease = app.sandbox.lease(&record.id, Duration::ZERO).await.map_err(|error| match error {
+    let mut lease = app.sandbox.lease(&record.id, wait).await.map_err(|error| match error {
         LeaseError::Busy(_) => CheckpointError::Busy,
         LeaseError::Unknown(_) | LeaseError::Dead { .. } => CheckpointError::Unknown,
     })?;
@@ -169,7 +173,7 @@ pub async fn put_idle_away(app: &App) {
         }
         let Some(workspace) = app.owners.of_one(&status.id) else { continue };
         match app.store.container(&workspace, &status.id).await {
-            Ok(Some(record)) => tell(&record, put_away(app, &record).await),
+            Ok(Some(record)) => tell(&record, put_away(app, &record, Duration::ZERO).await),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, container = %status.id, "an idle container could not be looked up"),
         }
