@@ -48,10 +48,15 @@ impl Packets {
     /// Both ends: ours, and one that may block. Must be called in a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self::over(ours)?, theirs))
+    }
+
+    /// Over an end that somebody else has made. Must be called in a runtime.
+    pub fn over(ours: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&ours, true)?;
         // Not for writing: each frame that the other end takes in would wake this one.
         let socket = watch(ours, Interest::READABLE)?;
-        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
+        Ok(Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None })
     }
 
     /// From here on the other end names paths below a directory instead of sending descriptors.
@@ -116,6 +121,11 @@ impl Channel {
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (packets, theirs) = Packets::pair()?;
         Ok((Self { packets }, theirs))
+    }
+
+    /// As [`Packets::over`].
+    pub fn over(ours: OwnedFd) -> io::Result<Self> {
+        Ok(Self { packets: Packets::over(ours)? })
     }
 
     /// As [`Packets::take_paths`].

@@ -1,23 +1,27 @@
 //! A live container as its keeper holds it: what talks and what runs.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use belljar_jail::cgroup::{Limits, Stats};
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Received};
 use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
-use crate::frame::{FromGuest, PROTOCOL_VERSION};
-use crate::gvisor::{self, Below, Words};
+use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, ToGuest};
+use crate::gvisor::{self, Below, Ward, Words};
 use crate::host::SharedHost;
 use crate::image::Image;
 use crate::options::Isolation;
 use crate::outcome::InterpreterEnd;
 use crate::process::{Process, Reins};
 use crate::repl::Repl;
+
+/// For a layer of the largest kind to be written or read.
+pub const LAYER_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// See the module's head.
 pub struct Guest {
@@ -28,7 +32,7 @@ pub struct Guest {
     pub lost: Option<InterpreterEnd>,
     pub process: Process,
     image: Arc<Image>,
-    below: Option<Below>,
+    ward: Option<Ward>,
     limits: Limits,
 }
 
@@ -50,7 +54,7 @@ impl Guest {
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = Conversation::new(channel, process.ended(), stop);
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, repl: None, lost: None, process, image, below: None, limits };
+        let mut guest = Self { talk, repl: None, lost: None, process, image, ward: None, limits };
         let words = match isolation {
             Isolation::Namespaces => None,
             Isolation::Gvisor => Some(guest.hear_ward().await?),
@@ -69,11 +73,11 @@ impl Guest {
     async fn hear_ward(&mut self) -> Result<Words, SandboxError> {
         let failed = |reason: DeathReason| SandboxError::Launch(reason.to_string());
         let (frame, fds) = self.talk.answer(ANSWER_WAIT_MAX).await.map_err(|reason| failed(self.explain(reason)))?;
-        match (frame, <[OwnedFd; 2]>::try_from(fds)) {
-            (FromGuest::Ward {}, Ok([root, words])) => {
-                let below = Below::new(root);
-                self.talk.take_paths(below.clone());
-                self.below = Some(below);
+        match (frame, <[OwnedFd; 3]>::try_from(fds)) {
+            (FromGuest::Ward {}, Ok([root, words, socket])) => {
+                let ward = Ward::new(Below::new(root), socket);
+                self.talk.take_paths(ward.below().clone());
+                self.ward = Some(ward);
                 Ok(Words::new(words))
             }
             _ => Err(failed(DeathReason::Protocol("not a ward first"))),
@@ -82,18 +86,45 @@ impl Guest {
 
     /// In gVisor, what the paths are below that come in place of descriptors.
     pub fn below(&self) -> Option<&Below> {
-        self.below.as_ref()
+        self.ward.as_ref().map(Ward::below)
+    }
+
+    /// Has everything that the code has written put into `sink` as a layer, while the code is still.
+    ///
+    /// # Errors
+    /// The container's death; the inner one is a layer that cannot be.
+    pub async fn pack(&mut self, sink: OwnedFd) -> Result<Result<u64, Failure>, DeathReason> {
+        match &self.ward {
+            None => {
+                let id = self.talk.next_id();
+                self.talk.send(&ToGuest::Pack { id }, &[sink.as_fd()]).await?;
+                // The writing end is the guest's alone now: the reader hears of its end.
+                drop(sink);
+                packed(self.talk.answer(LAYER_WAIT_MAX).await?, id)
+            }
+            Some(ward) => {
+                still(&mut self.talk, true).await?;
+                let answer = tokio::select! {
+                    answer = tokio::time::timeout(LAYER_WAIT_MAX, ward.pack(sink)) => answer,
+                    // The code is still, and the guest is asked nothing.
+                    frame = self.talk.frame() => return Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
+                };
+                let packed = packed(answer.unwrap_or(Err(DeathReason::Unresponsive))?, gvisor::PACK_ID)?;
+                still(&mut self.talk, false).await?;
+                Ok(packed)
+            }
+        }
     }
 
     /// What was used so far.
     pub fn stats(&self) -> Stats {
         let stats = self.process.stats();
-        if self.below.is_some() { gvisor::inner_stats(stats) } else { stats }
+        if self.ward.is_some() { gvisor::inner_stats(stats) } else { stats }
     }
 
     /// What stands between it and the host.
     pub fn isolation(&self) -> Isolation {
-        if self.below.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
+        if self.ward.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
     }
 
     /// What it was made from.
@@ -150,5 +181,24 @@ impl Guest {
             }
             reason => reason,
         }
+    }
+}
+
+/// Stops the code, or lets it go on.
+async fn still(talk: &mut Conversation, still: bool) -> Result<(), DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Still { id, still }, &[]).await?;
+    match talk.answer(ANSWER_WAIT_MAX).await? {
+        (FromGuest::Stilled { id: of }, fds) if of == id && fds.is_empty() => Ok(()),
+        _ => Err(DeathReason::Protocol("out of turn while the code is stopped")),
+    }
+}
+
+/// What whoever was asked under this number to pack has to say.
+fn packed(answer: Received, id: u64) -> Result<Result<u64, Failure>, DeathReason> {
+    match answer {
+        (FromGuest::Packed { id: of, entries }, fds) if of == id && fds.is_empty() => Ok(Ok(entries)),
+        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while packing a layer")),
     }
 }

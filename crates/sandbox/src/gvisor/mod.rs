@@ -20,7 +20,9 @@ use belljar_jail::{Attachment, ContainerSpec, JailPlan, Jailed, Realm, launch_wa
 pub use below::Below;
 pub use runsc::find;
 
+use crate::channel::{Channel, Received};
 use crate::error::{DeathReason, SandboxError};
+use crate::frame::ToGuest;
 
 /// What is read of what runsc says.
 const WORDS_BYTES_MAX: usize = 4096;
@@ -60,6 +62,38 @@ impl Gvisor {
         let plan = plan.map_err(|error| SandboxError::Gvisor(error.to_string()))?;
         launch_ward(realm, guest.as_fd(), &plan, attachment, control, self.program.as_fd())
             .map_err(|error| SandboxError::Gvisor(error.to_string()))
+    }
+}
+
+/// The number of the one request that a ward takes at a time.
+pub const PACK_ID: u64 = 1;
+
+/// The jail around a container of gVisor, as the host holds it.
+pub struct Ward {
+    below: Below,
+    /// To process 1 of the ward.
+    socket: OwnedFd,
+}
+
+impl Ward {
+    pub fn new(below: Below, socket: OwnedFd) -> Self {
+        Self { below, socket }
+    }
+
+    /// The container's root directory.
+    pub fn below(&self) -> &Below {
+        &self.below
+    }
+
+    /// Has process 1 of the ward write what stands in the writable layer into `sink`; its answer. Dropped, it may be
+    /// answered later: nothing else can be asked of this container then.
+    pub async fn pack(&self, sink: OwnedFd) -> Result<Received, DeathReason> {
+        let broken = |error: std::io::Error| DeathReason::Channel(error.to_string());
+        let mut channel = Channel::over(self.socket.try_clone().map_err(broken)?).map_err(broken)?;
+        channel.send(&ToGuest::Pack { id: PACK_ID }, &[sink.as_fd()]).await?;
+        // The writing end is the ward's alone now: the reader hears of its end.
+        drop(sink);
+        channel.receive().await
     }
 }
 
