@@ -19,8 +19,17 @@ const BUFFER_BYTES: usize = 64 * 1024;
 pub fn pack(upper: Option<&OwnedFd>, sink: OwnedFd) -> Result<u64, Failure> {
     let upper = upper.ok_or(Failure::Errno(Errno::NOTSUP.raw_os_error()))?;
     let _still = Stillness::now();
+    write(upper, sink, layer::MOUNT_POINTS)
+}
+
+/// The same for a ward: it is told to while the code in it is still.
+pub fn pack_ward(upper: &OwnedFd, sink: OwnedFd) -> Result<u64, Failure> {
+    write(upper, sink, layer::WARD_MOUNT_POINTS)
+}
+
+fn write(upper: &OwnedFd, sink: OwnedFd, mount_points: &[&[u8]]) -> Result<u64, Failure> {
     let sink = BufWriter::with_capacity(BUFFER_BYTES, File::from(sink));
-    Ok(layer::pack(upper.as_fd(), sink)?.entries)
+    Ok(layer::pack(upper.as_fd(), sink, mount_points)?.entries)
 }
 
 /// Puts the files of a layer that comes through a pipe in their places; answers how many entries.
@@ -33,10 +42,12 @@ pub fn unpack(source: OwnedFd) -> Result<u64, Failure> {
 
 /// Every process of the code is stopped while this lives: a file that changes under the reader would be neither its old
 /// nor its new self.
-struct Stillness;
+#[derive(Debug)]
+pub struct Stillness;
 
 impl Stillness {
-    fn now() -> Self {
+    /// From now on.
+    pub fn now() -> Self {
         // ESRCH: there is none.
         let _stopped_or_none = kill(Pid::from_raw(-1), Signal::SIGSTOP);
         Self

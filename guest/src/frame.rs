@@ -12,6 +12,7 @@
 //!   ended. [`ToGuest::Replies`] is not answered, and may cross with that end.
 //! - A guest in gVisor cannot send descriptors. Instead of one, its frame is followed by a NUL byte and the absolute
 //!   path of what the descriptor is of; the host opens it, below the container's root directory.
+//! - Process 1 of a ward speaks first of all: [`FromGuest::Ward`]. From then on it has a socket of its own.
 //! - The host believes no frame that breaks these rules: the container is dead then. The guest leaves when the
 //!   socket ends or when a frame of the host makes no sense.
 
@@ -27,7 +28,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -99,10 +100,17 @@ pub enum ToGuest {
         id: u64,
     },
     /// Write everything that the container's code has written as a layer; its processes are stopped meanwhile.
-    /// Carries: the writing end of a pipe.
+    /// Carries: the writing end of a pipe. Of a container in gVisor, its ward is asked instead, and stops nothing.
     Pack {
         /// Number of this request.
         id: u64,
+    },
+    /// Stop every process of the code, or let them go on.
+    Still {
+        /// Number of this request.
+        id: u64,
+        /// Whether they are to be stopped.
+        still: bool,
     },
     /// Put a layer's files in their places. Carries: the reading end of a pipe.
     Unpack {
@@ -172,7 +180,8 @@ pub enum Piece {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FromGuest {
     /// Only from a ward, before anything else: what [`FromGuest::Ready`] will come from is about to be started.
-    /// Carries: the container's root directory, and the file in which the starting program says why it failed.
+    /// Carries: the container's root directory, the file in which the starting program says why it failed, and the host's
+    /// end of a socket at which the ward itself takes [`ToGuest::Pack`].
     Ward {},
     /// The jail stands and the guest listens.
     Ready {
@@ -242,6 +251,11 @@ pub enum FromGuest {
         free_bytes: u64,
         /// Files, directories and the like.
         free_inodes: u64,
+    },
+    /// The processes are stopped, or go on.
+    Stilled {
+        /// Number of the request.
+        id: u64,
     },
     /// The layer is written, whole.
     Packed {

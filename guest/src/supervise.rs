@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use rustix::fs::statvfs;
 
 use crate::channel::Channel;
-use crate::checkpoint;
+use crate::checkpoint::{self, Stillness};
 use crate::clean;
 use crate::command;
 use crate::files;
@@ -74,7 +74,8 @@ fn serve(channel: Channel, means: Means) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor = Supervisor { channel, signals, means, running: None, repl: Repl::None, offer: None };
+    let mut supervisor =
+        Supervisor { channel, signals, means, running: None, repl: Repl::None, offer: None, still: None };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -108,6 +109,8 @@ struct Supervisor {
     repl: Repl,
     /// For the next or the running command.
     offer: Option<Offer>,
+    /// While the code is stopped by the host's order.
+    still: Option<Stillness>,
 }
 
 impl Supervisor {
@@ -187,6 +190,10 @@ impl Supervisor {
                 Ok(entries) => self.channel.send(&FromGuest::Packed { id, entries }, &[]),
                 Err(failure) => self.fail(id, failure),
             },
+            ToGuest::Still { id, still } => {
+                self.still = still.then(Stillness::now);
+                self.channel.send(&FromGuest::Stilled { id }, &[])
+            }
             ToGuest::Unpack { id } => match checkpoint::unpack(only(fds)?) {
                 Ok(entries) => self.channel.send(&FromGuest::Unpacked { id, entries }, &[]),
                 Err(failure) => self.fail(id, failure),

@@ -1,8 +1,9 @@
 //! Process 1 of a ward: starts runsc, gives up every power, and ends when runsc or the host does, which ends all that
-//! runsc has started.
+//! runsc has started. Meanwhile it writes what the code has written as a layer when it is asked to: it alone sees that by
+//! itself, without the image below.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, ExitCode, Stdio};
 
 use belljar_jail::{Entered, Ward};
@@ -12,9 +13,11 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use crate::channel;
-use crate::frame::FromGuest;
+use crate::channel::{self, Channel};
+use crate::checkpoint;
+use crate::frame::{FromGuest, ToGuest};
 use crate::supervise::EXIT_NO_JAIL;
 
 /// Starts runsc and waits.
@@ -22,7 +25,8 @@ pub fn main(entered: Entered) -> ExitCode {
     let Some(started) = entered.ward().map(|ward| start(&ward)) else {
         return ExitCode::from(EXIT_NO_JAIL);
     };
-    let (runsc, signals) = match started {
+    let started = started.and_then(|started| Ok((started, entered.writable_layer()?)));
+    let (started, layer) = match started {
         Ok(started) => started,
         Err(error) => {
             entered.refuse(&error);
@@ -30,14 +34,23 @@ pub fn main(entered: Entered) -> ExitCode {
         }
     };
     match entered.seal() {
-        Ok(control) => wait(runsc, &signals, control.as_fd()),
+        Ok(control) => wait(started, &layer, control.as_fd()),
         Err(_reported) => ExitCode::from(EXIT_NO_JAIL),
     }
 }
 
-fn start(ward: &Ward<'_>) -> io::Result<(Pid, SignalFd)> {
+/// What was started, and what is to be listened to.
+struct Started {
+    runsc: Pid,
+    signals: SignalFd,
+    host: Channel,
+}
+
+fn start(ward: &Ward<'_>) -> io::Result<Started> {
     let [root, words] = ward.held()?;
-    channel::send(ward.control(), &FromGuest::Ward {}, &[root.as_fd(), words.as_fd()])?;
+    let (theirs, ours) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    channel::send(ward.control(), &FromGuest::Ward {}, &[root.as_fd(), words.as_fd(), theirs.as_fd()])?;
+    drop(theirs);
     ward.pass_control_on()?;
     let runsc = Command::new(ward.program())
         .args(ward.arguments())
@@ -51,11 +64,13 @@ fn start(ward: &Ward<'_>) -> io::Result<(Pid, SignalFd)> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    Ok((Pid::from_raw(i32::try_from(runsc.id()).unwrap_or(i32::MAX)), signals))
+    let runsc = Pid::from_raw(i32::try_from(runsc.id()).unwrap_or(i32::MAX));
+    Ok(Started { runsc, signals, host: Channel::new(ours) })
 }
 
-/// Until runsc has ended, or the host has closed its end of the control socket.
-fn wait(runsc: Pid, signals: &SignalFd, control: BorrowedFd<'_>) -> ExitCode {
+/// Until runsc has ended, or the host has closed its end of the control socket or of the ward's own.
+fn wait(started: Started, layer: &OwnedFd, control: BorrowedFd<'_>) -> ExitCode {
+    let Started { runsc, signals, mut host } = started;
     loop {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -66,7 +81,11 @@ fn wait(runsc: Pid, signals: &SignalFd, control: BorrowedFd<'_>) -> ExitCode {
                 Ok(_) => {}
             }
         }
-        let mut waits = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(control, PollFlags::empty())];
+        let mut waits = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(control, PollFlags::empty()),
+            PollFd::new(host.as_fd(), PollFlags::POLLIN),
+        ];
         match poll(&mut waits, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => return ExitCode::from(EXIT_NO_JAIL),
@@ -74,6 +93,20 @@ fn wait(runsc: Pid, signals: &SignalFd, control: BorrowedFd<'_>) -> ExitCode {
         if waits[1].any().unwrap_or(true) {
             return ExitCode::SUCCESS;
         }
+        if waits[2].any().unwrap_or(true) && !matches!(answer(&mut host, layer), Ok(true)) {
+            return ExitCode::SUCCESS;
+        }
         while matches!(signals.read_signal(), Ok(Some(_))) {}
     }
+}
+
+/// Does what the host asks; false when it has gone, or makes no sense.
+fn answer(host: &mut Channel, layer: &OwnedFd) -> io::Result<bool> {
+    let Some((ToGuest::Pack { id }, mut fds)) = host.receive()? else { return Ok(false) };
+    let (Some(sink), true) = (fds.pop(), fds.is_empty()) else { return Ok(false) };
+    match checkpoint::pack_ward(layer, sink) {
+        Ok(entries) => host.send(&FromGuest::Packed { id, entries }, &[])?,
+        Err(failure) => host.send(&FromGuest::Failed { id, failure }, &[])?,
+    }
+    Ok(true)
 }

@@ -214,21 +214,12 @@ def failed_then_again(base):
     equal((outcome(told)["stdout"], told["content"][-1]["text"]), ("once\n", "Done."))
 
 
-def lost_with_its_container(own):
-    """after a restart, code that waited is lost with its container, and the error says so"""
-    gone_after(own, own.restart)
-
-
 def lost_in_a_crash(own):
-    """the same after a crash"""
-    gone_after(own, own.crash)
-
-
-def gone_after(own, end):
+    """after a crash, code that waited is lost with its container, and the error says so"""
     talk = Talk(own.base_url, "code_effect")
     first = talk.ask()
     talk.answer(first, lambda given: "once")
-    end()
+    own.crash()
     talk.base = own.base_url
     told = error(talk.post(), 404, "not_found_error")
     expected = f"Container not found: {talk.container}. The server was restarted while the code of {first['content'][0]['id']} waited " \
@@ -239,13 +230,18 @@ def gone_after(own, end):
 
 
 def lost_and_files_intact(own):
-    """after a restart, of a container that was on disk, the model is told that the code is lost; files are there, variables are not"""
-    told_after(own, own.restart)
+    """after a restart, the model is told that the code is lost; files are there, variables are not"""
+    told_after(own, lambda _container: own.restart())
 
 
 def lost_in_a_crash_and_files_intact(own):
-    """the same after a crash"""
-    told_after(own, own.crash)
+    """the same after a crash, of a container that was on disk"""
+    def crash(container):
+        kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {})
+        equal(kept.status, 200, kept.text)
+        own.crash()
+
+    told_after(own, crash)
 
 
 def told_after(own, end):
@@ -253,9 +249,7 @@ def told_after(own, end):
     talk.answer(talk.ask(), lambda given: "once")
     waiting = talk.messages
     talk.ask()
-    kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{talk.container}/checkpoint", {})
-    equal(kept.status, 200, kept.text)
-    end()
+    end(talk.container)
     talk.base, talk.messages = own.base_url, waiting
     told = outcome(talk.ask())
     equal((told["return_code"], told["stdout"]), (1, ""))
@@ -269,4 +263,4 @@ CHECKS = [
     partial, forged, late, without_caller, without_caller_elsewhere, retried, retried_at_once, hung_up, failed_then_again,
     left_beside_a_direct_call, left_by_a_pause,
 ]
-RESTARTS = [lost_with_its_container, lost_in_a_crash, lost_and_files_intact, lost_in_a_crash_and_files_intact]
+RESTARTS = [lost_in_a_crash, lost_and_files_intact, lost_in_a_crash_and_files_intact]

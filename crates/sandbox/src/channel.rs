@@ -49,10 +49,15 @@ impl Packets {
     /// Both ends: ours, and one that may block. Must be called in a runtime.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Self::over(ours)?, theirs))
+    }
+
+    /// Over an end that somebody else has made. Must be called in a runtime.
+    pub fn over(ours: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&ours, true)?;
         // Not for writing: each frame that the other end takes in would wake this one.
         let socket = watch(ours, Interest::READABLE)?;
-        Ok((Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None }, theirs))
+        Ok(Self { socket, buffer: vec![0; FRAME_BYTES_MAX + 1], below: None })
     }
 
     /// Keeps the socket for the program that this process is about to become. What is in it stays there.
@@ -138,6 +143,11 @@ impl Channel {
     /// As [`Packets::take_over`].
     pub fn take_over(handed: HandedFd, below: Option<Below>) -> io::Result<Self> {
         Ok(Self { packets: Packets::take_over(handed, below)? })
+    }
+
+    /// As [`Packets::over`].
+    pub fn over(ours: OwnedFd) -> io::Result<Self> {
+        Ok(Self { packets: Packets::over(ours)? })
     }
 
     /// As [`Packets::take_paths`].

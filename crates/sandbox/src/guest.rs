@@ -1,20 +1,20 @@
 //! A live container as its keeper holds it: what talks and what runs.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use belljar_jail::HandedFd;
 use belljar_jail::cgroup::{CgroupTree, Limits, Stats};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Received};
 use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation, HandedConversation};
 use crate::error::{DeathReason, SandboxError};
-use crate::frame::{FromGuest, PROTOCOL_VERSION};
-use crate::gvisor::{self, Below, Words};
+use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, ToGuest};
+use crate::gvisor::{self, Below, HandedWard, Ward, Words};
 use crate::host::SharedHost;
 use crate::image::Image;
 use crate::options::Isolation;
@@ -22,6 +22,9 @@ use crate::outcome::InterpreterEnd;
 use crate::process::{HandedProcess, Process, Reins};
 use crate::repl::{HandedRepl, Repl};
 use crate::zygote::Retired;
+
+/// For a layer of the largest kind to be written or read.
+pub const LAYER_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// See the module's head.
 pub struct Guest {
@@ -32,7 +35,7 @@ pub struct Guest {
     pub lost: Option<InterpreterEnd>,
     pub process: Process,
     image: Arc<Image>,
-    below: Option<Below>,
+    ward: Option<Ward>,
     limits: Limits,
 }
 
@@ -43,7 +46,7 @@ pub struct HandedGuest {
     repl: Option<HandedRepl>,
     lost: Option<InterpreterEnd>,
     process: HandedProcess,
-    below: Option<HandedFd>,
+    ward: Option<HandedWard>,
     limits: Limits,
 }
 
@@ -65,7 +68,7 @@ impl Guest {
         let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = Conversation::new(channel, process.ended(), stop);
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, repl: None, lost: None, process, image, below: None, limits };
+        let mut guest = Self { talk, repl: None, lost: None, process, image, ward: None, limits };
         let words = match isolation {
             Isolation::Namespaces => None,
             Isolation::Gvisor => Some(guest.hear_ward().await?),
@@ -87,7 +90,7 @@ impl Guest {
             repl: self.repl.as_ref().map(Repl::hand_over).transpose()?,
             lost: self.lost.map(InterpreterEnd::handed),
             process: self.process.hand_over()?,
-            below: self.below.as_ref().map(Below::hand_over).transpose()?,
+            ward: self.ward.as_ref().map(Ward::hand_over).transpose()?,
             limits: self.limits,
         })
     }
@@ -103,23 +106,24 @@ impl Guest {
         zygotes: &mut Retired,
         stop: CancellationToken,
     ) -> io::Result<Self> {
-        let HandedGuest { talk, repl, lost, process, below, limits } = handed;
+        let HandedGuest { talk, repl, lost, process, ward, limits } = handed;
         let process = Process::take_over(process, cgroups)?;
-        let below = below.map(Below::take_over).transpose()?;
-        let talk = Conversation::take_over(talk, below.clone(), process.ended(), stop)?;
-        let repl = repl.map(|repl| Repl::take_over(repl, below.clone(), zygotes)).transpose()?;
-        Ok(Self { talk, repl, lost, process, image, below, limits })
+        let ward = ward.map(Ward::take_over).transpose()?;
+        let below = ward.as_ref().map(Ward::below);
+        let talk = Conversation::take_over(talk, below.cloned(), process.ended(), stop)?;
+        let repl = repl.map(|repl| Repl::take_over(repl, below.cloned(), zygotes)).transpose()?;
+        Ok(Self { talk, repl, lost, process, image, ward, limits })
     }
 
     /// What a ward says before it starts gVisor, and may be believed: no code has run.
     async fn hear_ward(&mut self) -> Result<Words, SandboxError> {
         let failed = |reason: DeathReason| SandboxError::Launch(reason.to_string());
         let (frame, fds) = self.talk.answer(ANSWER_WAIT_MAX).await.map_err(|reason| failed(self.explain(reason)))?;
-        match (frame, <[OwnedFd; 2]>::try_from(fds)) {
-            (FromGuest::Ward {}, Ok([root, words])) => {
-                let below = Below::new(root);
-                self.talk.take_paths(below.clone());
-                self.below = Some(below);
+        match (frame, <[OwnedFd; 3]>::try_from(fds)) {
+            (FromGuest::Ward {}, Ok([root, words, socket])) => {
+                let ward = Ward::new(Below::new(root), socket);
+                self.talk.take_paths(ward.below().clone());
+                self.ward = Some(ward);
                 Ok(Words::new(words))
             }
             _ => Err(failed(DeathReason::Protocol("not a ward first"))),
@@ -128,18 +132,45 @@ impl Guest {
 
     /// In gVisor, what the paths are below that come in place of descriptors.
     pub fn below(&self) -> Option<&Below> {
-        self.below.as_ref()
+        self.ward.as_ref().map(Ward::below)
+    }
+
+    /// Has everything that the code has written put into `sink` as a layer, while the code is still.
+    ///
+    /// # Errors
+    /// The container's death; the inner one is a layer that cannot be.
+    pub async fn pack(&mut self, sink: OwnedFd) -> Result<Result<u64, Failure>, DeathReason> {
+        match &self.ward {
+            None => {
+                let id = self.talk.next_id();
+                self.talk.send(&ToGuest::Pack { id }, &[sink.as_fd()]).await?;
+                // The writing end is the guest's alone now: the reader hears of its end.
+                drop(sink);
+                packed(self.talk.answer(LAYER_WAIT_MAX).await?, id)
+            }
+            Some(ward) => {
+                still(&mut self.talk, true).await?;
+                let answer = tokio::select! {
+                    answer = tokio::time::timeout(LAYER_WAIT_MAX, ward.pack(sink)) => answer,
+                    // The code is still, and the guest is asked nothing.
+                    frame = self.talk.frame() => return Err(frame.err().unwrap_or(DeathReason::Protocol("unasked"))),
+                };
+                let packed = packed(answer.unwrap_or(Err(DeathReason::Unresponsive))?, gvisor::PACK_ID)?;
+                still(&mut self.talk, false).await?;
+                Ok(packed)
+            }
+        }
     }
 
     /// What was used so far.
     pub fn stats(&self) -> Stats {
         let stats = self.process.stats();
-        if self.below.is_some() { gvisor::inner_stats(stats) } else { stats }
+        if self.ward.is_some() { gvisor::inner_stats(stats) } else { stats }
     }
 
     /// What stands between it and the host.
     pub fn isolation(&self) -> Isolation {
-        if self.below.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
+        if self.ward.is_some() { Isolation::Gvisor } else { Isolation::Namespaces }
     }
 
     /// What it was made from.
@@ -196,5 +227,24 @@ impl Guest {
             }
             reason => reason,
         }
+    }
+}
+
+/// Stops the code, or lets it go on.
+async fn still(talk: &mut Conversation, still: bool) -> Result<(), DeathReason> {
+    let id = talk.next_id();
+    talk.send(&ToGuest::Still { id, still }, &[]).await?;
+    match talk.answer(ANSWER_WAIT_MAX).await? {
+        (FromGuest::Stilled { id: of }, fds) if of == id && fds.is_empty() => Ok(()),
+        _ => Err(DeathReason::Protocol("out of turn while the code is stopped")),
+    }
+}
+
+/// What whoever was asked under this number to pack has to say.
+fn packed(answer: Received, id: u64) -> Result<Result<u64, Failure>, DeathReason> {
+    match answer {
+        (FromGuest::Packed { id: of, entries }, fds) if of == id && fds.is_empty() => Ok(Ok(entries)),
+        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
+        _ => Err(DeathReason::Protocol("out of turn while packing a layer")),
     }
 }

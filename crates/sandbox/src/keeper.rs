@@ -13,7 +13,7 @@ use crate::container::Container;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::{DeathReason, SandboxError};
 use crate::frame::{Failure, FromGuest, ToGuest};
-use crate::guest::Guest;
+use crate::guest::{Guest, LAYER_WAIT_MAX};
 use crate::handover::HandedContainer;
 use crate::host::SharedHost;
 use crate::kill;
@@ -22,9 +22,6 @@ use crate::state::{Life, Obituary};
 
 /// For the guest to say that a file stands, once the last byte is in its pipe.
 const WRITTEN_WAIT_MAX: Duration = Duration::from_secs(30);
-
-/// For a layer of the largest kind to be written or read.
-const LAYER_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// An answer of the guest, under an error that says who survived.
 pub type Answer<T> = Result<T, SandboxError>;
@@ -170,7 +167,7 @@ async fn serve(
             tell(container, survives, reply, answer)
         }
         Request::Pack { sink, reply } => {
-            let (survives, answer) = sorted(pack(&mut guest.talk, sink).await);
+            let (survives, answer) = sorted(guest.pack(sink).await);
             tell(container, survives, reply, answer)
         }
         Request::Unpack { source, reply } => {
@@ -200,18 +197,6 @@ async fn open(talk: &mut Conversation, path: String) -> Result<Result<OwnedFd, F
         (FromGuest::Opened { id: of }, Some(file), true) if of == id => Ok(Ok(file)),
         (FromGuest::Failed { id: of, failure }, None, true) if of == id => Ok(Err(failure)),
         _ => Err(DeathReason::Protocol("out of turn while opening a file")),
-    }
-}
-
-async fn pack(talk: &mut Conversation, sink: OwnedFd) -> Result<Result<u64, Failure>, DeathReason> {
-    let id = talk.next_id();
-    talk.send(&ToGuest::Pack { id }, &[sink.as_fd()]).await?;
-    // The writing end is the guest's alone now: the reader hears of its end.
-    drop(sink);
-    match talk.answer(LAYER_WAIT_MAX).await? {
-        (FromGuest::Packed { id: of, entries }, fds) if of == id && fds.is_empty() => Ok(Ok(entries)),
-        (FromGuest::Failed { id: of, failure }, fds) if of == id && fds.is_empty() => Ok(Err(failure)),
-        _ => Err(DeathReason::Protocol("out of turn while packing a layer")),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::files::{self, FileContent};
 use crate::host::SharedHost;
 use crate::keeper::Request;
 use crate::names;
+use crate::options::Isolation;
 use crate::outcome::{CellOutcome, LiveChunk};
 use crate::parked::{self, NoOutcome, Progress};
 use crate::tools::CodeTools;
@@ -59,6 +60,12 @@ impl Lease {
     #[must_use]
     pub fn container(&self) -> &ContainerId {
         &self.container.id
+    }
+
+    /// What stands between the container's code and the host.
+    #[must_use]
+    pub fn isolation(&self) -> Isolation {
+        self.container.isolation
     }
 
     /// Runs a command with `bash -c`, to one outcome.

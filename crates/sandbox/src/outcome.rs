@@ -152,7 +152,7 @@ impl std::fmt::Display for InterpreterEnd {
             Self::Memory => f.write_str("the memory limit was reached"),
             Self::Breach(what) => write!(f, "it was killed because {what}"),
             Self::Killed => f.write_str("it was killed with all processes of the container"),
-            Self::NotKept => f.write_str("the container was put away while nobody used it"),
+            Self::NotKept => f.write_str("the container was on disk in the meantime, which keeps its files only"),
             Self::Unknown => f.write_str("for an unknown reason"),
         }
     }

@@ -66,6 +66,8 @@ pub struct App {
     pub checkpoint_bytes_max: u64,
     /// Cancelled when the server is asked to stop: running turns come to an end.
     pub stopping: CancellationToken,
+    /// Cancelled when running turns have had their time after that: what still runs is let go of.
+    pub time_up: CancellationToken,
     /// Running turns.
     pub turns: TaskTracker,
 }

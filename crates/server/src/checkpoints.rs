@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_compression::tokio::bufread::{ZstdDecoder, ZstdEncoder};
 use belljar_ids::ContainerId;
-use belljar_sandbox::{ContainerState, Lease, LeaseError, PutError, SandboxError};
+use belljar_sandbox::{ContainerState, Isolation, Lease, LeaseError, PutError, SandboxError};
 use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, StoreError, WorkspaceId};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, BufReader};
@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::app::App;
 use crate::clock;
 use crate::driver::place::{PlaceError, start};
-use crate::principal::Principal;
+use crate::principal::{Principal, isolation_of, key_isolation};
 
 /// Bytes copied at once between a container and the store.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -86,13 +86,17 @@ pub async fn kept(
     app.store.checkpoint(workspace, id).await
 }
 
-/// Keeps a live container that nobody uses, and ends its processes.
+/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does.
 ///
 /// # Errors
 /// [`CheckpointError`]; the container is as it was.
-pub async fn put_away(app: &App, record: &ContainerRecord) -> Result<CheckpointRecord, CheckpointError> {
+pub async fn put_away(
+    app: &App,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
     let _change = app.changes.of(&record.id).await;
-    let mut lease = app.sandbox.lease(&record.id, Duration::ZERO).await.map_err(|error| match error {
+    let mut lease = app.sandbox.lease(&record.id, wait).await.map_err(|error| match error {
         LeaseError::Busy(_) => CheckpointError::Busy,
         LeaseError::Unknown(_) | LeaseError::Dead { .. } => CheckpointError::Unknown,
     })?;
@@ -110,6 +114,7 @@ async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<C
         workspace: workspace.clone(),
         container: lease.container().clone(),
         image: app.image_digest.clone(),
+        isolation: key_isolation(lease.isolation()),
     };
     let mut writer = app.store.begin_checkpoint(draft, app.checkpoint_bytes_max).await?;
     let layer = BufReader::with_capacity(CHUNK_BYTES, lease.checkpoint()?);
@@ -138,7 +143,7 @@ pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> R
     }
     // What died under this name, and was not kept since, is only remembered.
     app.sandbox.remove(id).await;
-    start(app, principal, id).await?;
+    start(app, &never_weaker(principal, &record), id).await?;
     app.owners.enter(id.clone(), workspace.clone());
     let restored = put_back(app, id, file).await;
     if restored.is_err() {
@@ -149,6 +154,15 @@ pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> R
     app.store.touch_container(workspace, id, expires_at).await?;
     app.store.delete_checkpoint(workspace, id).await?;
     Ok(())
+}
+
+/// What was gVisor's comes back in gVisor, whoever names it.
+fn never_weaker(principal: &Principal, record: &CheckpointRecord) -> Principal {
+    let isolation = match isolation_of(record.isolation) {
+        Isolation::Gvisor => Some(Isolation::Gvisor),
+        Isolation::Namespaces => principal.isolation,
+    };
+    Principal { isolation, ..principal.clone() }
 }
 
 async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<(), CheckpointError> {
@@ -169,7 +183,7 @@ pub async fn put_idle_away(app: &App) {
         }
         let Some(workspace) = app.owners.of_one(&status.id) else { continue };
         match app.store.container(&workspace, &status.id).await {
-            Ok(Some(record)) => tell(&record, put_away(app, &record).await),
+            Ok(Some(record)) => tell(&record, put_away(app, &record, Duration::ZERO).await),
             Ok(None) => {}
             Err(error) => tracing::error!(%error, container = %status.id, "an idle container could not be looked up"),
         }

@@ -25,6 +25,7 @@ mod random;
 mod room;
 mod routes;
 mod running;
+mod stopping;
 mod utf8;
 
 use std::process::ExitCode;

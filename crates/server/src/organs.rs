@@ -79,6 +79,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         container_life: config.sandbox.container_life,
         checkpoint_bytes_max: config.sandbox.disk_bytes_max,
         stopping: CancellationToken::new(),
+        time_up: CancellationToken::new(),
         turns: TaskTracker::new(),
     });
     Ok(Organs { app, _image: image })

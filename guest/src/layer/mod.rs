@@ -30,6 +30,11 @@ const PATH_BYTES_MAX: usize = 4095;
 /// Blocks of zeros that are left out when a file is written again.
 const BLOCK_BYTES: usize = 4096;
 
+/// Where other file systems lie over a container's own: what is below them was never the code's.
+pub const MOUNT_POINTS: &[&[u8]] = &[b"dev", b"proc"];
+/// The same in gVisor.
+pub const WARD_MOUNT_POINTS: &[&[u8]] = &[b"dev", b"proc", b"sys", b"run/belljar"];
+
 /// How much a layer held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Summary {

@@ -22,24 +22,23 @@ use crate::frame::Failure;
 /// The longest extended attribute that is kept, in bytes (xattr(7), XATTR_SIZE_MAX).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
-/// Writes everything below `upper` into `sink`. The files must not change meanwhile: whoever asks stops the code first.
-pub fn pack(upper: BorrowedFd<'_>, sink: impl Write) -> Result<Summary, Failure> {
+/// Writes everything below `upper` into `sink`, but for the mount points, where other file systems lie over the
+/// container's own. The files must not change meanwhile: whoever asks stops the code first.
+pub fn pack(upper: BorrowedFd<'_>, sink: impl Write, mount_points: &[&[u8]]) -> Result<Summary, Failure> {
     let mut builder = Builder::new(sink);
     builder.sparse(false);
-    let mut packer = Packer { builder, linked: HashMap::new(), summary: Summary::default() };
+    let mut packer = Packer { builder, mount_points, linked: HashMap::new(), summary: Summary::default() };
     let root = openat(upper, ".", DIRECTORY_FLAGS, Mode::empty())?;
     packer.directory(root)?;
     packer.builder.into_inner()?.flush()?;
     Ok(packer.summary)
 }
 
-/// Where other file systems lie over the container's own: what is below them was never the code's.
-const MOUNT_POINTS: &[&[u8]] = &[b"dev", b"proc"];
-
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-struct Packer<W: Write> {
+struct Packer<'a, W: Write> {
     builder: Builder<W>,
+    mount_points: &'a [&'a [u8]],
     /// The first path of each file that has several names.
     linked: HashMap<(u64, u64), Vec<u8>>,
     summary: Summary,
@@ -66,7 +65,7 @@ impl Level {
     }
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Write> Packer<'_, W> {
     fn directory(&mut self, root: OwnedFd) -> Result<(), Failure> {
         let mut path = Vec::new();
         let mut levels = vec![Level::new(Opened { fd: root, mode: None }, 0)?];
@@ -80,7 +79,7 @@ impl<W: Write> Packer<W> {
                 path.push(b'/');
             }
             path.extend_from_slice(&name);
-            if MOUNT_POINTS.contains(&path.as_slice()) {
+            if self.mount_points.contains(&path.as_slice()) {
                 continue;
             }
             if path.len() > PATH_BYTES_MAX {

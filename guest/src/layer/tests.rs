@@ -14,7 +14,7 @@ fn directory(path: &Path) -> std::os::fd::OwnedFd {
 
 fn packed(upper: &Path) -> Vec<u8> {
     let mut layer = Vec::new();
-    pack(std::os::fd::AsFd::as_fd(&directory(upper)), &mut layer).expect("packed");
+    pack(std::os::fd::AsFd::as_fd(&directory(upper)), &mut layer, MOUNT_POINTS).expect("packed");
     layer
 }
 

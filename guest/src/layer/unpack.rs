@@ -13,8 +13,8 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, chmodat, fchmod,
-    fsetxattr, futimens, linkat, mkdirat, mknodat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, XattrFlags, chmodat, fchmod, fsetxattr,
+    futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
@@ -111,10 +111,17 @@ impl Unpacker<'_> {
         Ok(Place { directory: self.open(parent)?, name: name.to_vec() })
     }
 
+    /// Step by step, never through a link: gVisor has no openat2(2), which would do it at once.
     fn open(&self, path: &[u8]) -> Result<OwnedFd, Failure> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        Ok(openat2(self.root, OsStr::from_bytes(path), flags, Mode::empty(), resolve)?)
+        let mut directory = openat(self.root, ".", flags, Mode::empty())?;
+        if path != b"." {
+            for name in path.split(|&byte| byte == b'/') {
+                check_name(name)?;
+                directory = openat(&directory, OsStr::from_bytes(name), flags, Mode::empty())?;
+            }
+        }
+        Ok(directory)
     }
 
     fn directory(&mut self, place: &Place, path: Vec<u8>, attributes: Attributes) -> Result<(), Failure> {
@@ -151,7 +158,7 @@ fn check_name(name: &[u8]) -> Result<(), Failure> {
 fn file<R: Read>(place: &Place, mut entry: Entry<'_, R>, attributes: &Attributes) -> Result<(), Failure> {
     clear_place(place.directory.as_fd(), place.name())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::openat(&place.directory, place.name(), flags, Mode::RUSR | Mode::WUSR)?);
+    let mut file = File::from(openat(&place.directory, place.name(), flags, Mode::RUSR | Mode::WUSR)?);
     let mut block = [0; BLOCK_BYTES];
     let mut written = 0;
     loop {

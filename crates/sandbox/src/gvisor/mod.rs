@@ -15,12 +15,15 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use belljar_jail::cgroup::{Limits, Stats};
-use belljar_jail::{Attachment, ContainerSpec, JailPlan, Jailed, Realm, launch_ward};
+use belljar_jail::{Attachment, ContainerSpec, HandedFd, JailPlan, Jailed, Realm, launch_ward};
+use serde::{Deserialize, Serialize};
 
 pub use below::Below;
 pub use runsc::find;
 
+use crate::channel::{Channel, Received};
 use crate::error::{DeathReason, SandboxError};
+use crate::frame::ToGuest;
 
 /// What is read of what runsc says.
 const WORDS_BYTES_MAX: usize = 4096;
@@ -60,6 +63,55 @@ impl Gvisor {
         let plan = plan.map_err(|error| SandboxError::Gvisor(error.to_string()))?;
         launch_ward(realm, guest.as_fd(), &plan, attachment, control, self.program.as_fd())
             .map_err(|error| SandboxError::Gvisor(error.to_string()))
+    }
+}
+
+/// The number of the one request that a ward takes at a time.
+pub const PACK_ID: u64 = 1;
+
+/// The jail around a container of gVisor, as the host holds it.
+pub struct Ward {
+    below: Below,
+    /// To process 1 of the ward.
+    socket: OwnedFd,
+}
+
+/// A ward, for the program that this process is about to become.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HandedWard {
+    root: HandedFd,
+    socket: HandedFd,
+}
+
+impl Ward {
+    pub fn new(below: Below, socket: OwnedFd) -> Self {
+        Self { below, socket }
+    }
+
+    /// Keeps what is held for the program that this process is about to become.
+    pub fn hand_over(&self) -> std::io::Result<HandedWard> {
+        Ok(HandedWard { root: self.below.hand_over()?, socket: HandedFd::hand_over(&self.socket)? })
+    }
+
+    /// One that was handed over.
+    pub fn take_over(handed: HandedWard) -> std::io::Result<Self> {
+        Ok(Self::new(Below::take_over(handed.root)?, handed.socket.take_over()?))
+    }
+
+    /// The container's root directory.
+    pub fn below(&self) -> &Below {
+        &self.below
+    }
+
+    /// Has process 1 of the ward write what stands in the writable layer into `sink`; its answer. Dropped, it may be
+    /// answered later: nothing else can be asked of this container then.
+    pub async fn pack(&self, sink: OwnedFd) -> Result<Received, DeathReason> {
+        let broken = |error: std::io::Error| DeathReason::Channel(error.to_string());
+        let mut channel = Channel::over(self.socket.try_clone().map_err(broken)?).map_err(broken)?;
+        channel.send(&ToGuest::Pack { id: PACK_ID }, &[sink.as_fd()]).await?;
+        // The writing end is the ward's alone now: the reader hears of its end.
+        drop(sink);
+        channel.receive().await
     }
 }
 

@@ -11,7 +11,7 @@ use crate::config::environment::Environment;
 use crate::exit::Exit;
 use crate::listener::Listener;
 use crate::principal::Access;
-use crate::{batches, organs, routes};
+use crate::{batches, organs, routes, stopping};
 
 /// Serves until SIGINT or SIGTERM; a second one ends at once.
 pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit> {
@@ -41,25 +41,36 @@ pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit>
         let (served, ran) = tokio::join!(serving, unattended);
         served.and(ran)
     };
-    tokio::select! {
+    let hurried = tokio::select! {
         ended = tokio::time::timeout(config.serving.shutdown_wait, drained) => {
             if ended.is_err() {
                 tracing::warn!("turns were still running when the time was up");
             }
+            false
         }
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+        _ = interrupt.recv() => true,
+        _ = terminate.recv() => true,
+    };
     sweeper.abort();
-    // In this order: a waiting cell that is let go of is interrupted first, and all its code would run for that.
+    let hurry = async {
+        tokio::select! {
+            () = std::future::ready(()), if hurried => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let kept = stopping::keep_containers(&app, config.serving.shutdown_wait, hurry).await;
+    // In this order: a waiting cell that is let go of is interrupted first, and all code that was not let go of by now
+    // would run for that.
     app.sandbox.clone().close().await;
     app.parked.clear();
     if let Err(error) = app.store.write_touches().await {
         tracing::error!(%error, "the ends of containers could not be recorded");
     }
     drop(organs);
+    let told = kept.told();
     tracing::info!("stopped");
-    Ok(())
+    told
 }
 
 fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Exit> {

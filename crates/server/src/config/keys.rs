@@ -134,7 +134,7 @@ pub const KEYS: &[Key] = &[
         "serving",
         "shutdown_wait_s_max",
         "30",
-        "Seconds that running turns may take to end when the server is asked to stop.",
+        "Seconds that running turns may take to end when the server is asked to stop, and, after that, putting live containers on disk.",
     ),
     key(
         "guard",

@@ -72,7 +72,7 @@ pub struct Serving {
     pub ping_interval: Duration,
     /// How long a second turn waits for a container that is in use.
     pub lease_wait: Duration,
-    /// How long running turns may take to end when the server is asked to stop.
+    /// How long running turns may take to end when the server is asked to stop; then, how long keeping containers may.
     pub shutdown_wait: Duration,
 }
 

@@ -181,7 +181,9 @@ impl Driver {
 
     fn spawn(self, plan: TurnPlan, sink: Sink) {
         let turns = self.app.turns.clone();
-        turns.spawn(self.run(plan, sink));
+        let time_up = self.app.time_up.clone();
+        // Dropped, it lets go of its container; its client sees the reply break off, as when the server ends.
+        turns.spawn(async move { time_up.run_until_cancelled(self.run(plan, sink)).await });
     }
 
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {

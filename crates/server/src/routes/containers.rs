@@ -126,7 +126,7 @@ pub async fn checkpoint(
     Path(id): Path<String>,
 ) -> Result<Json<serde_json::Value>, Failure> {
     let (record, _) = find(&app, &principal, &id).await?;
-    let kept = match checkpoints::put_away(&app, &record).await {
+    let kept = match checkpoints::put_away(&app, &record, Duration::ZERO).await {
         Err(CheckpointError::Unknown) => {
             let kept = checkpoints::kept(&app, &record.workspace, &record.id).await;
             kept.map_err(|error| Failure::internal("checkpoint", &error))?.ok_or_else(|| missing(&id))?

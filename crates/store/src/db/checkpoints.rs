@@ -1,7 +1,7 @@
 //! Statements about checkpoints: the kept files of containers.
 
 use super::files::{add_blob, drop_if_unreferenced};
-use super::{as_integer, instant, unsigned};
+use super::{as_integer, instant, parsed, unsigned};
 use crate::{CheckpointDraft, CheckpointRecord, ContentDigest, StoreError, Timestamp, WorkspaceId};
 use belljar_ids::ContainerId;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 fn from_row(row: &Row<'_>) -> rusqlite::Result<CheckpointRecord> {
     Ok(CheckpointRecord {
         image: row.get("image")?,
+        isolation: parsed(row, "isolation")?,
         size_bytes: unsigned(row, "size_bytes")?,
         made_at: instant(row, "made_at_us")?,
         content: ContentDigest(row.get("blob")?),
@@ -22,7 +23,7 @@ pub(crate) fn find(
     container: &ContainerId,
 ) -> Result<Option<CheckpointRecord>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT image, checkpoints.size_bytes, made_at_us, blob FROM checkpoints
+        "SELECT image, isolation, checkpoints.size_bytes, made_at_us, blob FROM checkpoints
          JOIN containers ON containers.id = container WHERE container = ?1 AND workspace = ?2",
     )?;
     Ok(statement.query_row((container.as_str(), workspace.as_str()), from_row).optional()?)
@@ -44,12 +45,13 @@ pub(crate) fn replace(
     add_blob(change, digest, size_bytes)?;
     change
         .prepare_cached(
-            "INSERT OR REPLACE INTO checkpoints (container, image, size_bytes, made_at_us, blob)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT OR REPLACE INTO checkpoints (container, image, isolation, size_bytes, made_at_us, blob)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
         .execute((
             draft.container.as_str(),
             &draft.image,
+            draft.isolation.as_str(),
             as_integer(size_bytes)?,
             now.as_micros(),
             digest.as_bytes(),

@@ -84,6 +84,7 @@ impl Writer {
             (Ok(None), _) | (Err(_), Placed::Shared) => {}
         }
         committed.map(|_orphan| CheckpointRecord {
+            isolation: draft.isolation,
             image: draft.image.clone(),
             size_bytes,
             made_at: now,

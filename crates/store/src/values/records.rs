@@ -94,6 +94,8 @@ pub struct CheckpointDraft {
     pub container: ContainerId,
     /// Digest of the image that the files lie over.
     pub image: String,
+    /// What stands between its code and the host.
+    pub isolation: KeyIsolation,
 }
 
 /// A container's files as they were kept last.
@@ -101,6 +103,8 @@ pub struct CheckpointDraft {
 pub struct CheckpointRecord {
     /// Digest of the image that the files lie over.
     pub image: String,
+    /// What stood between its code and the host, and is to again.
+    pub isolation: KeyIsolation,
     /// Bytes of the content.
     pub size_bytes: u64,
     /// When it was kept.

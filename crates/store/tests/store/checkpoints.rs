@@ -2,7 +2,7 @@
 
 use crate::fixture::{Fixture, NOON_US, draft, file_id, noise, put, workspace};
 use belljar_ids::{ContainerId, SeededIds};
-use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, Store, StoreError, Timestamp};
+use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, KeyIsolation, Store, StoreError, Timestamp};
 use bytes::Bytes;
 use std::io::Write as _;
 use tokio::io::AsyncReadExt as _;
@@ -21,7 +21,12 @@ async fn container(store: &Store, seed: u64) -> ContainerId {
 }
 
 fn checkpoint(container: &ContainerId) -> CheckpointDraft {
-    CheckpointDraft { workspace: workspace("local"), container: container.clone(), image: "sha256:one".to_owned() }
+    CheckpointDraft {
+        workspace: workspace("local"),
+        container: container.clone(),
+        image: "sha256:one".to_owned(),
+        isolation: KeyIsolation::Gvisor,
+    }
 }
 
 async fn keep(store: &Store, container: &ContainerId, content: Bytes) -> Result<CheckpointRecord, StoreError> {
