@@ -90,6 +90,32 @@ class Server:
         self.stop()
         self._start()
 
+    def restart_in_place(self):
+        """Has the process become the program that stands on disk, with the configuration that stands there, and waits until it serves."""
+        before = self.starts()
+        self.process.send_signal(signal.SIGHUP)
+        self.serves_again(before + 1)
+
+    def serves_again(self, starts):
+        """Waits until the process has begun to serve so many times."""
+        deadline = time.monotonic() + READY_S_MAX
+        while self.starts() < starts:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended with {self.process.returncode}:\n{tail(self.log())}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"it does not serve again after {READY_S_MAX} s:\n{tail(self.log())}")
+            time.sleep(0.01)
+        self.healthy()
+
+    def starts(self):
+        return self.log().count(" serves http://")
+
+    def configure(self, **tables):
+        """Changes keys of the configuration file; whoever reads it next finds them."""
+        for name, keys in tables.items():
+            self.tables[name].update(keys)
+        (self.directory / "belljar.toml").write_text(self._config())
+
     def crash(self):
         """Kills the server, which cannot say goodbye, and starts it again on the same data."""
         self.process.kill()

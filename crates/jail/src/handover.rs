@@ -3,7 +3,10 @@
 //! A process that executes a program (`execve(2)`) stays the parent of its children, and keeps every descriptor that is not
 //! to be closed then. So nothing that lives in a jail notices. The program learns the numbers from whoever it was.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::io::{Errno, FdFlags, fcntl_getfd, fcntl_setfd};
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;
 use crate::launch::{Jailed, Namespaces};
-use crate::raw::own_inherited;
+use crate::raw::{ignore_hangup, own_inherited};
 use crate::realm::Realm;
 
 /// Whether this program has handed anything over: then what it owns itself cannot be told from what it has inherited.
@@ -57,6 +60,17 @@ impl HandedFd {
     #[must_use]
     pub fn numbered(number: RawFd) -> Self {
         Self(number)
+    }
+}
+
+/// Executes a program in this one's place. What comes back is why it was not.
+///
+/// Until that program asks for it, a hangup signal is passed over: its default action would end the program before it is
+/// ready, and all that it was to take over.
+pub fn become_program(mut program: Command) -> io::Error {
+    match ignore_hangup() {
+        Ok(()) => program.exec(),
+        Err(errno) => errno.into(),
     }
 }
 

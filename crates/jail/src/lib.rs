@@ -65,7 +65,7 @@ mod ward;
 mod zygote;
 
 pub use enter::{Entered, enter};
-pub use handover::{HandedFd, HandedJail, HandedRealm};
+pub use handover::{HandedFd, HandedJail, HandedRealm, become_program};
 pub use identity::Identity;
 pub use join::join;
 pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};

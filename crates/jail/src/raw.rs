@@ -119,6 +119,12 @@ pub(crate) fn own_inherited(fd: RawFd) -> Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Passes over SIGHUP from here on, in the program that this process executes, too (`signal(7)`).
+pub(crate) fn ignore_hangup() -> Result<(), Errno> {
+    // SAFETY: ignoring a signal runs no code of this process.
+    if unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) } == libc::SIG_ERR { Err(last_errno()) } else { Ok(()) }
+}
+
 /// Gives every ignored signal its default action again. A server started in the background by a shell ignores SIGINT,
 /// and an ignored signal stays ignored through exec: no cell could be interrupted. The `kept` stay as they are.
 pub(crate) fn default_signals(kept: &[i32]) -> Result<(), Errno> {

@@ -13,6 +13,7 @@ use std::io;
 use std::sync::Arc;
 
 use belljar_ids::ContainerId;
+pub use belljar_jail::{HandedFd, become_program};
 use belljar_jail::{HandedRealm, Realm};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -112,12 +113,9 @@ impl Sandbox {
             }
         }
         let image = maker.host.image();
-        let io = SandboxError::io("hand containers over");
-        let realm = image.realm().hand_over().map_err(io::Error::from);
-        let (realm, zygotes) = match realm {
-            Ok(realm) => (realm, image.zygotes().hand_over(&image.stop).await.map_err(io)?),
-            Err(error) => return Err(io(error)),
-        };
+        let io = |source| SandboxError::Io { what: "hand containers over", source };
+        let realm = image.realm().hand_over().map_err(|errno| io(errno.into()))?;
+        let zygotes = maker.hand_zygotes_over().await.map_err(io)?;
         Ok(Handover { form: form(), image: image.rootfs.digest.clone(), realm, zygotes, containers })
     }
 

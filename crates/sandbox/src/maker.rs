@@ -1,6 +1,6 @@
 //! Making containers, on demand and ahead of it, and clearing them away, with a bound on how many at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use belljar_ids::ContainerId;
 use belljar_jail::cgroup::Limits;
@@ -17,7 +17,7 @@ use crate::keeper::{self, Request};
 use crate::options::{Isolation, Language};
 use crate::repl::{self, Repl, ReplError, Warmth};
 use crate::state::Life;
-use crate::zygote::{self, Attendance, Retired};
+use crate::zygote::{self, Attendance, HandedZygote, Pensions, Retired};
 
 /// Containers started at once, per core: a start waits for the kernel now and then, but more than a few only wait for
 /// each other.
@@ -30,6 +30,8 @@ pub struct Maker {
     pub host: SharedHost,
     pub keepers: TaskTracker,
     attendants: TaskTracker,
+    /// Zygotes of the program before this one.
+    retired: OnceLock<Pensions>,
     /// What nobody waits for: the pool is filled, what is unused is frozen.
     pub house: TaskTracker,
     /// Ends that, before all else.
@@ -76,6 +78,7 @@ impl Maker {
             host,
             keepers: TaskTracker::new(),
             attendants: TaskTracker::new(),
+            retired: OnceLock::new(),
             house: TaskTracker::new(),
             house_stop: stop.child_token(),
             stop,
@@ -174,9 +177,21 @@ impl Maker {
         self.house.wait().await;
     }
 
-    /// Hears zygotes that were handed over for as long as they have children.
+    /// Hears zygotes that were handed over for as long as they have children. To be called once.
     pub fn retire(&self, zygotes: Retired) {
-        zygotes.attend(&self.attendants, &self.host.image().stop);
+        let pensions = zygotes.attend(&self.attendants, &self.host.image().stop);
+        let _called_once = self.retired.set(pensions);
+    }
+
+    /// All zygotes with children, for the program that this process is about to become; the others end.
+    pub async fn hand_zygotes_over(&self) -> std::io::Result<Vec<HandedZygote>> {
+        let image = self.host.image();
+        let mut handed = match self.retired.get() {
+            Some(pensions) => pensions.hand_over().await?,
+            None => Vec::new(),
+        };
+        handed.extend(image.zygotes().hand_over(&image.stop).await?);
+        Ok(handed)
     }
 
     /// Gives a container its name and its keeper.

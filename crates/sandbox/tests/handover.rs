@@ -66,9 +66,13 @@ async fn again(sandbox: &Sandbox, seed: u64) -> Lease {
     sandbox.lease(&id(seed), Duration::ZERO).await.expect("it is there, and free")
 }
 
+fn frozen_soon() -> SandboxConfig {
+    SandboxConfig { idle_freeze: Duration::from_millis(40), ..python_config() }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interpreter_does_not_notice() {
-    let (sandbox, _image) = python_sandbox!();
+    let (sandbox, _image) = python_sandbox!(frozen_soon());
     let mut lease = leased(&sandbox, 1).await;
     printed(&mut lease, "import threading, time\nx = [41]\nopened = open('/work/notes', 'w+')").await;
     let counting = "def count():\n    while True:\n        x[0] += 1\n        time.sleep(0.01)\n\
@@ -77,6 +81,9 @@ async fn an_interpreter_does_not_notice() {
     stdout(&mut lease, "sleep 1000 >/dev/null 2>&1 & echo $! > /work/sleeper").await;
     drop(lease);
     sandbox.create(id(2)).await.expect("one that nobody has used");
+    if support::limits_enforced() {
+        until("both stand still", || sandbox.counts().frozen == 2).await;
+    }
     let in_use = leased(&sandbox, 3).await;
     let _kept = in_use;
     become_again("an_interpreter_has_not_noticed", &sandbox, &[]).await

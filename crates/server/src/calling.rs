@@ -48,6 +48,13 @@ impl CallingCells {
         }
     }
 
+    /// Every call, the oldest first, with its workspace and since when it is remembered.
+    pub fn all(&self) -> Vec<(WorkspaceId, ServerToolUseBlock, Instant)> {
+        let cells = self.lock();
+        let of = |(since, _, key): &(Instant, usize, Key)| Some((key.0.clone(), cells.calls.get(key)?.clone(), *since));
+        cells.by_age.iter().filter_map(of).collect()
+    }
+
     /// Those of a workspace that have one of these marks.
     pub fn of(&self, workspace: &WorkspaceId, marks: &[CellMark]) -> Vec<ServerToolUseBlock> {
         if marks.is_empty() {

@@ -1,9 +1,11 @@
 //! Opening the organs, in the order in which they may fail, and keeping house while they run.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_guard::Guard;
+use belljar_ids::ContainerId;
 use belljar_image::{FailureClass, ImageError, ImageStore, Monitor, Mounted};
 use belljar_model::Router;
 use belljar_sandbox::{Rootfs, Sandbox, SandboxError};
@@ -20,6 +22,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::continuations::Continuations;
 use crate::exit::Exit;
+use crate::handover::{self, Inheritance};
 use crate::parked::ParkedCells;
 use crate::principal::Access;
 use crate::room::Owners;
@@ -37,8 +40,8 @@ pub struct Organs {
     _image: Mounted,
 }
 
-/// Opens everything that serving needs; proves that a container can start.
-pub async fn open(config: &Config) -> Result<Organs, Exit> {
+/// Opens everything that serving needs; proves that a container can start. What the program before this one has left goes on.
+pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<Organs, Exit> {
     let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
     let image = mount(config).await?;
     let mut options = StoreOptions::new(Arc::new(SystemClock));
@@ -50,12 +53,27 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         true => Access::Open,
         false => Access::Keys,
     };
-    let sandbox = Sandbox::open(config.sandbox.clone(), rootfs(&image)).await.map_err(sandbox_exit)?;
+    let running = RunningCells::default();
+    let started_at = inheritance.as_ref().map_or_else(clock::now, |inheritance| inheritance.started_at);
+    let (sandbox, inherited) = match inheritance {
+        None => (Sandbox::open(config.sandbox.clone(), rootfs(&image)).await.map_err(sandbox_exit)?, None),
+        Some(Inheritance { sandbox, rest, .. }) => {
+            let mut marks = HashMap::new();
+            let mark = |id: &ContainerId| handover::enter_running(&running, &mut marks, id);
+            let opening = Sandbox::open_with(config.sandbox.clone(), rootfs(&image), sandbox, mark).await;
+            let (sandbox, inherited) = opening.map_err(sandbox_exit)?;
+            let cells = inherited.parked.into_iter().filter_map(|cell| {
+                let mark = marks.remove(cell.container())?;
+                Some((cell, mark))
+            });
+            (sandbox, Some((rest, cells.collect())))
+        }
+    };
     let app = Arc::new(App {
         store,
         sandbox,
         owners: Owners::default(),
-        running: RunningCells::default(),
+        running,
         parked: ParkedCells::default(),
         calling: CallingCells::default(),
         continuations: Continuations::default(),
@@ -75,13 +93,16 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         image_digest: image.digest().to_string(),
         container_idle: config.sandbox.container_idle,
         call_wait: Duration::from_secs(config.sandbox.tool_answer_wait_s_max),
-        started_at: clock::now(),
+        started_at,
         container_life: config.sandbox.container_life,
         checkpoint_bytes_max: config.sandbox.disk_bytes_max,
         stopping: CancellationToken::new(),
         time_up: CancellationToken::new(),
         turns: TaskTracker::new(),
     });
+    if let Some((rest, cells)) = inherited {
+        rest.settle(&app, cells)?;
+    }
     Ok(Organs { app, _image: image })
 }
 

@@ -90,14 +90,23 @@ pub enum NoFit {
 #[derive(Debug)]
 enum Entry<C> {
     Waits { waiting: Box<Waiting<C>>, until: Instant },
-    LetGo { spot: Spot, since: Instant },
+    LetGo(LetGo),
+}
+
+/// Code that was let go of.
+#[derive(Debug)]
+pub struct LetGo {
+    /// What waited, and where.
+    pub spot: Spot,
+    /// When it was let go of.
+    pub since: Instant,
 }
 
 impl<C> Entry<C> {
     const fn spot(&self) -> &Spot {
         match self {
             Self::Waits { waiting, .. } => &waiting.spot,
-            Self::LetGo { spot, .. } => spot,
+            Self::LetGo(let_go) => &let_go.spot,
         }
     }
 }
@@ -120,13 +129,13 @@ impl<C> ParkedCells<C> {
         let waiting = match entries.get(&spot.container) {
             Some(entry) if entry.spot() != spot => return Err(NoFit::NotWaiting),
             None => return Err(NoFit::NotWaiting),
-            Some(Entry::LetGo { .. }) => return Err(NoFit::LetGo),
+            Some(Entry::LetGo(_)) => return Err(NoFit::LetGo),
             Some(Entry::Waits { waiting, .. }) => waiting,
         };
         fits(&waiting.pending, resume)?;
         match entries.remove(&spot.container) {
             Some(Entry::Waits { waiting, .. }) => Ok(*waiting),
-            Some(Entry::LetGo { .. }) | None => Err(NoFit::NotWaiting),
+            Some(Entry::LetGo(_)) | None => Err(NoFit::NotWaiting),
         }
     }
 
@@ -139,7 +148,7 @@ impl<C> ParkedCells<C> {
     pub fn waiting_in(&self, container: &ContainerId) -> Option<ServerToolUseId> {
         match self.lock().get(container)? {
             Entry::Waits { waiting, .. } => Some(waiting.spot.call.clone()),
-            Entry::LetGo { .. } => None,
+            Entry::LetGo(_) => None,
         }
     }
 
@@ -148,7 +157,7 @@ impl<C> ParkedCells<C> {
         let entries = self.lock();
         entries.values().any(|entry| match entry {
             Entry::Waits { waiting, .. } => waiting.spot.call == *call && waiting.spot.workspace == *workspace,
-            Entry::LetGo { .. } => false,
+            Entry::LetGo(_) => false,
         })
     }
 
@@ -158,18 +167,36 @@ impl<C> ParkedCells<C> {
         let mut entries = self.lock();
         entries.retain(|_, entry| match entry {
             Entry::Waits { .. } => true,
-            Entry::LetGo { since, .. } => now.saturating_duration_since(*since) < LET_GO_REMEMBERED,
+            Entry::LetGo(let_go) => now.saturating_duration_since(let_go.since) < LET_GO_REMEMBERED,
         });
         for entry in entries.values_mut() {
             if let Entry::Waits { waiting, until } = entry
                 && *until <= now
             {
                 let spot = waiting.spot.clone();
-                dropped.push(std::mem::replace(entry, Entry::LetGo { spot, since: now }));
+                dropped.push(std::mem::replace(entry, Entry::LetGo(LetGo { spot, since: now })));
             }
         }
         drop(entries);
         dropped.iter().map(|entry| entry.spot().container.clone()).collect()
+    }
+
+    /// Remembers code that was let go of before.
+    pub fn remember(&self, let_go: LetGo) {
+        let before = self.lock().insert(let_go.spot.container.clone(), Entry::LetGo(let_go));
+        drop(before);
+    }
+
+    /// Takes everything out: what waits, each until when, and what was let go of.
+    pub fn take_all(&self) -> (Vec<(Waiting<C>, Instant)>, Vec<LetGo>) {
+        let (mut waiting, mut remembered) = (Vec::new(), Vec::new());
+        for entry in std::mem::take(&mut *self.lock()).into_values() {
+            match entry {
+                Entry::Waits { waiting: one, until } => waiting.push((*one, until)),
+                Entry::LetGo(let_go) => remembered.push(let_go),
+            }
+        }
+        (waiting, remembered)
     }
 
     /// Forgets what is in a container that is no more.

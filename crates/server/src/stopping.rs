@@ -62,8 +62,18 @@ enum Attempt {
 /// Ends what still runs and keeps every container's files, until `limit` is over or `hurry` completes. To be called when
 /// turns have had their time and nothing new is let in.
 pub async fn keep_containers(app: &Shared, limit: Duration, hurry: impl Future<Output = ()>) -> Kept {
+    keep(app, living(app), limit, hurry).await
+}
+
+/// As [`keep_containers`], of containers in use alone: the others go on in another program.
+pub async fn keep_used(app: &Shared, limit: Duration, hurry: impl Future<Output = ()>) -> Kept {
+    let mut used = living(app);
+    used.retain(|one| one.how == Use::Held);
+    keep(app, used, limit, hurry).await
+}
+
+async fn keep(app: &Shared, mut live: Vec<Live>, limit: Duration, hurry: impl Future<Output = ()>) -> Kept {
     app.time_up.cancel();
-    let mut live = living(app);
     let mut kept = Kept::default();
     if live.is_empty() {
         return kept;
@@ -172,6 +182,13 @@ async fn interrupt_again_and_again(app: &App, id: &ContainerId) -> Infallible {
 }
 
 impl Kept {
+    /// Says how many were kept and which were not, where nobody waits for an exit status.
+    pub fn warn(self) {
+        if let Err(exit) = self.told() {
+            tracing::error!("{}", exit.message());
+        }
+    }
+
     /// Says how many were kept. That some were not is a failed stop, unless somebody was in a hurry.
     ///
     /// # Errors

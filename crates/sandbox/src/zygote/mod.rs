@@ -25,7 +25,7 @@ use crate::repl::Warmth;
 
 pub use attendant::{Attendance, attend};
 pub use frame::ZYGOTE_VERSION;
-pub use retired::{HandedZygote, Retired};
+pub use retired::{HandedZygote, Pensions, Retired};
 
 /// Requests that wait for their turn; beyond that, whoever asks waits to ask.
 const QUEUE_MAX: usize = 64;

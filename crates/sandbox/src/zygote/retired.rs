@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use belljar_jail::cgroup::CgroupTree;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,18 +47,50 @@ impl Retired {
     }
 
     /// Hears each until its last child has ended, or until `stop`, and ends it.
-    pub fn attend(self, tasks: &TaskTracker, stop: &CancellationToken) {
-        for old in self.0 {
-            tasks.spawn(old.serve_out(stop.clone()));
+    pub fn attend(self, tasks: &TaskTracker, stop: &CancellationToken) -> Pensions {
+        let attended = self.0.into_iter().map(|old| {
+            let (errands, requests) = mpsc::channel(1);
+            tasks.spawn(old.serve_out(requests, stop.clone()));
+            errands
+        });
+        Pensions(attended.collect())
+    }
+}
+
+/// How those that are heard are reached.
+#[derive(Default)]
+pub struct Pensions(Vec<mpsc::Sender<HandOver>>);
+
+type HandOver = oneshot::Sender<io::Result<HandedZygote>>;
+
+impl Pensions {
+    /// Those that still have children, for the program that this process is about to become.
+    pub async fn hand_over(&self) -> io::Result<Vec<HandedZygote>> {
+        let mut handed = Vec::new();
+        for errands in &self.0 {
+            let (reply, answer) = oneshot::channel();
+            if errands.send(reply).await.is_ok() {
+                handed.extend(answer.await.ok().transpose()?);
+            }
         }
+        Ok(handed)
     }
 }
 
 impl OldZygote {
-    async fn serve_out(self, stop: CancellationToken) {
+    async fn serve_out(self, mut errands: mpsc::Receiver<HandOver>, stop: CancellationToken) {
         let Self { mut running, mut ledger, mut unclaimed } = self;
         while !(ledger.living().is_empty() && unclaimed.is_empty()) {
-            let Some(event) = stop.run_until_cancelled(running.event()).await else { break };
+            let event = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(reply) = errands.recv() => {
+                    let living = ledger.living().into_iter().chain(unclaimed.iter().copied()).collect();
+                    let _asked_for = reply.send(running.hand_over(living));
+                    // What ends this is the end of the program.
+                    return std::future::pending().await;
+                }
+                event = running.event() => event,
+            };
             let heard = match event {
                 Event::Said(frame, fds) => ledger.heard_of_old(frame, fds, &mut unclaimed),
                 Event::Broke(rule) => Err(rule),

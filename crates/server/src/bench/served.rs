@@ -39,7 +39,7 @@ impl Served {
         let config = stage.server(&folder.path().join("data"), &scripts);
         let listener = Listener::bind(&config).await.map_err(failed)?;
         let address = listener.address();
-        let organs = organs::open(&config).await.map_err(failed)?;
+        let organs = organs::open(&config, None).await.map_err(failed)?;
         let (router, stopping) = (routes::router(Arc::clone(&organs.app)), organs.app.stopping.clone());
         let serving = tokio::spawn(listener.serve(router, stopping, config.serving.connections_max));
         let needs = Needs { containers: config.sandbox.containers_max, pooled: 0, language: Language::Python };

@@ -82,7 +82,7 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
             config.listen
         )));
     }
-    let organs = organs::open(config).await?;
+    let organs = organs::open(config, None).await?;
     let outcome = in_new_container(args, config, &organs.app, source).await;
     // Whatever came of it: only a closed sandbox has cleared everything away.
     organs.app.sandbox.clone().close().await;

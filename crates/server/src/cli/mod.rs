@@ -32,7 +32,7 @@ pub struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the Messages API.
-    Serve(Common),
+    Serve(serve::ServeArgs),
     /// Tell what this machine allows, what is refused, and why.
     Doctor(doctor::DoctorArgs),
     /// Build, import, list or verify the root filesystems that containers start from.
@@ -81,7 +81,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Err(error) => return report(Exit::cannot(format!("no threads or no polling: {error}"))),
     };
     let outcome = match command_line.command {
-        Command::Serve(common) => runtime.block_on(serve::run(&common, &environment)).map(|()| ExitCode::SUCCESS),
+        Command::Serve(args) => runtime.block_on(serve::run(&args, &environment)).map(|()| ExitCode::SUCCESS),
         Command::Doctor(args) => doctor::run(&args, &environment, &runtime),
         Command::Image(args) => Ok(runtime.block_on(image::run(args, environment.cache_dir()))),
         Command::Exec(args) => runtime.block_on(exec::run(&args, &environment)),

@@ -3,78 +3,231 @@
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use belljar_sandbox::handover::{self, HandedFd};
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
 
+use crate::app::{App, Shared};
 use crate::cli::Common;
 use crate::config::Config;
 use crate::config::environment::Environment;
 use crate::exit::Exit;
+use crate::handover::{Estate, Living};
 use crate::listener::Listener;
 use crate::principal::Access;
+use crate::restart::{Ground, Program};
 use crate::{batches, organs, routes, stopping};
 
-/// Serves until SIGINT or SIGTERM; a second one ends at once.
-pub async fn run(common: &Common, environment: &Environment) -> Result<(), Exit> {
-    let config = common.load(environment)?;
+/// Options of `belljar serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only check the configuration, and tell what a server would begin with.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What the server is asked for from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    /// SIGINT or SIGTERM.
+    Stop,
+    /// SIGHUP.
+    Restart,
+}
+
+/// The signals that the server listens to.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, Exit> {
+        let watch = |kind| signal(kind).map_err(|error| Exit::cannot(format!("signals cannot be watched: {error}")));
+        Ok(Self {
+            interrupt: watch(SignalKind::interrupt())?,
+            terminate: watch(SignalKind::terminate())?,
+            hangup: watch(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next. Cancel-safe.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.interrupt.recv() => Wish::Stop,
+            _ = self.terminate.recv() => Wish::Stop,
+            _ = self.hangup.recv() => Wish::Restart,
+        }
+    }
+
+    /// Waits for one that wants the end. Cancel-safe.
+    async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
+}
+
+/// Serves until SIGINT or SIGTERM; a second one ends at once. SIGHUP has it restart in place.
+pub async fn run(args: &ServeArgs, environment: &Environment) -> Result<(), Exit> {
+    let config = args.common.load(environment)?;
+    if args.check {
+        return check(&config);
+    }
     log(environment)?;
-    let listener = Listener::bind(&config).await?;
-    let organs = organs::open(&config).await?;
+    let mut signals = Signals::watch()?;
+    let program = Program::of_this_process().map_err(|error| Exit::cannot(format!("/proc/self/exe: {error}")))?;
+    let (listener, inheritance) = match Estate::received(environment)? {
+        None => (Listener::bind(&config).await?, None),
+        Some(Estate { listener, living }) => {
+            let listener = Listener::inherited(listener, &config).await?;
+            (listener, living.map(Living::inheritance).transpose()?)
+        }
+    };
+    let organs = organs::open(&config, inheritance).await?;
     let app = organs.app.clone();
     refuse_open_world(&config, app.access)?;
     announce(&config, &listener, app.access);
-    let stopping = app.stopping.clone();
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut terminate = watch(SignalKind::terminate())?;
-    let sweeper = tokio::spawn(organs::sweep(Arc::clone(&app)));
-    let unattended = tokio::spawn(batches::run(Arc::clone(&app)));
-    let serving = listener.serve(routes::router(Arc::clone(&app)), stopping.clone(), config.serving.connections_max);
-    let serving = tokio::spawn(serving);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+    let kept_open = listener.for_the_next();
+    let house = House {
+        sweeper: tokio::spawn(organs::sweep(Arc::clone(&app))),
+        unattended: tokio::spawn(batches::run(Arc::clone(&app))),
+        serving: tokio::spawn(listener.serve(
+            routes::router(Arc::clone(&app)),
+            app.stopping.clone(),
+            config.serving.connections_max,
+        )),
+    };
+    match wished(&mut signals, &program).await {
+        None => {
+            tracing::info!("stopping: running turns may end; send the signal again to end at once");
+            let hurried = house.drained(&app, &config, &mut signals).await;
+            let told = stop(&app, &config, hurried, signals.stop()).await;
+            drop(organs);
+            tracing::info!("stopped");
+            told
+        }
+        Some(ground) => {
+            tracing::info!("restarting in place: running turns may end");
+            let hurried = house.drained(&app, &config, &mut signals).await;
+            let listener = kept_open.and_then(|socket| Ok((HandedFd::hand_over(&socket)?, socket)));
+            let (listener, _socket) =
+                listener.map_err(|error| Exit::failed(format!("the listening socket: {error}")))?;
+            restart(&app, &config, (&program, &ground), listener, hurry(hurried, signals.stop())).await
+        }
     }
-    tracing::info!("stopping: running turns may end; send the signal again to end at once");
-    stopping.cancel();
-    app.turns.close();
-    let drained = async {
-        app.turns.wait().await;
-        let (served, ran) = tokio::join!(serving, unattended);
-        served.and(ran)
-    };
-    let hurried = tokio::select! {
-        ended = tokio::time::timeout(config.serving.shutdown_wait, drained) => {
-            if ended.is_err() {
-                tracing::warn!("turns were still running when the time was up");
+}
+
+/// Waits for a stop, or for a restart that can be: then with what the next program begins with.
+async fn wished(signals: &mut Signals, program: &Program) -> Option<Ground> {
+    loop {
+        match signals.next().await {
+            Wish::Stop => return None,
+            Wish::Restart => match program.tried().await {
+                Ok(ground) => return Some(ground),
+                Err(why) => tracing::error!("not restarted, and serving on as before: {why}"),
+            },
+        }
+    }
+}
+
+fn check(config: &Config) -> Result<(), Exit> {
+    let ground = Ground::of(config)?.written();
+    let written = std::io::stdout().write_all(ground.as_bytes());
+    written.map_err(|error| Exit::failed(format!("standard output: {error}")))
+}
+
+/// What runs beside requests.
+struct House {
+    sweeper: JoinHandle<()>,
+    unattended: JoinHandle<()>,
+    serving: JoinHandle<()>,
+}
+
+/// Whether somebody asked for the end a second time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hurried {
+    No,
+    Yes,
+}
+
+impl House {
+    /// Lets nothing new in, and waits for what runs, as long as there is time and nobody is in a hurry.
+    async fn drained(self, app: &App, config: &Config, signals: &mut Signals) -> Hurried {
+        app.stopping.cancel();
+        app.turns.close();
+        let drained = async {
+            app.turns.wait().await;
+            let (served, ran) = tokio::join!(self.serving, self.unattended);
+            served.and(ran)
+        };
+        let hurried = tokio::select! {
+            ended = tokio::time::timeout(config.serving.shutdown_wait, drained) => {
+                if ended.is_err() {
+                    tracing::warn!("turns were still running when the time was up");
+                }
+                Hurried::No
             }
-            false
-        }
-        _ = interrupt.recv() => true,
-        _ = terminate.recv() => true,
-    };
-    sweeper.abort();
-    let hurry = async {
-        tokio::select! {
-            () = std::future::ready(()), if hurried => {}
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    };
-    let kept = stopping::keep_containers(&app, config.serving.shutdown_wait, hurry).await;
+            () = signals.stop() => Hurried::Yes,
+        };
+        self.sweeper.abort();
+        hurried
+    }
+}
+
+/// Completes when somebody is in a hurry.
+async fn hurry(hurried: Hurried, stop: impl Future<Output = ()>) {
+    match hurried {
+        Hurried::Yes => {}
+        Hurried::No => stop.await,
+    }
+}
+
+/// Puts on disk what lives, and ends it.
+async fn stop(app: &Shared, config: &Config, hurried: Hurried, again: impl Future<Output = ()>) -> Result<(), Exit> {
+    let kept = stopping::keep_containers(app, config.serving.shutdown_wait, hurry(hurried, again)).await;
     // In this order: a waiting cell that is let go of is interrupted first, and all code that was not let go of by now
     // would run for that.
     app.sandbox.clone().close().await;
     app.parked.clear();
+    write_touches(app).await;
+    kept.told()
+}
+
+async fn write_touches(app: &App) {
     if let Err(error) = app.store.write_touches().await {
         tracing::error!(%error, "the ends of containers could not be recorded");
     }
-    drop(organs);
-    let told = kept.told();
-    tracing::info!("stopped");
-    told
 }
 
-fn watch(kind: SignalKind) -> Result<tokio::signal::unix::Signal, Exit> {
-    signal(kind).map_err(|error| Exit::cannot(format!("signals cannot be watched: {error}")))
+/// Becomes the next program. Live containers go on in it if they can, else they are put on disk; those that are still in use
+/// are so in any case.
+async fn restart(
+    app: &Shared,
+    config: &Config,
+    (program, ground): (&Program, &Ground),
+    listener: HandedFd,
+    hurry: impl Future<Output = ()>,
+) -> Result<(), Exit> {
+    let present = Ground { form: handover::form(), image: app.image_digest.clone() };
+    let wait = config.serving.shutdown_wait;
+    if *ground != present {
+        tracing::warn!(?present, next = ?ground, "live containers cannot go on and are put on disk");
+        stopping::keep_containers(app, wait, hurry).await.warn();
+        app.sandbox.clone().close().await;
+        app.parked.clear();
+        write_touches(app).await;
+        return Err(program.become_next(&Estate { listener, living: None }));
+    }
+    stopping::keep_used(app, wait, hurry).await.warn();
+    write_touches(app).await;
+    let handed = Living::of(app).await.map_err(|error| Exit::failed(format!("restart: {error}")))?;
+    let (living, _running, _cells) = handed;
+    let (containers, waiting) = living.counted();
+    tracing::info!(containers, waiting, "live containers go on in the next program");
+    Err(program.become_next(&Estate { listener, living: Some(living) }))
 }
 
 /// Beyond loopback, a server without keys would serve everybody.

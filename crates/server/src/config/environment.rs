@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that Belljar reads, with its meaning.
-pub const VARIABLES: [(&str, &str); 8] = [
+pub const VARIABLES: [(&str, &str); 9] = [
     ("BELLJAR_CONFIG", "path of the configuration file, when `--config` is not given"),
     ("BELLJAR_CACHE_DIR", "where images are kept"),
     ("BELLJAR_LOG", "what is logged, in `tracing` filter syntax; default `info`"),
     ("BELLJAR_LOG_FORMAT", "`text` (default) or `json`"),
+    ("BELLJAR_HANDOVER", "set by a server for itself alone, when it restarts in place"),
     ("PATH", "where `runsc` is looked for, when `sandbox.runsc` does not say"),
     ("HTTPS_PROXY", "proxy towards `anthropic` upstreams"),
     ("XDG_DATA_HOME", "where user data goes"),

@@ -28,7 +28,7 @@ const FIGURE_DEPTH_MAX: u32 = 4;
 const FIGURE_SEARCH_S_MAX: u32 = 5;
 
 /// In whose form a result is told (wire.md §6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Form {
     /// `bash_code_execution`.
     Bash,
