@@ -133,6 +133,8 @@ class Server:
                     [self.belljar, "serve", "--config", str(config)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                     env={**os.environ, **self.environment}, cwd=self.directory,
+                    # Away from the terminal of whoever runs this, as services are.
+                    start_new_session=True,
                 )
             if self._wait_ready():
                 return

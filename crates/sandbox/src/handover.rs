@@ -83,8 +83,7 @@ pub struct Inherited {
 }
 
 impl Handover {
-    /// How many containers it holds.
-    #[must_use]
+    /// The containers in it.
     pub fn containers(&self) -> impl Iterator<Item = &ContainerId> {
         self.containers.iter().map(|entry| &entry.told.id)
     }
@@ -103,6 +102,9 @@ impl Sandbox {
         maker.leave_house().await;
         pool.close().await;
         maker.quiet().await;
+        // These first: from here on nothing is started, and so nothing inherits what exec is not to close any more.
+        let io = |source| SandboxError::Io { what: "hand containers over", source };
+        let zygotes = maker.hand_zygotes_over().await.map_err(io)?;
         let waiting: HashMap<&ContainerId, &Parked> =
             parked.iter().map(|parked| (parked.container(), *parked)).collect();
         let mut containers = Vec::new();
@@ -113,9 +115,7 @@ impl Sandbox {
             }
         }
         let image = maker.host.image();
-        let io = |source| SandboxError::Io { what: "hand containers over", source };
         let realm = image.realm().hand_over().map_err(|errno| io(errno.into()))?;
-        let zygotes = maker.hand_zygotes_over().await.map_err(io)?;
         Ok(Handover { form: form(), image: image.rootfs.digest.clone(), realm, zygotes, containers })
     }
 

@@ -1,6 +1,6 @@
 //! Containers live on while the process that holds them becomes another program.
 //!
-//! Each test here is two: the first half executes this very program again for the second, whose end is then the end of both.
+//! Each test has two halves: the first executes this very program again, for the second, whose end is then the end of both.
 
 mod support;
 
@@ -26,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 /// Number of the descriptor that holds the handover.
 const HANDOVER: &str = "BELLJAR_TEST_HANDOVER";
 
-/// Executes this program again for its test `half`. Comes back only when that cannot be done.
-async fn become_again(half: &str, sandbox: &Sandbox, parked: &[&Parked]) -> ! {
+/// Executes this program again for the second half of `test`. Comes back only when that cannot be done.
+async fn become_again(test: &str, sandbox: &Sandbox, parked: &[&Parked]) -> ! {
     let handover = sandbox.hand_over(parked).await.expect("handed over");
     let mut memory = File::from(memfd_create("handover", MemfdFlags::CLOEXEC).expect("memory"));
     memory.write_all(&serde_json::to_vec(&handover).expect("JSON")).expect("room");
@@ -35,29 +35,31 @@ async fn become_again(half: &str, sandbox: &Sandbox, parked: &[&Parked]) -> ! {
     let memory = OwnedFd::from(memory);
     let number = HandedFd::hand_over(&memory).expect("open").number().to_string();
     let program = std::env::current_exe().expect("this one");
-    let error = Command::new(program).args(["--exact", half, "--ignored", "--nocapture"]).env(HANDOVER, number).exec();
-    panic!("{half}: {error}");
+    let error = Command::new(program).args(["--exact", test, "--nocapture"]).env(HANDOVER, number).exec();
+    panic!("{test}: {error}");
 }
 
-fn handover() -> Handover {
-    let number = std::env::var(HANDOVER).expect("called by the first half").parse().expect("a number");
+/// In the second half: what the first has handed over.
+fn handover() -> Option<Handover> {
+    let number = std::env::var(HANDOVER).ok()?.parse().expect("a number");
     let mut memory = File::from(HandedFd::numbered(number).take_over().expect("inherited"));
     let mut text = Vec::new();
     memory.read_to_end(&mut text).expect("a file");
-    serde_json::from_slice(&text).expect("a handover")
+    Some(serde_json::from_slice(&text).expect("a handover"))
 }
 
-async fn inherited(config: SandboxConfig) -> (Sandbox, Inherited, impl Sized) {
-    inherited_with(config, |_| CancellationToken::new()).await
+async fn inherited(config: SandboxConfig, handover: Handover) -> (Sandbox, Inherited, impl Sized) {
+    inherited_with(config, handover, |_| CancellationToken::new()).await
 }
 
 async fn inherited_with(
     config: SandboxConfig,
+    handover: Handover,
     cancel: impl FnMut(&ContainerId) -> CancellationToken,
 ) -> (Sandbox, Inherited, impl Sized) {
     let (image, rootfs) = support::image::rootfs().await.expect("it was there a moment ago");
     let (sandbox, inherited) =
-        Sandbox::open_with(config, rootfs, handover(), cancel).await.expect("what is handed over is taken over");
+        Sandbox::open_with(config, rootfs, handover, cancel).await.expect("what is handed over is taken over");
     assert_eq!(inherited.lost, []);
     (sandbox, inherited, image)
 }
@@ -72,6 +74,9 @@ fn frozen_soon() -> SandboxConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interpreter_does_not_notice() {
+    if let Some(handover) = handover() {
+        return an_interpreter_has_not_noticed(handover).await;
+    }
     let (sandbox, _image) = python_sandbox!(frozen_soon());
     let mut lease = leased(&sandbox, 1).await;
     printed(&mut lease, "import threading, time\nx = [41]\nopened = open('/work/notes', 'w+')").await;
@@ -86,13 +91,11 @@ async fn an_interpreter_does_not_notice() {
     }
     let in_use = leased(&sandbox, 3).await;
     let _kept = in_use;
-    become_again("an_interpreter_has_not_noticed", &sandbox, &[]).await
+    become_again("an_interpreter_does_not_notice", &sandbox, &[]).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the second half of an_interpreter_does_not_notice"]
-async fn an_interpreter_has_not_noticed() {
-    let (sandbox, inherited, _image) = inherited(python_config()).await;
+async fn an_interpreter_has_not_noticed(handover: Handover) {
+    let (sandbox, inherited, _image) = inherited(python_config(), handover).await;
     let mut containers = inherited.containers;
     containers.sort();
     let mut expected = vec![id(1), id(2)];
@@ -137,23 +140,24 @@ const GATHERS: &str = "import asyncio\nprint('before')\n\
 
 #[tokio::test(flavor = "multi_thread")]
 async fn code_that_waits_goes_on() {
+    if let Some(handover) = handover() {
+        return code_that_waited_goes_on(handover).await;
+    }
     let (sandbox, _image) = python_sandbox!(waiting(60));
     let python = called(start(leased(&sandbox, 1).await, GATHERS).await);
     assert_eq!(python.calls().len(), 2);
     let bash = called(start_bash(leased(&sandbox, 2).await, "echo before; query_db '{\"a\":1}'; anything '{}'").await);
     let other = called(start(leased(&sandbox, 3).await, "print(await query_db({}))").await);
-    become_again("code_that_waited_goes_on", &sandbox, &[&python, &bash, &other]).await
+    become_again("code_that_waits_goes_on", &sandbox, &[&python, &bash, &other]).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the second half of code_that_waits_goes_on"]
-async fn code_that_waited_goes_on() {
+async fn code_that_waited_goes_on(handover: Handover) {
     let interrupt = CancellationToken::new();
     let cancel = |container: &ContainerId| match *container == id(3) {
         true => interrupt.clone(),
         false => CancellationToken::new(),
     };
-    let (sandbox, inherited, _image) = inherited_with(waiting(60), cancel).await;
+    let (sandbox, inherited, _image) = inherited_with(waiting(60), handover, cancel).await;
     let mut parked = inherited.parked;
     parked.sort_by_key(|parked| (1..=3).find(|seed| id(*seed) == *parked.container()));
     let [python, bash, other] = <[Parked; 3]>::try_from(parked).expect("three wait");
@@ -181,18 +185,19 @@ async fn code_that_waited_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_nobody_answers_are_given_up_all_the_same() {
+    if let Some(handover) = handover() {
+        return calls_that_nobody_answered_were_given_up(handover).await;
+    }
     namespaces_only!("the host does not see what runs");
     let (sandbox, _image) = python_sandbox!(waiting(1));
     let source = "import subprocess\ntry:\n    await query_db({})\nexcept TimeoutError as error:\n    print(error)\n\
                   process = subprocess.Popen(['sleep', '4711'])";
     let parked = called(start(leased(&sandbox, 1).await, source).await);
-    become_again("calls_that_nobody_answered_were_given_up", &sandbox, &[&parked]).await
+    become_again("calls_that_nobody_answers_are_given_up_all_the_same", &sandbox, &[&parked]).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the second half of calls_that_nobody_answers_are_given_up_all_the_same"]
-async fn calls_that_nobody_answered_were_given_up() {
-    let (_sandbox, inherited, _image) = inherited(waiting(1)).await;
+async fn calls_that_nobody_answered_were_given_up(handover: Handover) {
+    let (_sandbox, inherited, _image) = inherited(waiting(1), handover).await;
     let [parked] = <[Parked; 1]>::try_from(inherited.parked).expect("one waits");
     // Its time is up while nobody asks; the outcome is kept.
     until("the code goes on by itself", || !processes_with("sleep 4711").is_empty()).await;
@@ -202,16 +207,17 @@ async fn calls_that_nobody_answered_were_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_form_or_image_is_refused() {
+    if let Some(handover) = handover() {
+        return another_form_or_image_was_refused(handover).await;
+    }
     let (sandbox, _image) = python_sandbox!();
     leased(&sandbox, 1).await;
-    become_again("another_form_or_image_was_refused", &sandbox, &[]).await
+    become_again("another_form_or_image_is_refused", &sandbox, &[]).await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "the second half of another_form_or_image_is_refused"]
-async fn another_form_or_image_was_refused() {
+async fn another_form_or_image_was_refused(handover: Handover) {
     let (_image, rootfs) = support::image::rootfs().await.expect("it was there a moment ago");
-    let mut json = serde_json::to_value(handover()).expect("JSON");
+    let mut json = serde_json::to_value(handover).expect("JSON");
     for (key, value, says) in [("form", "0.0.0.0", form()), ("image", "sha256:0", "sha256:0".to_owned())] {
         let good = std::mem::replace(&mut json[key], value.into());
         let other: Handover = serde_json::from_value(json.clone()).expect("a handover");

@@ -29,6 +29,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/store/src/values/clock.rs", "the store's Clock, which the server passes in"),
     ("crates/sandbox/src/config.rs", "the default of the clock that is passed in"),
     ("crates/sandbox/src/cell.rs", "the watchdog and `wall_ms`"),
+    ("crates/sandbox/src/cell/handover.rs", "the same, from one program to the next"),
     ("crates/sandbox/src/command/mod.rs", "the watchdog and `wall_ms`"),
     ("crates/sandbox/src/command/calls.rs", "calls that come together wait together"),
     ("crates/sandbox/src/repl/cell.rs", "the watchdog and `wall_ms`"),

@@ -406,8 +406,11 @@ mod tests {
     use rustix::net::{SendFlags, send};
     use tokio_util::sync::CancellationToken;
 
-    fn watch() -> Watch<impl Fn() -> Duration> {
-        Watch { clock: Clock::start(Duration::from_secs(5), 1.0), cpu: || Duration::ZERO, calls: None }
+    async fn waited(talk: &mut Conversation, stopped: impl Future<Output = ()>) -> End {
+        let mut clock = Clock::start(Duration::from_secs(5), 1.0);
+        let mut watch = Watch { clock: &mut clock, cpu: || Duration::ZERO, calls: &mut None };
+        let asked = (7, Stage::Asked);
+        wait(talk, asked, &mut watch, std::future::pending::<()>(), stopped).await.expect("nobody hands it over")
     }
 
     /// A conversation whose other side says these frames and nothing else, and then lives on.
@@ -423,9 +426,7 @@ mod tests {
 
     async fn ending(frames: &[&str]) -> Ending {
         let (mut talk, _alive) = with(frames);
-        wait(&mut talk, (7, Stage::Asked), &mut watch(), std::future::pending::<()>(), std::future::pending())
-            .await
-            .ending
+        waited(&mut talk, std::future::pending()).await.ending
     }
 
     #[tokio::test]
@@ -482,9 +483,7 @@ mod tests {
             let _over = told.blocking_recv();
             drop((theirs, alive));
         });
-        let end =
-            wait(&mut talk, (7, Stage::Asked), &mut watch(), std::future::pending::<()>(), std::future::ready(()))
-                .await;
+        let end = waited(&mut talk, std::future::ready(())).await;
         tell.send(()).expect("the guest is there");
         guest.join().expect("no panic");
         end

@@ -300,9 +300,10 @@ mod tests {
     }
 
     async fn ending(repl: &mut Repl, talk: &mut Conversation) -> Ending {
-        let clock = Clock::start(Duration::from_secs(5), 1.0);
-        let mut watch = Watch { clock, cpu: || Duration::ZERO, calls: None };
-        wait(repl, talk, &asked(), &mut watch, std::future::pending::<()>(), std::future::pending()).await.ending
+        let mut clock = Clock::start(Duration::from_secs(5), 1.0);
+        let mut watch = Watch { clock: &mut clock, cpu: || Duration::ZERO, calls: &mut None };
+        let waited = wait(repl, talk, &asked(), &mut watch, std::future::pending::<()>(), std::future::pending()).await;
+        waited.expect("nobody hands it over").ending
     }
 
     async fn said(frame: &str) -> Ending {

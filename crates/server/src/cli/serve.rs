@@ -1,5 +1,6 @@
 //! `belljar serve`.
 
+use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
@@ -29,12 +30,15 @@ pub struct ServeArgs {
     check: bool,
 }
 
+/// The terminal that this process belongs to; it cannot be opened where there is none (`tty(4)`).
+const TERMINAL: &str = "/dev/tty";
+
 /// What the server is asked for from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wish {
-    /// SIGINT or SIGTERM.
+    /// SIGINT or SIGTERM, and SIGHUP from a terminal.
     Stop,
-    /// SIGHUP.
+    /// SIGHUP where there is no terminal.
     Restart,
 }
 
@@ -43,6 +47,8 @@ struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// What a hangup means: where there is a terminal, that it was closed.
+    on_hangup: Wish,
 }
 
 impl Signals {
@@ -52,6 +58,7 @@ impl Signals {
             interrupt: watch(SignalKind::interrupt())?,
             terminate: watch(SignalKind::terminate())?,
             hangup: watch(SignalKind::hangup())?,
+            on_hangup: if File::open(TERMINAL).is_ok() { Wish::Stop } else { Wish::Restart },
         })
     }
 
@@ -60,7 +67,7 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => Wish::Stop,
             _ = self.terminate.recv() => Wish::Stop,
-            _ = self.hangup.recv() => Wish::Restart,
+            _ = self.hangup.recv() => self.on_hangup,
         }
     }
 
@@ -70,7 +77,7 @@ impl Signals {
     }
 }
 
-/// Serves until SIGINT or SIGTERM; a second one ends at once. SIGHUP has it restart in place.
+/// Serves until SIGINT or SIGTERM; a second one ends at once. SIGHUP has it restart in place, unless it belongs to a terminal.
 pub async fn run(args: &ServeArgs, environment: &Environment) -> Result<(), Exit> {
     let config = args.common.load(environment)?;
     if args.check {
