@@ -10,6 +10,7 @@ pub mod place;
 pub mod reply;
 mod sink;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -17,12 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_ids::{FileId, RequestId, ServerToolUseId};
-use belljar_model::{SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
+use belljar_model::{KnownFiles, SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
 use belljar_sandbox::Lease;
 use belljar_turn::{CallResult, CodeTool, Effect, Input, PendingCall, ServerCall, Turn, TurnEnd, TurnPlan};
 use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
+use belljar_wire::media::FileContent;
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
@@ -64,12 +66,20 @@ pub struct Upload {
     pub filename: String,
 }
 
-/// What the request brings along for its container.
+/// What the request brings along, for its container and for the model.
 pub struct Files {
     /// The container it names, where that does not come with a cell.
     pub lease: Option<Lease>,
     /// The files it uploads.
     pub uploads: Vec<Upload>,
+    /// What its images and documents by file id show.
+    pub contents: BTreeMap<String, FileContent>,
+}
+
+/// The files of a request, as an upstream is told of them.
+pub fn known_files(uploads: &[Upload], contents: BTreeMap<String, FileContent>) -> KnownFiles {
+    let uploads = uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
+    KnownFiles { uploads, contents }
 }
 
 /// What a continuation goes on with.
@@ -125,9 +135,10 @@ impl Driver {
         script: Option<String>,
         files: Files,
     ) -> Self {
-        let uploads = files.uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
-        let hints = SamplingHints { script, request_id: request_id.clone(), uploads };
-        let place = Place::new(app.clone(), principal, files);
+        let Files { lease, uploads, contents } = files;
+        let known = Arc::new(known_files(&uploads, contents));
+        let hints = SamplingHints { script, request_id: request_id.clone(), files: known };
+        let place = Place::new(app.clone(), principal, lease, uploads);
         Self {
             app,
             request_id,

@@ -64,7 +64,7 @@ pub async fn begin(
         if told { driver.telling_output() } else { driver }
     };
     match &plan.resume {
-        Some(resume) => match resume::find(app, principal, plan.container.as_deref(), resume).await? {
+        Some(resume) => match resume::find(app, principal, &plan, resume).await? {
             Found::Told(told) => Ok(told),
             Found::First(continuation) => {
                 let Continuation { files, resumed, teller } = *continuation;
@@ -90,16 +90,17 @@ pub async fn begin(
     }
 }
 
-/// What a turn that begins needs of its container.
+/// What a turn that begins needs of its container and of the store.
 async fn files_for(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<driver::Files, Failure> {
     resume::refuse_running_twice(app, principal, plan)?;
     let uploads = find_uploads(app, principal, plan).await?;
+    let contents = files::shown::read_all(app, principal, &plan.shown).await?;
     // Held for the whole turn: one turn at a time.
     let lease = match &plan.container {
         Some(id) => Some(containers::lease(app, principal, id).await?),
         None => None,
     };
-    Ok(driver::Files { lease, uploads })
+    Ok(driver::Files { lease, uploads, contents })
 }
 
 /// The upstream that serves a model.
@@ -138,7 +139,7 @@ pub async fn find_uploads(
     for text in &plan.uploads {
         let record = files::find(app, principal, text).await?;
         if record.expired(crate::clock::now()) {
-            return Err(ApiError::invalid(format!("File `{}` has expired.", record.id)).into());
+            return Err(files::expired(&record).into());
         }
         uploads.push(driver::Upload { filename: record.filename.to_string(), id: record.id });
     }
