@@ -1,7 +1,8 @@
 """The server between a client and a Messages API: a strict fake upstream per case of `upstream/cases.json`.
 
 A case names its model, and its fake serves that model only, so one server takes them all. `answers` are the fake's
-(crates/model/tests/support/mod.rs); `files` are uploaded first, by the official SDK, and their ids are `file_$word`; `asks` are the client's requests, each with the whole reply that is expected;
+(crates/model/tests/support/mod.rs); `files` are uploaded first, by the official SDK, and their ids are `file_$word`; `asks` are the client's requests (one without
+`user` is the last one again), each with the whole reply that is expected;
 `upstream` is every request that the fake is to see, whole but for the tools, of which the names are compared.
 In expected texts `$word` stands for the random part of an id or for a time: any at first, and from then on the same.
 """
@@ -175,7 +176,8 @@ def play(base_url, case, fake, replies):
         matcher.same(reply, ask["expect"], f"reply {number}")
         if took < ask.get("takes_s_min", 0):
             raise AssertionError(f"it took {took:.2f} s; expected at least {ask['takes_s_min']} s")
-        history.append({"role": "assistant", "content": reply.get("reply", {}).get("content")})
+        if "content" in reply.get("reply", {}):
+            history.append({"role": "assistant", "content": reply["reply"]["content"]})
     defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
     expected = [{**defaults, **body} for body in case["upstream"]]
     matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")

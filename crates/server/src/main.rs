@@ -19,6 +19,7 @@ mod exit;
 mod failure;
 mod listener;
 mod organs;
+mod outcomes;
 mod parked;
 mod principal;
 mod random;

@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::continuations::Continuations;
 use crate::exit::Exit;
+use crate::outcomes::Outcomes;
 use crate::parked::ParkedCells;
 use crate::principal::Access;
 use crate::room::Owners;
@@ -57,6 +58,7 @@ pub async fn open(config: &Config) -> Result<Organs, Exit> {
         owners: Owners::default(),
         running: RunningCells::default(),
         parked: ParkedCells::default(),
+        outcomes: Outcomes::default(),
         calling: CallingCells::default(),
         continuations: Continuations::default(),
         batches: Batches::default(),
@@ -123,6 +125,7 @@ pub async fn sweep(app: Shared) {
         }
         app.continuations.sweep(clock::instant_now());
         app.calling.sweep(clock::instant_now());
+        app.outcomes.sweep(clock::instant_now());
         checkpoints::put_idle_away(&app).await;
         for id in app.sandbox.sweep(clock::system_now()).await {
             tracing::info!(container = %id, "container ended by age or disuse");

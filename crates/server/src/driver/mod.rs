@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod code;
+mod deferred;
 mod host;
 mod live;
 pub mod place;
@@ -40,6 +41,7 @@ use crate::principal::Principal;
 use crate::random::OsIds;
 use calls::{CallEnd, Called};
 use code::Form;
+use deferred::Deferred;
 use host::Answering;
 use live::LiveOutput;
 use place::Place;
@@ -106,6 +108,8 @@ pub struct Driver {
     resumed: Option<Resumed>,
     /// What that came to, in case the turn fails: another attempt must find it.
     spent: Option<Waiting<StillCell>>,
+    /// Calls of earlier replies.
+    deferred: Deferred,
     /// Code that has called, until it is parked or answered.
     still: Option<StillCell>,
     /// Calls of that code that are being answered here.
@@ -138,6 +142,7 @@ impl Driver {
         let Files { lease, uploads, contents } = files;
         let known = Arc::new(known_files(&uploads, contents));
         let hints = SamplingHints { script, request_id: request_id.clone(), files: known };
+        let deferred = Deferred::none(principal.workspace.clone());
         let place = Place::new(app.clone(), principal, lease, uploads);
         Self {
             app,
@@ -149,6 +154,7 @@ impl Driver {
             call: None,
             resumed: None,
             spent: None,
+            deferred,
             still: None,
             host: None,
             retry_after: None,
@@ -196,6 +202,7 @@ impl Driver {
     }
 
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {
+        self.deferred.enter(&plan);
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
         let stopping = self.app.stopping.clone();
         let mut told_to_stop = false;
@@ -304,6 +311,7 @@ impl Driver {
                 if let Some(spent) = self.spent.as_mut().filter(|spent| spent.spot.call == id) {
                     spent.kept = Kept::Outcome(result.clone());
                 }
+                self.deferred.ended(&id, &result, container.as_ref());
                 Input::CellEnded { id, result, container }
             }
             CallEnd::Called(Called { calls, container, cell }) => {
@@ -344,7 +352,10 @@ impl Driver {
                 Effect::Finish(end) => {
                     self.log_end(&end);
                     match end {
-                        TurnEnd::Completed(_) => sink.complete(),
+                        TurnEnd::Completed(_) => {
+                            self.deferred.forget(&self.app);
+                            sink.complete();
+                        }
                         TurnEnd::Failed(_) | TurnEnd::Abandoned => self.restore_spent(),
                     }
                     return ControlFlow::Break(());
@@ -369,6 +380,15 @@ impl Driver {
 
     fn run_call(&mut self, id: ServerToolUseId, call: ServerCall) {
         let Some(mut place) = self.take_place() else { return };
+        if let Some(result) = self.deferred.begin(&self.app, &id, place.container(), &call) {
+            tracing::info!(request_id = %self.request_id, %id, "the call has run in an attempt that failed: it is told, not run again");
+            let told = async move {
+                let end = CallEnd::of(&mut place, result);
+                (place, end)
+            };
+            self.call = Some((id, Box::pin(told)));
+            return;
+        }
         let call_id = id.clone();
         let running = async move {
             let end = calls::run(&mut place, &call_id, call).await;
@@ -426,6 +446,7 @@ impl Driver {
 
     /// The turn failed: its client may try again, and finds what the code came to.
     fn restore_spent(&mut self) {
+        self.deferred.keep(&self.app);
         if let Some(spent) = self.spent.take() {
             self.app.park(spent);
         }

@@ -64,6 +64,11 @@ impl Place {
         Self { app, principal, lease, waiting, live: None }
     }
 
+    /// The container, if there is one already.
+    pub fn container(&self) -> Option<&ContainerId> {
+        self.lease.as_ref().map(Lease::container)
+    }
+
     /// What code writes in this place is told to `listener` while it runs.
     pub fn listen(&mut self, listener: mpsc::Sender<LiveChunk>) {
         self.live = Some(listener);

@@ -8,9 +8,10 @@ use axum::extract::State;
 use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_model::Upstream;
+use belljar_sandbox::Lease;
 use belljar_turn::{PlanContext, TurnPlan};
 use belljar_wire::block::ServerToolUseBlock;
-use belljar_wire::error::ApiError;
+use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
 use http::HeaderMap;
@@ -98,9 +99,20 @@ async fn files_for(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Resu
     // Held for the whole turn: one turn at a time.
     let lease = match &plan.container {
         Some(id) => Some(containers::lease(app, principal, id).await?),
-        None => None,
+        None => lease_of_attempt(app, principal, plan).await?,
     };
     Ok(driver::Files { lease, uploads, contents })
+}
+
+/// The container that an attempt which failed has made for the calls of this plan: the client was not told of it. What ran in one
+/// that is gone has gone with it.
+async fn lease_of_attempt(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<Option<Lease>, Failure> {
+    let Some(id) = app.outcomes.container(&principal.workspace, plan.deferred_calls()) else { return Ok(None) };
+    match containers::lease(app, principal, id.as_str()).await {
+        Ok(lease) => Ok(Some(lease)),
+        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The upstream that serves a model.
