@@ -66,6 +66,10 @@ def files_apart(base, keys):
         answer = http_client.call(base, method, f"/v1/files/{file_id}{path}", other)
         equal((answer.status, answer.json()["error"]["message"]), (404, f"File `{file_id}` not found."), f"{method} {path}")
     equal(http_client.call(base, "GET", "/v1/files", other).json()["data"], [])
+    shown = {"type": "document", "source": {"type": "file", "file_id": file_id}}
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [shown]}]}
+    answer = http_client.post_json(base, "/v1/messages", asked, other)
+    equal((answer.status, answer.json()["error"]["message"]), (404, f"File `{file_id}` not found."))
     mine = http_client.call(base, "GET", f"/v1/files/{file_id}", http_client.api_headers(key=keys["one"]["key"]))
     equal(mine.status, 200)
 

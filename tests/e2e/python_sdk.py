@@ -5,6 +5,7 @@ both are driven through their own public methods. What a generation of the SDK l
 """
 
 import asyncio
+import base64
 import inspect
 import io
 import sys
@@ -407,6 +408,35 @@ async def upload_reaches_the_code(sdk):
     await sdk.do(sdk.files()[0].delete(made.id))
 
 
+async def files_are_shown_in_blocks(sdk):
+    """An upload, named where its content could stand: in a message, in a count, and never in the wrong kind of block."""
+    picture = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAGAXSs8EgAAAABJRU5ErkJggg==")
+    made = {
+        "image": await sdk.do(sdk.files()[0].upload(file=("dot.png", io.BytesIO(picture), "image/png"))),
+        "document": await sdk.do(sdk.files()[0].upload(file=("note.txt", io.BytesIO(b"Long. " * 500), "text/plain"))),
+    }
+
+    def showing(tag, file):
+        return {"type": tag, "source": {"type": "file", "file_id": file.id}}
+    text = {"type": "text", "text": "What are these?"}
+    messages = [{"role": "user", "content": [*(showing(tag, file) for tag, file in made.items()), text]}]
+    beta = sdk.client.beta.messages
+    for create in (sdk.client.messages.create, beta.create):
+        told = await sdk.do(create(**request("plain", messages)))
+        equal((told.stop_reason, told.content[0].type), ("end_turn", "text"))
+    asked = {"model": "claude-opus-5-5", "messages": messages}
+    counted = await sdk.do(beta.count_tokens(**asked))
+    if not 1600 + 500 < counted.input_tokens < 1600 + 1500:
+        raise AssertionError(f"an image and 3,000 characters count as {counted.input_tokens}")
+    swapped = [{"role": "user", "content": [showing("image", made["document"]), text]}]
+    error = await sdk.raises(anthropic.BadRequestError, lambda: sdk.ask("plain", swapped))
+    matches(error.body["error"]["message"], r"messages\.0\.content\.0: File `file_\w+` is `text/plain`, which no `image` block shows: .*")
+    for file in made.values():
+        await sdk.do(sdk.files()[0].delete(file.id))
+    error = await sdk.raises(anthropic.NotFoundError, lambda: sdk.ask("plain", messages))
+    equal(error.body["error"]["message"], f"File `{made['image'].id}` not found.")
+
+
 async def errors_have_their_classes(sdk):
     unknown = "container_011CVexampLe1111111111111"
     error = await sdk.raises(anthropic.NotFoundError, lambda: sdk.ask("bash", container=unknown))
@@ -504,7 +534,7 @@ CASES = [
     runner_answers_twenty_calls_from_code, runner_answers_eight_calls_at_once, runner_stops_with_the_code,
     runner_passes_failures_on, code_calls_in_streams, code_calls_the_servers_own_tool, python_remembers_in_its_container,
     calls_of_one_batch_run_in_order, container_reused_by_string_and_object, generated_file_is_downloaded, files_life,
-    upload_reaches_the_code, errors_have_their_classes, upstream_failures_reach_the_client, request_id_is_exposed,
+    upload_reaches_the_code, files_are_shown_in_blocks, errors_have_their_classes, upstream_failures_reach_the_client, request_id_is_exposed,
     max_tokens_is_passed_on, models_are_listed,
 ]
 

@@ -1,7 +1,8 @@
 """The server between a client and a Messages API: a strict fake upstream per case of `upstream/cases.json`.
 
 A case names its model, and its fake serves that model only, so one server takes them all. `answers` are the fake's
-(crates/model/tests/support/mod.rs); `asks` are the client's requests, each with the whole reply that is expected;
+(crates/model/tests/support/mod.rs); `files` are uploaded first, by the official SDK, and their ids are `file_$word`; `asks` are the client's requests (one without
+`user` is the last one again), each with the whole reply that is expected;
 `upstream` is every request that the fake is to see, whole but for the tools, of which the names are compared.
 In expected texts `$word` stands for the random part of an id or for a time: any at first, and from then on the same.
 """
@@ -157,11 +158,15 @@ class Matcher:
 
 def play(base_url, case, fake, replies):
     """Asks for everything that the case asks, then compares what its fake saw."""
-    matcher, history = Matcher(), list(case.get("history", []))
+    matcher = Matcher()
+    for word, file in case.get("files", {}).items():
+        matcher.words[word] = uploaded(base_url, file).removeprefix("file_")
+    history = list(case.get("history", []))
     headers = http_client.api_headers(anthropic_beta=case.get("betas", "code-execution-2025-08-25"))
     for number, ask in enumerate(case["asks"]):
         if "user" in ask:
-            history.append({"role": "user", "content": ask["user"]})
+            content = ask["user"] if isinstance(ask["user"], str) else matcher.fill(ask["user"])
+            history.append({"role": "user", "content": content})
         body = {"model": case["model"], "max_tokens": 1024, "tools": [TOOL], **case.get("request", {})}
         body.update(matcher.fill(ask.get("more", {})), messages=history)
         started = time.monotonic()
@@ -171,7 +176,8 @@ def play(base_url, case, fake, replies):
         matcher.same(reply, ask["expect"], f"reply {number}")
         if took < ask.get("takes_s_min", 0):
             raise AssertionError(f"it took {took:.2f} s; expected at least {ask['takes_s_min']} s")
-        history.append({"role": "assistant", "content": reply.get("reply", {}).get("content")})
+        if "content" in reply.get("reply", {}):
+            history.append({"role": "assistant", "content": reply["reply"]["content"]})
     defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
     expected = [{**defaults, **body} for body in case["upstream"]]
     matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")
@@ -226,13 +232,22 @@ def joined(events):
 
 def sdk(base_url, body, _headers, _replies):
     """Streamed by the official SDK, which folds the events itself."""
+    return {"status": 200, "reply": by_sdk(base_url, "ask", body)}
+
+
+def uploaded(base_url, file):
+    """The id of a file that the official SDK uploads."""
+    return by_sdk(base_url, "upload", file)["id"]
+
+
+def by_sdk(base_url, what, given):
     python = toolchain.python_with(HERE / "locks" / "anthropic-2.11.0.txt")
     ended = subprocess.run(
-        [str(python), str(HERE / "upstream_sdk.py"), base_url], input=json.dumps(body), capture_output=True, text=True,
+        [str(python), str(HERE / "upstream_sdk.py"), base_url, what], input=json.dumps(given), capture_output=True, text=True,
         timeout=SDK_S_MAX,
     )
     equal(ended.returncode, 0, ended.stderr)
-    return {"status": 200, "reply": json.loads(ended.stdout)}
+    return json.loads(ended.stdout)
 
 
 WAYS = {"plain": plain, "stream": stream, "sdk": sdk}

@@ -1,11 +1,10 @@
 //! How many tokens a request's input has, about: for upstreams that cannot tell.
 
-use std::collections::BTreeMap;
-
 use belljar_wire::sampling::SamplingRequest;
 use serde_json::{Value, json};
 
 use crate::lower::lower;
+use crate::upstream::KnownFiles;
 
 /// Bytes of text that make a token: four in English, which is what most tokenizers are made for.
 const TOKEN_BYTES: u64 = 4;
@@ -17,8 +16,8 @@ const IMAGE_TOKENS: u64 = 1_600;
 const DOCUMENT_TOKEN_BYTES: u64 = 32;
 
 /// About how many tokens the model would read.
-pub(crate) fn estimate(request: &SamplingRequest, uploads: &BTreeMap<String, String>) -> u64 {
-    let plain = lower(request, uploads);
+pub(crate) fn estimate(request: &SamplingRequest, files: &KnownFiles) -> u64 {
+    let plain = lower(request, files);
     let messages = plain.messages.len() as u64 * MESSAGE_TOKENS;
     // Writing what came over the wire does not fail.
     let written = [json!(plain.messages), json!(plain.tools), json!(request.system)];

@@ -21,4 +21,4 @@ pub use anthropic::fuzzing;
 pub use config::{ConfigError, Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;
-pub use upstream::{CountFuture, SamplingHints, SamplingStream, TokenCount, Upstream};
+pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

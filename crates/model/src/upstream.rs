@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use belljar_ids::RequestId;
+use belljar_wire::media::FileContent;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use futures_util::Stream;
 
@@ -38,7 +40,7 @@ pub trait Upstream: Send + Sync {
 
     /// Asks how many tokens the input of a sampling has. An upstream that cannot tell has it estimated.
     fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
-        Box::pin(async move { Ok(TokenCount::Estimated(estimate(&request, &hints.uploads))) })
+        Box::pin(async move { Ok(TokenCount::Estimated(estimate(&request, &hints.files))) })
     }
 
     /// The model names that it serves and that are names, not patterns: for `GET /v1/models`.
@@ -52,13 +54,22 @@ pub struct SamplingHints {
     pub script: Option<String>,
     /// The request that the sampling is for.
     pub request_id: RequestId,
-    /// Names of uploaded files by file id, so that the model can be told where to find them.
+    /// What the request's file ids stand for.
+    pub files: Arc<KnownFiles>,
+}
+
+/// The files of this server that a request names, by file id: an upstream has others, or none.
+#[derive(Clone, Debug, Default)]
+pub struct KnownFiles {
+    /// Names of uploads, so that the model can be told where to find them.
     pub uploads: BTreeMap<String, String>,
+    /// What images and documents show (wire.md §9.5). A file that is not in here stays named, for the upstream to refuse.
+    pub contents: BTreeMap<String, FileContent>,
 }
 
 impl SamplingHints {
     /// Hints that only name the request.
     pub fn new(request_id: RequestId) -> Self {
-        Self { script: None, request_id, uploads: BTreeMap::new() }
+        Self { script: None, request_id, files: Arc::default() }
     }
 }

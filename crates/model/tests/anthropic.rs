@@ -3,11 +3,12 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    Like, Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind,
+    KnownFiles, Like, Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind,
     UpstreamKind,
 };
 use belljar_wire::event::Delta;
@@ -80,7 +81,8 @@ fn request() -> SamplingRequest {
 
 fn hints() -> SamplingHints {
     let mut hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));
-    hints.uploads = BTreeMap::from([("file_01a".to_owned(), "a.csv".to_owned())]);
+    let uploads = BTreeMap::from([("file_01a".to_owned(), "a.csv".to_owned())]);
+    hints.files = Arc::new(KnownFiles { uploads, ..KnownFiles::default() });
     hints
 }
 

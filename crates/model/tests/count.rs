@@ -2,7 +2,6 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
@@ -47,8 +46,7 @@ async fn count(kind: UpstreamKind, model: Option<&str>) -> Result<TokenCount, be
         },
     };
     let router = Router::new(vec![config]).expect("a good upstream");
-    let mut hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));
-    hints.uploads = BTreeMap::new();
+    let hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));
     router.route("m").expect("every model is served").count_tokens(request(), hints).await
 }
 

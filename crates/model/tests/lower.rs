@@ -4,7 +4,9 @@ mod support;
 
 use std::collections::BTreeMap;
 
+use belljar_model::KnownFiles;
 use belljar_model::lower::{lower, messages};
+use belljar_wire::media::FileContent;
 use belljar_wire::request::{InputMessage, MessagesRequest};
 use belljar_wire::sampling::{ModelTool, SamplingRequest};
 use belljar_wire::tool::{AllowedCaller, VendorTool};
@@ -18,7 +20,13 @@ fn read(conversation: &Value) -> Vec<InputMessage> {
 
 fn lowered(conversation: &Value) -> Value {
     let uploads = BTreeMap::from([("file_01named".to_owned(), "a \"b\".csv".to_owned())]);
-    serde_json::to_value(messages(&read(conversation), &uploads)).expect("plain messages serialize")
+    let encoded = FileContent::Encoded { media_type: "image/png".to_owned(), data: "iVBORw==".to_owned() };
+    let contents = BTreeMap::from([
+        ("file_01image".to_owned(), encoded),
+        ("file_01text".to_owned(), FileContent::Text("a\nb".to_owned())),
+    ]);
+    serde_json::to_value(messages(&read(conversation), &KnownFiles { uploads, contents }))
+        .expect("plain messages serialize")
 }
 
 fn text(text: &str) -> Value {
@@ -222,6 +230,34 @@ fn odds_and_ends() {
 }
 
 #[test]
+fn files_are_shown_where_blocks_name_them() {
+    let named = |tag: &str, file_id: &str| json!({"type": tag, "source": {"type": "file", "file_id": file_id}, "cache_control": {"type": "ephemeral"}});
+    let listed =
+        |item: &Value| json!({"type": "document", "source": {"type": "content", "content": ["x", item, text("b")]}});
+    let image = named("image", "file_01image");
+    let shown = json!({"type": "image", "cache_control": {"type": "ephemeral"},
+        "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw=="}});
+    let document = named("document", "file_01text");
+    let read = json!({"type": "document", "cache_control": {"type": "ephemeral"},
+        "source": {"type": "text", "media_type": "text/plain", "data": "a\nb"}});
+    let unknown = named("image", "file_01other");
+    let result = |content: Value| json!({"type": "tool_result", "tool_use_id": "toolu_1", "content": content});
+    let sent = json!([
+        user(json!([image.clone(), document, unknown.clone(), listed(&image)])),
+        assistant(json!([client_call("1")])),
+        user(json!([result(json!([image]))])),
+    ]);
+    assert_eq!(
+        lowered(&sent),
+        json!([
+            user(json!([shown, read, unknown, listed(&shown)])),
+            assistant(json!([client_call("1")])),
+            user(json!([result(json!([shown]))])),
+        ])
+    );
+}
+
+#[test]
 fn results_read_well() {
     let bash = |stdout: &str, stderr: &str, code: i32| json!({"type": "bash_code_execution_result", "stdout": stdout, "stderr": stderr, "return_code": code, "content": []});
     let edit = |tag: &str, members: Value| {
@@ -420,7 +456,7 @@ fn a_history_with_calls_keeps_their_tools() {
         rest: serde_json::Map::new(),
         betas: Vec::new(),
     };
-    let plain = lower(&request, &BTreeMap::new());
+    let plain = lower(&request, &KnownFiles::default());
     let expected = json!([{"name": "bash_code_execution", "description": "Not available any more.",
         "input_schema": {"type": "object"}}]);
     assert_eq!(serde_json::to_value(&plain.tools).expect("tools serialize"), expected);
@@ -432,7 +468,7 @@ fn a_history_with_calls_keeps_their_tools() {
         allowed_callers: Some(vec![AllowedCaller::Direct]),
         rest: json!({"cache_control": {}}).as_object().cloned().unwrap_or_default(),
     })];
-    let plain = lower(&request, &BTreeMap::new());
+    let plain = lower(&request, &KnownFiles::default());
     let expected = json!([{"type": "bash_20250124", "name": "bash", "cache_control": {}}]);
     assert_eq!(serde_json::to_value(&plain.tools).expect("tools serialize"), expected);
     assert!(!plain.tools_are_history);

@@ -17,6 +17,7 @@ use crate::checkpoints::Changes;
 use crate::clock;
 use crate::config::Serving;
 use crate::continuations::Continuations;
+use crate::outcomes::Outcomes;
 use crate::parked::{ParkedCells, StillCell, Waiting};
 use crate::principal::Access;
 use crate::room::Owners;
@@ -38,6 +39,8 @@ pub struct App {
     pub calling: CallingCells,
     /// Continuations that run or have just ended, for whoever asks again.
     pub continuations: Continuations,
+    /// What calls came to whose turns failed afterwards.
+    pub outcomes: Outcomes,
     /// What runs unattended.
     pub batches: Batches,
     /// Models.

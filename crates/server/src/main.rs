@@ -20,6 +20,7 @@ mod failure;
 mod handover;
 mod listener;
 mod organs;
+mod outcomes;
 mod parked;
 mod principal;
 mod random;

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::continuations::Continuations;
 use crate::exit::Exit;
 use crate::handover::{self, Inheritance};
+use crate::outcomes::Outcomes;
 use crate::parked::ParkedCells;
 use crate::principal::Access;
 use crate::room::Owners;
@@ -75,6 +76,7 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
         owners: Owners::default(),
         running,
         parked: ParkedCells::default(),
+        outcomes: Outcomes::default(),
         calling: CallingCells::default(),
         continuations: Continuations::default(),
         batches: Batches::default(),
@@ -145,6 +147,7 @@ pub async fn sweep(app: Shared) {
         }
         app.continuations.sweep(clock::instant_now());
         app.calling.sweep(clock::instant_now());
+        app.outcomes.sweep(clock::instant_now());
         checkpoints::put_idle_away(&app).await;
         for id in app.sandbox.sweep(clock::system_now()).await {
             tracing::info!(container = %id, "container ended by age or disuse");

@@ -129,6 +129,19 @@ impl ServerCall {
         }
     }
 
+    /// Whether another call does the same. What tools its code may call is told anew with each request, and is no part of it.
+    pub fn does_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Bash { command, tools: _ }, Self::Bash { command: others, tools: _ }) => command == others,
+            (Self::Edit(call), Self::Edit(others)) => call == others,
+            (
+                Self::Python { code, interpreter, tools: _ },
+                Self::Python { code: others, interpreter: theirs, tools: _ },
+            ) => (code, interpreter) == (others, theirs),
+            (Self::Bash { .. } | Self::Edit(_) | Self::Python { .. }, _) => false,
+        }
+    }
+
     /// The sub-tool that the call is for.
     pub const fn sub_tool(&self) -> SubTool {
         match self {

@@ -10,7 +10,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use belljar_ids::ServerToolUseId;
 use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
 use belljar_wire::error::ApiError;
-use belljar_wire::request::{MessagesRequest, Role};
+use belljar_wire::media::{FileMention, mentions};
+use belljar_wire::request::{InputMessage, MessagesRequest, Role};
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::{CodeExecutionTool, SubTool, Tool, ToolChoice, ToolChoiceMode, ToolVersion};
 
@@ -36,6 +37,9 @@ pub struct TurnPlan {
     /// completed assistant turn (wire.md §8.1), or all of them when the request names no container, because a fresh container
     /// has none of the earlier ones.
     pub uploads: Vec<String>,
+    /// Where images and documents name files that the model is to see, in the order of the conversation. The model has none of our
+    /// files, so whoever asks it shows it what is in them; the conversation itself stays as it was sent.
+    pub shown: Vec<FileMention>,
     /// The version of the code execution tool: the declared one, or the one that stands in for it where nothing is declared but
     /// tools that code may call (wire.md §23).
     pub has_code_execution: Option<ToolVersion>,
@@ -123,6 +127,7 @@ pub fn plan(mut request: MessagesRequest, context: &PlanContext<'_>) -> Result<T
         (Some(_), None) => uploads(&history.stretches),
         (Some(_), Some(_)) => uploads(history.current_turn()),
     };
+    let shown = shown(&request.messages);
     let resume = history.parked.as_ref().and_then(|parked| code_calls::resume(parked, &history));
     let resumed = |call: &ServerToolUseBlock| resume.as_ref().is_some_and(|resume| resume.id == call.id);
     let waiting = history.pending.iter().filter(|call| !resumed(call));
@@ -132,6 +137,7 @@ pub fn plan(mut request: MessagesRequest, context: &PlanContext<'_>) -> Result<T
         stream: request.stream,
         container,
         uploads,
+        shown,
         has_code_execution: runtime.as_ref().map(|runtime| runtime.version),
         resume,
         samplings_max: context.samplings_max,
@@ -168,6 +174,17 @@ fn uploads(stretches: &[Stretch<'_>]) -> Vec<String> {
         Some(&upload.file_id)
     });
     files.filter(|file_id| seen.insert(*file_id)).cloned().collect()
+}
+
+/// What is shown by file id. Unlike uploads, all of the conversation counts: the model reads it anew each time.
+fn shown(messages: &[InputMessage]) -> Vec<FileMention> {
+    let blocks = messages.iter().enumerate().flat_map(|(index, message)| {
+        let blocks = message.content.blocks().iter().enumerate();
+        blocks.map(move |(place, block)| (index, place, block))
+    });
+    let found =
+        blocks.flat_map(|(index, place, block)| mentions(block, &format_args!("messages.{index}.content.{place}")));
+    found.collect()
 }
 
 /// A waiting call, read again from what the client sent back: it may have been edited. The rules have made sure that it is one of

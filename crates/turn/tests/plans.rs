@@ -5,6 +5,7 @@ use belljar_ids::{RequestId, SeededIds};
 use belljar_turn::{Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::error::ApiError;
+use belljar_wire::media::MediaKind;
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::{ModelTool, SamplingRequest};
 use belljar_wire::tool::{SubTool, ToolChoiceMode, ToolVersion};
@@ -86,6 +87,34 @@ fn uploads_are_those_of_this_turn_or_all_of_them_for_a_fresh_container() {
         members["container"] = json!("container_01A");
         assert_eq!(planned(members).uploads, named, "{messages}");
     }
+}
+
+#[test]
+fn all_files_that_blocks_show_are_named_with_their_places() {
+    let shows = |tag: &str, id: &str| json!({ "type": tag, "source": { "type": "file", "file_id": id } });
+    let inline = json!({ "type": "image", "source": { "type": "url", "url": "https://example.com/a.png" } });
+    let listed =
+        json!({ "type": "document", "source": { "type": "content", "content": [inline, shows("image", "file_C")] } });
+    let sent = json!([
+        { "role": "user", "content": [shows("document", "file_A"), inline, shows("image", "file_B")] },
+        { "role": "assistant", "content": [{ "type": "tool_use", "id": "toolu_1", "name": "t", "input": {} }] },
+        { "role": "user", "content": [
+            { "type": "tool_result", "tool_use_id": "toolu_1", "content": [shows("image", "file_B")] }, listed] },
+    ]);
+    let planned = planned(json!({ "messages": sent, "tools": [{ "name": "t", "input_schema": {} }] }));
+    let found: Vec<_> = planned.shown.iter().map(|one| (one.kind, one.file_id.as_str(), one.at.as_str())).collect();
+    assert_eq!(
+        found,
+        [
+            (MediaKind::Document, "file_A", "messages.0.content.0"),
+            (MediaKind::Image, "file_B", "messages.0.content.2"),
+            (MediaKind::Image, "file_B", "messages.2.content.0.tool_result.content.0"),
+            (MediaKind::Image, "file_C", "messages.2.content.1.document.source.content.1"),
+        ]
+    );
+    // What the model is asked is what was sent: whoever asks it knows the files.
+    let asked = first_sampling(planned).messages;
+    assert_eq!(serde_json::to_value(asked).unwrap(), sent);
 }
 
 #[test]

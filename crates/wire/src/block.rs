@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::ApiError;
+use crate::media;
 use crate::read::{Object, Path, list, unknown_tag};
 use crate::result::ResultContent;
 use crate::tool::{Caller, SERVER_TOOL_USE_ID_PATTERN};
@@ -418,10 +419,14 @@ fn read_passive(mut object: Object<'_>, tag: &str, place: Place) -> Result<Conte
         "tool_reference" => &["tool_name", "cache_control"],
         _ => &[],
     };
+    let path = object.path();
     if let (Some(first), false) = (known.first(), place == Place::Assistant) {
         let value = object.take(first).ok_or_else(|| object.path().key(first).error("Field required"))?;
         members.insert((*first).to_owned(), value);
     }
     members.extend(place.rest(object, known)?);
+    if place != Place::Assistant {
+        media::check(&members, &path)?;
+    }
     Ok(ContentBlock::Passive(PassiveBlock { members }))
 }

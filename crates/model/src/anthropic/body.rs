@@ -1,7 +1,5 @@
 //! The body and the beta header of one call.
 
-use std::collections::BTreeMap;
-
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::{ToolChoice, ToolChoiceMode};
 use serde::Serialize;
@@ -9,6 +7,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::breakpoint;
 use crate::lower::{PlainMessage, PlainTool, lower};
+use crate::upstream::KnownFiles;
 
 /// Everything that is sent; always a stream.
 #[derive(Serialize)]
@@ -43,12 +42,8 @@ struct Body<'a> {
 ///
 /// # Errors
 /// Never for requests that came over the wire: every key is a string.
-pub(super) fn write(
-    request: &SamplingRequest,
-    model: &str,
-    uploads: &BTreeMap<String, String>,
-) -> Result<Vec<u8>, serde_json::Error> {
-    let mut plain = lower(request, uploads);
+pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+    let mut plain = lower(request, files);
     breakpoint::add(&mut plain, request);
     let tool_choice = if plain.tools_are_history {
         Some(json!({"type": "none"}))
@@ -97,9 +92,9 @@ struct Counted<'a> {
 pub(super) fn write_to_count(
     request: &SamplingRequest,
     model: &str,
-    uploads: &BTreeMap<String, String>,
+    files: &KnownFiles,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = lower(request, uploads);
+    let plain = lower(request, files);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
         model,

@@ -28,14 +28,13 @@ pub(super) async fn count(
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
     let model = model.unwrap_or(&request.model);
-    let body =
-        body::write_to_count(request, model, &hints.uploads).map_err(|error| unwritable(&shared.name, &error))?;
+    let body = body::write_to_count(request, model, &hints.files).map_err(|error| unwritable(&shared.name, &error))?;
     let betas = body::betas(&request.betas);
     let call = send::Call { url: &shared.count_url, body: Bytes::from(body), betas: betas.as_deref() };
     match send::send(shared, &call, &hints.request_id).await {
         Ok(response) => read(shared, response).await.map(TokenCount::Counted),
         Err(error) if error.kind == UpstreamErrorKind::NoSuchEndpoint => {
-            Ok(TokenCount::Estimated(estimate(request, &hints.uploads)))
+            Ok(TokenCount::Estimated(estimate(request, &hints.files)))
         }
         Err(error) => Err(error),
     }

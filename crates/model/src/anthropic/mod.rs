@@ -102,7 +102,7 @@ impl Upstream for Anthropic {
         let model = self.model.clone();
         Box::pin(try_stream! {
             let model = model.as_deref().unwrap_or(&request.model);
-            let body = body::write(&request, model, &hints.uploads)
+            let body = body::write(&request, model, &hints.files)
                 .map_err(|error| unwritable(&shared.name, &error))?;
             let betas = body::betas(&request.betas);
             drop(request);

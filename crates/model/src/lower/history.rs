@@ -2,11 +2,10 @@
 
 mod calls;
 
-use std::collections::BTreeMap;
-
 use belljar_wire::block::{
     ContainerUploadBlock, Content, ContentBlock, PassiveBlock, ServerResultBlock, TextBlock, ToolResultBlock,
 };
+use belljar_wire::media;
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::SubTool;
 use serde_json::{Map, Value};
@@ -14,13 +13,14 @@ use serde_json::{Map, Value};
 use self::calls::{Answer, Calls, Place};
 use super::outcome::render;
 use super::plain::{PlainBlock, PlainContent, PlainMessage, PlainToolResult, PlainToolUse};
+use crate::upstream::KnownFiles;
 
 /// What the model reads about a call that has no result anywhere: the request that was to run it ended first.
 const NOT_RUN: &str = "[no result: this call was not run to its end]";
 
-/// Lowers a conversation. `uploads` names uploaded files by file id.
-pub fn messages(messages: &[InputMessage], uploads: &BTreeMap<String, String>) -> Vec<PlainMessage> {
-    let mut writer = Writer { calls: Calls::index(messages), uploads, out: Vec::new(), sampling: Sampling::default() };
+/// Lowers a conversation. `files` says what file ids stand for.
+pub fn messages(messages: &[InputMessage], files: &KnownFiles) -> Vec<PlainMessage> {
+    let mut writer = Writer { calls: Calls::index(messages), files, out: Vec::new(), sampling: Sampling::default() };
     for (index, message) in messages.iter().enumerate() {
         match message.role {
             Role::Assistant => writer.assistant(index, &message.content),
@@ -35,7 +35,7 @@ pub fn messages(messages: &[InputMessage], uploads: &BTreeMap<String, String>) -
 /// Writes messages; holds what one sampling said until its results are due.
 struct Writer<'a> {
     calls: Calls<'a>,
-    uploads: &'a BTreeMap<String, String>,
+    files: &'a KnownFiles,
     out: Vec<PlainMessage>,
     sampling: Sampling,
 }
@@ -188,7 +188,7 @@ impl<'a> Writer<'a> {
             ContentBlock::ContainerUpload(upload) => Some(self.upload(upload)),
             ContentBlock::Passive(passive) => {
                 let hidden = role == Role::Assistant && calls::made_by_code(block);
-                (!hidden).then(|| PlainBlock::Passive(passive.clone()))
+                (!hidden).then(|| PlainBlock::Passive(self.shown(passive)))
             }
             // Cannot stand in such a message; the wire refuses it before.
             ContentBlock::ToolUse(_)
@@ -200,8 +200,13 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// With what is in the files that it names: the upstream has none of ours.
+    fn shown(&self, block: &PassiveBlock) -> PassiveBlock {
+        PassiveBlock { members: media::with_content(&block.members, &|file_id| self.files.contents.get(file_id)) }
+    }
+
     fn upload(&self, upload: &ContainerUploadBlock) -> PlainBlock {
-        let text = match self.uploads.get(&upload.file_id) {
+        let text = match self.files.uploads.get(&upload.file_id) {
             // As a JSON string: a file's name may hold quotes and line ends.
             Some(name) => {
                 format!("[The user uploaded a file named {}; it is in $INPUT_DIR.]", Value::from(name.as_str()))

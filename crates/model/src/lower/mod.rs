@@ -11,10 +11,9 @@ mod outcome;
 mod plain;
 mod tools;
 
-use std::collections::BTreeMap;
-
 use belljar_wire::sampling::SamplingRequest;
 
+use crate::upstream::KnownFiles;
 pub use history::messages;
 pub use outcome::{Rendered, render};
 pub use plain::{PlainBlock, PlainContent, PlainMessage, PlainTool, PlainToolResult, PlainToolUse};
@@ -30,9 +29,9 @@ pub struct Plain {
     pub tools_are_history: bool,
 }
 
-/// Lowers a request's conversation and tools. `uploads` names uploaded files by file id.
-pub fn lower(request: &SamplingRequest, uploads: &BTreeMap<String, String>) -> Plain {
-    let messages = messages(&request.messages, uploads);
+/// Lowers a request's conversation and tools. `files` says what file ids stand for.
+pub fn lower(request: &SamplingRequest, files: &KnownFiles) -> Plain {
+    let messages = messages(&request.messages, files);
     let offered = tools::offered(&request.tools);
     if !offered.is_empty() {
         return Plain { messages, tools: offered, tools_are_history: false };

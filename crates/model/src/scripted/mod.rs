@@ -97,7 +97,7 @@ impl Upstream for Scripted {
             step_index: turn.samplings(),
         };
         let Some(script) = script else {
-            return play(&rule::step(&request, &turn, &hints.uploads), &part);
+            return play(&rule::step(&request, &turn, &hints.files.uploads), &part);
         };
         part.step_index = next_step(script, &turn);
         match script.steps.get(part.step_index) {

@@ -89,7 +89,7 @@ impl Asked {
     }
 
     pub(crate) fn upload(mut self, id: &str, name: &str) -> Self {
-        self.hints.uploads.insert(id.to_owned(), name.to_owned());
+        Arc::make_mut(&mut self.hints.files).uploads.insert(id.to_owned(), name.to_owned());
         self
     }
 

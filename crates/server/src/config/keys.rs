@@ -124,7 +124,12 @@ pub const KEYS: &[Key] = &[
         "50",
         "Samplings in one turn of a message batch before it ends with `pause_turn`: nobody is there to go on with it.",
     ),
-    key("serving", "request_bytes_max", "33554432", "Bytes of one Messages request."),
+    key(
+        "serving",
+        "request_bytes_max",
+        "33554432",
+        "Bytes of one Messages request; and, in base64, of the files that its images and documents name.",
+    ),
     key("serving", "file_bytes_max", "500000000", "Bytes of one file."),
     key("serving", "workspace_bytes_max", "1099511627776", "Bytes of all files of one workspace."),
     key("serving", "connections_max", "4096", "Connections served at once; more wait."),

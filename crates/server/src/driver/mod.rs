@@ -4,12 +4,14 @@
 
 pub mod calls;
 pub mod code;
+mod deferred;
 mod host;
 mod live;
 pub mod place;
 pub mod reply;
 mod sink;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -17,12 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_ids::{FileId, RequestId, ServerToolUseId};
-use belljar_model::{SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
+use belljar_model::{KnownFiles, SamplingHints, SamplingStream, Upstream, UpstreamErrorKind};
 use belljar_sandbox::Lease;
 use belljar_turn::{CallResult, CodeTool, Effect, Input, PendingCall, ServerCall, Turn, TurnEnd, TurnPlan};
 use belljar_wire::block::ServerToolUseBlock;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::StreamEvent;
+use belljar_wire::media::FileContent;
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
@@ -38,6 +41,7 @@ use crate::principal::Principal;
 use crate::random::OsIds;
 use calls::{CallEnd, Called};
 use code::Form;
+use deferred::Deferred;
 use host::Answering;
 use live::LiveOutput;
 use place::Place;
@@ -64,12 +68,20 @@ pub struct Upload {
     pub filename: String,
 }
 
-/// What the request brings along for its container.
+/// What the request brings along, for its container and for the model.
 pub struct Files {
     /// The container it names, where that does not come with a cell.
     pub lease: Option<Lease>,
     /// The files it uploads.
     pub uploads: Vec<Upload>,
+    /// What its images and documents by file id show.
+    pub contents: BTreeMap<String, FileContent>,
+}
+
+/// The files of a request, as an upstream is told of them.
+pub fn known_files(uploads: &[Upload], contents: BTreeMap<String, FileContent>) -> KnownFiles {
+    let uploads = uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
+    KnownFiles { uploads, contents }
 }
 
 /// What a continuation goes on with.
@@ -96,6 +108,8 @@ pub struct Driver {
     resumed: Option<Resumed>,
     /// What that came to, in case the turn fails: another attempt must find it.
     spent: Option<Waiting<StillCell>>,
+    /// Calls of earlier replies.
+    deferred: Deferred,
     /// Code that has called, until it is parked or answered.
     still: Option<StillCell>,
     /// Calls of that code that are being answered here.
@@ -125,9 +139,11 @@ impl Driver {
         script: Option<String>,
         files: Files,
     ) -> Self {
-        let uploads = files.uploads.iter().map(|upload| (upload.id.to_string(), upload.filename.clone())).collect();
-        let hints = SamplingHints { script, request_id: request_id.clone(), uploads };
-        let place = Place::new(app.clone(), principal, files);
+        let Files { lease, uploads, contents } = files;
+        let known = Arc::new(known_files(&uploads, contents));
+        let hints = SamplingHints { script, request_id: request_id.clone(), files: known };
+        let deferred = Deferred::none(principal.workspace.clone());
+        let place = Place::new(app.clone(), principal, lease, uploads);
         Self {
             app,
             request_id,
@@ -138,6 +154,7 @@ impl Driver {
             call: None,
             resumed: None,
             spent: None,
+            deferred,
             still: None,
             host: None,
             retry_after: None,
@@ -187,6 +204,7 @@ impl Driver {
     }
 
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {
+        self.deferred.enter(&plan);
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
         let stopping = self.app.stopping.clone();
         let mut told_to_stop = false;
@@ -295,6 +313,7 @@ impl Driver {
                 if let Some(spent) = self.spent.as_mut().filter(|spent| spent.spot.call == id) {
                     spent.kept = Kept::Outcome(result.clone());
                 }
+                self.deferred.ended(&id, &result, container.as_ref());
                 Input::CellEnded { id, result, container }
             }
             CallEnd::Called(Called { calls, container, cell }) => {
@@ -335,7 +354,10 @@ impl Driver {
                 Effect::Finish(end) => {
                     self.log_end(&end);
                     match end {
-                        TurnEnd::Completed(_) => sink.complete(),
+                        TurnEnd::Completed(_) => {
+                            self.deferred.forget(&self.app);
+                            sink.complete();
+                        }
                         TurnEnd::Failed(_) | TurnEnd::Abandoned => self.restore_spent(),
                     }
                     return ControlFlow::Break(());
@@ -360,6 +382,15 @@ impl Driver {
 
     fn run_call(&mut self, id: ServerToolUseId, call: ServerCall) {
         let Some(mut place) = self.take_place() else { return };
+        if let Some(result) = self.deferred.begin(&self.app, &id, place.container(), &call) {
+            tracing::info!(request_id = %self.request_id, %id, "the call has run in an attempt that failed: it is told, not run again");
+            let told = async move {
+                let end = CallEnd::of(&mut place, result);
+                (place, end)
+            };
+            self.call = Some((id, Box::pin(told)));
+            return;
+        }
         let call_id = id.clone();
         let running = async move {
             let end = calls::run(&mut place, &call_id, call).await;
@@ -417,6 +448,7 @@ impl Driver {
 
     /// The turn failed: its client may try again, and finds what the code came to.
     fn restore_spent(&mut self) {
+        self.deferred.keep(&self.app);
         if let Some(spent) = self.spent.take() {
             self.app.park(spent);
         }

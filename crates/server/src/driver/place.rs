@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
 use crate::clock;
-use crate::driver::{Files, Upload};
+use crate::driver::Upload;
 use crate::principal::Principal;
 use crate::random::OsIds;
 use crate::room;
@@ -57,11 +57,16 @@ pub enum PlaceError {
 
 impl Place {
     /// The place of one turn.
-    pub fn new(app: Shared, principal: Principal, files: Files) -> Self {
-        let Files { lease, uploads: mut waiting, .. } = files;
+    pub fn new(app: Shared, principal: Principal, lease: Option<Lease>, uploads: Vec<Upload>) -> Self {
+        let mut waiting = uploads;
         // Taken from the end: the first upload goes in first, so that of two with one name the later one stays.
         waiting.reverse();
         Self { app, principal, lease, waiting, live: None }
+    }
+
+    /// The container, if there is one already.
+    pub fn container(&self) -> Option<&ContainerId> {
+        self.lease.as_ref().map(Lease::container)
     }
 
     /// What code writes in this place is told to `listener` while it runs.

@@ -1,5 +1,7 @@
 //! `POST /v1/messages/count_tokens` (wire.md §17.1).
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
@@ -13,8 +15,10 @@ use serde_json::json;
 
 use crate::app::Shared;
 use crate::asked::Asked;
+use crate::driver;
 use crate::failure::Failure;
 use crate::principal::Principal;
+use crate::routes::files::shown;
 use crate::routes::{body, messages};
 
 /// Says that a count is ours, not the upstream's.
@@ -39,7 +43,8 @@ pub async fn count_tokens(
     let upstream = messages::route(&app, &plan.model)?;
     let uploads = messages::find_uploads(&app, &principal, &plan).await?;
     let mut hints = SamplingHints::new(request_id);
-    hints.uploads = uploads.into_iter().map(|upload| (upload.id.to_string(), upload.filename)).collect();
+    let contents = shown::read_all(&app, &principal, &plan.shown).await?;
+    hints.files = Arc::new(driver::known_files(&uploads, contents));
     let counted = upstream.count_tokens(plan.into_sampling(), hints).await.map_err(|error| {
         tracing::warn!(upstream = upstream.name(), error = error.operator, "counting failed");
         let wait = match error.kind {

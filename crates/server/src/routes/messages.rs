@@ -8,9 +8,10 @@ use axum::extract::State;
 use axum::response::Response;
 use belljar_ids::RequestId;
 use belljar_model::Upstream;
+use belljar_sandbox::Lease;
 use belljar_turn::{PlanContext, TurnPlan};
 use belljar_wire::block::ServerToolUseBlock;
-use belljar_wire::error::ApiError;
+use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::read::Brief;
 use belljar_wire::request::MessagesRequest;
 use http::HeaderMap;
@@ -64,7 +65,7 @@ pub async fn begin(
         if told { driver.telling_output() } else { driver }
     };
     match &plan.resume {
-        Some(resume) => match resume::find(app, principal, plan.container.as_deref(), resume).await? {
+        Some(resume) => match resume::find(app, principal, &plan, resume).await? {
             Found::Told(told) => Ok(told),
             Found::First(continuation) => {
                 let Continuation { files, resumed, teller } = *continuation;
@@ -90,16 +91,28 @@ pub async fn begin(
     }
 }
 
-/// What a turn that begins needs of its container.
+/// What a turn that begins needs of its container and of the store.
 async fn files_for(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<driver::Files, Failure> {
     resume::refuse_running_twice(app, principal, plan)?;
     let uploads = find_uploads(app, principal, plan).await?;
+    let contents = files::shown::read_all(app, principal, &plan.shown).await?;
     // Held for the whole turn: one turn at a time.
     let lease = match &plan.container {
         Some(id) => Some(containers::lease(app, principal, id).await?),
-        None => None,
+        None => lease_of_attempt(app, principal, plan).await?,
     };
-    Ok(driver::Files { lease, uploads })
+    Ok(driver::Files { lease, uploads, contents })
+}
+
+/// The container that an attempt which failed has made for the calls of this plan: the client was not told of it. What ran in one
+/// that is gone has gone with it.
+async fn lease_of_attempt(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<Option<Lease>, Failure> {
+    let Some(id) = app.outcomes.container(&principal.workspace, plan.deferred_calls()) else { return Ok(None) };
+    match containers::lease(app, principal, id.as_str()).await {
+        Ok(lease) => Ok(Some(lease)),
+        Err(failure) if failure.kind() == ErrorKind::NotFound => Ok(None),
+        Err(failure) => Err(failure),
+    }
 }
 
 /// The upstream that serves a model.
@@ -138,7 +151,7 @@ pub async fn find_uploads(
     for text in &plan.uploads {
         let record = files::find(app, principal, text).await?;
         if record.expired(crate::clock::now()) {
-            return Err(ApiError::invalid(format!("File `{}` has expired.", record.id)).into());
+            return Err(files::expired(&record).into());
         }
         uploads.push(driver::Upload { filename: record.filename.to_string(), id: record.id });
     }

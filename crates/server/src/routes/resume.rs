@@ -14,6 +14,7 @@ use crate::failure::Failure;
 use crate::parked::{Kept, NoFit, Spot, Waiting};
 use crate::principal::Principal;
 use crate::routes::containers;
+use crate::routes::files::shown;
 
 /// Told to the model about code that waited when the server ended.
 const LOST_IN_RESTART: &str = "the server was restarted while this code waited for results: the Python interpreter is lost with its \
@@ -32,7 +33,7 @@ pub enum Found {
 
 /// A turn that goes on with code, about to start.
 pub struct Continuation {
-    /// The container, where it does not come with the code.
+    /// What the request brings along; the container only where it does not come with the code.
     pub files: Files,
     /// Code that waits, or the news of its loss.
     pub resumed: Resumed,
@@ -41,14 +42,9 @@ pub struct Continuation {
 }
 
 /// Finds what waits for these results, and takes it out.
-pub async fn find(
-    app: &Shared,
-    principal: &Principal,
-    container: Option<&str>,
-    resume: &Resume,
-) -> Result<Found, Failure> {
+pub async fn find(app: &Shared, principal: &Principal, plan: &TurnPlan, resume: &Resume) -> Result<Found, Failure> {
     // The plan has refused a continuation that names none.
-    let text = container.unwrap_or_default();
+    let text = plan.container.as_deref().unwrap_or_default();
     let id: ContainerId = text.parse().map_err(|_| containers::missing(text))?;
     let spot = Spot { workspace: principal.workspace.clone(), container: id, call: resume.id.clone() };
     // What waits in a live one is in memory, and so is whose it is: the disk is asked about others.
@@ -87,8 +83,16 @@ pub async fn find(
             }
         },
     };
+    let contents = match shown::read_all(app, principal, &plan.shown).await {
+        Ok(contents) => contents,
+        Err(failure) => {
+            drop(lease);
+            put_back(app, resumed);
+            return Err(teller.refuse(failure));
+        }
+    };
     // Uploads were put into the container before the code ran, and beside results there are none (wire.md §19 row 21).
-    let files = Files { lease, uploads: Vec::new() };
+    let files = Files { lease, uploads: Vec::new(), contents };
     Ok(Found::First(Box::new(Continuation { files, resumed, teller })))
 }
 

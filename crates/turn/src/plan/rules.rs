@@ -33,7 +33,7 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 39] = [
+const RULES: [(&str, Rule); 38] = [
     ("41", tools::legacy_needs_its_header),
     ("declared twice", code::is_declared_once),
     ("14", code::runtime_has_room),
@@ -72,7 +72,6 @@ const RULES: [(&str, Rule); 39] = [
     ("22", container::uploads_need_the_tool),
     ("no skills or connectors", unsupported::skills_and_connectors),
     ("no compaction", unsupported::compaction),
-    ("no file sources", unsupported::file_sources),
 ];
 
 /// Applies every rule; the first that is broken speaks.

@@ -1,6 +1,7 @@
 //! The Files API (wire.md §9), in both dialects of its list.
 
 pub mod query;
+pub mod shown;
 pub mod upload;
 
 use axum::body::Body;
@@ -74,16 +75,16 @@ pub async fn content(
         let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
         return Err(ApiError::invalid(text).with_code(ErrorCode::FileNotDownloadable).into());
     }
-    let expired = || {
+    let gone = || {
         Failure::from(
             ApiError::not_found(format!("File `{}` has expired.", record.id)).with_code(ErrorCode::FileExpired),
         )
     };
     if record.expired(clock::now()) {
-        return Err(expired());
+        return Err(gone());
     }
     let opened = app.store.open_content(&principal.workspace, &record.id).await.map_err(store_failure)?;
-    let Some(Content::Open { record, file }) = opened else { return Err(expired()) };
+    let Some(Content::Open { record, file }) = opened else { return Err(gone()) };
     let mut response = Body::from_stream(ReaderStream::with_capacity(file, SEND_CHUNK_BYTES)).into_response();
     let headers = response.headers_mut();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(record.size_bytes));
@@ -122,6 +123,11 @@ pub async fn find(app: &Shared, principal: &Principal, id: &str) -> Result<FileR
 /// 404 (wire.md §19 row 23).
 pub fn missing(id: &str) -> Failure {
     ApiError::not_found(format!("File `{}` not found.", Brief(id))).into()
+}
+
+/// 400 for a request that names such a file (wire.md §19 row 24).
+pub fn expired(record: &FileRecord) -> ApiError {
+    ApiError::invalid(format!("File `{}` has expired.", record.id))
 }
 
 /// `attachment` with the name in the one form that holds any name (RFC 8187), as recorded (wire.md §23).

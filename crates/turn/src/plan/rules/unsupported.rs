@@ -1,6 +1,5 @@
 //! What the hosted API has and this server has not yet: refused, with what to do about it.
 
-use belljar_wire::block::{Content, ContentBlock};
 use belljar_wire::error::ApiError;
 use serde_json::Value;
 
@@ -39,30 +38,4 @@ pub(super) fn compaction(draft: &Draft<'_>) -> Result<(), ApiError> {
     Err(ApiError::invalid(format!(
         "{at}: compaction is not supported by this server; `clear_tool_uses` edits are, and so is a shorter history"
     )))
-}
-
-/// Images and documents by file id: the upstream has files of its own, and would look for the id there.
-pub(super) fn file_sources(draft: &Draft<'_>) -> Result<(), ApiError> {
-    for (index, message) in draft.request.messages.iter().enumerate() {
-        for (place, block) in message.content.blocks().iter().enumerate() {
-            let inner = match block {
-                ContentBlock::ToolResult(result) => result.content.as_ref().map_or(&[][..], Content::blocks),
-                _ => &[],
-            };
-            if let Some(tag) = std::iter::once(block).chain(inner).find_map(tag_of_file_source) {
-                return Err(ApiError::invalid(format!(
-                    "messages.{index}.content.{place}: a `{tag}` by file id is not supported yet by this server; send its \
-                     content inline, or the file as a `container_upload` block"
-                )));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The `type` of a block whose source is a file id.
-fn tag_of_file_source(block: &ContentBlock) -> Option<&str> {
-    let ContentBlock::Passive(passive) = block else { return None };
-    let by_file = passive.members.get("source")?.get("type")?.as_str()? == "file";
-    by_file.then(|| passive.tag())
 }
