@@ -9,7 +9,8 @@
 //! - [`ToGuest::ReplStatus`] is answered when the REPL has ended, which may be during another request or between two:
 //!   the one answer that does not come in turn.
 //! - A command that runs behind a [`ToGuest::Tools`] may have [`FromGuest::Called`] said for it, unasked, until it has
-//!   ended. [`ToGuest::Replies`] is not answered, and may cross with that end.
+//!   ended; so may, after a call or a [`ToGuest::Replies`], [`FromGuest::Quiet`] be. [`ToGuest::Replies`] is not answered,
+//!   and may cross with that end.
 //! - A guest in gVisor cannot send descriptors. Instead of one, its frame is followed by a NUL byte and the absolute
 //!   path of what the descriptor is of; the host opens it, below the container's root directory.
 //! - Process 1 of a ward speaks first of all: [`FromGuest::Ward`]. From then on it has a socket of its own.
@@ -28,7 +29,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -293,6 +294,11 @@ pub enum FromGuest {
         text: String,
         /// Whether more of it follows.
         piece: Piece,
+    },
+    /// All of the container's code waits, since the last call or answer.
+    Quiet {
+        /// Number of the `Run`.
+        id: u64,
     },
     /// The request was not carried out.
     Failed {

@@ -10,6 +10,7 @@ mod files;
 mod frame;
 mod inside;
 mod layer;
+mod quiet;
 mod supervise;
 mod tools;
 mod warden;

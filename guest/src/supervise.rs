@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use belljar_jail::oom::OomAdjuster;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -19,6 +19,7 @@ use crate::clean;
 use crate::command;
 use crate::files;
 use crate::frame::{Failure, FromGuest, PROTOCOL_VERSION, Status, ToGuest};
+use crate::quiet::Quiet;
 use crate::tools::{Caller, Offer, Said};
 use crate::warden;
 
@@ -74,8 +75,8 @@ fn serve(channel: Channel, means: Means) -> io::Result<()> {
     mask.add(Signal::SIGCHLD);
     mask.thread_block()?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-    let mut supervisor =
-        Supervisor { channel, signals, means, running: None, repl: Repl::None, offer: None, still: None };
+    let (running, repl, offer, still, quiet) = (None, Repl::None, None, None, Quiet::default());
+    let mut supervisor = Supervisor { channel, signals, means, running, repl, offer, still, quiet };
     supervisor.channel.send(&FromGuest::Ready { version: PROTOCOL_VERSION }, &[])?;
     while supervisor.step()? {}
     Ok(())
@@ -111,6 +112,8 @@ struct Supervisor {
     offer: Option<Offer>,
     /// While the code is stopped by the host's order.
     still: Option<Stillness>,
+    /// Since a call, or an answer to one, of the running command.
+    quiet: Quiet,
 }
 
 impl Supervisor {
@@ -123,8 +126,9 @@ impl Supervisor {
             PollFd::new(self.channel.as_fd(), PollFlags::POLLIN),
         ];
         waits.extend(callers.iter().map(|(_, fd)| PollFd::new(*fd, PollFlags::POLLIN)));
-        match poll(&mut waits, PollTimeout::NONE) {
+        match poll(&mut waits, self.quiet.timeout()) {
             Err(Errno::EINTR) => return Ok(true),
+            Ok(0) => return self.look().map(|()| true),
             answer => answer?,
         };
         let mut ready = waits.iter().map(|wait| wait.any().unwrap_or(true));
@@ -154,9 +158,22 @@ impl Supervisor {
         for caller in calling {
             if let Some(Said { call, function, text, piece }) = offer.hear(*caller) {
                 self.channel.send(&FromGuest::Called { id: *id, call, function, text, piece }, &[])?;
+                self.quiet.disturb();
             }
         }
         Ok(())
+    }
+
+    /// Tells the host when all of the command's code waits.
+    fn look(&mut self) -> io::Result<()> {
+        match &self.running {
+            Some(Running { id, .. }) if self.quiet.look() => self.channel.send(&FromGuest::Quiet { id: *id }, &[]),
+            Some(_) => Ok(()),
+            None => {
+                self.quiet.forget();
+                Ok(())
+            }
+        }
     }
 
     fn handle(&mut self, request: ToGuest, fds: Vec<OwnedFd>) -> io::Result<()> {
@@ -203,6 +220,7 @@ impl Supervisor {
                 let texts = only(fds)?;
                 if let Some(offer) = &mut self.offer {
                     replies.into_iter().for_each(|reply| offer.reply(reply, &texts));
+                    self.quiet.disturb();
                 }
                 Ok(())
             }

@@ -158,7 +158,7 @@ fn nextest(root: &Path, filter: &str, adjust: fn(&mut Command) -> &mut Command) 
 
 /// The tests of real containers, which the stage before ran in namespaces. `tests/gvisor.rs` is in both.
 fn gvisor(root: &Path) -> Result<Counts, String> {
-    const TESTS: [&str; 5] = ["bash", "files", "lifecycle", "limits", "python"];
+    const TESTS: [&str; 6] = ["bash", "checkpoint", "files", "lifecycle", "limits", "python"];
     if has_nextest(root) {
         let binaries: Vec<String> = TESTS.iter().map(|test| format!("binary({test})")).collect();
         let filter = format!("package(belljar-sandbox) & ({})", binaries.join(" | "));

@@ -191,7 +191,7 @@ pub(crate) const WARD: &[Step] = &[
 ];
 
 /// Done by process 1 of a ward instead of [`SEAL`], when runsc has been started: nothing is left that it has to be
-/// able to do but wait.
+/// able to do but wait, and to read what the code has written when it is asked for a checkpoint.
 pub(crate) const WARD_SEAL: &[Step] = &[
     Step::NoFutureCapabilities,
     Step::NoNewPrivileges,

@@ -82,8 +82,8 @@ impl Lease {
         self.run(code, options).await
     }
 
-    /// As [`Lease::bash`], for a command that may call tools: it is parked when it has called some and is quiet for a
-    /// moment. The lease goes with it, and comes back with the outcome.
+    /// As [`Lease::bash`], for a command that may call tools: it is parked when it has called some and all of its
+    /// code waits. The lease goes with it, and comes back with the outcome.
     ///
     /// Each tool is a command, behind all others on `PATH`: its argument, or else its standard input, is a JSON object;
     /// it prints the answer. A tool that failed writes to standard error and exits with 1, one that nobody answered in

@@ -2,8 +2,10 @@
 
 mod support;
 
-use belljar_sandbox::{DeathReason, Lease, PutError, SandboxError};
-use support::{leased, run, stdout};
+use std::time::Duration;
+
+use belljar_sandbox::{DeathReason, Lease, PutError, SandboxConfig, SandboxError};
+use support::{config, id, leased, run, stdout, until};
 use tokio::io::AsyncReadExt;
 
 async fn layer_of(lease: &mut Lease) -> Result<Vec<u8>, std::io::Error> {
@@ -18,7 +20,7 @@ async fn files_come_back_as_they_were() {
     let mut first = leased(&sandbox, 1).await;
     let made = "
         mkdir -p /work/a/b; echo one > /work/a/b/f; ln /work/a/b/f /work/hard; ln -s a/b/f /work/soft
-        chmod 000 /work/a; mkfifo /tmp/pipe; truncate -s 8M /tmp/sparse; echo x > \"/tmp/$(printf 'odd\\n\\377')\"
+        chmod 000 /work/a; truncate -s 8M /tmp/sparse; echo x > \"/tmp/$(printf 'odd\\n\\377')\"
         rm $(command -v uname); echo changed >> /etc/made; touch -d 2001-02-03 /work";
     stdout(&mut first, made).await;
     let layer = layer_of(&mut first).await.expect("whole");
@@ -26,13 +28,43 @@ async fn files_come_back_as_they_were() {
     let mut second = leased(&sandbox, 2).await;
     second.restore(layer.as_slice()).await.expect("fits");
     let look = "
-        stat -c '%n %a %s %F' /work/a /tmp/pipe /tmp/sparse; stat -c %y /work | cut -c1-10; chmod 700 /work/a
-        cat /work/soft; stat -c %h /work/hard; stat -c %b /tmp/sparse; command -v uname; echo $?
+        stat -c '%n %a %s %F' /work/a /tmp/sparse; stat -c %y /work | cut -c1-10; chmod 700 /work/a
+        cat /work/soft; stat -c %h /work/hard; command -v uname; echo $?
         cat /etc/made; ls -b /tmp";
-    let expected = "/work/a 0 60 directory\n/tmp/pipe 644 0 fifo\n/tmp/sparse 644 8388608 regular file\n2001-02-03\none\n2\n0\n1\n\
-                    changed\nodd\\n\\377\npipe\nsparse\n";
+    let expected = "/work/a 0 60 directory\n/tmp/sparse 644 8388608 regular file\n2001-02-03\none\n2\n1\n\
+                    changed\nodd\\n\\377\nsparse\n";
     assert_eq!(stdout(&mut second, look).await, expected);
     drop((first, second));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifos_come_back_and_holes_stay_holes() {
+    namespaces_only!("gVisor keeps FIFOs in its own memory, and tells no file's blocks");
+    let sandbox = sandbox!();
+    let mut first = leased(&sandbox, 1).await;
+    stdout(&mut first, "mkfifo /tmp/pipe; truncate -s 8M /tmp/sparse").await;
+    let layer = layer_of(&mut first).await.expect("whole");
+    let mut second = leased(&sandbox, 2).await;
+    second.restore(layer.as_slice()).await.expect("fits");
+    assert_eq!(stdout(&mut second, "stat -c '%a %b %F' /tmp/*").await, "644 0 fifo\n644 0 regular file\n");
+    drop((first, second));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_frozen_is_read_too() {
+    let sandbox = sandbox!(SandboxConfig { idle_freeze: Duration::ZERO, ..config() });
+    let mut lease = leased(&sandbox, 1).await;
+    stdout(&mut lease, "echo mine > /work/mine").await;
+    drop(lease);
+    until("it is frozen", || sandbox.counts().frozen == 1).await;
+    let mut lease = sandbox.lease(&id(1), Duration::ZERO).await.expect("free");
+    let layer = layer_of(&mut lease).await.expect("whole");
+    let mut second = leased(&sandbox, 2).await;
+    second.restore(layer.as_slice()).await.expect("fits");
+    assert_eq!(stdout(&mut second, "cat /work/mine").await, "mine\n");
+    drop((lease, second));
     sandbox.close().await;
 }
 

@@ -49,9 +49,9 @@ async fn commands_that_call_together_are_one_pause() {
             over => break ended(over),
         }
     };
-    // On a busy machine the last of them may be late, and in gVisor a process starts slowly.
     assert_eq!(waited.iter().sum::<usize>(), 8, "{waited:?}");
-    assert!(waited[0] > 1 || isolation() == Isolation::Gvisor, "{waited:?}");
+    // In gVisor a process takes so much of the processor to start that they may be told before the last has come.
+    assert!(waited == [8] || isolation() == Isolation::Gvisor, "{waited:?}");
     assert_eq!(said, good("1\n2\n3\n4\n5\n6\n7\n8\n"));
     drop(lease);
     sandbox.close().await;

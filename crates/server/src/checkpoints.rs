@@ -143,7 +143,8 @@ pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> R
     }
     // What died under this name, and was not kept since, is only remembered.
     app.sandbox.remove(id).await;
-    start(app, &never_weaker(principal, &record), id).await?;
+    let isolation = never_weaker(principal.isolation, isolation_of(record.isolation));
+    start(app, &Principal { isolation, ..principal.clone() }, id).await?;
     app.owners.enter(id.clone(), workspace.clone());
     let restored = put_back(app, id, file).await;
     if restored.is_err() {
@@ -157,12 +158,11 @@ pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> R
 }
 
 /// What was gVisor's comes back in gVisor, whoever names it.
-fn never_weaker(principal: &Principal, record: &CheckpointRecord) -> Principal {
-    let isolation = match isolation_of(record.isolation) {
+const fn never_weaker(asked: Option<Isolation>, kept: Isolation) -> Option<Isolation> {
+    match kept {
         Isolation::Gvisor => Some(Isolation::Gvisor),
-        Isolation::Namespaces => principal.isolation,
-    };
-    Principal { isolation, ..principal.clone() }
+        Isolation::Namespaces => asked,
+    }
 }
 
 async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<(), CheckpointError> {
@@ -198,6 +198,26 @@ fn tell(record: &ContainerRecord, kept: Result<CheckpointRecord, CheckpointError
         Err(CheckpointError::Busy | CheckpointError::Unknown) => {}
         Err(error) => {
             tracing::warn!(%error, container = %record.id, "an idle container could not be put away; it stays")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Isolation::{Gvisor, Namespaces};
+
+    #[test]
+    fn what_was_gvisors_comes_back_in_gvisor_and_nothing_in_less_than_is_asked_for() {
+        let cases = [
+            (None, Gvisor, Some(Gvisor)),
+            (Some(Namespaces), Gvisor, Some(Gvisor)),
+            (Some(Gvisor), Namespaces, Some(Gvisor)),
+            (Some(Namespaces), Namespaces, Some(Namespaces)),
+            (None, Namespaces, None),
+        ];
+        for (asked, kept, expected) in cases {
+            assert_eq!(never_weaker(asked, kept), expected, "{asked:?} {kept:?}");
         }
     }
 }

@@ -19,10 +19,13 @@ use crate::tools::{CodeTools, ToolsError};
 
 use super::Say;
 
-/// Nobody knows when a shell has nothing else to run: calls that come within this time of each other wait together.
-const QUIET: Duration = Duration::from_millis(5);
-/// But no call waits longer than this for others.
-const QUIET_MAX: Duration = Duration::from_millis(100);
+/// Calls are told when the supervisor says that all of the code waits. Where code computes beside its calls they are told
+/// when the container has used so much of the processor since the first of them: enough to start a few dozen commands.
+const BESIDE_MAX: Duration = Duration::from_millis(100);
+/// How often that is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// No call waits longer than this for others, on a machine however busy.
+const TOGETHER_MAX: Duration = Duration::from_secs(1);
 
 /// What the arguments of calls that the holder has not been told of may take. The supervisor refuses what is less.
 const CALLS_BYTES_MAX: usize = 9 * 1024 * 1024;
@@ -35,16 +38,20 @@ pub struct Calls {
     /// The supervisor's numbers by those of the ledger.
     numbers: BTreeMap<u64, u64>,
     untold_bytes: usize,
-    /// When new calls are told.
-    quiet: Option<Quiet>,
+    /// Until new calls are told.
+    patience: Option<Patience>,
+    /// What the supervisor is told next sets code going, or is to be followed by word of whether it does.
+    stirs: bool,
     due: Vec<(u64, ReplyKind, String)>,
     tools: Option<CodeTools>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Quiet {
-    at: Instant,
+struct Patience {
+    look_at: Instant,
     latest: Instant,
+    /// What the container had used of the processor when it was first looked at.
+    cpu: Option<Duration>,
 }
 
 /// A piece of a call's argument.
@@ -72,7 +79,7 @@ pub struct HandedCalls {
 impl Calls {
     /// What [`Calls::take_over`] needs: between two words nothing is due.
     pub fn hand_over(&self) -> HandedCalls {
-        let Self { ledger, begun, numbers, untold_bytes, quiet: _, due: _, tools: _ } = self;
+        let Self { ledger, begun, numbers, untold_bytes, patience: _, stirs: _, due: _, tools: _ } = self;
         HandedCalls {
             ledger: ledger.hand_over(),
             begun: begun.clone(),
@@ -89,14 +96,15 @@ impl Calls {
         let HandedCalls { ledger, begun, numbers, untold_bytes } = handed;
         let (ledger, holder) = Ledger::take_over(ledger, answer_wait_max)?;
         let mut calls = Self { begun, numbers, untold_bytes, ..Self::new(ledger) };
-        // Some may have come that are to be told with the next word.
+        // Some may have come that are to be told with the next word, and that all of the code waits may have been said.
         calls.hush();
+        calls.quiet();
         Ok((calls, holder))
     }
 
     pub fn new(ledger: Ledger) -> Self {
         let (begun, numbers, due) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Self { ledger, begun, numbers, untold_bytes: 0, quiet: None, due, tools: None }
+        Self { ledger, begun, numbers, untold_bytes: 0, patience: None, stirs: false, due, tools: None }
     }
 
     /// Whether the holder is to answer something.
@@ -139,31 +147,48 @@ impl Calls {
         Ok(())
     }
 
-    /// Waits a moment longer for more calls.
+    /// More calls may come.
     fn hush(&mut self) {
-        let now = Instant::now();
-        let latest = self.quiet.map_or(now + QUIET_MAX, |quiet| quiet.latest);
-        self.quiet = Some(Quiet { at: latest.min(now + QUIET), latest });
+        if self.patience.is_none() {
+            let now = Instant::now();
+            self.patience = Some(Patience { look_at: now, latest: now + TOGETHER_MAX, cpu: None });
+        }
+    }
+
+    /// All of the code waits: no more calls come.
+    pub fn quiet(&mut self) {
+        if let Some(patience) = &mut self.patience {
+            let now = Instant::now();
+            *patience = Patience { look_at: now, latest: now, cpu: patience.cpu };
+        }
     }
 
     /// Waits for the holder, or until new calls are to be told. Cancel-safe.
-    pub async fn said(&mut self) -> Say {
-        let quiet = self.quiet;
-        let quiet = async {
-            match quiet {
-                Some(Quiet { at, .. }) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
+    pub async fn said(&mut self, cpu: impl Fn() -> Duration) -> Say {
+        loop {
+            let patience = self.patience;
+            let look = async {
+                match patience {
+                    Some(Patience { look_at, .. }) => tokio::time::sleep_until(look_at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                word = self.ledger.word() => return Say::Word(word),
+                () = look => {}
             }
-        };
-        tokio::select! {
-            word = self.ledger.word() => Say::Word(word),
-            () = quiet => Say::Calls,
+            let Some(patience) = &mut self.patience else { continue };
+            let now = Instant::now();
+            if now >= patience.latest || cpu().saturating_sub(*patience.cpu.get_or_insert_with(&cpu)) >= BESIDE_MAX {
+                return Say::Calls;
+            }
+            patience.look_at = patience.latest.min(now + LOOK_INTERVAL);
         }
     }
 
     /// Tells the holder of new calls, if it waits.
     pub fn tell(&mut self) {
-        self.quiet = None;
+        self.patience = None;
         if self.ledger.tell() {
             self.untold_bytes = self.begun.values().map(String::len).sum();
         }
@@ -179,6 +204,7 @@ impl Calls {
             }
         }
         self.tools = tools.or(self.tools.take());
+        self.stirs = true;
         self.hush();
     }
 
@@ -192,7 +218,7 @@ impl Calls {
             let id = talk.next_id();
             talk.send(&ToGuest::Tools { id }, &[offered.as_fd()]).await?;
         }
-        if self.due.is_empty() {
+        if !std::mem::take(&mut self.stirs) && self.due.is_empty() {
             return Ok(());
         }
         let mut texts =

@@ -126,7 +126,7 @@ impl<C: Fn() -> Duration> Watch<'_, C> {
     /// Waits for something to carry but from the command. Cancel-safe.
     async fn said(&mut self) -> Say {
         match self.calls {
-            Some(calls) => calls.said().await,
+            Some(calls) => calls.said(&self.cpu).await,
             None => std::future::pending().await,
         }
     }
@@ -274,6 +274,10 @@ impl Waiting {
                 let taken = calls.as_mut().map_or(Ok(()), |calls| calls.take(Called { call, function, text, piece }));
                 taken.err().map(|broken| Ending::Died(DeathReason::Protocol(broken)))
             }
+            FromGuest::Quiet { id } if id == self.id && self.runs && fds.is_empty() && calls.is_some() => {
+                calls.iter_mut().for_each(Calls::quiet);
+                None
+            }
             // To what was said when the holder sent others.
             FromGuest::Offered { .. } if calls.is_some() && self.runs && fds.is_empty() => None,
             _ => {
@@ -362,7 +366,7 @@ pub async fn kill(talk: &mut Conversation, id: u64, output: &str) -> Result<(), 
         let left = deadline.saturating_duration_since(Instant::now());
         match talk.answer(left).await?.0 {
             FromGuest::Killed { id: of } if of == id => return Ok(()),
-            FromGuest::Called { id: of, .. } if of == id => continue,
+            FromGuest::Called { id: of, .. } | FromGuest::Quiet { id: of } if of == id => continue,
             FromGuest::Started { id: of } | FromGuest::Exited { id: of, .. } | FromGuest::Failed { id: of, .. }
                 if of == id => {}
             FromGuest::Interrupted { .. } | FromGuest::Offered { .. } => {}
