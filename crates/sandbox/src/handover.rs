@@ -201,13 +201,19 @@ impl Sandbox {
 
 /// A container that can be handed over: it stands still from here on.
 async fn entry(container: &Arc<Container>, parked: Option<&Parked>) -> Option<Entry> {
-    let told = container.told()?;
-    let (handed, calls): (Answer<HandedContainer>, _) = match (told.stance, parked) {
-        (Stance::Leased, Some(parked)) => (parked.hand_over().await?, parked.calls().to_vec()),
-        (Stance::Leased, None) | (Stance::Ready | Stance::Frozen, Some(_)) => return None,
-        (Stance::Ready | Stance::Frozen, None) => {
+    let mut told = container.told()?;
+    let waiting = match (told.stance, parked) {
+        (Stance::Leased, Some(parked)) => parked.hand_over().await.map(|handed| (handed, parked.calls().to_vec())),
+        (Stance::Leased, None) => return None,
+        (Stance::Ready | Stance::Frozen, _) => None,
+    };
+    let (handed, calls): (Answer<HandedContainer>, _) = match waiting {
+        Some(waiting) => waiting,
+        None => {
             let (reply, answer) = oneshot::channel();
             container.requests.send(Request::HandOver { reply }).await.ok()?;
+            // A cell that has come to its end while nobody asked lets go of its container.
+            told.stance = if told.stance == Stance::Leased { Stance::Ready } else { told.stance };
             (answer.await.ok()?, Vec::new())
         }
     };

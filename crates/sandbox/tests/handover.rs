@@ -18,7 +18,9 @@ use belljar_sandbox::{
     CellOutcome, ContainerState, KillReason, Lease, Loss, Parked, Sandbox, SandboxConfig, SandboxError, ToolAnswer,
 };
 use rustix::fs::{MemfdFlags, memfd_create};
-use support::calls::{answer, called, calls, ended, good, resume, resume_with, start, start_bash, tools, waiting};
+use support::calls::{
+    answer, called, calls, ended, good, heard, over, resume, resume_with, start, start_bash, start_with, tools, waiting,
+};
 use support::leftovers::{Held, processes_with};
 use support::{id, leased, printed, python_config, python_outcome, stdout, until};
 use tokio_util::sync::CancellationToken;
@@ -192,13 +194,19 @@ async fn calls_that_nobody_answers_are_given_up_all_the_same() {
     let (sandbox, _image) = python_sandbox!(waiting(1));
     let source = "import subprocess\ntry:\n    await query_db({})\nexcept TimeoutError as error:\n    print(error)\n\
                   process = subprocess.Popen(['sleep', '4711'])";
+    // This code gives up, and ends, before: what it came to is lost, its container is not.
+    let (options, heard) = heard();
+    let gives_up = "x = 1\ntry:\n    await query_db({})\nexcept TimeoutError:\n    pass";
+    let ended_before = called(start_with(leased(&sandbox, 2).await, gives_up, options).await);
+    over(heard).await;
     let parked = called(start(leased(&sandbox, 1).await, source).await);
-    become_again("calls_that_nobody_answers_are_given_up_all_the_same", &sandbox, &[&parked]).await
+    become_again("calls_that_nobody_answers_are_given_up_all_the_same", &sandbox, &[&parked, &ended_before]).await
 }
 
 async fn calls_that_nobody_answered_were_given_up(handover: Handover) {
-    let (_sandbox, inherited, _image) = inherited(waiting(1), handover).await;
+    let (sandbox, inherited, _image) = inherited(waiting(1), handover).await;
     let [parked] = <[Parked; 1]>::try_from(inherited.parked).expect("one waits");
+    assert_eq!(printed(&mut again(&sandbox, 2).await, "print(x)").await, "1\n");
     // Its time is up while nobody asks; the outcome is kept.
     until("the code goes on by itself", || !processes_with("sleep 4711").is_empty()).await;
     let (_lease, said) = ended(resume(parked).await);

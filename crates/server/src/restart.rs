@@ -7,15 +7,15 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use belljar_image::ImageStore;
 use belljar_sandbox::handover::{self, become_program};
+use belljar_sandbox::{Sandbox, SandboxConfig};
 
 use crate::config::Config;
 use crate::exit::Exit;
 use crate::handover::{Estate, VARIABLE};
 use crate::organs;
 
-/// For the next program to read its configuration and look its image up.
+/// For the next program to read its configuration and to start a container, on a machine that does much else.
 const CHECK_WAIT_MAX: Duration = Duration::from_secs(30);
 /// Has a server check what it would begin with, and not begin.
 pub const CHECK: &str = "--check";
@@ -37,13 +37,14 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// What this program would begin with.
+    /// What this program would begin with, once it has started a container on it.
     ///
     /// # Errors
-    /// No image of the configured name.
-    pub fn of(config: &Config) -> Result<Self, Exit> {
-        let images = ImageStore::open(&config.cache_dir).map_err(organs::image_exit)?;
-        let image = images.resolve(&config.image).map_err(organs::image_exit)?;
+    /// No image of the configured name, or no container of it that starts.
+    pub async fn proved(config: &Config) -> Result<Self, Exit> {
+        let image = organs::mount(config).await?;
+        let sandbox = SandboxConfig { pool_containers: 0, zygotes: Vec::new(), ..config.sandbox.clone() };
+        Sandbox::open(sandbox, organs::rootfs(&image)).await.map_err(organs::sandbox_exit)?.close().await;
         Ok(Self { form: handover::form(), image: image.digest().to_string() })
     }
 

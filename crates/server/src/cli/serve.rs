@@ -25,7 +25,7 @@ use crate::{batches, organs, routes, stopping};
 pub struct ServeArgs {
     #[command(flatten)]
     common: Common,
-    /// Only check the configuration, and tell what a server would begin with.
+    /// Only check the configuration, and that a container can start, and tell what a server would begin with.
     #[arg(long)]
     check: bool,
 }
@@ -81,7 +81,7 @@ impl Signals {
 pub async fn run(args: &ServeArgs, environment: &Environment) -> Result<(), Exit> {
     let config = args.common.load(environment)?;
     if args.check {
-        return check(&config);
+        return check(&config).await;
     }
     log(environment)?;
     let mut signals = Signals::watch()?;
@@ -140,8 +140,8 @@ async fn wished(signals: &mut Signals, program: &Program) -> Option<Ground> {
     }
 }
 
-fn check(config: &Config) -> Result<(), Exit> {
-    let ground = Ground::of(config)?.written();
+async fn check(config: &Config) -> Result<(), Exit> {
+    let ground = Ground::proved(config).await?.written();
     let written = std::io::stdout().write_all(ground.as_bytes());
     written.map_err(|error| Exit::failed(format!("standard output: {error}")))
 }
