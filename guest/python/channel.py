@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import sys
 
 import _socket
@@ -78,9 +79,15 @@ class Channel:
     def __init__(self, descriptor):
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, lifted(descriptor))
         self._socket.setblocking(True)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         self._buffer = bytearray(FRAME_BYTES_MAX)
         self._views = [memoryview(self._buffer)]
         self._ancillary_bytes = _socket.CMSG_SPACE(FRAME_FDS_MAX * 4)
+
+    def wait(self):
+        """Until there is a frame, or the host is gone."""
+        self._poll.poll()
 
     def receive(self):
         """The next frame and its descriptors; None when the host is gone."""

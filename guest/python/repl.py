@@ -98,13 +98,15 @@ class Repl:
         """Answers the host until it is gone."""
         while True:
             self._reserve.give()
+            self._channel.wait()
+            # Before the frame is taken: as soon as it is, the host may interrupt the cell.
+            self._state = STARTING
             received = self._channel.receive()
             if received is None:
                 return
             frame, descriptors = received
             ((kind, body),) = frame.items()
             if kind == "cell" and CELL_FDS <= len(descriptors) <= FRAME_FDS_MAX:
-                self._state = STARTING
                 self._answer(Cell(body), descriptors)
             elif kind == "answers":  # To a cell that has ended meanwhile.
                 for descriptor in descriptors:
@@ -114,6 +116,7 @@ class Repl:
                 self._channel.send('{"touched":{}}')
             else:
                 raise Broken(f"an unexpected frame: {kind!r} with {len(descriptors)} descriptors")
+            self._state, self._pending = IDLE, False
 
     def _touch(self):
         """Touches what cells use, and then the way that a cell takes. The memory for that is not a cell's to give back."""

@@ -74,6 +74,7 @@ pub use plan::{
     Resource, ResourceLimit, SealPlan, Symlink,
 };
 pub use privileges::limit_code;
+pub use raw::not_received;
 pub use realm::Realm;
 pub use step::{SetupError, Step};
 pub use ward::{CONTROL_FD_INSIDE, GUEST, WORDS, Ward, WardPlan, control_inside};

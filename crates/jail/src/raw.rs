@@ -62,6 +62,20 @@ pub(crate) fn fork() -> Result<Side, Errno> {
     }
 }
 
+/// Bytes that were sent into a Unix socket and not yet received at its other end, as the kernel accounts for them
+/// (`SIOCOUTQ`, unix(7)); zero when all was.
+///
+/// # Errors
+/// What `ioctl(2)` answers.
+pub fn not_received(socket: BorrowedFd<'_>) -> Result<usize, Errno> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes one int, at a pointer to one that outlives it, and keeps nothing.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) } {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(last_errno()),
+    }
+}
+
 /// The newest Landlock interface of this kernel (`landlock_create_ruleset(2)`).
 pub(crate) fn landlock_version() -> Result<u32, Errno> {
     const CREATE_RULESET_VERSION: libc::c_long = 1;

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use belljar_jail::HandedFd;
 use rustix::net::{
@@ -95,6 +95,12 @@ impl Packets {
                 Err(_would_block) => {}
             }
         }
+    }
+
+    /// Whether the other end has taken in everything that was sent.
+    pub fn is_received(&self) -> bool {
+        // A socket that cannot be asked holds nothing up.
+        belljar_jail::not_received(self.socket.get_ref().as_fd()).map_or(true, |bytes| bytes == 0)
     }
 
     /// Sends one frame if there is room for it.
@@ -221,7 +227,6 @@ fn write_packet(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::AsFd;
 
     fn hostile(socket: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
         write_packet(socket, bytes, fds).expect("the guest's end takes anything");
@@ -258,6 +263,18 @@ mod tests {
             assert!(fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(&fds)));
             sendmsg(&theirs, &[IoSlice::new(&bytes)], &mut ancillary, SendFlags::NOSIGNAL).expect("sends anything");
             assert_eq!(ours.receive().await.err(), Some(reason), "{} bytes", bytes.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_is_received_when_the_other_end_has_taken_it() {
+        let (ours, theirs) = Packets::pair().expect("socketpair");
+        assert!(ours.is_received());
+        ours.send(&"one", &[]).await.expect("room");
+        ours.send(&"two", &[]).await.expect("room");
+        for received in [false, true] {
+            rustix::net::recv(&theirs, &mut [0; 16], RecvFlags::empty()).expect("read");
+            assert_eq!(ours.is_received(), received);
         }
     }
 

@@ -234,6 +234,23 @@ const DAEMONS: &str = "import os, signal, subprocess\nsignal.signal(signal.SIGIN
                        subprocess.Popen(['sleep', '73104'], start_new_session=True)\nprint('begun', flush=True)\nwhile True: pass";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_that_comes_before_the_code_has_begun_is_not_lost() {
+    let (sandbox, _image) = python_sandbox!();
+    let mut lease = begun(&sandbox).await;
+    for _ in 0..20 {
+        let cancel = CancellationToken::new();
+        cancel.cancel();
+        let early = CellOptions { cancel, ..options() };
+        let outcome = lease.python(LOOP, "/tmp/early.py", early).await.expect("an outcome");
+        assert_eq!((outcome.reason(), outcome.output().return_code), (Some(Reason::Requested), 130), "{outcome:?}");
+        assert_eq!(outcome.output().losses, [Loss::Interrupted]);
+        usable(&mut lease, Repl::Lives, &[]).await;
+    }
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_cell_keeps_its_interpreter_where_it_heeds_the_interrupt() {
     let (sandbox, _image) = python_sandbox!();
     let mut lease = begun(&sandbox).await;

@@ -21,6 +21,10 @@ use super::{Calls, Event, FromRepl, OutputState, Piece, Repl, ToRepl};
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
 const TIMED_OUT_WAIT_MAX: Duration = Duration::from_secs(1);
 
+/// How long an interrupt waits for the REPL to take the cell in, and how often that is looked at.
+const TAKEN_WAIT_MAX: Duration = INTERRUPTED_WAIT_MAX;
+const TAKEN_INTERVAL: Duration = Duration::from_millis(1);
+
 /// How long a cell runs before anybody looks at what it writes. Most have ended by then, and what they wrote is in their
 /// pipes; who writes more than a pipe holds waits this long once.
 const UNWATCHED: Duration = Duration::from_millis(1);
@@ -61,6 +65,15 @@ impl Repl {
         let fds: &[BorrowedFd<'_>] = if tools.is_some() { &all } else { &all[..3] };
         // Between cells nothing is under way to it: there is room unless it has ended.
         self.channel.send_now(&frame, fds).is_ok().then_some(asked)
+    }
+
+    /// Waits until the REPL has taken in what it was sent. To an interrupt that came earlier, it would be between two cells,
+    /// where none is heeded: it may be one that crossed with the end of the cell before.
+    async fn taken(&self) {
+        let by = Instant::now() + TAKEN_WAIT_MAX;
+        while !self.channel.is_received() && Instant::now() < by {
+            tokio::time::sleep(TAKEN_INTERVAL).await;
+        }
     }
 }
 
@@ -123,6 +136,7 @@ pub async fn wait(
         if !stop.is_not() {
             break Ending::Overdue;
         }
+        repl.taken().await;
         stop = Stopping::by(wanted);
         match command::interrupt(talk, Some(repl.pid)).await {
             Ok(asked) => interrupt = Some(asked),
