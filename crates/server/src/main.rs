@@ -28,6 +28,7 @@ mod restart;
 mod room;
 mod routes;
 mod running;
+mod signals;
 mod stopping;
 mod utf8;
 

@@ -1,12 +1,10 @@
 //! `belljar serve`.
 
-use std::fs::File;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use belljar_sandbox::handover::{self, HandedFd};
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::app::{App, Shared};
@@ -18,6 +16,7 @@ use crate::handover::{Estate, Living};
 use crate::listener::Listener;
 use crate::principal::Access;
 use crate::restart::{Ground, Program};
+use crate::signals::{Signals, Wish};
 use crate::{batches, organs, routes, stopping};
 
 /// Options of `belljar serve`.
@@ -28,53 +27,6 @@ pub struct ServeArgs {
     /// Only check the configuration, and that a container can start, and tell what a server would begin with.
     #[arg(long)]
     check: bool,
-}
-
-/// The terminal that this process belongs to; it cannot be opened where there is none (`tty(4)`).
-const TERMINAL: &str = "/dev/tty";
-
-/// What the server is asked for from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
-    /// SIGINT or SIGTERM, and SIGHUP from a terminal.
-    Stop,
-    /// SIGHUP where there is no terminal.
-    Restart,
-}
-
-/// The signals that the server listens to.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-    /// What a hangup means: where there is a terminal, that it was closed.
-    on_hangup: Wish,
-}
-
-impl Signals {
-    fn watch() -> Result<Self, Exit> {
-        let watch = |kind| signal(kind).map_err(|error| Exit::cannot(format!("signals cannot be watched: {error}")));
-        Ok(Self {
-            interrupt: watch(SignalKind::interrupt())?,
-            terminate: watch(SignalKind::terminate())?,
-            hangup: watch(SignalKind::hangup())?,
-            on_hangup: if File::open(TERMINAL).is_ok() { Wish::Stop } else { Wish::Restart },
-        })
-    }
-
-    /// Waits for the next. Cancel-safe.
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.hangup.recv() => self.on_hangup,
-        }
-    }
-
-    /// Waits for one that wants the end. Cancel-safe.
-    async fn stop(&mut self) {
-        while self.next().await != Wish::Stop {}
-    }
 }
 
 /// Serves until SIGINT or SIGTERM; a second one ends at once. SIGHUP has it restart in place, unless it belongs to a terminal.
