@@ -1,7 +1,9 @@
 """A server that is asked to stop puts live containers on disk, says what it could not keep, and ends at once when told twice."""
 
+import os
 import subprocess
 import threading
+from pathlib import Path
 
 from container_suite import cell, create, post, state, until
 from harness import http_client, server
@@ -76,7 +78,9 @@ def cell_too_long(running):
         behind = {}
         base, container = own.base_url, found["container"]
         second = threading.Thread(target=lambda: behind.update(cell(base, container, "bash", "sleep 600; echo behind > /work/kept")))
+        before = sockets(own)
         second.start()
+        until(lambda: sockets(own) > before, "the second is let in")
         equal(own.stop(), 0, "exit status")
         waiting.join()
         second.join()
@@ -223,6 +227,17 @@ def under_way(own, source):
     waiting.start()
     until(lambda: state(base, container) == "leased", "the cell runs")
     return found, waiting
+
+
+def sockets(own):
+    """How many sockets the server has."""
+    held = 0
+    for fd in Path(f"/proc/{own.process.pid}/fd").iterdir():
+        try:
+            held += os.readlink(fd).startswith("socket:")
+        except FileNotFoundError:
+            pass  # Closed since it was listed.
+    return held
 
 
 def quietly(action):
