@@ -28,7 +28,7 @@ use crate::principal::{Principal, key_isolation};
 use crate::random::OsIds;
 use crate::routes::body;
 use crate::routes::files::store_failure;
-use crate::routes::page::{limit, pairs};
+use crate::routes::page::{ByIds, Part};
 
 /// How long a batch may take (wire.md §17.3).
 const RUNS_FOR: Duration = Duration::from_hours(24);
@@ -95,27 +95,13 @@ pub async fn list(
 }
 
 fn read_query(query: &str) -> Result<(BatchQuery, u16), ApiError> {
-    let (mut most, mut after, mut before) = (None, None, None);
-    for (name, value) in pairs(query)? {
-        match name.as_str() {
-            "limit" => most = Some(value),
-            "after_id" => after = Some(value),
-            "before_id" => before = Some(value),
-            // Old SDKs add it to every beta call (wire.md §1.4).
-            "beta" => {}
-            other => return Err(ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(other)))),
-        }
-    }
-    let id = |name: &str, text: String| -> Result<BatchId, ApiError> {
-        text.parse().map_err(|_| ApiError::invalid(format!("{name}: Input should be a message batch id")))
+    let ByIds { limit, part } = ByIds::read(query, |_, value| Some(value))?;
+    let query = match part.parse("message batch id")? {
+        Part::First => BatchQuery::Newest,
+        Part::After(id) => BatchQuery::OlderThan(id),
+        Part::Before(id) => BatchQuery::NewerThan(id),
     };
-    let query = match (after, before) {
-        (Some(_), Some(_)) => return Err(ApiError::invalid("after_id: cannot be combined with `before_id`")),
-        (Some(after), None) => BatchQuery::OlderThan(id("after_id", after)?),
-        (None, Some(before)) => BatchQuery::NewerThan(id("before_id", before)?),
-        (None, None) => BatchQuery::Newest,
-    };
-    Ok((query, limit(most.as_deref())?))
+    Ok((query, limit))
 }
 
 /// `GET /v1/messages/batches/{id}`.

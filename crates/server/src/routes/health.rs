@@ -19,5 +19,6 @@ pub async fn readyz(State(app): State<Shared>) -> Response {
     let ready = !app.stopping.is_cancelled();
     let containers = counts.starting + counts.ready + counts.leased;
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({ "ready": ready, "containers": containers, "turns": app.turns.len() }))).into_response()
+    let state = json!({ "ready": ready, "containers": containers, "pooled": counts.pooled, "turns": app.turns.len() });
+    (status, Json(state)).into_response()
 }

@@ -9,7 +9,7 @@ use belljar_wire::read::Brief;
 
 use crate::app::{App, Shared};
 use crate::failure::Failure;
-use crate::routes::page::{limit, pairs};
+use crate::routes::page::{ByIds, Part};
 
 /// The models that the configuration names. Globs are not expanded: what stands behind them only the upstream knows.
 pub async fn list(State(app): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<ModelPage>, Failure> {
@@ -27,33 +27,24 @@ pub async fn retrieve(State(app): State<Shared>, Path(id): Path<String>) -> Resu
 }
 
 /// Which models a client asks for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ModelList {
-    limit: Option<u16>,
-    after_id: Option<String>,
-    before_id: Option<String>,
+    by_ids: ByIds,
     /// None means all of them.
     lifecycles: Vec<String>,
 }
 
 impl ModelList {
     fn read(query: &str) -> Result<Self, ApiError> {
-        let mut list = Self::default();
-        for (name, value) in pairs(query)? {
-            match name.as_str() {
-                "limit" => list.limit = Some(limit(Some(&value))?),
-                "after_id" => list.after_id = Some(value),
-                "before_id" => list.before_id = Some(value),
-                "lifecycle[]" | "lifecycle" => list.lifecycles.push(value),
-                // Old SDKs add it to every beta call (wire.md §1.4).
-                "beta" => {}
-                other => return Err(ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(other)))),
+        let mut lifecycles = Vec::new();
+        let by_ids = ByIds::read(query, |name, value| match name {
+            "lifecycle[]" | "lifecycle" => {
+                lifecycles.push(value);
+                None
             }
-        }
-        if list.after_id.is_some() && list.before_id.is_some() {
-            return Err(ApiError::invalid("after_id: cannot be combined with `before_id`"));
-        }
-        Ok(list)
+            _ => Some(value),
+        })?;
+        Ok(Self { by_ids, lifecycles })
     }
 
     /// The part of `models` that is asked for.
@@ -65,17 +56,18 @@ impl ModelList {
             let place = models.iter().position(|model| model.id == id);
             place.ok_or_else(|| ApiError::invalid(format!("{name}: no model has the id {}", Brief(id))))
         };
-        let limit = usize::from(self.limit.map_or_else(|| limit(None), Ok)?);
-        let (chosen, has_more) = match (&self.after_id, &self.before_id) {
-            (None, Some(before)) => {
+        let limit = usize::from(self.by_ids.limit);
+        let from = |begin: usize| {
+            let end = begin.saturating_add(limit).min(models.len());
+            (begin..end, end < models.len())
+        };
+        let (chosen, has_more) = match &self.by_ids.part {
+            Part::First => from(0),
+            Part::After(after) => from(at("after_id", after)? + 1),
+            Part::Before(before) => {
                 let end = at("before_id", before)?;
                 let begin = end.saturating_sub(limit);
                 (begin..end, begin > 0)
-            }
-            (after, _) => {
-                let begin = after.as_deref().map_or(Ok(0), |after| at("after_id", after).map(|place| place + 1))?;
-                let end = begin.saturating_add(limit).min(models.len());
-                (begin..end, end < models.len())
             }
         };
         let data: Vec<ModelInfo> = models.drain(chosen).collect();

@@ -1,8 +1,11 @@
 //! What the queries of all lists have in common: how many entries, and the cursor that clients send back as they got it.
 
+use std::str::FromStr;
+
 use belljar_ids::PageToken;
 use belljar_store::PageCursor;
 use belljar_wire::error::ApiError;
+use belljar_wire::read::Brief;
 
 const LIMIT_DEFAULT: u16 = 20;
 const LIMIT_MAX: u16 = 1000;
@@ -23,6 +26,74 @@ pub fn limit(text: Option<&str>) -> Result<u16, ApiError> {
         Ok(0) | Err(_) if limit < 1 => Err(ApiError::invalid("limit: Input should be greater than or equal to 1")),
         _ => Err(ApiError::invalid("limit: Input should be less than or equal to 1000")),
     }
+}
+
+/// What a client asks for that knows entries, not cursors: `limit`, and `after_id` or `before_id` (wire.md §9.6, §17).
+#[derive(Debug, PartialEq, Eq)]
+pub struct ByIds {
+    /// How many entries.
+    pub limit: u16,
+    /// Which.
+    pub part: Part<String>,
+}
+
+impl ByIds {
+    /// Reads a query. `other` takes what the list knows besides, or gives it back.
+    pub fn read(query: &str, mut other: impl FnMut(&str, String) -> Option<String>) -> Result<Self, ApiError> {
+        let (mut most, mut after, mut before) = (None, None, None);
+        for (name, value) in pairs(query)? {
+            match name.as_str() {
+                "limit" => most = Some(value),
+                "after_id" => after = Some(value),
+                "before_id" => before = Some(value),
+                // Old SDKs add it to every beta call (wire.md §1.4).
+                "beta" => {}
+                name if other(name, value).is_none() => {}
+                name => return Err(unknown(name)),
+            }
+        }
+        Ok(Self { part: Part::of(after, before)?, limit: limit(most.as_deref())? })
+    }
+}
+
+/// A part of a list, by the entry that it begins behind or ends before.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Part<T> {
+    /// From the list's beginning.
+    First,
+    /// `after_id`: what comes behind this one.
+    After(T),
+    /// `before_id`: what comes before this one.
+    Before(T),
+}
+
+impl Part<String> {
+    /// Both at once are refused.
+    pub fn of(after: Option<String>, before: Option<String>) -> Result<Self, ApiError> {
+        match (after, before) {
+            (Some(_), Some(_)) => Err(ApiError::invalid("after_id: cannot be combined with `before_id`")),
+            (Some(after), None) => Ok(Self::After(after)),
+            (None, Some(before)) => Ok(Self::Before(before)),
+            (None, None) => Ok(Self::First),
+        }
+    }
+
+    /// With ids of one kind: a `message batch id`.
+    pub fn parse<T: FromStr>(self, kind: &str) -> Result<Part<T>, ApiError> {
+        let id = |name: &str, text: String| {
+            text.parse().map_err(|_| ApiError::invalid(format!("{name}: Input should be a {kind}")))
+        };
+        match self {
+            Self::First => Ok(Part::First),
+            Self::After(text) => id("after_id", text).map(Part::After),
+            Self::Before(text) => id("before_id", text).map(Part::Before),
+        }
+    }
+}
+
+/// 400 for a parameter that no list has.
+pub fn unknown(name: &str) -> ApiError {
+    ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(name)))
 }
 
 /// Name and value pairs, percent-decoded, in order.

@@ -1,12 +1,10 @@
 //! The query of `GET /v1/files` (wire.md §9.3, §9.6, §19 row 27).
 
-use belljar_ids::FileId;
 use belljar_store::FileQuery;
 use belljar_wire::error::ApiError;
-use belljar_wire::read::Brief;
 use http::HeaderMap;
 
-use crate::routes::page::{self, limit, pairs};
+use crate::routes::page::{self, Part, limit, pairs, unknown};
 
 /// The beta header's value that selects the old dialect.
 const OLD_DIALECT: &str = "files-api-2025-04-14";
@@ -75,7 +73,7 @@ impl Raw {
                 "before_id" => raw.before_id = Some(value),
                 // Old SDKs add it to every beta call; scopes are another product's (wire.md §1.4, §9.3).
                 "beta" | "scope_id" => {}
-                other => return Err(ApiError::invalid(format!("{}: Extra inputs are not permitted", Brief(other)))),
+                other => return Err(unknown(other)),
             }
         }
         raw.ids.sort_unstable();
@@ -107,21 +105,18 @@ impl Raw {
     }
 
     fn old(self, limit: u16) -> Result<FileQuery, ApiError> {
-        let id = |name: &str, text: &str| -> Result<FileId, ApiError> {
-            text.parse().map_err(|_| ApiError::invalid(format!("{name}: Input should be a file id")))
-        };
-        match (self.after_id, self.before_id) {
-            (Some(_), Some(_)) => Err(ApiError::invalid("after_id: cannot be combined with `before_id`")),
-            (Some(after), None) => Ok(FileQuery::OlderThan { id: id("after_id", &after)?, limit }),
-            (None, Some(before)) => Ok(FileQuery::NewerThan { id: id("before_id", &before)?, limit }),
-            (None, None) => Ok(FileQuery::Page { limit, after: None }),
-        }
+        Ok(match Part::of(self.after_id, self.before_id)?.parse("file id")? {
+            Part::First => FileQuery::Page { limit, after: None },
+            Part::After(id) => FileQuery::OlderThan { id, limit },
+            Part::Before(id) => FileQuery::NewerThan { id, limit },
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use belljar_ids::FileId;
 
     fn error(query: &str, dialect: Dialect) -> String {
         FileList::read(query, dialect).map_or_else(|error| error.message, |list| format!("accepted: {list:?}"))
