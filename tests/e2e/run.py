@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +37,8 @@ import upstream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
 
 SUITE_S_MAX = 600
+# Each takes seconds to import what it tries before it asks for anything.
+CLIENTS_AT_ONCE = os.cpu_count() or 1
 
 
 def clients(base_url):
@@ -70,11 +73,10 @@ def clients(base_url):
         yield lock, "python3", lambda args=(f"{lock}.txt", program), since=since: python(*args, since=since)
 
 
-def run_client(total, name, needs, make):
-    """Runs one client program, shows what it prints, and adds its counts."""
+def run_client(name, needs, make):
+    """Runs one client program: what it prints, what it has counted, and why it has not."""
     if shutil.which(needs) is None:
-        print(f"SKIP: {name}: {needs} is not installed")
-        return total.add(name, 0, 0, 1)
+        return [f"SKIP: {name}: {needs} is not installed"], (0, 0, 1), None
     try:
         command, environment = make()
         ended = subprocess.run(
@@ -82,18 +84,26 @@ def run_client(total, name, needs, make):
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SUITE_S_MAX,
         )
     except report.Skipped as why:
-        print(f"SKIP: {name}: {why}")
-        return total.add(name, 0, 0, 1)
+        return [f"SKIP: {name}: {why}"], (0, 0, 1), None
     except (RuntimeError, OSError, subprocess.TimeoutExpired) as error:
-        total.fail(name, error)
-        return total.add(name, 0, 0, 0)
+        return [], (0, 0, 0), error
     counts = report.read_totals(ended.stdout)
-    lines = ended.stdout.splitlines()
-    print("\n".join(lines if counts is None else lines[:-1]).strip(), flush=True)
+    lines = ended.stdout.strip().splitlines()
     if counts is None:
-        total.fail(name, f"it ended with {ended.returncode} before it had counted its checks")
-        counts = (0, 0, 0)
-    return total.add(name, *counts)
+        return lines, (0, 0, 0), f"it ended with {ended.returncode} before it had counted its checks"
+    return lines[:-1], counts, None
+
+
+def run_clients(total, chosen):
+    """Runs client programs side by side, which share nothing but the server; tells of each in order."""
+    with ThreadPoolExecutor(CLIENTS_AT_ONCE) as pool:
+        running = [(name, pool.submit(run_client, name, needs, make)) for name, needs, make in chosen]
+        for name, ended in running:
+            lines, counts, why = ended.result()
+            print("\n".join(lines).strip(), flush=True)
+            if why is not None:
+                total.fail(name, why)
+            total.add(name, *counts)
 
 
 def run_inside(total, name, suite, *arguments):
@@ -112,9 +122,7 @@ def run(arguments):
     total = report.Report("e2e")
     server.build_image(arguments.belljar)
     with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
-        for name, needs, make in clients(running.base_url):
-            if arguments.only in name:
-                run_client(total, name, needs, make)
+        run_clients(total, [client for client in clients(running.base_url) if arguments.only in client[0]])
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("files", files_suite),

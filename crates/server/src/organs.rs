@@ -11,6 +11,7 @@ use belljar_model::Router;
 use belljar_sandbox::{Rootfs, Sandbox, SandboxError};
 use belljar_store::{Store, StoreError, StoreOptions, SystemClock};
 use belljar_turn::ToolLimits;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,8 +30,11 @@ use crate::principal::Access;
 use crate::room::Owners;
 use crate::running::RunningCells;
 
-/// How often what has expired is looked for.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// What has expired is looked for at least as often, and four times in the shortest time that something may take, so that
+/// it takes at most a quarter longer.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(30);
+/// Looking costs something too.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(250);
 /// Containers removed in one round.
 const EXPIRED_AT_ONCE: u16 = 100;
 
@@ -139,7 +143,9 @@ pub fn sandbox_exit(error: SandboxError) -> Exit {
 
 /// Removes what has expired, for as long as the server runs.
 pub async fn sweep(app: Shared) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    let limits = [app.serving.container_checkpoint, app.container_idle, app.container_life, app.call_wait];
+    let mut ticks = tokio::time::interval(sweep_interval(&limits));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         for id in app.parked.sweep(clock::instant_now()) {
@@ -158,6 +164,11 @@ pub async fn sweep(app: Shared) {
     }
 }
 
+fn sweep_interval(limits: &[Duration]) -> Duration {
+    let shortest = limits.iter().min().copied().unwrap_or(SWEEP_INTERVAL_MAX);
+    (shortest / 4).clamp(SWEEP_INTERVAL_MIN, SWEEP_INTERVAL_MAX)
+}
+
 /// Removes containers whose time is over, and files whose content is.
 async fn forget_expired(app: &App) -> Result<(), StoreError> {
     for record in app.store.expired_containers(EXPIRED_AT_ONCE).await? {
@@ -168,4 +179,20 @@ async fn forget_expired(app: &App) -> Result<(), StoreError> {
     app.store.sweep().await?;
     app.store.archive_batches().await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_limits_are_looked_at_more_often() {
+        let seconds = |limits: &[u64]| {
+            let limits: Vec<_> = limits.iter().map(|limit| Duration::from_secs(*limit)).collect();
+            sweep_interval(&limits).as_millis()
+        };
+        assert_eq!(seconds(&[300, 3600, 2_592_000, 270]), 30_000);
+        assert_eq!(seconds(&[300, 20, 3600]), 5_000);
+        assert_eq!(seconds(&[0, 300]), 250);
+    }
 }
