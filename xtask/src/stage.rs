@@ -177,9 +177,10 @@ fn in_gvisor(command: &mut Command) -> &mut Command {
 
 /// The end-to-end suites, and before them the fake upstream that some of them talk to.
 ///
-/// The fake is built by a command of its own: together with it, cargo would give the server the features of its test crates.
+/// The fake is built by a command of its own: together with it, cargo would give the server the features of its test crates. With the
+/// whole workspace selected it gets those of the unit tests, which are built by then.
 fn e2e(root: &Path) -> Result<Counts, String> {
-    let built = process::run(&mut cargo(root, &["build", "-p", "belljar-model", "--example", "fake_upstream"]))?;
+    let built = process::run(&mut cargo(root, &["build", "--workspace", "--example", "fake_upstream"]))?;
     let fake = target_dir(root).join("debug/examples/fake_upstream");
     if !built.success || !fake.is_file() {
         return Err(format!("the fake upstream was not built: {}", fake.display()));
