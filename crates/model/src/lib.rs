@@ -11,6 +11,7 @@ mod anthropic;
 mod config;
 mod error;
 mod estimate;
+mod link;
 pub mod lower;
 mod router;
 mod scripted;

@@ -86,7 +86,7 @@ fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
     let models = literal_models(&config.models);
     match config.kind {
         UpstreamKind::Anthropic { base_url, api_key, proxy } => {
-            let address = crate::anthropic::Address { base_url: &base_url, proxy: proxy.as_deref() };
+            let address = crate::link::Address { base_url: &base_url, proxy: proxy.as_deref() };
             let upstream = Anthropic::new(config.name, &address, &api_key, config.model, config.timeouts, models)?;
             Ok(Arc::new(upstream))
         }
