@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 /// One `[[upstream]]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
@@ -38,7 +40,7 @@ impl Like {
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
             UpstreamKind::Anthropic { .. } => Self::Itself,
-            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi | UpstreamKind::Recorded => Self::Nobody,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
         }
     }
 }
@@ -60,10 +62,81 @@ pub enum UpstreamKind {
         /// Where `*.json`, `*.yaml` and `*.yml` scripts are.
         scripts_dir: Option<PathBuf>,
     },
-    /// The Chat Completions API; refused in this version.
-    OpenAi,
+    /// The Chat Completions API.
+    OpenAi {
+        /// What stands before `/chat/completions`, mostly ending in `/v1`.
+        base_url: String,
+        /// Sent as `Authorization: Bearer`; servers of one's own mostly need none.
+        api_key: Option<Secret>,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+        /// Where it differs from others.
+        settings: ChatSettings,
+    },
     /// Replies from a file; refused in this version.
     Recorded,
+}
+
+/// How one server of the Chat Completions API wants to be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatSettings {
+    /// What it calls the limit of a reply.
+    pub max_tokens_key: MaxTokensKey,
+    /// Most tokens of a reply that it takes as a limit; more is cut to this.
+    pub output_tokens_max: Option<u64>,
+    /// Whether replies are streamed; otherwise they come whole.
+    pub stream: bool,
+    /// Whether it is asked for usage in a stream.
+    pub stream_usage: bool,
+    /// Whether it takes `reasoning_effort`.
+    pub thinking: bool,
+    /// The member of a past message that takes its thinking; none leaves it out.
+    pub thinking_key: Option<String>,
+    /// Members of every body; they outweigh ours.
+    pub body: Map<String, Value>,
+}
+
+impl Default for ChatSettings {
+    /// What the most servers take.
+    fn default() -> Self {
+        Self {
+            max_tokens_key: MaxTokensKey::MaxTokens,
+            output_tokens_max: None,
+            stream: true,
+            stream_usage: true,
+            thinking: false,
+            thinking_key: None,
+            body: Map::new(),
+        }
+    }
+}
+
+/// The two names of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTokensKey {
+    /// `max_tokens`: every server but the newest hosted models.
+    MaxTokens,
+    /// `max_completion_tokens`.
+    MaxCompletionTokens,
+}
+
+impl MaxTokensKey {
+    /// Both with their names.
+    pub const ALL: [(Self, &'static str); 2] =
+        [(Self::MaxTokens, "max_tokens"), (Self::MaxCompletionTokens, "max_completion_tokens")];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(key, _)| key)
+    }
 }
 
 /// Time limits of one sampling.
@@ -113,7 +186,9 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A kind that this version does not have.
-    #[error("upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic` or `scripted`")]
+    #[error(
+        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic`, `openai` or `scripted`"
+    )]
     NotAvailable {
         /// The upstream.
         upstream: String,

@@ -7,6 +7,7 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::anthropic::Anthropic;
 use crate::config::{ConfigError, Like, UpstreamConfig, UpstreamKind};
+use crate::openai::OpenAi;
 use crate::scripted::Scripted;
 use crate::upstream::Upstream;
 
@@ -93,7 +94,12 @@ fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
         UpstreamKind::Scripted { scripts_dir } => {
             Ok(Arc::new(Scripted::new(config.name, scripts_dir.as_deref(), models)?))
         }
-        UpstreamKind::OpenAi => Err(ConfigError::NotAvailable { upstream: config.name, kind: "openai" }),
+        UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
+            let address = crate::link::Address { base_url: &base_url, proxy: proxy.as_deref() };
+            let upstream =
+                OpenAi::new(config.name, &address, api_key.as_ref(), config.model, config.timeouts, settings, models)?;
+            Ok(Arc::new(upstream))
+        }
         UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
     }
 }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
 use super::breakpoint;
-use crate::lower::{PlainMessage, PlainTool, lower};
+use crate::lower::{PlainBlock, PlainMessage, PlainTool, lower};
+use crate::unsigned;
 use crate::upstream::KnownFiles;
 
 /// Everything that is sent; always a stream.
@@ -44,6 +45,7 @@ struct Body<'a> {
 /// Never for requests that came over the wire: every key is a string.
 pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
+    forget_unsigned(&mut plain.messages);
     breakpoint::add(&mut plain, request);
     let tool_choice = if plain.tools_are_history {
         Some(json!({"type": "none"}))
@@ -94,7 +96,8 @@ pub(super) fn write_to_count(
     model: &str,
     files: &KnownFiles,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = lower(request, files);
+    let mut plain = lower(request, files);
+    forget_unsigned(&mut plain.messages);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
         model,
@@ -105,6 +108,21 @@ pub(super) fn write_to_count(
         thinking: request.thinking.as_ref(),
         rest: &request.rest,
     })
+}
+
+/// Thinking of another upstream's model, from before a conversation came here: the vendor would refuse it as a forgery.
+fn forget_unsigned(messages: &mut [PlainMessage]) {
+    let ours =
+        |block: &PlainBlock| matches!(block, PlainBlock::Thinking(block) if block.signature == unsigned::SIGNATURE);
+    for message in messages {
+        if message.content.iter().any(ours) {
+            message.content.retain(|block| !ours(block));
+            if message.content.is_empty() {
+                // It had been cut off while it thought.
+                message.content.push(PlainBlock::text("[nothing was said]"));
+            }
+        }
+    }
 }
 
 fn tool_choice(choice: &ToolChoice) -> Value {
