@@ -94,6 +94,42 @@ pub struct ChatSettings {
     pub thinking_key: Option<String>,
     /// Members of every body; they outweigh ours.
     pub body: Map<String, Value>,
+    /// What is looked for in the text of replies.
+    pub rescue: Vec<Rescue>,
+}
+
+/// A format of calls, or of thinking, that a model writes into its text where its server does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescue {
+    /// `<think>…</think>`.
+    Thinking,
+    /// `<tool_call>…</tool_call>` with JSON or with elements, and its kin.
+    Hermes,
+    /// `<|python_tag|>…`, and JSON at the start of a line.
+    Llama,
+    /// `[TOOL_CALLS]…`.
+    Mistral,
+    /// A fenced block of JSON.
+    Fenced,
+    /// JSON anywhere.
+    Json,
+}
+
+impl Rescue {
+    /// Each with its name.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Thinking, "thinking"),
+        (Self::Hermes, "hermes"),
+        (Self::Llama, "llama"),
+        (Self::Mistral, "mistral"),
+        (Self::Fenced, "fenced"),
+        (Self::Json, "json"),
+    ];
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(rescue, _)| rescue)
+    }
 }
 
 impl Default for ChatSettings {
@@ -107,6 +143,7 @@ impl Default for ChatSettings {
             thinking: false,
             thinking_key: None,
             body: Map::new(),
+            rescue: Vec::new(),
         }
     }
 }

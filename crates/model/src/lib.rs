@@ -21,8 +21,14 @@ mod unsigned;
 mod upstream;
 
 #[cfg(fuzzing)]
-pub use anthropic::fuzzing;
-pub use config::{ChatSettings, ConfigError, Like, MaxTokensKey, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+pub mod fuzzing {
+    //! What the fuzz targets see of the readers.
+    pub use crate::anthropic::fuzzing::events;
+    pub use crate::openai::fuzzing::chat_events;
+}
+pub use config::{
+    ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Secret, Timeouts, UpstreamConfig, UpstreamKind,
+};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -5,12 +5,18 @@ use serde_json::Value;
 /// The text of an object, or of what stands in its place.
 #[derive(Debug, Default)]
 pub(super) struct Arguments {
+    scan: ObjectScan,
+    /// Not handed out yet.
+    held: String,
+}
+
+/// Where an object is at that comes byte by byte.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct ObjectScan {
     state: State,
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// Not handed out yet.
-    held: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,16 +32,9 @@ enum State {
     Odd,
 }
 
-impl Arguments {
-    /// Takes the next piece.
-    pub(super) fn push(&mut self, piece: &str) {
-        self.held.push_str(piece);
-        for byte in piece.bytes() {
-            self.step(byte);
-        }
-    }
-
-    fn step(&mut self, byte: u8) {
+impl ObjectScan {
+    /// Takes the next byte.
+    pub(super) fn step(&mut self, byte: u8) {
         match self.state {
             State::Blank if byte.is_ascii_whitespace() => {}
             State::Blank if byte == b'{' => {
@@ -46,6 +45,11 @@ impl Arguments {
             State::Object => self.step_inside(byte),
             State::Whole | State::Odd => {}
         }
+    }
+
+    /// Whether the object has ended.
+    pub(super) fn is_whole(&self) -> bool {
+        self.state == State::Whole
     }
 
     fn step_inside(&mut self, byte: u8) {
@@ -70,15 +74,23 @@ impl Arguments {
             _ => {}
         }
     }
+}
+
+impl Arguments {
+    /// Takes the next piece.
+    pub(super) fn push(&mut self, piece: &str) {
+        self.held.push_str(piece);
+        piece.bytes().for_each(|byte| self.scan.step(byte));
+    }
 
     /// Whether a whole object is there: nothing that follows can belong to it.
     pub(super) fn is_whole(&self) -> bool {
-        self.state == State::Whole
+        self.scan.is_whole()
     }
 
     /// What can be passed on now; it may be empty.
     pub(super) fn take(&mut self) -> String {
-        match self.state {
+        match self.scan.state {
             State::Object | State::Whole => std::mem::take(&mut self.held),
             State::Blank | State::Odd => String::new(),
         }
@@ -88,7 +100,7 @@ impl Arguments {
     /// write one.
     pub(super) fn finish(&mut self) -> String {
         let held = std::mem::take(&mut self.held);
-        match self.state {
+        match self.scan.state {
             State::Object | State::Whole => held,
             State::Blank => String::new(),
             State::Odd => match serde_json::from_str::<Value>(&held) {

@@ -62,8 +62,6 @@ impl Blocks {
         self.count(piece);
         match self.queue.back_mut() {
             Some(Block { content: Content::Text(held), .. }) => held.push_str(piece),
-            // White space between calls is no text.
-            Some(Block { content: Content::Call(_), .. }) if piece.trim().is_empty() => {}
             _ => self.push(Content::Text(piece.to_owned())),
         }
     }
@@ -85,6 +83,15 @@ impl Blocks {
             number
         });
         self.calls[number].learn(piece);
+    }
+
+    /// A call that came whole, and is no part of any other.
+    pub(super) fn whole_call(&mut self, name: String, arguments: String) {
+        self.count(&arguments);
+        let mut call = Call::default();
+        call.learn(CallPiece { name: Some(name), arguments: Some(arguments), ..CallPiece::default() });
+        self.calls.push(call);
+        self.push(Content::Call(self.calls.len() - 1));
     }
 
     fn push(&mut self, content: Content) {
@@ -122,7 +129,7 @@ impl Blocks {
             return false;
         };
         let (start, delta) = match content {
-            // Nobody takes a text back that is nothing but white space.
+            // Nobody takes a text back that is nothing but white space, as between calls.
             Content::Text(held) | Content::Thinking(held) if !*begun && held.trim().is_empty() => {
                 return self.queue.len() > 1;
             }

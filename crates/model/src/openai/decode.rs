@@ -6,9 +6,12 @@ use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
 
+use super::Written;
 use super::blocks::{Blocks, NamelessCall};
 use super::chunk::{self, Chunk, Said};
 use super::failure::Told;
+use super::rescue::{Found, Rescuer};
+use crate::config::Rescue;
 use crate::estimate;
 
 /// What stands for a chunk at the end of a stream.
@@ -32,18 +35,28 @@ pub(super) struct Asked {
     max_tokens: u64,
     /// For an estimate of the input, where the upstream does not count.
     body: Bytes,
+    rescuer: Option<Rescuer>,
 }
 
 impl Asked {
-    pub(super) fn of(request: &SamplingRequest, request_id: &RequestId, calls: usize, body: Bytes) -> Self {
+    pub(super) fn of(request: &SamplingRequest, request_id: &RequestId, written: &Written, rescue: &[Rescue]) -> Self {
         Self {
+            rescuer: Rescuer::new(rescue, request),
             request_id: request_id.clone(),
-            calls,
+            calls: written.calls,
             offered: request.tools.iter().map(|tool| tool.name().to_owned()).collect(),
             stop_sequences: request.stop_sequences.clone(),
             max_tokens: request.max_tokens,
-            body,
+            body: written.body.clone(),
         }
+    }
+}
+
+#[cfg(fuzzing)]
+impl Asked {
+    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, body: Bytes, rescuer: Option<Rescuer>) -> Self {
+        let stop_sequences = vec!["END".to_owned()];
+        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, body, rescuer }
     }
 }
 
@@ -52,6 +65,7 @@ pub(super) struct Decoder {
     stop_sequences: Vec<String>,
     max_tokens: u64,
     body: Bytes,
+    rescuer: Option<Rescuer>,
     blocks: Blocks,
     started: bool,
     refused: bool,
@@ -106,11 +120,12 @@ const REASONS: [(&str, Reason); 22] = [
 
 impl Decoder {
     pub(super) fn new(asked: Asked) -> Self {
-        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body } = asked;
+        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body, rescuer } = asked;
         Self {
             stop_sequences,
             max_tokens,
             body,
+            rescuer,
             blocks: Blocks::new(request_id, calls, offered),
             started: false,
             refused: false,
@@ -152,7 +167,7 @@ impl Decoder {
         for said in chunk.said {
             match said {
                 Said::Thinking(piece) => self.blocks.thinking(&piece),
-                Said::Text(piece) => self.blocks.text(&piece),
+                Said::Text(piece) => self.text(&piece),
                 Said::Refusal(piece) => {
                     self.refused = true;
                     self.blocks.text(&piece);
@@ -173,6 +188,25 @@ impl Decoder {
         Ok(events)
     }
 
+    fn text(&mut self, piece: &str) {
+        let Some(rescuer) = &mut self.rescuer else {
+            return self.blocks.text(piece);
+        };
+        let mut found = Vec::new();
+        rescuer.push(piece, &mut found);
+        self.found(found);
+    }
+
+    fn found(&mut self, found: Vec<Found>) {
+        for found in found {
+            match found {
+                Found::Text(text) => self.blocks.text(&text),
+                Found::Thinking(text) => self.blocks.thinking(&text),
+                Found::Call { name, arguments } => self.blocks.whole_call(name, arguments),
+            }
+        }
+    }
+
     fn start(&mut self, events: &mut Vec<SamplingEvent>) {
         if !std::mem::replace(&mut self.started, true) {
             // Nothing is counted this early.
@@ -184,6 +218,11 @@ impl Decoder {
     pub(super) fn end(&mut self) -> Result<Vec<SamplingEvent>, DecodeFault> {
         if !self.started {
             return Err(DecodeFault::Protocol("it ended before it had begun".to_owned()));
+        }
+        if let Some(mut rescuer) = self.rescuer.take() {
+            let mut found = Vec::new();
+            rescuer.finish(&mut found);
+            self.found(found);
         }
         let mut events = Vec::new();
         self.blocks

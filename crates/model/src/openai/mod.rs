@@ -11,9 +11,12 @@ mod chunk;
 mod decode;
 mod effort;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod messages;
 mod parts;
 mod reply;
+mod rescue;
 mod tools;
 
 use std::sync::Arc;
@@ -75,7 +78,7 @@ impl Upstream for OpenAi {
             let model = model.as_deref().unwrap_or(&request.model);
             let written = body::write(&request, model, &hints.files, settings)
                 .map_err(|unfit| unfit.into_error(&link.name))?;
-            let asked = Asked::of(&request, &hints.request_id, written.calls, written.body.clone());
+            let asked = Asked::of(&request, &hints.request_id, &written, &settings.rescue);
             drop(request);
             let call = Call { url, body: written.body, header: None, refused: failure::refused };
             let response = link::send(link, &call, &hints.request_id).await?;

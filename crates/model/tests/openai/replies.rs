@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use belljar_model::{ChatSettings, UpstreamErrorKind};
+use belljar_model::{ChatSettings, Rescue, UpstreamErrorKind};
 use belljar_wire::event::Delta;
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use futures_util::StreamExt as _;
@@ -30,6 +30,23 @@ struct Case {
     #[serde(default)]
     headers: BTreeMap<String, String>,
     expect: Value,
+}
+
+/// One text in which something is to be found, or not.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rescued {
+    name: String,
+    rescue: Vec<String>,
+    text: String,
+    /// Names of tools that are offered beside bash; `code_execution` runs Python.
+    #[serde(default)]
+    tools: Option<Value>,
+    #[serde(default)]
+    request: Option<Value>,
+    finish: Option<String>,
+    blocks: Value,
+    stop_reason: String,
 }
 
 impl Case {
@@ -137,6 +154,37 @@ async fn replies_as_data() {
             let told = told(&events);
             if told != case.expect {
                 wrong.push(format!("{file}: {} in pieces of {chunk_bytes}:\n  {told}\n  {}", case.name, case.expect));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new(), "{}", wrong.join("\n"));
+}
+
+/// What models write into their text, however it is cut into chunks.
+#[tokio::test]
+async fn rescues_as_data() {
+    let mut wrong = Vec::new();
+    for (file, case) in cases::<Rescued>("rescue") {
+        let mut asked = case.request.clone().unwrap_or_else(|| json!({}));
+        asked["tools"] = case
+            .tools
+            .clone()
+            .unwrap_or_else(|| json!([{"type": "code_execution_20250825", "name": "code_execution"}]));
+        let rescue = case.rescue.iter().map(|name| Rescue::from_name(name).expect("a known form")).collect();
+        let settings = ChatSettings { rescue, ..ChatSettings::default() };
+        let characters: Vec<char> = case.text.chars().collect();
+        for size in [1, 5, 10_000] {
+            let piece = |piece: &[char]| json!({"choices": [{"delta": {"content": piece.iter().collect::<String>()}}]});
+            let mut chunks: Vec<Value> = characters.chunks(size).map(piece).collect();
+            let finish = case.finish.as_deref().unwrap_or("stop");
+            chunks.push(json!({"choices": [{"delta": {}, "finish_reason": finish}]}));
+            let fake =
+                Fake::start(vec![Answer { chunks: Some(chunks), ..Answer::default() }]).await.expect("it listens");
+            let told = told(&sample(config(&fake.url, settings.clone()), request(&asked)).await);
+            let expected = json!([case.blocks, case.stop_reason]);
+            let found = json!([told["blocks"], told["stop_reason"]]);
+            if found != expected {
+                wrong.push(format!("{file}: {} in pieces of {size}:\n  {found}\n  {expected}", case.name));
             }
         }
     }

@@ -45,6 +45,7 @@ impl Settings {
             thinking: self.thinking,
             thinking_key: self.thinking_key,
             body: self.body,
+            rescue: Vec::new(),
         }
     }
 }

@@ -88,6 +88,15 @@ pub const KEYS: &[Key] = &[
         "none",
         "For `openai`: a table of members for every request's body, as `chat_template_kwargs`. They outweigh what Belljar would say.",
     ),
+    key(
+        "upstream",
+        "rescue",
+        "[]",
+        "For `openai`: formats of calls that the model writes into its text because its server does not read them; found there, a call \
+         of a tool on offer is made. `hermes` (`<tool_call>`, Qwen's `<function=...>`), `llama` (`<|python_tag|>`, JSON that begins a \
+         line), `mistral` (`[TOOL_CALLS]`), `fenced` (a block of JSON), `json` (JSON anywhere: also where the model only speaks of a \
+         call); `thinking` (`<think>`).",
+    ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
     key("sandbox", "cpus", "1.0", "Cores of one container."),

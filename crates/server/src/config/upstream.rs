@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use belljar_model::{ChatSettings, Like, MaxTokensKey, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{ChatSettings, Like, MaxTokensKey, Rescue, Secret, Timeouts, UpstreamConfig, UpstreamKind};
 use belljar_turn::HostedModel;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -28,6 +28,7 @@ pub struct UpstreamTable {
     thinking: Option<bool>,
     thinking_key: Option<String>,
     body: Option<Map<String, Value>>,
+    rescue: Option<Vec<String>>,
 }
 
 impl UpstreamTable {
@@ -95,8 +96,19 @@ impl UpstreamTable {
                 thinking: self.thinking.unwrap_or(defaults.thinking),
                 thinking_key: self.thinking_key.clone().filter(|key| !key.is_empty()),
                 body: self.body.clone().unwrap_or_default(),
+                rescue: self.rescue()?,
             },
         })
+    }
+
+    fn rescue(&self) -> Result<Vec<Rescue>, ConfigError> {
+        let read = |name: &String| {
+            Rescue::from_name(name).ok_or_else(|| {
+                let known = Rescue::ALL.map(|(_, name)| format!("\"{name}\"")).join(", ");
+                self.wrong("rescue", &format!("\"{name}\" is none of {known}"))
+            })
+        };
+        self.rescue.iter().flatten().map(read).collect()
     }
 
     /// A key that the kind has no use for is a mistake, and most likely one about the kind.
@@ -110,6 +122,7 @@ impl UpstreamTable {
             ("thinking", "openai", self.thinking.is_some()),
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
+            ("rescue", "openai", self.rescue.is_some()),
         ];
         match set.into_iter().find(|(_, kind, set)| *set && self.kind != *kind) {
             Some((name, kind, _)) => Err(self.wrong(name, &format!("is for `kind = \"{kind}\"` alone"))),
@@ -175,7 +188,7 @@ mod tests {
         assert_eq!(kind("base_url=\"http://127.0.0.1:11434/v1\""), expected);
         let (_, _, proxy, settings) = kind(
             "base_url=\"https://host/v1\"\nmax_tokens_key=\"max_completion_tokens\"\noutput_tokens_max=8\nstream=false\n\
-             stream_usage=false\nthinking=true\nthinking_key=\"reasoning\"\n[upstream.body.chat_template_kwargs]\nenable_thinking=false",
+             stream_usage=false\nthinking=true\nthinking_key=\"reasoning\"\nrescue=[\"hermes\"]\n[upstream.body.chat_template_kwargs]\nenable_thinking=false",
         );
         assert_eq!(proxy.as_deref(), Some("http://proxy:3128"));
         let body = serde_json::json!({"chat_template_kwargs": {"enable_thinking": false}});
@@ -187,6 +200,7 @@ mod tests {
             thinking: true,
             thinking_key: Some("reasoning".to_owned()),
             body: body.as_object().cloned().unwrap_or_default(),
+            rescue: vec![Rescue::Hermes],
         };
         assert_eq!(settings, expected);
     }
@@ -203,6 +217,10 @@ mod tests {
             (
                 "kind=\"openai\"\nbase_url=\"http://h\"\noutput_tokens_max=0",
                 "upstream \"a\": output_tokens_max: must be greater than 0",
+            ),
+            (
+                "kind=\"openai\"\nbase_url=\"http://h\"\nrescue=[\"qwen\"]",
+                "upstream \"a\": rescue: \"qwen\" is none of \"thinking\", \"hermes\", \"llama\", \"mistral\", \"fenced\", \"json\"",
             ),
             ("kind=\"scripted\"\nstream=false", "upstream \"a\": stream is for `kind = \"openai\"` alone"),
             ("kind=\"anthropic\"", "upstream \"a\": api_key_env is missing"),
