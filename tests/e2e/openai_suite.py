@@ -1,6 +1,6 @@
 """The server between a client and chat completions: the strict fake upstream per case of `openai/cases.json`.
 
-As `upstream_suite.py`, whose fakes and matchers these are. `table` is what the case's upstream is told beside its address; of a reply,
+As `upstream_suite.py`, whose fakes and matchers these are; `next` are the answers of a second upstream for the same name. `table` is what the case's upstream is told beside its address; of a reply,
 `expect` holds the status and either the content, why it stopped and `[input, cached, output]` tokens (or `estimated`), or the error.
 """
 
@@ -16,6 +16,7 @@ from upstream_suite import KEY, KEY_VARIABLE, TOOL, Fake, Matcher
 HERE = Path(__file__).resolve().parent
 SDK_S_MAX = 120
 SDK_MODEL = "openai_sdk"
+NEXT = "_next"
 
 
 def run(report, running, fake_binary):
@@ -28,6 +29,8 @@ def run(report, running, fake_binary):
     try:
         for case in cases:
             fakes[case["model"]] = Fake(fake_binary, case["answers"])
+            if "next" in case:
+                fakes[next_of(case)] = Fake(fake_binary, case["next"])
         fakes[SDK_MODEL] = Fake(fake_binary, answers)
         given = {case["model"]: case.get("table", {}) for case in cases}
         tables = [upstream_table(model, fake.url, given.get(model, {})) for model, fake in fakes.items()]
@@ -49,9 +52,14 @@ def run(report, running, fake_binary):
             fake.kill()
 
 
+def next_of(case):
+    """The name of the upstream that is asked when the case's own fails."""
+    return f"{case['model']}{NEXT}"
+
+
 def upstream_table(model, url, given):
     return {
-        "name": model, "kind": "openai", "base_url": f"{url}/v1", "api_key_env": KEY_VARIABLE, "models": [model],
+        "name": model, "kind": "openai", "base_url": f"{url}/v1", "api_key_env": KEY_VARIABLE, "models": [model.removesuffix(NEXT)],
         "model": "sent-upstream", **given,
     }
 
@@ -66,7 +74,8 @@ def play(base_url, case, fake, replies):
         body.update(messages=history)
         reply = WAYS[ask.get("by", "plain")](base_url, body, headers, replies)
         matcher.same(short(reply, ask["expect"]), ask["expect"], f"reply {number}")
-        history.append({"role": "assistant", "content": reply.get("content")})
+        if "content" in reply:
+            history.append({"role": "assistant", "content": reply["content"]})
     defaults = {"model": "sent-upstream", "max_tokens": 1024, "stream": True, "stream_options": {"include_usage": True}}
     expected = [{**defaults, **body} for body in case["upstream"]]
     for body in expected:

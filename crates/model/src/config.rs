@@ -1,5 +1,6 @@
 //! What the operator says about upstreams, already read: no file and no environment here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,8 +20,67 @@ pub struct UpstreamConfig {
     pub model: Option<String>,
     /// Whose rules its models follow.
     pub like: Like,
+    /// Other names that it serves, each with the name that is sent upstream.
+    pub aliases: BTreeMap<String, String>,
+    /// What its models can do.
+    pub capabilities: Capabilities,
     /// Time limits of one sampling.
     pub timeouts: Timeouts,
+    /// What is done about its failures.
+    pub resilience: Resilience,
+}
+
+impl UpstreamConfig {
+    /// An upstream for every model name, with the defaults of its kind.
+    pub fn new(name: impl Into<String>, kind: UpstreamKind) -> Self {
+        let like = Like::default_of(&kind);
+        Self {
+            name: name.into(),
+            kind,
+            models: vec!["*".to_owned()],
+            model: None,
+            like,
+            aliases: BTreeMap::new(),
+            capabilities: Capabilities::default(),
+            timeouts: Timeouts::default(),
+            resilience: Resilience::default(),
+        }
+    }
+}
+
+/// What the models of an upstream can do. Of what is not said nothing is assumed: the upstream is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether they take images.
+    pub vision: Option<bool>,
+    /// Whether they take documents that are no text.
+    pub documents: Option<bool>,
+    /// Whether they think when asked to.
+    pub thinking: Option<bool>,
+    /// Whether they call tools.
+    pub tools: Option<bool>,
+    /// Most tokens that they read.
+    pub context_tokens_max: Option<u64>,
+}
+
+/// What is done about an upstream's failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resilience {
+    /// How often a call is sent again before the first byte of a reply.
+    pub retries_max: u32,
+    /// Whether the next upstream that serves the name is asked when this one fails before its first word.
+    pub failover: bool,
+    /// Failures in a row after which it is left alone; 0 never.
+    pub failures_max: u32,
+    /// For how long.
+    pub rest: Duration,
+}
+
+impl Default for Resilience {
+    /// Two retries, five failures, ten seconds. Another upstream is another model: nobody is sent there unasked.
+    fn default() -> Self {
+        Self { retries_max: 2, failover: false, failures_max: 5, rest: Duration::from_secs(10) }
+    }
 }
 
 /// Which hosted model's rules the models of an upstream follow. An upstream that breaks them is told so by its own server; one that
@@ -185,6 +245,8 @@ pub struct Timeouts {
     pub first_byte_max: Duration,
     /// From one piece of the reply to the next.
     pub between_bytes_max: Duration,
+    /// From the call to the end of the reply; none for as long as it comes.
+    pub whole_max: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -194,6 +256,7 @@ impl Default for Timeouts {
             connect_max: Duration::from_secs(10),
             first_byte_max: Duration::from_secs(300),
             between_bytes_max: Duration::from_secs(120),
+            whole_max: None,
         }
     }
 }

@@ -8,6 +8,9 @@
 //! Nothing here knows of sandboxes or of the HTTP server, and nothing here reads the environment: keys are passed in.
 
 mod anthropic;
+mod breaker;
+mod capability;
+mod chain;
 mod config;
 mod error;
 mod estimate;
@@ -27,7 +30,8 @@ pub mod fuzzing {
     pub use crate::openai::fuzzing::chat_events;
 }
 pub use config::{
-    ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Secret, Timeouts, UpstreamConfig, UpstreamKind,
+    Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,
+    UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;

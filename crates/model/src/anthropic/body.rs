@@ -39,11 +39,11 @@ struct Body<'a> {
     rest: &'a Map<String, Value>,
 }
 
-/// Writes the body. `model` replaces the request's model name.
+/// Writes the body.
 ///
 /// # Errors
 /// Never for requests that came over the wire: every key is a string.
-pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
     forget_unsigned(&mut plain.messages);
     breakpoint::add(&mut plain, request);
@@ -53,7 +53,7 @@ pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) 
         request.tool_choice.as_ref().map(tool_choice)
     };
     serde_json::to_vec(&Body {
-        model,
+        model: &request.model,
         max_tokens: request.max_tokens,
         system: request.system.as_ref(),
         messages: plain.messages,
@@ -91,16 +91,12 @@ struct Counted<'a> {
 ///
 /// # Errors
 /// As [`write`].
-pub(super) fn write_to_count(
-    request: &SamplingRequest,
-    model: &str,
-    files: &KnownFiles,
-) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn write_to_count(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
     forget_unsigned(&mut plain.messages);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
-        model,
+        model: &request.model,
         system: request.system.as_ref(),
         messages: plain.messages,
         tools: plain.tools,

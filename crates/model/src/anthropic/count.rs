@@ -22,13 +22,11 @@ struct Answer {
 /// Asks the upstream. Some that speak the Messages API do not have this part of it: then the count is an estimate.
 pub(super) async fn count(
     shared: &Shared,
-    model: Option<&str>,
     request: &SamplingRequest,
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
     let link = &shared.link;
-    let model = model.unwrap_or(&request.model);
-    let body = body::write_to_count(request, model, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
+    let body = body::write_to_count(request, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
     let betas = body::betas(&request.betas);
     let call = call(&shared.count_url, body, betas.as_deref());
     match link::send(link, &call, &hints.request_id).await {

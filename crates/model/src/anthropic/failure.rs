@@ -57,7 +57,7 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
         DecodeFault::Error { tag, message } => (tag, scrub.clean(&message)),
     };
     let kind = match tag.as_str() {
-        "overloaded_error" => UpstreamErrorKind::Overloaded,
+        "overloaded_error" => UpstreamErrorKind::Overloaded { retry_after: None },
         "rate_limit_error" => UpstreamErrorKind::RateLimited { retry_after: None },
         "invalid_request_error" => UpstreamErrorKind::Rejected { status: 400 },
         "request_too_large" => UpstreamErrorKind::Rejected { status: 413 },
@@ -104,7 +104,7 @@ mod tests {
             (302, "", UpstreamErrorKind::Unavailable, 500, ""),
             (500, invalid, UpstreamErrorKind::Unavailable, 500, ""),
             (504, "", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }, 504, ""),
-            (529, invalid, UpstreamErrorKind::Overloaded, 529, ""),
+            (529, invalid, UpstreamErrorKind::Overloaded { retry_after: None }, 529, ""),
         ];
         for (status, body, kind, client_status, told) in cases {
             let error = refusal(status, body);

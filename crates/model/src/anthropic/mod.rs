@@ -22,10 +22,10 @@ use reqwest::{Response, Url};
 
 use self::decode::Decoder;
 use self::failure::of_fault;
-use crate::config::{ConfigError, Secret, Timeouts};
+use crate::config::{ConfigError, Secret};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::link::sse::{SseError, SseParser};
-use crate::link::{self, Address, Body, Call, Link};
+use crate::link::{self, Address, Body, Call, Link, Patience};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 const API_VERSION: &str = "2023-06-01";
@@ -35,7 +35,6 @@ const EVENT_BYTES_MAX: usize = 16 << 20;
 /// One upstream that speaks the Messages API.
 pub(crate) struct Anthropic {
     shared: Arc<Shared>,
-    model: Option<String>,
     models: Vec<String>,
 }
 
@@ -52,16 +51,15 @@ impl Anthropic {
         name: String,
         address: &Address<'_>,
         key: &Secret,
-        model: Option<String>,
-        timeouts: Timeouts,
+        patience: Patience,
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let url = messages_url(&name, address.base_url)?;
         let mut count_url = url.clone();
         count_url.set_path(&format!("{}/count_tokens", url.path()));
         let headers = headers(&name, key)?;
-        let link = Link::new(name, address, Some(key), headers, timeouts)?;
-        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), model, models })
+        let link = Link::new(name, address, Some(key), headers, patience)?;
+        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), models })
     }
 }
 
@@ -72,11 +70,9 @@ impl Upstream for Anthropic {
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         let shared = Arc::clone(&self.shared);
-        let model = self.model.clone();
         Box::pin(try_stream! {
             let link = &shared.link;
-            let model = model.as_deref().unwrap_or(&request.model);
-            let body = body::write(&request, model, &hints.files)
+            let body = body::write(&request, &hints.files)
                 .map_err(|error| unwritable(&link.name, &error))?;
             let betas = body::betas(&request.betas);
             drop(request);
@@ -93,8 +89,7 @@ impl Upstream for Anthropic {
 
     fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
         let shared = Arc::clone(&self.shared);
-        let model = self.model.clone();
-        Box::pin(async move { count::count(&shared, model.as_deref(), &request, &hints).await })
+        Box::pin(async move { count::count(&shared, &request, &hints).await })
     }
 
     fn models(&self) -> Vec<String> {

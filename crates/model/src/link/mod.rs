@@ -20,6 +20,13 @@ pub(crate) struct Address<'a> {
     pub(crate) proxy: Option<&'a str>,
 }
 
+/// How long to wait, and how often to ask.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retries_max: u32,
+}
+
 /// What every call to one upstream needs.
 pub(crate) struct Link {
     pub(crate) name: String,
@@ -28,6 +35,7 @@ pub(crate) struct Link {
     headers: HeaderMap,
     key: Option<Secret>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) retries_max: u32,
 }
 
 impl Link {
@@ -37,11 +45,12 @@ impl Link {
         address: &Address<'_>,
         key: Option<&Secret>,
         headers: HeaderMap,
-        timeouts: Timeouts,
+        patience: Patience,
     ) -> Result<Self, ConfigError> {
+        let Patience { timeouts, retries_max } = patience;
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
-        Ok(Self { name, base_url, client, headers, key: key.cloned(), timeouts })
+        Ok(Self { name, base_url, client, headers, key: key.cloned(), timeouts, retries_max })
     }
 
     /// What nobody may read in an upstream's texts.

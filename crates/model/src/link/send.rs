@@ -12,8 +12,6 @@ use tokio::time::{sleep, timeout};
 use super::{Link, Refusal};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 
-/// How often a call is sent again.
-const RETRIES_MAX: u32 = 2;
 /// The first pause; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause. An upstream that asks for a longer one is not asked again: the client is told how long.
@@ -39,7 +37,7 @@ pub(crate) async fn send(link: &Link, call: &Call<'_>, request_id: &RequestId) -
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        match failure.pause(attempt, request_id) {
+        match failure.pause(attempt, link.retries_max, request_id) {
             Some(pause) => {
                 tracing::info!(
                     upstream = link.name,
@@ -66,8 +64,8 @@ struct Failure {
 
 impl Failure {
     /// How long to wait before asking again; none when it is over.
-    fn pause(&self, attempt: u32, request_id: &RequestId) -> Option<Duration> {
-        if !self.transient || attempt >= RETRIES_MAX {
+    fn pause(&self, attempt: u32, retries_max: u32, request_id: &RequestId) -> Option<Duration> {
+        if !self.transient || attempt >= retries_max {
             return None;
         }
         match self.retry_after {

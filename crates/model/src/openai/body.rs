@@ -21,19 +21,14 @@ impl Unfit {
     }
 }
 
-/// Writes the body. `model` replaces the request's model name.
-pub(super) fn write(
-    request: &SamplingRequest,
-    model: &str,
-    files: &KnownFiles,
-    settings: &ChatSettings,
-) -> Result<Written, Unfit> {
+/// Writes the body.
+pub(super) fn write(request: &SamplingRequest, files: &KnownFiles, settings: &ChatSettings) -> Result<Written, Unfit> {
     let plain = lower(request, files);
     let system =
         request.system.as_ref().map(|system| messages::system_text(&system.content)).filter(|text| !text.is_empty());
     let lowered = messages::lowered(plain.messages, system, settings.thinking_key.as_deref())?;
     let mut body = Map::new();
-    body.insert("model".to_owned(), model.into());
+    body.insert("model".to_owned(), request.model.as_str().into());
     body.insert("messages".to_owned(), lowered.messages.into());
     let max_tokens = request.max_tokens.min(settings.output_tokens_max.unwrap_or(u64::MAX));
     body.insert(settings.max_tokens_key.name().to_owned(), max_tokens.into());

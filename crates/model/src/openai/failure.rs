@@ -88,11 +88,11 @@ const WORDS: [(&str, UpstreamErrorKind); 21] = [
     ("notfounderror", UpstreamErrorKind::ModelNotFound),
     ("rate_limit_exceeded", UpstreamErrorKind::RateLimited { retry_after: None }),
     ("rate_limit_error", UpstreamErrorKind::RateLimited { retry_after: None }),
-    ("overloaded_error", UpstreamErrorKind::Overloaded),
-    ("overloaded", UpstreamErrorKind::Overloaded),
-    ("server_overloaded", UpstreamErrorKind::Overloaded),
-    ("unavailable_error", UpstreamErrorKind::Overloaded),
-    ("serviceunavailableerror", UpstreamErrorKind::Overloaded),
+    ("overloaded_error", UpstreamErrorKind::Overloaded { retry_after: None }),
+    ("overloaded", UpstreamErrorKind::Overloaded { retry_after: None }),
+    ("server_overloaded", UpstreamErrorKind::Overloaded { retry_after: None }),
+    ("unavailable_error", UpstreamErrorKind::Overloaded { retry_after: None }),
+    ("serviceunavailableerror", UpstreamErrorKind::Overloaded { retry_after: None }),
     ("timeout_error", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }),
     ("timeout", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }),
     ("context_length_exceeded", UpstreamErrorKind::Rejected { status: 400 }),
@@ -117,7 +117,7 @@ fn into_error(refusal: &Refusal, upstream: &str, scrub: &Scrub<'_>) -> UpstreamE
         (404, Some(told)) if told.message.to_ascii_lowercase().contains("model") => UpstreamErrorKind::ModelNotFound,
         (404, _) => UpstreamErrorKind::NoSuchEndpoint,
         // Loading its model, or full.
-        (503, _) => UpstreamErrorKind::Overloaded,
+        (503, _) => UpstreamErrorKind::Overloaded { retry_after: refusal.retry_after },
         (status, _) => UpstreamErrorKind::of_status(status, refusal.retry_after),
     };
     let raw = || Told::saying(String::from_utf8_lossy(&refusal.body).into_owned());
@@ -139,7 +139,7 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
     };
     let message = scrub.clean(&told.message);
     let of_status = told.status.map(|status| match status {
-        503 => UpstreamErrorKind::Overloaded,
+        503 => UpstreamErrorKind::Overloaded { retry_after: None },
         status => UpstreamErrorKind::of_status(status, None),
     });
     let kind = told.kind().or(of_status).unwrap_or(UpstreamErrorKind::Unavailable);
@@ -232,7 +232,7 @@ mod tests {
         (
             503,
             r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#,
-            UpstreamErrorKind::Overloaded,
+            UpstreamErrorKind::Overloaded { retry_after: None },
             "",
         ),
         (504, "", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }, ""),

@@ -29,8 +29,8 @@ use reqwest::Url;
 
 use self::decode::{Asked, Decoder};
 use self::reply::Reply;
-use crate::config::{ChatSettings, ConfigError, Secret, Timeouts};
-use crate::link::{self, Address, Call, Link};
+use crate::config::{ChatSettings, ConfigError, Secret};
+use crate::link::{self, Address, Call, Link, Patience};
 use crate::upstream::{SamplingHints, SamplingStream, Upstream};
 
 /// One upstream that speaks the Chat Completions API.
@@ -42,7 +42,6 @@ pub(crate) struct OpenAi {
 struct Shared {
     link: Link,
     url: Url,
-    model: Option<String>,
     settings: ChatSettings,
 }
 
@@ -52,8 +51,7 @@ impl OpenAi {
         name: String,
         address: &Address<'_>,
         key: Option<&Secret>,
-        model: Option<String>,
-        timeouts: Timeouts,
+        patience: Patience,
         settings: ChatSettings,
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
@@ -61,8 +59,8 @@ impl OpenAi {
         let path = format!("{}/chat/completions", url.path().trim_end_matches('/'));
         url.set_path(&path);
         let headers = headers(&name, key)?;
-        let link = Link::new(name, address, key, headers, timeouts)?;
-        Ok(Self { shared: Arc::new(Shared { link, url, model, settings }), models })
+        let link = Link::new(name, address, key, headers, patience)?;
+        Ok(Self { shared: Arc::new(Shared { link, url, settings }), models })
     }
 }
 
@@ -74,9 +72,8 @@ impl Upstream for OpenAi {
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         let shared = Arc::clone(&self.shared);
         Box::pin(try_stream! {
-            let Shared { link, url, model, settings } = &*shared;
-            let model = model.as_deref().unwrap_or(&request.model);
-            let written = body::write(&request, model, &hints.files, settings)
+            let Shared { link, url, settings } = &*shared;
+            let written = body::write(&request, &hints.files, settings)
                 .map_err(|unfit| unfit.into_error(&link.name))?;
             let asked = Asked::of(&request, &hints.request_id, &written, &settings.rescue);
             drop(request);

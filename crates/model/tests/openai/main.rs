@@ -14,8 +14,7 @@ use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    ChatSettings, KnownFiles, Like, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError,
-    UpstreamKind,
+    ChatSettings, KnownFiles, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamKind,
 };
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
@@ -27,22 +26,17 @@ use serde_json::{Value, json};
 const KEY: &str = "sk-test-0123456789";
 
 fn config(url: &str, settings: ChatSettings) -> UpstreamConfig {
+    let api_key = Some(Secret::new(KEY));
+    let kind = UpstreamKind::OpenAi { base_url: format!("{url}/v1"), api_key, proxy: None, settings };
     UpstreamConfig {
-        name: "up".to_owned(),
-        kind: UpstreamKind::OpenAi {
-            base_url: format!("{url}/v1"),
-            api_key: Some(Secret::new(KEY)),
-            proxy: None,
-            settings,
-        },
-        models: vec!["*".to_owned()],
         model: Some("sent-upstream".to_owned()),
-        like: Like::Nobody,
         timeouts: Timeouts {
             connect_max: Duration::from_secs(5),
             first_byte_max: Duration::from_secs(5),
             between_bytes_max: Duration::from_millis(1500),
+            whole_max: None,
         },
+        ..UpstreamConfig::new("up", kind)
     }
 }
 

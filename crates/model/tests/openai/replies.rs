@@ -121,7 +121,7 @@ fn told(events: &Sampled) -> Value {
 
 fn kind(kind: UpstreamErrorKind) -> &'static str {
     match kind {
-        UpstreamErrorKind::Overloaded => "overloaded",
+        UpstreamErrorKind::Overloaded { .. } => "overloaded",
         UpstreamErrorKind::RateLimited { .. } => "rate limited",
         UpstreamErrorKind::Rejected { .. } => "rejected",
         UpstreamErrorKind::Authentication => "authentication",

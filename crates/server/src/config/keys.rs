@@ -49,12 +49,67 @@ pub const KEYS: &[Key] = &[
     key("upstream", "model", "the request's", "The name sent upstream."),
     key(
         "upstream",
+        "aliases",
+        "none",
+        "A table of other names that the upstream serves, each with the name that is sent upstream. An empty `models` leaves it to these.",
+    ),
+    key(
+        "upstream",
         "like",
         "see its meaning",
         "The hosted model whose rules hold for these models, as `claude-haiku-4-5`: which tool versions, prefill, sampling \
          parameters, forced choice, calls from code. `itself` is the name that is sent upstream, the default for \
          `kind = \"anthropic\"`; `nobody` is none, the default for every other kind, whatever name a model is served under.",
     ),
+    key(
+        "upstream",
+        "vision",
+        "not said",
+        "Whether its models take images. Where `false`, requests with some are refused with the reason.",
+    ),
+    key("upstream", "documents", "not said", "The same for documents that are no text."),
+    key("upstream", "tools", "not said", "The same for tools."),
+    key(
+        "upstream",
+        "thinking",
+        "not said",
+        "The same for thinking. Where `true`, an `openai` upstream is sent `reasoning_effort`, made of `output_config.effort` or of a \
+         thinking budget.",
+    ),
+    key(
+        "upstream",
+        "context_tokens_max",
+        "not said",
+        "Most tokens that its models read, by Belljar's estimate. Requests with more are refused as the hosted API refuses them.",
+    ),
+    key("upstream", "connect_s_max", "10", "Seconds until the connection stands."),
+    key(
+        "upstream",
+        "first_byte_s_max",
+        "300",
+        "Seconds from there to the first byte of a reply; with `stream = false` that is the whole reply.",
+    ),
+    key("upstream", "between_bytes_s_max", "120", "Seconds from one piece of a reply to the next."),
+    key("upstream", "whole_s_max", "none", "Seconds for one sampling, retries included."),
+    key(
+        "upstream",
+        "retries_max",
+        "2",
+        "How often a call is sent again, with growing pauses, before the first byte of a reply.",
+    ),
+    key(
+        "upstream",
+        "failover",
+        "false",
+        "Whether the next upstream that serves the name is asked when this one fails before its first word. It may be another model.",
+    ),
+    key(
+        "upstream",
+        "failures_max",
+        "5",
+        "Failures in a row after which an upstream rests: clients get 529 with `retry-after`, or the next one. 0 is never.",
+    ),
+    key("upstream", "rest_s", "10", "Seconds of such a rest. Then one request tries."),
     key(
         "upstream",
         "max_tokens_key",
@@ -69,12 +124,6 @@ pub const KEYS: &[Key] = &[
     ),
     key("upstream", "stream", "true", "For `openai`: whether replies are streamed; otherwise they come whole."),
     key("upstream", "stream_usage", "true", "For `openai`: whether streams are asked for usage (`stream_options`)."),
-    key(
-        "upstream",
-        "thinking",
-        "false",
-        "For `openai`: whether the server takes `reasoning_effort`; it is made of `output_config.effort`, or of a thinking budget.",
-    ),
     key(
         "upstream",
         "thinking_key",
@@ -205,7 +254,7 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// Tables whose keys are somebody else's.
-pub const FREE_TABLES: &[&str] = &["upstream.body"];
+pub const FREE_TABLES: &[&str] = &["upstream.aliases", "upstream.body"];
 
 /// The keys of one table.
 pub fn of_table(table: &str) -> impl Iterator<Item = &'static Key> {

@@ -1,8 +1,12 @@
 //! `[[upstream]]` as it was written, and what it comes to.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use belljar_model::{ChatSettings, Like, MaxTokensKey, Rescue, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{
+    Capabilities, ChatSettings, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
+};
 use belljar_turn::HostedModel;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -29,6 +33,19 @@ pub struct UpstreamTable {
     thinking_key: Option<String>,
     body: Option<Map<String, Value>>,
     rescue: Option<Vec<String>>,
+    aliases: Option<BTreeMap<String, String>>,
+    vision: Option<bool>,
+    documents: Option<bool>,
+    tools: Option<bool>,
+    context_tokens_max: Option<u64>,
+    connect_s_max: Option<u64>,
+    first_byte_s_max: Option<u64>,
+    between_bytes_s_max: Option<u64>,
+    whole_s_max: Option<u64>,
+    retries_max: Option<u32>,
+    failover: Option<bool>,
+    failures_max: Option<u32>,
+    rest_s: Option<u64>,
 }
 
 impl UpstreamTable {
@@ -46,11 +63,21 @@ impl UpstreamTable {
             "recorded" => UpstreamKind::Recorded,
             _ => return Err(self.wrong("kind", "must be \"anthropic\", \"openai\" or \"scripted\"")),
         };
-        let mut config = upstream(self.name.clone(), kind);
+        let mut config = UpstreamConfig::new(self.name.clone(), kind);
         if let Some(models) = &self.models {
             config.models.clone_from(models);
         }
         config.model.clone_from(&self.model);
+        config.aliases = self.aliases.clone().unwrap_or_default();
+        config.capabilities = Capabilities {
+            vision: self.vision,
+            documents: self.documents,
+            thinking: self.thinking,
+            tools: self.tools,
+            context_tokens_max: self.context_tokens_max,
+        };
+        config.timeouts = self.timeouts()?;
+        config.resilience = self.resilience();
         config.like = match self.like.as_deref() {
             None => config.like,
             Some("nobody") => Like::Nobody,
@@ -101,6 +128,31 @@ impl UpstreamTable {
         })
     }
 
+    fn timeouts(&self) -> Result<Timeouts, ConfigError> {
+        let seconds = |key: &str, value: Option<u64>| match value {
+            Some(0) => Err(self.wrong(key, "must be greater than 0")),
+            value => Ok(value.map(Duration::from_secs)),
+        };
+        let defaults = Timeouts::default();
+        Ok(Timeouts {
+            connect_max: seconds("connect_s_max", self.connect_s_max)?.unwrap_or(defaults.connect_max),
+            first_byte_max: seconds("first_byte_s_max", self.first_byte_s_max)?.unwrap_or(defaults.first_byte_max),
+            between_bytes_max: seconds("between_bytes_s_max", self.between_bytes_s_max)?
+                .unwrap_or(defaults.between_bytes_max),
+            whole_max: seconds("whole_s_max", self.whole_s_max)?,
+        })
+    }
+
+    fn resilience(&self) -> Resilience {
+        let defaults = Resilience::default();
+        Resilience {
+            retries_max: self.retries_max.unwrap_or(defaults.retries_max),
+            failover: self.failover.unwrap_or(defaults.failover),
+            failures_max: self.failures_max.unwrap_or(defaults.failures_max),
+            rest: self.rest_s.map_or(defaults.rest, Duration::from_secs),
+        }
+    }
+
     fn rescue(&self) -> Result<Vec<Rescue>, ConfigError> {
         let read = |name: &String| {
             Rescue::from_name(name).ok_or_else(|| {
@@ -119,7 +171,6 @@ impl UpstreamTable {
             ("output_tokens_max", "openai", self.output_tokens_max.is_some()),
             ("stream", "openai", self.stream.is_some()),
             ("stream_usage", "openai", self.stream_usage.is_some()),
-            ("thinking", "openai", self.thinking.is_some()),
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
             ("rescue", "openai", self.rescue.is_some()),
@@ -151,13 +202,7 @@ fn proxy(environment: &Environment) -> Option<String> {
 
 /// The scripted model, under every name.
 pub(super) fn default_upstream() -> UpstreamConfig {
-    upstream("scripted".to_owned(), UpstreamKind::Scripted { scripts_dir: None })
-}
-
-/// An upstream for every model name, with the default waits.
-fn upstream(name: String, kind: UpstreamKind) -> UpstreamConfig {
-    let like = Like::default_of(&kind);
-    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, like, timeouts: Timeouts::default() }
+    UpstreamConfig::new("scripted", UpstreamKind::Scripted { scripts_dir: None })
 }
 
 #[cfg(test)]
@@ -206,6 +251,30 @@ mod tests {
     }
 
     #[test]
+    fn names_limits_and_what_is_done_about_failures_are_read() {
+        let lines = "kind=\"scripted\"\nvision=false\ntools=true\ncontext_tokens_max=8192\nconnect_s_max=1\nwhole_s_max=600\nretries_max=0\n\
+                     failover=true\nrest_s=3\n[upstream.aliases]\nclaude-sonnet-5=\"qwen3:32b\"";
+        let config = read(lines, &Environment::default()).expect("a good upstream");
+        let aliases = BTreeMap::from([("claude-sonnet-5".to_owned(), "qwen3:32b".to_owned())]);
+        assert_eq!(config.aliases, aliases);
+        let can = Capabilities {
+            vision: Some(false),
+            tools: Some(true),
+            context_tokens_max: Some(8192),
+            ..Capabilities::default()
+        };
+        assert_eq!(config.capabilities, can);
+        let timeouts = Timeouts {
+            connect_max: Duration::from_secs(1),
+            whole_max: Some(Duration::from_secs(600)),
+            ..Timeouts::default()
+        };
+        assert_eq!(config.timeouts, timeouts);
+        let rest = Duration::from_secs(3);
+        assert_eq!(config.resilience, Resilience { retries_max: 0, failover: true, failures_max: 5, rest });
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let cases = [
             ("kind=\"ollama\"", "upstream \"a\": kind: must be \"anthropic\", \"openai\" or \"scripted\""),
@@ -222,6 +291,7 @@ mod tests {
                 "kind=\"openai\"\nbase_url=\"http://h\"\nrescue=[\"qwen\"]",
                 "upstream \"a\": rescue: \"qwen\" is none of \"thinking\", \"hermes\", \"llama\", \"mistral\", \"fenced\", \"json\"",
             ),
+            ("kind=\"scripted\"\nwhole_s_max=0", "upstream \"a\": whole_s_max: must be greater than 0"),
             ("kind=\"scripted\"\nstream=false", "upstream \"a\": stream is for `kind = \"openai\"` alone"),
             ("kind=\"anthropic\"", "upstream \"a\": api_key_env is missing"),
         ];
