@@ -26,6 +26,7 @@ import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
 import restart_suite  # noqa: E402
@@ -136,6 +137,8 @@ def run(arguments):
                 run_inside(total, name, suite, running)
         if arguments.only in "upstream":
             run_inside(total, "upstream", upstream_suite, running, fake_upstream(arguments))
+        if arguments.only in "openai":
+            run_inside(total, "openai", openai_suite, running, fake_upstream(arguments))
         total.check("the server is healthy after all of it", running.healthy)
         total.check("no thread of the server panicked", running.no_panic)
         total.check("the server ends when asked", lambda: report.equal(running.stop(), 0, "exit status"))

@@ -1,8 +1,11 @@
 //! What the operator says about upstreams, already read: no file and no environment here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use serde_json::{Map, Value};
 
 /// One `[[upstream]]` of the configuration.
 #[derive(Clone, Debug)]
@@ -17,8 +20,67 @@ pub struct UpstreamConfig {
     pub model: Option<String>,
     /// Whose rules its models follow.
     pub like: Like,
+    /// Other names that it serves, each with the name that is sent upstream.
+    pub aliases: BTreeMap<String, String>,
+    /// What its models can do.
+    pub capabilities: Capabilities,
     /// Time limits of one sampling.
     pub timeouts: Timeouts,
+    /// What is done about its failures.
+    pub resilience: Resilience,
+}
+
+impl UpstreamConfig {
+    /// An upstream for every model name, with the defaults of its kind.
+    pub fn new(name: impl Into<String>, kind: UpstreamKind) -> Self {
+        let like = Like::default_of(&kind);
+        Self {
+            name: name.into(),
+            kind,
+            models: vec!["*".to_owned()],
+            model: None,
+            like,
+            aliases: BTreeMap::new(),
+            capabilities: Capabilities::default(),
+            timeouts: Timeouts::default(),
+            resilience: Resilience::default(),
+        }
+    }
+}
+
+/// What the models of an upstream can do. Of what is not said nothing is assumed: the upstream is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Whether they take images.
+    pub vision: Option<bool>,
+    /// Whether they take documents that are no text.
+    pub documents: Option<bool>,
+    /// Whether they think when asked to.
+    pub thinking: Option<bool>,
+    /// Whether they call tools.
+    pub tools: Option<bool>,
+    /// Most tokens that they read.
+    pub context_tokens_max: Option<u64>,
+}
+
+/// What is done about an upstream's failures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resilience {
+    /// How often a call is sent again before the first byte of a reply.
+    pub retries_max: u32,
+    /// Whether the next upstream that serves the name is asked when this one fails before its first word.
+    pub failover: bool,
+    /// Failures in a row after which it is left alone; 0 never.
+    pub failures_max: u32,
+    /// For how long.
+    pub rest: Duration,
+}
+
+impl Default for Resilience {
+    /// Two retries, five failures, ten seconds. Another upstream is another model: nobody is sent there unasked.
+    fn default() -> Self {
+        Self { retries_max: 2, failover: false, failures_max: 5, rest: Duration::from_secs(10) }
+    }
 }
 
 /// Which hosted model's rules the models of an upstream follow. An upstream that breaks them is told so by its own server; one that
@@ -38,7 +100,7 @@ impl Like {
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
             UpstreamKind::Anthropic { .. } => Self::Itself,
-            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi | UpstreamKind::Recorded => Self::Nobody,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
         }
     }
 }
@@ -60,10 +122,118 @@ pub enum UpstreamKind {
         /// Where `*.json`, `*.yaml` and `*.yml` scripts are.
         scripts_dir: Option<PathBuf>,
     },
-    /// The Chat Completions API; refused in this version.
-    OpenAi,
+    /// The Chat Completions API.
+    OpenAi {
+        /// What stands before `/chat/completions`, mostly ending in `/v1`.
+        base_url: String,
+        /// Sent as `Authorization: Bearer`; servers of one's own mostly need none.
+        api_key: Option<Secret>,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+        /// Where it differs from others.
+        settings: ChatSettings,
+    },
     /// Replies from a file; refused in this version.
     Recorded,
+}
+
+/// How one server of the Chat Completions API wants to be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChatSettings {
+    /// What it calls the limit of a reply.
+    pub max_tokens_key: MaxTokensKey,
+    /// Most tokens of a reply that it takes as a limit; more is cut to this.
+    pub output_tokens_max: Option<u64>,
+    /// Whether replies are streamed; otherwise they come whole.
+    pub stream: bool,
+    /// Whether it is asked for usage in a stream.
+    pub stream_usage: bool,
+    /// Whether it takes `reasoning_effort`.
+    pub thinking: bool,
+    /// The member of a past message that takes its thinking; none leaves it out.
+    pub thinking_key: Option<String>,
+    /// Members of every body; they outweigh ours.
+    pub body: Map<String, Value>,
+    /// What is looked for in the text of replies.
+    pub rescue: Vec<Rescue>,
+}
+
+/// A format of calls, or of thinking, that a model writes into its text where its server does not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescue {
+    /// `<think>…</think>`.
+    Thinking,
+    /// `<tool_call>…</tool_call>` with JSON or with elements, and its kin.
+    Hermes,
+    /// `<|python_tag|>…`, and JSON at the start of a line.
+    Llama,
+    /// `[TOOL_CALLS]…`.
+    Mistral,
+    /// A fenced block of JSON.
+    Fenced,
+    /// JSON anywhere.
+    Json,
+}
+
+impl Rescue {
+    /// Each with its name.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::Thinking, "thinking"),
+        (Self::Hermes, "hermes"),
+        (Self::Llama, "llama"),
+        (Self::Mistral, "mistral"),
+        (Self::Fenced, "fenced"),
+        (Self::Json, "json"),
+    ];
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(rescue, _)| rescue)
+    }
+}
+
+impl Default for ChatSettings {
+    /// What the most servers take.
+    fn default() -> Self {
+        Self {
+            max_tokens_key: MaxTokensKey::MaxTokens,
+            output_tokens_max: None,
+            stream: true,
+            stream_usage: true,
+            thinking: false,
+            thinking_key: None,
+            body: Map::new(),
+            rescue: Vec::new(),
+        }
+    }
+}
+
+/// The two names of one limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MaxTokensKey {
+    /// `max_tokens`: every server but the newest hosted models.
+    MaxTokens,
+    /// `max_completion_tokens`.
+    MaxCompletionTokens,
+}
+
+impl MaxTokensKey {
+    /// Both with their names.
+    pub const ALL: [(Self, &'static str); 2] =
+        [(Self::MaxTokens, "max_tokens"), (Self::MaxCompletionTokens, "max_completion_tokens")];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
+
+    /// The one of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(key, _)| key)
+    }
 }
 
 /// Time limits of one sampling.
@@ -75,6 +245,8 @@ pub struct Timeouts {
     pub first_byte_max: Duration,
     /// From one piece of the reply to the next.
     pub between_bytes_max: Duration,
+    /// From the call to the end of the reply; none for as long as it comes.
+    pub whole_max: Option<Duration>,
 }
 
 impl Default for Timeouts {
@@ -84,6 +256,7 @@ impl Default for Timeouts {
             connect_max: Duration::from_secs(10),
             first_byte_max: Duration::from_secs(300),
             between_bytes_max: Duration::from_secs(120),
+            whole_max: None,
         }
     }
 }
@@ -113,7 +286,9 @@ impl fmt::Debug for Secret {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// A kind that this version does not have.
-    #[error("upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic` or `scripted`")]
+    #[error(
+        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic`, `openai` or `scripted`"
+    )]
     NotAvailable {
         /// The upstream.
         upstream: String,

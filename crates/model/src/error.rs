@@ -20,7 +20,10 @@ pub struct UpstreamError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamErrorKind {
     /// The upstream has too much to do (529).
-    Overloaded,
+    Overloaded {
+        /// How long it asked to be left alone, or is.
+        retry_after: Option<Duration>,
+    },
     /// The upstream limits this server's rate (429).
     RateLimited {
         /// How long it asked to be left alone.
@@ -63,6 +66,8 @@ pub enum Phase {
     BetweenBytes,
     /// Inside the upstream, by its own account.
     Upstream,
+    /// From the call to the end of the reply.
+    Whole,
 }
 
 impl Phase {
@@ -72,6 +77,7 @@ impl Phase {
             Self::FirstByte => "waiting for the first byte",
             Self::BetweenBytes => "waiting for the next byte",
             Self::Upstream => "inside the upstream",
+            Self::Whole => "waiting for the end of the reply",
         }
     }
 }
@@ -80,7 +86,7 @@ impl UpstreamErrorKind {
     /// What the client is told when the upstream's own words are not for it.
     fn client(self) -> ApiError {
         let (kind, text) = match self {
-            Self::Overloaded => (ErrorKind::Overloaded, "Overloaded"),
+            Self::Overloaded { .. } => (ErrorKind::Overloaded, "Overloaded"),
             Self::RateLimited { .. } => (
                 ErrorKind::RateLimit,
                 "The model's upstream limits the rate of this server's requests. Please try again later.",
@@ -108,6 +114,22 @@ impl UpstreamErrorKind {
         ApiError::new(kind, text)
     }
 
+    /// How long the client is to wait before it asks again, where that is known.
+    pub fn retry_after(self) -> Option<Duration> {
+        match self {
+            Self::Overloaded { retry_after } | Self::RateLimited { retry_after } => retry_after,
+            Self::Rejected { .. }
+            | Self::Authentication
+            | Self::ModelNotFound
+            | Self::NoSuchEndpoint
+            | Self::Unavailable
+            | Self::TimedOut { .. }
+            | Self::Protocol
+            | Self::Cut
+            | Self::TooLarge => None,
+        }
+    }
+
     /// The kind that goes with an upstream's HTTP status of failure.
     pub(crate) const fn of_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
@@ -116,7 +138,7 @@ impl UpstreamErrorKind {
             405 | 501 => Self::NoSuchEndpoint,
             408 | 504 => Self::TimedOut { phase: Phase::Upstream },
             429 => Self::RateLimited { retry_after },
-            529 => Self::Overloaded,
+            529 => Self::Overloaded { retry_after },
             400..=499 => Self::Rejected { status },
             _ => Self::Unavailable,
         }

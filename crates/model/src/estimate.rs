@@ -24,6 +24,21 @@ pub(crate) fn estimate(request: &SamplingRequest, files: &KnownFiles) -> u64 {
     messages + written.iter().map(Tally::of).map(Tally::tokens).sum::<u64>()
 }
 
+/// About how many tokens the model would read of a body in the dialect of chat completions.
+pub(crate) fn of_body(body: &[u8]) -> u64 {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return of_bytes(body.len() as u64);
+    };
+    let messages = body["messages"].as_array().map_or(0, Vec::len) as u64 * MESSAGE_TOKENS;
+    let read = [&body["messages"], &body["tools"]];
+    messages + read.map(Tally::of).map(Tally::tokens).iter().sum::<u64>()
+}
+
+/// About how many tokens so many bytes of text are.
+pub(crate) const fn of_bytes(bytes: u64) -> u64 {
+    bytes.div_ceil(TOKEN_BYTES)
+}
+
 /// What a value consists of.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
@@ -50,6 +65,8 @@ impl Tally {
                 for (key, member) in members {
                     match (key.as_str(), within) {
                         ("type" | "cache_control" | "signature", _) => {}
+                        ("image_url", _) => self.images += 1,
+                        ("file_data", _) => self.document_bytes += member.as_str().map_or(0, str::len) as u64,
                         ("data", Kind::Image) => self.images += 1,
                         ("data", Kind::Document) => self.document_bytes += member.as_str().map_or(0, str::len) as u64,
                         (_, Kind::Image | Kind::Document | Kind::Text) => {
@@ -102,6 +119,8 @@ mod tests {
             (json!({"type": "image", "source": source(9)}), json!({"type": "image", "source": source(4_000_000)}));
         assert_eq!(tokens(small), tokens(large.clone()));
         assert!((IMAGE_TOKENS..IMAGE_TOKENS + 20).contains(&tokens(large)));
+        let other = json!({"type": "image_url", "image_url": {"url": "A".repeat(9_000)}});
+        assert!((IMAGE_TOKENS..IMAGE_TOKENS + 20).contains(&tokens(other)));
         let document = json!({"type": "document", "source": source(50_000)});
         assert!((1_500..2_500).contains(&tokens(document)));
     }

@@ -1,4 +1,4 @@
-//! Models behind one trait: a hosted API, or a script.
+//! Models behind one trait: the Messages API, chat completions, or a script.
 //!
 //! The server asks a [`Router`] for the upstream that serves a model's name and hands it a
 //! [`SamplingRequest`](belljar_wire::sampling::SamplingRequest); what comes back is a stream of
@@ -8,17 +8,31 @@
 //! Nothing here knows of sandboxes or of the HTTP server, and nothing here reads the environment: keys are passed in.
 
 mod anthropic;
+mod breaker;
+mod capability;
+mod chain;
 mod config;
 mod error;
 mod estimate;
+mod link;
 pub mod lower;
+mod minting;
+mod openai;
 mod router;
 mod scripted;
+mod unsigned;
 mod upstream;
 
 #[cfg(fuzzing)]
-pub use anthropic::fuzzing;
-pub use config::{ConfigError, Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+pub mod fuzzing {
+    //! What the fuzz targets see of the readers.
+    pub use crate::anthropic::fuzzing::events;
+    pub use crate::openai::fuzzing::chat_events;
+}
+pub use config::{
+    Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,
+    UpstreamKind,
+};
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -1,26 +1,49 @@
 //! From a model's name to the upstream that serves it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::anthropic::Anthropic;
+use crate::breaker::Breaker;
+use crate::chain::{Candidate, Chain, Member};
 use crate::config::{ConfigError, Like, UpstreamConfig, UpstreamKind};
+use crate::link::{Address, Patience};
+use crate::openai::OpenAi;
 use crate::scripted::Scripted;
 use crate::upstream::Upstream;
 
-/// All upstreams, in the configuration's order: the first whose globs match a name serves it.
+/// All upstreams, in the configuration's order: the first that serves a name is asked for it.
 pub struct Router {
     routes: Vec<Route>,
 }
 
 struct Route {
     globs: GlobSet,
+    /// Other names, each with the one that is sent upstream.
+    aliases: BTreeMap<String, String>,
     /// The name sent upstream instead of the request's.
     model: Option<String>,
     like: Like,
-    upstream: Arc<dyn Upstream>,
+    /// Whether the next one is asked when this one fails.
+    failover: bool,
+    member: Arc<Member>,
+}
+
+impl Route {
+    fn serves(&self, model: &str) -> bool {
+        self.aliases.contains_key(model) || self.globs.is_match(model)
+    }
+
+    /// What the upstream calls it.
+    fn sent<'a>(&'a self, model: &'a str) -> &'a str {
+        self.aliases.get(model).or(self.model.as_ref()).map_or(model, String::as_str)
+    }
+
+    fn candidate(&self, model: &str) -> Candidate {
+        Candidate { member: Arc::clone(&self.member), sent_model: self.sent(model).to_owned() }
+    }
 }
 
 impl Router {
@@ -35,42 +58,51 @@ impl Router {
             if !names.insert(config.name.clone()) {
                 return Err(ConfigError::DuplicateName { upstream: config.name });
             }
-            let (model, like) = (config.model.clone(), config.like.clone());
-            routes.push(Route { globs: globs(&config)?, model, like, upstream: build(config)? });
+            routes.push(Route {
+                globs: globs(&config)?,
+                aliases: config.aliases.clone(),
+                model: config.model.clone(),
+                like: config.like.clone(),
+                failover: config.resilience.failover,
+                member: Arc::new(member(config)?),
+            });
         }
         Ok(Self { routes })
     }
 
-    /// The upstream for a model's name; none when no glob matches.
+    /// The upstream for a model's name, and those that are asked when it fails; none when nobody serves the name.
     pub fn route(&self, model: &str) -> Option<Arc<dyn Upstream>> {
-        self.find(model).map(|route| Arc::clone(&route.upstream))
+        let mut serving = self.routes.iter().filter(|route| route.serves(model));
+        let first = serving.next()?;
+        let mut goes_on = first.failover;
+        let others = serving.take_while(|route| std::mem::replace(&mut goes_on, route.failover));
+        let others = others.map(|route| route.candidate(model)).collect();
+        Some(Arc::new(Chain::new(first.candidate(model), others)))
     }
 
     /// The hosted model whose rules a model of that name follows; none when it is held to no rules, or nobody serves it.
     pub fn like<'a>(&'a self, model: &'a str) -> Option<&'a str> {
-        let route = self.find(model)?;
+        let route = self.routes.iter().find(|route| route.serves(model))?;
         match &route.like {
             Like::Nobody => None,
-            Like::Itself => Some(route.model.as_deref().unwrap_or(model)),
+            Like::Itself => Some(route.sent(model)),
             Like::Model(name) => Some(name),
         }
     }
 
-    fn find(&self, model: &str) -> Option<&Route> {
-        self.routes.iter().find(|route| route.globs.is_match(model))
-    }
-
-    /// Every name that some glob spells out, in order, once. A name that an earlier upstream's glob takes is still listed: it is
-    /// served, whoever serves it.
+    /// Every name that some glob spells out, and every alias, in order, once. A name that an earlier upstream's glob takes is still
+    /// listed: it is served, whoever serves it.
     pub fn models(&self) -> Vec<String> {
         let mut seen = HashSet::new();
-        let all = self.routes.iter().flat_map(|route| route.upstream.models());
+        let of =
+            |route: &Route| route.member.upstream.models().into_iter().chain(route.aliases.keys().cloned()).collect();
+        let all = self.routes.iter().flat_map(|route| -> Vec<String> { of(route) });
         all.filter(|model| seen.insert(model.clone())).collect()
     }
 }
 
 fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
-    if config.models.is_empty() {
+    if config.models.is_empty() && config.aliases.is_empty() {
         return Err(ConfigError::NoModels { upstream: config.name.clone() });
     }
     let glob_error =
@@ -82,18 +114,31 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
     set.build().map_err(glob_error)
 }
 
+fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
+    let whole_max = config.timeouts.whole_max;
+    let breaker = match &config.kind {
+        UpstreamKind::Anthropic { .. } | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
+        UpstreamKind::Scripted { .. } | UpstreamKind::Recorded => None,
+    };
+    let capabilities = config.capabilities.clone();
+    Ok(Member { upstream: build(config)?, capabilities, whole_max, breaker })
+}
+
 fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
     let models = literal_models(&config.models);
+    let patience = Patience { timeouts: config.timeouts, retries_max: config.resilience.retries_max };
     match config.kind {
         UpstreamKind::Anthropic { base_url, api_key, proxy } => {
-            let address = crate::anthropic::Address { base_url: &base_url, proxy: proxy.as_deref() };
-            let upstream = Anthropic::new(config.name, &address, &api_key, config.model, config.timeouts, models)?;
-            Ok(Arc::new(upstream))
+            let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
+            Ok(Arc::new(Anthropic::new(config.name, &address, &api_key, patience, models)?))
+        }
+        UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
+            let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
+            Ok(Arc::new(OpenAi::new(config.name, &address, api_key.as_ref(), patience, settings, models)?))
         }
         UpstreamKind::Scripted { scripts_dir } => {
             Ok(Arc::new(Scripted::new(config.name, scripts_dir.as_deref(), models)?))
         }
-        UpstreamKind::OpenAi => Err(ConfigError::NotAvailable { upstream: config.name, kind: "openai" }),
         UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    KnownFiles, Like, Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind,
+    KnownFiles, Phase, Router, SamplingHints, Secret, Timeouts, UpstreamConfig, UpstreamError, UpstreamErrorKind,
     UpstreamKind,
 };
 use belljar_wire::event::Delta;
@@ -23,17 +23,16 @@ use support::{Answer, Fake};
 const KEY: &str = "sk-test-0123456789";
 
 fn config(base_url: &str) -> UpstreamConfig {
+    let kind = UpstreamKind::Anthropic { base_url: base_url.to_owned(), api_key: Secret::new(KEY), proxy: None };
     UpstreamConfig {
-        name: "up".to_owned(),
-        kind: UpstreamKind::Anthropic { base_url: base_url.to_owned(), api_key: Secret::new(KEY), proxy: None },
-        models: vec!["*".to_owned()],
         model: Some("sent-upstream".to_owned()),
-        like: Like::Itself,
         timeouts: Timeouts {
             connect_max: Duration::from_secs(5),
             first_byte_max: Duration::from_millis(1500),
             between_bytes_max: Duration::from_millis(1500),
+            whole_max: None,
         },
+        ..UpstreamConfig::new("up", kind)
     }
 }
 
@@ -299,7 +298,7 @@ async fn what_is_not_known_yet_is_skipped() {
 async fn error_events_end_the_sampling() {
     let start = event(&json!({"type": "message_start", "message": {"usage": {"input_tokens": 1, "output_tokens": 1}}}));
     let cases = [
-        ("overloaded_error", UpstreamErrorKind::Overloaded, 529, "Overloaded"),
+        ("overloaded_error", UpstreamErrorKind::Overloaded { retry_after: None }, 529, "Overloaded"),
         ("invalid_request_error", UpstreamErrorKind::Rejected { status: 400 }, 400, "the text"),
         (
             "api_error",
@@ -346,7 +345,7 @@ async fn lasting_refusals_are_not() {
         (refusal(401, &[]), UpstreamErrorKind::Authentication, ""),
         (refusal(413, &[]), UpstreamErrorKind::Rejected { status: 413 }, ""),
         (refusal(302, &[("location", "/elsewhere")]), UpstreamErrorKind::Unavailable, ""),
-        (refusal(529, &[("x-should-retry", "false")]), UpstreamErrorKind::Overloaded, ""),
+        (refusal(529, &[("x-should-retry", "false")]), UpstreamErrorKind::Overloaded { retry_after: None }, ""),
         (refusal(429, &[("retry-after", "60")]), UpstreamErrorKind::RateLimited { retry_after: Some(minute) }, ""),
     ];
     for (answer, kind, message) in cases {
@@ -365,7 +364,7 @@ async fn retries_end() {
     let soon = [("retry-after-ms", "5")];
     let fake = Fake::start(vec![refusal(529, &soon); 4]).await.expect("it listens");
     let events = sample(&fake.url).await;
-    assert_eq!(failure(&events).1.kind, UpstreamErrorKind::Overloaded);
+    assert_eq!(failure(&events).1.kind, UpstreamErrorKind::Overloaded { retry_after: Some(Duration::from_millis(5)) });
     assert_eq!(fake.seen().len(), 3);
 }
 
@@ -383,6 +382,7 @@ async fn slow_upstreams_time_out_by_phase() {
             connect_max: Duration::from_millis(100),
             first_byte_max: Duration::from_millis(200),
             between_bytes_max: Duration::from_millis(200),
+            whole_max: None,
         };
         let router = Router::new(vec![config]).expect("a good upstream");
         let upstream = router.route("m").expect("every model is served");

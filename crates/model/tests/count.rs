@@ -34,16 +34,14 @@ fn request() -> SamplingRequest {
 
 async fn count(kind: UpstreamKind, model: Option<&str>) -> Result<TokenCount, belljar_model::UpstreamError> {
     let config = UpstreamConfig {
-        name: "u".to_owned(),
-        kind,
-        models: vec!["*".to_owned()],
         model: model.map(str::to_owned),
-        like: belljar_model::Like::Nobody,
         timeouts: belljar_model::Timeouts {
             connect_max: Duration::from_secs(5),
             first_byte_max: Duration::from_secs(5),
             between_bytes_max: Duration::from_secs(5),
+            whole_max: None,
         },
+        ..UpstreamConfig::new("u", kind)
     };
     let router = Router::new(vec![config]).expect("a good upstream");
     let hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));

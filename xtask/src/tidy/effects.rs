@@ -36,6 +36,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/sandbox/src/clock.rs", "the watchdog of code that waits for tools"),
     ("crates/sandbox/src/calls.rs", "how long a call may stay unanswered"),
     ("crates/jail/src/probe/trial.rs", "tells the operator how long a start took"),
+    ("crates/model/src/breaker.rs", "how long an upstream rests"),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];
 

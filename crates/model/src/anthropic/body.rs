@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
 use super::breakpoint;
-use crate::lower::{PlainMessage, PlainTool, lower};
+use crate::lower::{PlainBlock, PlainMessage, PlainTool, lower};
+use crate::unsigned;
 use crate::upstream::KnownFiles;
 
 /// Everything that is sent; always a stream.
@@ -38,12 +39,13 @@ struct Body<'a> {
     rest: &'a Map<String, Value>,
 }
 
-/// Writes the body. `model` replaces the request's model name.
+/// Writes the body.
 ///
 /// # Errors
 /// Never for requests that came over the wire: every key is a string.
-pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
+    forget_unsigned(&mut plain.messages);
     breakpoint::add(&mut plain, request);
     let tool_choice = if plain.tools_are_history {
         Some(json!({"type": "none"}))
@@ -51,7 +53,7 @@ pub(super) fn write(request: &SamplingRequest, model: &str, files: &KnownFiles) 
         request.tool_choice.as_ref().map(tool_choice)
     };
     serde_json::to_vec(&Body {
-        model,
+        model: &request.model,
         max_tokens: request.max_tokens,
         system: request.system.as_ref(),
         messages: plain.messages,
@@ -89,15 +91,12 @@ struct Counted<'a> {
 ///
 /// # Errors
 /// As [`write`].
-pub(super) fn write_to_count(
-    request: &SamplingRequest,
-    model: &str,
-    files: &KnownFiles,
-) -> Result<Vec<u8>, serde_json::Error> {
-    let plain = lower(request, files);
+pub(super) fn write_to_count(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+    let mut plain = lower(request, files);
+    forget_unsigned(&mut plain.messages);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
-        model,
+        model: &request.model,
         system: request.system.as_ref(),
         messages: plain.messages,
         tools: plain.tools,
@@ -105,6 +104,21 @@ pub(super) fn write_to_count(
         thinking: request.thinking.as_ref(),
         rest: &request.rest,
     })
+}
+
+/// Thinking of another upstream's model, from before a conversation came here: the vendor would refuse it as a forgery.
+fn forget_unsigned(messages: &mut [PlainMessage]) {
+    let ours =
+        |block: &PlainBlock| matches!(block, PlainBlock::Thinking(block) if block.signature == unsigned::SIGNATURE);
+    for message in messages {
+        if message.content.iter().any(ours) {
+            message.content.retain(|block| !ours(block));
+            if message.content.is_empty() {
+                // It had been cut off while it thought.
+                message.content.push(PlainBlock::text("[nothing was said]"));
+            }
+        }
+    }
 }
 
 fn tool_choice(choice: &ToolChoice) -> Value {

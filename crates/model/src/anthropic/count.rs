@@ -1,14 +1,13 @@
 //! Counting a request's input tokens: the upstream's word where it has one.
 
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
+use bytes::BytesMut;
 use reqwest::Response;
 use serde::Deserialize;
-use tokio::time::timeout;
 
-use super::{Shared, body, send, unwritable};
-use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
+use super::{Shared, body, call, unwritable};
+use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::estimate::estimate;
+use crate::link::{self, Body, Link};
 use crate::upstream::{SamplingHints, TokenCount};
 use belljar_wire::sampling::SamplingRequest;
 
@@ -23,16 +22,15 @@ struct Answer {
 /// Asks the upstream. Some that speak the Messages API do not have this part of it: then the count is an estimate.
 pub(super) async fn count(
     shared: &Shared,
-    model: Option<&str>,
     request: &SamplingRequest,
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
-    let model = model.unwrap_or(&request.model);
-    let body = body::write_to_count(request, model, &hints.files).map_err(|error| unwritable(&shared.name, &error))?;
+    let link = &shared.link;
+    let body = body::write_to_count(request, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
     let betas = body::betas(&request.betas);
-    let call = send::Call { url: &shared.count_url, body: Bytes::from(body), betas: betas.as_deref() };
-    match send::send(shared, &call, &hints.request_id).await {
-        Ok(response) => read(shared, response).await.map(TokenCount::Counted),
+    let call = call(&shared.count_url, body, betas.as_deref());
+    match link::send(link, &call, &hints.request_id).await {
+        Ok(response) => read(link, response).await.map(TokenCount::Counted),
         Err(error) if error.kind == UpstreamErrorKind::NoSuchEndpoint => {
             Ok(TokenCount::Estimated(estimate(request, &hints.files)))
         }
@@ -40,27 +38,17 @@ pub(super) async fn count(
     }
 }
 
-async fn read(shared: &Shared, response: Response) -> Result<u64, UpstreamError> {
-    let name = &shared.name;
-    let limit = shared.timeouts.between_bytes_max;
-    let mut pieces = response.bytes_stream();
+async fn read(link: &Link, response: Response) -> Result<u64, UpstreamError> {
+    let mut body = Body::of(link, response);
     let mut text = BytesMut::new();
-    loop {
-        let piece = timeout(limit, pieces.next()).await;
-        let piece = piece.map_err(|_| UpstreamError::timed_out(name, Phase::BetweenBytes, limit))?;
-        let Some(piece) = piece else { break };
-        let piece = piece.map_err(|error| {
-            let how = shared.scrub().clean(&send::causes(&error));
-            UpstreamError::new(UpstreamErrorKind::Cut, format!("upstream `{name}`: the count was cut: {how}"))
-        })?;
+    while let Some(piece) = body.next().await? {
         if text.len() + piece.len() > ANSWER_BYTES_MAX {
-            let operator = format!("upstream `{name}`: a count of more than {ANSWER_BYTES_MAX} bytes");
-            return Err(UpstreamError::new(UpstreamErrorKind::TooLarge, operator));
+            return Err(body.too_large(ANSWER_BYTES_MAX));
         }
         text.extend_from_slice(&piece);
     }
     let answer: Result<Answer, _> = serde_json::from_slice(&text);
-    answer.map(|answer| answer.input_tokens).map_err(|error| {
-        UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{name}`: the count cannot be read: {error}"))
-    })
+    answer
+        .map(|answer| answer.input_tokens)
+        .map_err(|error| body.unreadable(&format!("the count cannot be read: {error}")))
 }

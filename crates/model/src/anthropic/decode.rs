@@ -7,7 +7,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::sse::SseEvent;
+use crate::link::sse::SseEvent;
 
 /// What an upstream's stream can come to instead of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,27 +1,11 @@
 //! What an upstream's failures mean: for the server's next step, for the client, for the operator.
 
-use std::time::Duration;
-
 use belljar_wire::read::Brief;
-use http::HeaderMap;
 use serde::Deserialize;
 
 use super::decode::DecodeFault;
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
-
-/// Longest message of the upstream that is passed on, in characters.
-const MESSAGE_CHARS_MAX: usize = 2000;
-
-/// An HTTP reply that is no success.
-pub(super) struct Refusal {
-    pub(super) status: u16,
-    pub(super) retry_after: Option<Duration>,
-    /// `x-should-retry: false`.
-    pub(super) final_word: bool,
-    pub(super) request_id: Option<String>,
-    /// As much of the body as is read.
-    pub(super) body: Vec<u8>,
-}
+use crate::link::{Link, Refusal, Scrub};
 
 #[derive(Deserialize)]
 struct ErrorBody {
@@ -36,62 +20,31 @@ struct ErrorText {
     message: String,
 }
 
-impl Refusal {
-    /// Reads the headers; the body is added by whoever reads it.
-    pub(super) fn new(status: u16, headers: &HeaderMap) -> Self {
-        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        Self {
-            status,
-            retry_after: retry_after(headers),
-            final_word: text("x-should-retry") == Some("false"),
-            request_id: text("request-id").map(|id| Brief(id).to_string()),
-            body: Vec::new(),
-        }
-    }
-
-    /// Whether asking again may help: nothing of a reply has been seen yet.
-    pub(super) fn is_transient(&self) -> bool {
-        !self.final_word && self.status != 501 && matches!(self.status, 408 | 429 | 500..=599)
-    }
-
-    /// The error that it comes to.
-    pub(super) fn into_error(self, upstream: &str, scrub: &Scrub<'_>) -> UpstreamError {
-        let told: Option<ErrorBody> = serde_json::from_slice(&self.body).ok();
-        let mut kind = UpstreamErrorKind::of_status(self.status, self.retry_after);
-        if kind == UpstreamErrorKind::ModelNotFound
-            && told.as_ref().is_none_or(|told| told.error.tag != "not_found_error")
-        {
-            // Not the API's own voice.
-            kind = UpstreamErrorKind::NoSuchEndpoint;
-        }
-        let in_its_voice = told.is_some();
-        let message = match told {
-            Some(told) => scrub.clean(&told.error.message),
-            None => scrub.clean(&String::from_utf8_lossy(&self.body)),
-        };
-        let operator = format!(
-            "upstream `{upstream}`: HTTP {}{}: {message}",
-            self.status,
-            self.request_id.map(|id| format!(" ({id})")).unwrap_or_default(),
-        );
-        let error = UpstreamError::new(kind, operator);
-        match kind {
-            UpstreamErrorKind::Rejected { status: 400 | 422 } if in_its_voice && !message.is_empty() => {
-                error.telling(message)
-            }
-            _ => error,
-        }
-    }
+/// The error that a refusal comes to.
+pub(super) fn refused(refusal: &Refusal, link: &Link) -> UpstreamError {
+    into_error(refusal, &link.name, &link.scrub())
 }
 
-/// `retry-after-ms`, else `retry-after` in seconds. Dates are not read: there is no clock here.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let number = |name: &str| -> Option<f64> { headers.get(name)?.to_str().ok()?.trim().parse().ok() };
-    let seconds = match number("retry-after-ms") {
-        Some(milliseconds) => milliseconds / 1000.0,
-        None => number("retry-after")?,
+fn into_error(refusal: &Refusal, upstream: &str, scrub: &Scrub<'_>) -> UpstreamError {
+    let told: Option<ErrorBody> = serde_json::from_slice(&refusal.body).ok();
+    let mut kind = UpstreamErrorKind::of_status(refusal.status, refusal.retry_after);
+    if kind == UpstreamErrorKind::ModelNotFound && told.as_ref().is_none_or(|told| told.error.tag != "not_found_error")
+    {
+        // Not the API's own voice.
+        kind = UpstreamErrorKind::NoSuchEndpoint;
+    }
+    let in_its_voice = told.is_some();
+    let message = match told {
+        Some(told) => scrub.clean(&told.error.message),
+        None => scrub.clean(&String::from_utf8_lossy(&refusal.body)),
     };
-    Duration::try_from_secs_f64(seconds).ok()
+    let error = UpstreamError::new(kind, refusal.line(upstream, &message));
+    match kind {
+        UpstreamErrorKind::Rejected { status: 400 | 422 } if in_its_voice && !message.is_empty() => {
+            error.telling(message)
+        }
+        _ => error,
+    }
 }
 
 /// The error that a broken reply comes to.
@@ -104,7 +57,7 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
         DecodeFault::Error { tag, message } => (tag, scrub.clean(&message)),
     };
     let kind = match tag.as_str() {
-        "overloaded_error" => UpstreamErrorKind::Overloaded,
+        "overloaded_error" => UpstreamErrorKind::Overloaded { retry_after: None },
         "rate_limit_error" => UpstreamErrorKind::RateLimited { retry_after: None },
         "invalid_request_error" => UpstreamErrorKind::Rejected { status: 400 },
         "request_too_large" => UpstreamErrorKind::Rejected { status: 413 },
@@ -121,31 +74,10 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
     }
 }
 
-/// Takes what nobody may read out of an upstream's texts.
-pub(super) struct Scrub<'a> {
-    pub(super) key: &'a str,
-    pub(super) base_url: &'a str,
-}
-
-impl Scrub<'_> {
-    /// The text without the key and the address, and not endless.
-    pub(super) fn clean(&self, text: &str) -> String {
-        let mut clean = text.to_owned();
-        for secret in [self.key, self.base_url] {
-            if !secret.is_empty() {
-                clean = clean.replace(secret, "***");
-            }
-        }
-        if let Some((end, _)) = clean.char_indices().nth(MESSAGE_CHARS_MAX) {
-            clean.truncate(end);
-            clean.push('…');
-        }
-        clean
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
 
     const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", base_url: "https://up.example" };
@@ -153,7 +85,7 @@ mod tests {
     fn refusal(status: u16, body: &str) -> UpstreamError {
         let mut refusal = Refusal::new(status, &HeaderMap::new());
         refusal.body = body.as_bytes().to_vec();
-        refusal.into_error("up", &SCRUB)
+        into_error(&refusal, "up", &SCRUB)
     }
 
     #[test]
@@ -172,7 +104,7 @@ mod tests {
             (302, "", UpstreamErrorKind::Unavailable, 500, ""),
             (500, invalid, UpstreamErrorKind::Unavailable, 500, ""),
             (504, "", UpstreamErrorKind::TimedOut { phase: Phase::Upstream }, 504, ""),
-            (529, invalid, UpstreamErrorKind::Overloaded, 529, ""),
+            (529, invalid, UpstreamErrorKind::Overloaded { retry_after: None }, 529, ""),
         ];
         for (status, body, kind, client_status, told) in cases {
             let error = refusal(status, body);
@@ -184,32 +116,5 @@ mod tests {
                 assert_eq!(error.client.message, told, "{status}");
             }
         }
-    }
-
-    #[test]
-    fn retry_after_as_data() {
-        type Headers = &'static [(&'static str, &'static str)];
-        let cases: [(Headers, Option<u64>); 7] = [
-            (&[], None),
-            (&[("retry-after", "2")], Some(2000)),
-            (&[("retry-after", "0.5")], Some(500)),
-            (&[("retry-after", "2"), ("retry-after-ms", "30")], Some(30)),
-            (&[("retry-after", "-1")], None),
-            (&[("retry-after", "NaN")], None),
-            (&[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")], None),
-        ];
-        for (headers, expected) in cases {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.insert(*name, http::HeaderValue::from_static(value));
-            }
-            assert_eq!(retry_after(&map), expected.map(Duration::from_millis), "{headers:?}");
-        }
-    }
-
-    #[test]
-    fn long_texts_are_cut() {
-        let cut = SCRUB.clean(&"é".repeat(MESSAGE_CHARS_MAX + 1));
-        assert_eq!(cut, format!("{}…", "é".repeat(MESSAGE_CHARS_MAX)));
     }
 }

@@ -4,7 +4,7 @@ use belljar_wire::sampling::SamplingEvent;
 
 use super::EVENT_BYTES_MAX;
 use super::decode::Decoder;
-use super::sse::SseParser;
+use crate::link::sse::SseParser;
 
 /// The events that come of these pieces of a reply's body, and what ended the reading, if something did.
 pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {

@@ -11,61 +11,38 @@ mod decode;
 mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod send;
-mod sse;
 
 use std::sync::Arc;
 
 use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use http::{HeaderMap, HeaderValue, header};
-use reqwest::{Client, Response, Url};
-use tokio::time::timeout;
+use reqwest::{Response, Url};
 
 use self::decode::Decoder;
-use self::failure::{Scrub, of_fault};
-use self::sse::{SseError, SseParser};
-use crate::config::{ConfigError, Secret, Timeouts};
-use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
+use self::failure::of_fault;
+use crate::config::{ConfigError, Secret};
+use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::link::sse::{SseError, SseParser};
+use crate::link::{self, Address, Body, Call, Link, Patience};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 const API_VERSION: &str = "2023-06-01";
-/// Most bytes of one reply: far more than any model's output limit comes to.
-const REPLY_BYTES_MAX: usize = 64 << 20;
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
-
-/// Where the upstream is, as configured.
-pub(crate) struct Address<'a> {
-    pub(crate) base_url: &'a str,
-    pub(crate) proxy: Option<&'a str>,
-}
 
 /// One upstream that speaks the Messages API.
 pub(crate) struct Anthropic {
     shared: Arc<Shared>,
-    model: Option<String>,
     models: Vec<String>,
 }
 
 /// What every call needs.
 struct Shared {
-    name: String,
-    client: Client,
+    link: Link,
     url: Url,
     count_url: Url,
-    base_url: String,
-    key: Secret,
-    headers: HeaderMap,
-    timeouts: Timeouts,
-}
-
-impl Shared {
-    fn scrub(&self) -> Scrub<'_> {
-        Scrub { key: self.key.expose(), base_url: &self.base_url }
-    }
 }
 
 impl Anthropic {
@@ -74,41 +51,34 @@ impl Anthropic {
         name: String,
         address: &Address<'_>,
         key: &Secret,
-        model: Option<String>,
-        timeouts: Timeouts,
+        patience: Patience,
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let url = messages_url(&name, address.base_url)?;
         let mut count_url = url.clone();
         count_url.set_path(&format!("{}/count_tokens", url.path()));
         let headers = headers(&name, key)?;
-        let client = client(&name, address.proxy, timeouts)?;
-        let base_url = address.base_url.trim_end_matches('/').to_owned();
-        Ok(Self {
-            shared: Arc::new(Shared { name, client, url, count_url, base_url, key: key.clone(), headers, timeouts }),
-            model,
-            models,
-        })
+        let link = Link::new(name, address, Some(key), headers, patience)?;
+        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), models })
     }
 }
 
 impl Upstream for Anthropic {
     fn name(&self) -> &str {
-        &self.shared.name
+        &self.shared.link.name
     }
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         let shared = Arc::clone(&self.shared);
-        let model = self.model.clone();
         Box::pin(try_stream! {
-            let model = model.as_deref().unwrap_or(&request.model);
-            let body = body::write(&request, model, &hints.files)
-                .map_err(|error| unwritable(&shared.name, &error))?;
+            let link = &shared.link;
+            let body = body::write(&request, &hints.files)
+                .map_err(|error| unwritable(&link.name, &error))?;
             let betas = body::betas(&request.betas);
             drop(request);
-            let call = send::Call { url: &shared.url, body: Bytes::from(body), betas: betas.as_deref() };
-            let response = send::send(&shared, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(&shared, response)?;
+            let call = call(&shared.url, body, betas.as_deref());
+            let response = link::send(link, &call, &hints.request_id).await?;
+            let mut reply = Reply::new(link, response)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -119,8 +89,7 @@ impl Upstream for Anthropic {
 
     fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
         let shared = Arc::clone(&self.shared);
-        let model = self.model.clone();
-        Box::pin(async move { count::count(&shared, model.as_deref(), &request, &hints).await })
+        Box::pin(async move { count::count(&shared, &request, &hints).await })
     }
 
     fn models(&self) -> Vec<String> {
@@ -135,38 +104,34 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
     )
 }
 
+/// One call of the Messages API.
+fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>) -> Call<'a> {
+    let header = betas.map(|betas| ("anthropic-beta", betas));
+    Call { url, body: Bytes::from(body), header, refused: failure::refused }
+}
+
 /// A reply being read.
 struct Reply<'a> {
-    shared: &'a Shared,
-    pieces: futures_util::stream::BoxStream<'static, reqwest::Result<Bytes>>,
+    link: &'a Link,
+    body: Body<'a>,
     parser: SseParser,
     decoder: Decoder,
-    bytes: usize,
     /// Met behind events that are still to be handed out.
     failed: Option<UpstreamError>,
 }
 
 impl<'a> Reply<'a> {
-    fn new(shared: &'a Shared, response: Response) -> Result<Self, UpstreamError> {
-        let name = &shared.name;
-        let content_type = response.headers().get(header::CONTENT_TYPE);
+    fn new(link: &'a Link, response: Response) -> Result<Self, UpstreamError> {
+        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+        let body = Body::of(link, response);
         let is_stream = content_type
+            .as_ref()
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
         if !is_stream {
-            return Err(UpstreamError::new(
-                UpstreamErrorKind::Protocol,
-                format!("upstream `{name}`: the reply is no event stream: {content_type:?}"),
-            ));
+            return Err(body.unreadable(&format!("the reply is no event stream: {content_type:?}")));
         }
-        Ok(Self {
-            shared,
-            pieces: response.bytes_stream().boxed(),
-            parser: SseParser::new(EVENT_BYTES_MAX),
-            decoder: Decoder::default(),
-            bytes: 0,
-            failed: None,
-        })
+        Ok(Self { link, body, parser: SseParser::new(EVENT_BYTES_MAX), decoder: Decoder::default(), failed: None })
     }
 
     /// The events that the next bytes complete; none when the reply is complete.
@@ -177,23 +142,9 @@ impl<'a> Reply<'a> {
         if self.decoder.ended() {
             return Ok(None);
         }
-        let name = &self.shared.name;
-        let timeouts = self.shared.timeouts;
-        let (phase, limit) = match self.bytes {
-            0 => (Phase::FirstByte, timeouts.first_byte_max),
-            _ => (Phase::BetweenBytes, timeouts.between_bytes_max),
+        let Some(piece) = self.body.next().await? else {
+            return Err(self.body.cut("it ended before `message_stop`"));
         };
-        let piece = match timeout(limit, self.pieces.next()).await {
-            Err(_) => return Err(UpstreamError::timed_out(name, phase, limit)),
-            Ok(None) => return Err(self.cut("it ended before `message_stop`")),
-            Ok(Some(Err(error))) => return Err(self.cut(&send::causes(&error))),
-            Ok(Some(Ok(piece))) => piece,
-        };
-        self.bytes = self.bytes.saturating_add(piece.len());
-        if self.bytes > REPLY_BYTES_MAX {
-            return Err(self.too_large(REPLY_BYTES_MAX));
-        }
-        let scrub = self.shared.scrub();
         let mut parsed = Vec::new();
         let unparsed = self.parser.push(&piece, &mut parsed).err();
         let mut events = Vec::new();
@@ -201,7 +152,7 @@ impl<'a> Reply<'a> {
             match self.decoder.take(event) {
                 Ok(decoded) => events.extend(decoded),
                 Err(fault) => {
-                    self.failed = Some(of_fault(fault, name, &scrub));
+                    self.failed = Some(of_fault(fault, &self.link.name, &self.link.scrub()));
                     break;
                 }
             }
@@ -209,82 +160,29 @@ impl<'a> Reply<'a> {
         // Behind a complete reply, nothing counts.
         if self.failed.is_none() && !self.decoder.ended() {
             self.failed = unparsed.map(|error| match error {
-                SseError::TooLong(max) => self.too_large(max),
-                SseError::NotUtf8 => {
-                    UpstreamError::new(UpstreamErrorKind::Protocol, format!("upstream `{name}`: {error}"))
-                }
+                SseError::TooLong(max) => self.body.too_large(max),
+                SseError::NotUtf8 => self.body.unreadable(&error.to_string()),
             });
         }
         Ok(Some(events))
-    }
-
-    fn cut(&self, how: &str) -> UpstreamError {
-        let (name, bytes) = (&self.shared.name, self.bytes);
-        let how = self.shared.scrub().clean(how);
-        UpstreamError::new(
-            UpstreamErrorKind::Cut,
-            format!("upstream `{name}`: the reply was cut after {bytes} bytes: {how}"),
-        )
-    }
-
-    fn too_large(&self, max: usize) -> UpstreamError {
-        let name = &self.shared.name;
-        UpstreamError::new(UpstreamErrorKind::TooLarge, format!("upstream `{name}`: more than {max} bytes"))
     }
 }
 
 /// `/v1/messages` below the base; a base that ends in `/v1` is taken as meant.
 fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
-    let wrong = |problem| ConfigError::Address { upstream: upstream.to_owned(), key: "base_url", problem };
-    let url = Url::parse(base_url).map_err(|_| wrong("not a URL; expected one like `https://host/`"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(wrong("not an http or https URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("credentials do not belong in a URL; use `api_key_env`"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(wrong("it has a query or a fragment"));
-    }
+    let mut url = link::checked_url(upstream, base_url)?;
     let base = url.path().trim_end_matches('/');
     let base = base.strip_suffix("/v1").unwrap_or(base);
-    let mut messages = url.clone();
-    messages.set_path(&format!("{base}/v1/messages"));
-    Ok(messages)
+    let path = format!("{base}/v1/messages");
+    url.set_path(&path);
+    Ok(url)
 }
 
 fn headers(upstream: &str, key: &Secret) -> Result<HeaderMap, ConfigError> {
-    let wrong = || ConfigError::Key { upstream: upstream.to_owned() };
-    if key.expose().is_empty() {
-        return Err(wrong());
-    }
-    let mut key = HeaderValue::from_str(key.expose()).map_err(|_| wrong())?;
-    key.set_sensitive(true);
     Ok(HeaderMap::from_iter([
         (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (header::ACCEPT, HeaderValue::from_static("text/event-stream")),
         (header::HeaderName::from_static("anthropic-version"), HeaderValue::from_static(API_VERSION)),
-        (header::HeaderName::from_static("x-api-key"), key),
+        (header::HeaderName::from_static("x-api-key"), link::key_header(upstream, "", key)?),
     ]))
-}
-
-fn client(upstream: &str, proxy: Option<&str>, timeouts: Timeouts) -> Result<Client, ConfigError> {
-    // Fails when some provider is installed already, and then that one serves.
-    let _installed = rustls::crypto::ring::default_provider().install_default();
-    let mut builder = Client::builder()
-        .user_agent(concat!("belljar/", env!("CARGO_PKG_VERSION")))
-        .redirect(reqwest::redirect::Policy::none())
-        .connect_timeout(timeouts.connect_max)
-        .no_proxy();
-    if let Some(proxy) = proxy {
-        let proxy = reqwest::Proxy::all(proxy).map_err(|_| ConfigError::Address {
-            upstream: upstream.to_owned(),
-            key: "proxy",
-            problem: "not a proxy's URL; expected one like `http://host:3128`",
-        })?;
-        builder = builder.proxy(proxy);
-    }
-    builder
-        .build()
-        .map_err(|error| ConfigError::Client { upstream: upstream.to_owned(), problem: send::causes(&error) })
 }

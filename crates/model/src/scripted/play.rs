@@ -2,13 +2,14 @@
 
 use std::io;
 
-use belljar_ids::{RequestId, SeededIds, ToolUseId};
+use belljar_ids::{RequestId, ToolUseId};
 use belljar_wire::event::Delta;
 use belljar_wire::message::Usage;
 use belljar_wire::sampling::{SampledBlock, SamplingEvent, SamplingRequest};
 use serde_json::{Value, json};
 
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::minting::tool_use_id;
 use crate::scripted::script::{Failure, Fault, Step, StepBlock};
 use crate::upstream::SamplingStream;
 
@@ -78,7 +79,7 @@ fn events(step: &Step, part: &Part<'_>) -> Vec<SamplingEvent> {
     }];
     for (index, block) in step.content.iter().enumerate() {
         let (start, deltas) =
-            block_events(block, step.chunk_bytes.get(), || made_id(part.request_id, part.step_index, index));
+            block_events(block, step.chunk_bytes.get(), || tool_use_id(part.request_id, part.step_index, index));
         events.push(SamplingEvent::BlockStarted(start));
         events.extend(deltas.into_iter().map(SamplingEvent::BlockDelta));
         events.push(SamplingEvent::BlockEnded);
@@ -133,15 +134,6 @@ fn chunks(text: &str, bytes_max: usize) -> impl Iterator<Item = String> {
         rest = behind;
         Some(piece.to_owned())
     })
-}
-
-/// An id that no other call has: request ids are unique, and a request has one block of that step and index.
-fn made_id(request_id: &RequestId, step_index: usize, block_index: usize) -> ToolUseId {
-    // FNV-1a, 64 bits.
-    let seed = format!("{request_id}/{step_index}/{block_index}")
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    ToolUseId::mint(&mut SeededIds::new(seed))
 }
 
 /// What the step states, the rest estimated from sizes. An estimate never uses up the turn's tokens while a call is to be

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{
-    ConfigError, Like, Router, SamplingHints, SamplingStream, Timeouts, Upstream, UpstreamConfig, UpstreamError,
-    UpstreamKind,
+    ConfigError, Router, SamplingHints, SamplingStream, Upstream, UpstreamConfig, UpstreamError, UpstreamKind,
 };
 use belljar_wire::event::Delta;
 use belljar_wire::message::StopReason;
@@ -22,14 +21,7 @@ pub(crate) fn fixtures() -> PathBuf {
 }
 
 pub(crate) fn router(scripts_dir: Option<PathBuf>) -> Result<Router, ConfigError> {
-    Router::new(vec![UpstreamConfig {
-        name: "built-in".to_owned(),
-        kind: UpstreamKind::Scripted { scripts_dir },
-        models: vec!["*".to_owned()],
-        model: None,
-        like: Like::Nobody,
-        timeouts: Timeouts::default(),
-    }])
+    Router::new(vec![UpstreamConfig::new("built-in", UpstreamKind::Scripted { scripts_dir })])
 }
 
 pub(crate) fn scripted() -> Arc<dyn Upstream> {

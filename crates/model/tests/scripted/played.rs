@@ -146,7 +146,7 @@ async fn an_unknown_script_is_a_400_that_lists_the_known_ones() {
 async fn faults_come_where_the_script_says() {
     let cases = [
         ("faults", 0, UpstreamErrorKind::RateLimited { retry_after: None }, "Slow down."),
-        ("fault_mid", 3, UpstreamErrorKind::Overloaded, "Overloaded"),
+        ("fault_mid", 3, UpstreamErrorKind::Overloaded { retry_after: None }, "Overloaded"),
         (
             "fault_cut",
             2,

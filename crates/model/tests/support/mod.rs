@@ -1,6 +1,7 @@
-//! A fake upstream that speaks the Messages API: it checks every request strictly and answers from a list.
+//! A fake upstream that speaks the Messages API and chat completions: it checks every request strictly and answers from a list.
 #![allow(dead_code, missing_docs)]
 
+pub mod chat;
 pub mod check;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +32,8 @@ pub struct Answer {
     pub raw: Option<String>,
     /// Blocks of the reply.
     pub content: Vec<Value>,
+    /// Of chat completions: chunks in place of `content`; a string is sent as it is.
+    pub chunks: Option<Vec<Value>>,
     pub stop_reason: Option<String>,
     pub usage: Option<Value>,
     /// Spaces before the last brace of every event, CRLF, comments.
@@ -78,6 +81,7 @@ impl Fake {
         let app = Router::new()
             .route("/v1/messages", post(messages))
             .route("/v1/messages/count_tokens", post(count_tokens))
+            .route("/v1/chat/completions", post(chat_completions))
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -148,6 +152,31 @@ async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     }
 }
 
+async fn chat_completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    let headers = texts(&headers);
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let checked = chat::check_headers(&headers).and_then(|()| chat::check::request(&body));
+    held(&shared.seen).push(Seen { headers, body: body.clone() });
+    if let Err(violation) = checked {
+        held(&shared.violations).push(violation.clone());
+        return chat::refusal(400, Some(("invalid_request_error".to_owned(), violation)), &BTreeMap::new());
+    }
+    let mut answer = held(&shared.answers).pop_front().unwrap_or_else(|| Answer {
+        content: vec![json!({"type": "text", "text": "The fake upstream has no more answers."})],
+        ..Answer::default()
+    });
+    sleep(Duration::from_millis(answer.head_delay_ms)).await;
+    if let (Some(status), None) = (answer.status, &answer.raw) {
+        return chat::refusal(status, answer.error, &answer.headers);
+    }
+    if answer.raw.is_none() {
+        let (content_type, text) = chat::reply(&answer, &body);
+        answer.headers.entry("content-type".to_owned()).or_insert_with(|| content_type.to_owned());
+        answer.raw = Some(text);
+    }
+    stream(answer, Arc::clone(&shared.bodies_open))
+}
+
 fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), String> {
     let is = |name: &str, wanted: &str| match headers.get(name) {
         Some(value) if value == wanted => Ok(()),
@@ -161,7 +190,7 @@ fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), String> {
     }
 }
 
-fn with_headers(status: u16, headers: &BTreeMap<String, String>, body: Body) -> Response {
+pub fn with_headers(status: u16, headers: &BTreeMap<String, String>, body: Body) -> Response {
     let mut response = Response::builder().status(StatusCode::from_u16(status).unwrap_or_default());
     for (name, value) in headers {
         response = response.header(name, value);
@@ -191,6 +220,7 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
     };
     let mut headers = answer.headers.clone();
     headers.entry("content-type".to_owned()).or_insert_with(|| "text/event-stream; charset=utf-8".to_owned());
+    let answer_status = answer.status.unwrap_or(200);
     open.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     let guard = OpenBody(open);
     let body = async_stream::stream! {
@@ -209,7 +239,7 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
             yield Err(std::io::Error::other("cut"));
         }
     };
-    with_headers(200, &headers, Body::from_stream(body))
+    with_headers(answer_status, &headers, Body::from_stream(body))
 }
 
 /// The event stream of a whole reply.

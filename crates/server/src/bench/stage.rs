@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use belljar_model::{Like, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::{UpstreamConfig, UpstreamKind};
 use belljar_sandbox::{Rootfs, Sandbox, SandboxConfig};
 
 use super::Failure;
@@ -93,14 +93,8 @@ impl Stage {
         let mut config = self.config.clone();
         config.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         config.data_dir = folder.to_path_buf();
-        config.upstreams = vec![UpstreamConfig {
-            name: "bench".to_owned(),
-            kind: UpstreamKind::Scripted { scripts_dir: Some(scripts.to_path_buf()) },
-            models: vec!["*".to_owned()],
-            model: None,
-            like: Like::Nobody,
-            timeouts: Timeouts::default(),
-        }];
+        let kind = UpstreamKind::Scripted { scripts_dir: Some(scripts.to_path_buf()) };
+        config.upstreams = vec![UpstreamConfig::new("bench", kind)];
         config.guard_rules.clear();
         config.sandbox.pool_containers = 0;
         config

@@ -11,7 +11,7 @@ pub const VARIABLES: [(&str, &str); 9] = [
     ("BELLJAR_LOG_FORMAT", "`text` (default) or `json`"),
     ("BELLJAR_HANDOVER", "set by a server for itself alone, when it restarts in place"),
     ("PATH", "where `runsc` is looked for, when `sandbox.runsc` does not say"),
-    ("HTTPS_PROXY", "proxy towards `anthropic` upstreams"),
+    ("HTTPS_PROXY", "proxy towards `anthropic` upstreams, and towards `openai` upstreams whose `base_url` is `https`"),
     ("XDG_DATA_HOME", "where user data goes"),
     ("XDG_CACHE_HOME", "where caches go"),
 ];
@@ -29,6 +29,13 @@ impl Environment {
         let variables =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         Self { variables: variables.collect(), root: rustix::process::geteuid().is_root() }
+    }
+
+    /// An environment of these variables.
+    #[cfg(test)]
+    pub fn of(variables: &[(&str, &str)]) -> Self {
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Self { variables, root: false }
     }
 
     /// A variable's value; empty counts as unset.

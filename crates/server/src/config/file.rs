@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_guard::Rule;
-use belljar_model::{Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use belljar_model::UpstreamConfig;
 use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
-use belljar_turn::HostedModel;
 use serde::Deserialize;
 
 use super::environment::Environment;
+use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
 
 /// The whole file.
@@ -32,19 +32,6 @@ pub struct ConfigFile {
     pub guard: GuardTable,
     #[serde(skip)]
     written: bool,
-}
-
-/// One `[[upstream]]`.
-#[derive(Clone, Debug, Deserialize)]
-pub struct UpstreamTable {
-    name: String,
-    kind: String,
-    base_url: Option<String>,
-    api_key_env: Option<String>,
-    models: Option<Vec<String>>,
-    model: Option<String>,
-    like: Option<String>,
-    scripts_dir: Option<PathBuf>,
 }
 
 /// `[sandbox]`.
@@ -169,8 +156,7 @@ impl ConfigFile {
     /// The models; the scripted one under every name when none is configured.
     pub fn upstreams(&self, environment: &Environment) -> Result<Vec<UpstreamConfig>, ConfigError> {
         if self.upstream.is_empty() {
-            let scripted = UpstreamKind::Scripted { scripts_dir: None };
-            return Ok(vec![upstream("scripted".to_owned(), scripted)]);
+            return Ok(vec![default_upstream()]);
         }
         self.upstream.iter().map(|table| table.resolve(environment)).collect()
     }
@@ -255,59 +241,6 @@ impl SandboxTable {
     }
 }
 
-impl UpstreamTable {
-    fn resolve(&self, environment: &Environment) -> Result<UpstreamConfig, ConfigError> {
-        let key = |name: &str| format!("upstream \"{}\": {name}", self.name);
-        let kind = match self.kind.as_str() {
-            "anthropic" => UpstreamKind::Anthropic {
-                base_url: self.base_url.clone().unwrap_or_else(|| "https://api.anthropic.com".to_owned()),
-                api_key: self.api_key(environment)?,
-                proxy: environment.get("HTTPS_PROXY").or(environment.get("https_proxy")).map(str::to_owned),
-            },
-            "scripted" => UpstreamKind::Scripted { scripts_dir: self.scripts_dir.clone() },
-            // Refused by the room of models, in its own words.
-            "openai" => UpstreamKind::OpenAi,
-            "recorded" => UpstreamKind::Recorded,
-            _ => return Err(ConfigError(format!("{}: must be \"anthropic\" or \"scripted\"", key("kind")))),
-        };
-        let mut config = upstream(self.name.clone(), kind);
-        if let Some(models) = &self.models {
-            config.models.clone_from(models);
-        }
-        config.model.clone_from(&self.model);
-        config.like = match self.like.as_deref() {
-            None => config.like,
-            Some("nobody") => Like::Nobody,
-            Some("itself") => Like::Itself,
-            Some(name) if HostedModel::of(name).is_some() => Like::Model(name.to_owned()),
-            Some(_) => {
-                let known = "must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
-                return Err(ConfigError(format!("{}: {known}", key("like"))));
-            }
-        };
-        Ok(config)
-    }
-
-    fn api_key(&self, environment: &Environment) -> Result<Secret, ConfigError> {
-        let Some(variable) = &self.api_key_env else {
-            return Err(ConfigError(format!("upstream \"{}\": api_key_env is missing", self.name)));
-        };
-        let value = environment.get(variable).ok_or_else(|| {
-            ConfigError(format!(
-                "upstream \"{}\": the environment variable {variable} (api_key_env) is not set",
-                self.name
-            ))
-        })?;
-        Ok(Secret::new(value))
-    }
-}
-
-/// An upstream for every model name, with the default waits.
-fn upstream(name: String, kind: UpstreamKind) -> UpstreamConfig {
-    let like = Like::default_of(&kind);
-    UpstreamConfig { name, kind, models: vec!["*".to_owned()], model: None, like, timeouts: Timeouts::default() }
-}
-
 /// Unknown keys are errors that name the key and the nearest known one.
 fn refuse_unknown(table: &str, members: &toml::Table) -> Result<(), ConfigError> {
     for (name, value) in members {
@@ -317,6 +250,8 @@ fn refuse_unknown(table: &str, members: &toml::Table) -> Result<(), ConfigError>
             return Err(ConfigError(format!("unknown key `{full}`{hint}")));
         }
         match value {
+            // Not ours to know.
+            toml::Value::Table(_) if keys::FREE_TABLES.contains(&full.as_str()) => {}
             toml::Value::Table(inner) => refuse_unknown(&full, inner)?,
             toml::Value::Array(items) => {
                 for item in items.iter().filter_map(toml::Value::as_table) {
@@ -380,30 +315,5 @@ mod tests {
         for (line, error) in cases {
             assert_eq!(read(&format!("[sandbox]\n{line}")), Err(error.to_owned()), "{line}");
         }
-    }
-
-    #[test]
-    fn whose_rules_an_upstream_follows_is_read() {
-        let read = |line: &str| {
-            let text = format!("[[upstream]]\nname=\"a\"\nkind=\"scripted\"\n{line}");
-            let upstreams = ConfigFile::parse(&text).expect("the file parses").upstreams(&Environment::default());
-            upstreams.map(|upstreams| upstreams[0].like.clone()).map_err(|error| error.to_string())
-        };
-        assert_eq!(read(""), Ok(Like::Nobody));
-        assert_eq!(read("like = \"nobody\""), Ok(Like::Nobody));
-        assert_eq!(read("like = \"itself\""), Ok(Like::Itself));
-        assert_eq!(read("like = \"claude-haiku-4-5\""), Ok(Like::Model("claude-haiku-4-5".to_owned())));
-        let refused =
-            "upstream \"a\": like: must be \"nobody\", \"itself\" or the name of a hosted model, as `claude-haiku-4-5`";
-        assert_eq!(read("like = \"qwen3\""), Err(refused.to_owned()));
-    }
-
-    #[test]
-    fn a_missing_upstream_key_names_the_variable() {
-        let text = "[[upstream]]\nname=\"hosted\"\nkind=\"anthropic\"\napi_key_env=\"NO_SUCH_KEY\"";
-        let file = ConfigFile::parse(text).expect("the file parses");
-        let error = file.upstreams(&Environment::default()).map(|_| ()).map_err(|error| error.to_string());
-        let expected = "upstream \"hosted\": the environment variable NO_SUCH_KEY (api_key_env) is not set";
-        assert_eq!(error, Err(expected.to_owned()));
     }
 }

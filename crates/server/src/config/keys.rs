@@ -26,16 +26,33 @@ pub const KEYS: &[Key] = &[
     key("", "serving", "", "Limits of requests and of the loop."),
     key("", "guard", "", "What may not run."),
     key("upstream", "name", "required", "A name for logs and errors."),
-    key("upstream", "kind", "required", "`anthropic` or `scripted`."),
-    key("upstream", "base_url", "\"https://api.anthropic.com\"", "Where the upstream is, without `/v1`."),
+    key(
+        "upstream",
+        "kind",
+        "required",
+        "`anthropic`, `openai` (any server of the chat completions API) or `scripted`.",
+    ),
+    key(
+        "upstream",
+        "base_url",
+        "see its meaning",
+        "Where the upstream is. For `anthropic` without `/v1`, the default is `https://api.anthropic.com`; for `openai` what stands \
+         before `/chat/completions`, as `http://127.0.0.1:11434/v1`, and there is no default.",
+    ),
     key(
         "upstream",
         "api_key_env",
         "none",
-        "Environment variable that holds the upstream's key. The key itself never stands in the file.",
+        "Environment variable that holds the upstream's key. The key itself never stands in the file. `openai` upstreams may do without.",
     ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
+    key(
+        "upstream",
+        "aliases",
+        "none",
+        "A table of other names that the upstream serves, each with the name that is sent upstream. An empty `models` leaves it to these.",
+    ),
     key(
         "upstream",
         "like",
@@ -43,6 +60,91 @@ pub const KEYS: &[Key] = &[
         "The hosted model whose rules hold for these models, as `claude-haiku-4-5`: which tool versions, prefill, sampling \
          parameters, forced choice, calls from code. `itself` is the name that is sent upstream, the default for \
          `kind = \"anthropic\"`; `nobody` is none, the default for every other kind, whatever name a model is served under.",
+    ),
+    key(
+        "upstream",
+        "vision",
+        "not said",
+        "Whether its models take images. Where `false`, requests with some are refused with the reason.",
+    ),
+    key("upstream", "documents", "not said", "The same for documents that are no text."),
+    key("upstream", "tools", "not said", "The same for tools."),
+    key(
+        "upstream",
+        "thinking",
+        "not said",
+        "The same for thinking. Where `true`, an `openai` upstream is sent `reasoning_effort`, made of `output_config.effort` or of a \
+         thinking budget.",
+    ),
+    key(
+        "upstream",
+        "context_tokens_max",
+        "not said",
+        "Most tokens that its models read, by Belljar's estimate. Requests with more are refused as the hosted API refuses them.",
+    ),
+    key("upstream", "connect_s_max", "10", "Seconds until the connection stands."),
+    key(
+        "upstream",
+        "first_byte_s_max",
+        "300",
+        "Seconds from there to the first byte of a reply; with `stream = false` that is the whole reply.",
+    ),
+    key("upstream", "between_bytes_s_max", "120", "Seconds from one piece of a reply to the next."),
+    key("upstream", "whole_s_max", "none", "Seconds for one sampling, retries included."),
+    key(
+        "upstream",
+        "retries_max",
+        "2",
+        "How often a call is sent again, with growing pauses, before the first byte of a reply.",
+    ),
+    key(
+        "upstream",
+        "failover",
+        "false",
+        "Whether the next upstream that serves the name is asked when this one fails before its first word. It may be another model.",
+    ),
+    key(
+        "upstream",
+        "failures_max",
+        "5",
+        "Failures in a row after which an upstream rests: clients get 529 with `retry-after`, or the next one. 0 is never.",
+    ),
+    key("upstream", "rest_s", "10", "Seconds of such a rest. Then one request tries."),
+    key(
+        "upstream",
+        "max_tokens_key",
+        "\"max_tokens\"",
+        "For `openai`: what the server calls the limit of a reply; the newest hosted models want `max_completion_tokens`.",
+    ),
+    key(
+        "upstream",
+        "output_tokens_max",
+        "none",
+        "For `openai`: most tokens of a reply that the server takes as a limit. Requests for more are cut to this.",
+    ),
+    key("upstream", "stream", "true", "For `openai`: whether replies are streamed; otherwise they come whole."),
+    key("upstream", "stream_usage", "true", "For `openai`: whether streams are asked for usage (`stream_options`)."),
+    key(
+        "upstream",
+        "thinking_key",
+        "none",
+        "For `openai`: the member of a past message that takes its thinking, as `reasoning_content` or `reasoning`. Without it, past \
+         thinking is left out.",
+    ),
+    key(
+        "upstream",
+        "body",
+        "none",
+        "For `openai`: a table of members for every request's body, as `chat_template_kwargs`. They outweigh what Belljar would say.",
+    ),
+    key(
+        "upstream",
+        "rescue",
+        "[]",
+        "For `openai`: formats of calls that the model writes into its text because its server does not read them; found there, a call \
+         of a tool on offer is made. `hermes` (`<tool_call>`, Qwen's `<function=...>`), `llama` (`<|python_tag|>`, JSON that begins a \
+         line), `mistral` (`[TOOL_CALLS]`), `fenced` (a block of JSON), `json` (JSON anywhere: also where the model only speaks of a \
+         call); `thinking` (`<think>`).",
     ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),
@@ -150,6 +252,9 @@ pub const KEYS: &[Key] = &[
     key("guard.rule", "text", "required", "What the code may not hold."),
     key("guard.rule", "reason", "required", "Why, for the model and the log."),
 ];
+
+/// Tables whose keys are somebody else's.
+pub const FREE_TABLES: &[&str] = &["upstream.aliases", "upstream.body"];
 
 /// The keys of one table.
 pub fn of_table(table: &str) -> impl Iterator<Item = &'static Key> {

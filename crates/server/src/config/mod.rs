@@ -5,6 +5,7 @@
 pub mod environment;
 pub mod file;
 pub mod keys;
+mod upstream;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -293,9 +293,7 @@ impl Driver {
             Some(Ok(event)) => Input::Sampled(event),
             Some(Err(error)) => {
                 tracing::warn!(request_id = %self.request_id, upstream = self.upstream.name(), error = error.operator, "sampling failed");
-                if let UpstreamErrorKind::RateLimited { retry_after } = error.kind {
-                    self.retry_after = retry_after;
-                }
+                self.retry_after = error.kind.retry_after().or(self.retry_after);
                 self.refused_credentials = error.kind == UpstreamErrorKind::Authentication;
                 self.sampling = None;
                 Input::SamplingFailed(error.client)

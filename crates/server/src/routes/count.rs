@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::{Extension, Json};
 use belljar_ids::RequestId;
-use belljar_model::{SamplingHints, TokenCount, UpstreamErrorKind};
+use belljar_model::{SamplingHints, TokenCount};
 use belljar_wire::container::ContainerParam;
 use belljar_wire::request::MessagesRequest;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -47,11 +47,7 @@ pub async fn count_tokens(
     hints.files = Arc::new(driver::known_files(&uploads, contents));
     let counted = upstream.count_tokens(plan.into_sampling(), hints).await.map_err(|error| {
         tracing::warn!(upstream = upstream.name(), error = error.operator, "counting failed");
-        let wait = match error.kind {
-            UpstreamErrorKind::RateLimited { retry_after } => retry_after,
-            _ => None,
-        };
-        Failure::from(error.client).retry_after(wait)
+        Failure::from(error.client).retry_after(error.kind.retry_after())
     })?;
     Ok(match counted {
         TokenCount::Counted(tokens) => Json(json!({ "input_tokens": tokens })).into_response(),

@@ -9,12 +9,9 @@ use futures_util::StreamExt as _;
 use reqwest::{Response, Url};
 use tokio::time::{sleep, timeout};
 
-use super::Shared;
-use super::failure::Refusal;
+use super::{Link, Refusal};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 
-/// How often a call is sent again.
-const RETRIES_MAX: u32 = 2;
 /// The first pause; each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 /// The longest pause. An upstream that asks for a longer one is not asked again: the client is told how long.
@@ -23,24 +20,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
 /// What is sent, and where to.
-pub(super) struct Call<'a> {
-    pub(super) url: &'a Url,
-    pub(super) body: Bytes,
-    pub(super) betas: Option<&'a str>,
+pub(crate) struct Call<'a> {
+    pub(crate) url: &'a Url,
+    pub(crate) body: Bytes,
+    /// One more header.
+    pub(crate) header: Option<(&'static str, &'a str)>,
+    /// What a refusal means in the upstream's dialect.
+    pub(crate) refused: fn(&Refusal, &Link) -> UpstreamError,
 }
 
 /// Sends the call until it is accepted; returns the reply, whose body has not been touched.
-pub(super) async fn send(shared: &Shared, call: &Call<'_>, request_id: &RequestId) -> Result<Response, UpstreamError> {
+pub(crate) async fn send(link: &Link, call: &Call<'_>, request_id: &RequestId) -> Result<Response, UpstreamError> {
     let mut attempt = 0;
     loop {
-        let failure = match send_once(shared, call).await {
+        let failure = match send_once(link, call).await {
             Ok(response) => return Ok(response),
             Err(failure) => failure,
         };
-        match failure.pause(attempt, request_id) {
+        match failure.pause(attempt, link.retries_max, request_id) {
             Some(pause) => {
                 tracing::info!(
-                    upstream = shared.name,
+                    upstream = link.name,
                     attempt,
                     ?pause,
                     error = failure.error.operator,
@@ -64,8 +64,8 @@ struct Failure {
 
 impl Failure {
     /// How long to wait before asking again; none when it is over.
-    fn pause(&self, attempt: u32, request_id: &RequestId) -> Option<Duration> {
-        if !self.transient || attempt >= RETRIES_MAX {
+    fn pause(&self, attempt: u32, retries_max: u32, request_id: &RequestId) -> Option<Duration> {
+        if !self.transient || attempt >= retries_max {
             return None;
         }
         match self.retry_after {
@@ -85,56 +85,55 @@ fn backoff(attempt: u32, request_id: &RequestId) -> Duration {
     full - full / 1000 * permille_off
 }
 
-async fn send_once(shared: &Shared, sent: &Call<'_>) -> Result<Response, Failure> {
+async fn send_once(link: &Link, sent: &Call<'_>) -> Result<Response, Failure> {
     let lasting = |error| Failure { error, transient: false, retry_after: None };
-    let mut call = shared.client.post(sent.url.clone()).headers(shared.headers.clone());
-    if let Some(betas) = sent.betas {
-        call = call.header("anthropic-beta", betas);
+    let mut call = link.client.post(sent.url.clone()).headers(link.headers.clone());
+    if let Some((name, value)) = sent.header {
+        call = call.header(name, value);
     }
     // The client's own limit on connecting runs inside this one.
-    let limit = shared.timeouts.connect_max + shared.timeouts.first_byte_max;
+    let limit = link.timeouts.connect_max + link.timeouts.first_byte_max;
     let response = match timeout(limit, call.body(sent.body.clone()).send()).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(connection_failed(shared, &error)),
+        Ok(Err(error)) => return Err(connection_failed(link, &error)),
         Err(_) => {
-            let limit = shared.timeouts.first_byte_max;
-            return Err(lasting(UpstreamError::timed_out(&shared.name, Phase::FirstByte, limit)));
+            let limit = link.timeouts.first_byte_max;
+            return Err(lasting(UpstreamError::timed_out(&link.name, Phase::FirstByte, limit)));
         }
     };
     if response.status().is_success() {
         return Ok(response);
     }
-    Err(refused(shared, response).await)
+    Err(refused(link, sent, response).await)
 }
 
-async fn refused(shared: &Shared, response: Response) -> Failure {
+async fn refused(link: &Link, sent: &Call<'_>, response: Response) -> Failure {
     let mut refusal = Refusal::new(response.status().as_u16(), response.headers());
     let mut pieces = response.bytes_stream();
     // A body that breaks off or stalls is worth no more than what came of it.
-    while let Ok(Some(Ok(piece))) = timeout(shared.timeouts.between_bytes_max, pieces.next()).await {
+    while let Ok(Some(Ok(piece))) = timeout(link.timeouts.between_bytes_max, pieces.next()).await {
         let room = REFUSAL_BYTES_MAX - refusal.body.len();
         refusal.body.extend(piece.iter().take(room));
         if piece.len() >= room {
             break;
         }
     }
-    Failure {
-        transient: refusal.is_transient(),
-        retry_after: refusal.retry_after,
-        error: refusal.into_error(&shared.name, &shared.scrub()),
-    }
+    let error = (sent.refused)(&refusal, link);
+    // What the operator has to mend does not mend itself.
+    let transient = refusal.is_transient() && error.kind != UpstreamErrorKind::Authentication;
+    Failure { transient, retry_after: refusal.retry_after, error }
 }
 
-fn connection_failed(shared: &Shared, error: &reqwest::Error) -> Failure {
-    let name = &shared.name;
+fn connection_failed(link: &Link, error: &reqwest::Error) -> Failure {
+    let name = &link.name;
     if error.is_connect() && error.is_timeout() {
         return Failure {
-            error: UpstreamError::timed_out(name, Phase::Connect, shared.timeouts.connect_max),
+            error: UpstreamError::timed_out(name, Phase::Connect, link.timeouts.connect_max),
             transient: true,
             retry_after: None,
         };
     }
-    let operator = format!("upstream `{name}`: {}", shared.scrub().clean(&causes(error)));
+    let operator = format!("upstream `{name}`: {}", link.scrub().clean(&causes(error)));
     Failure {
         error: UpstreamError::new(UpstreamErrorKind::Unavailable, operator),
         // Past connecting, the upstream may have begun to work, and to count.
