@@ -165,14 +165,14 @@ const cases = {
     await client.files.upload({ file });
     const opening = [{ role: "user", content: "Go on." }];
     const more = { tools: [CODE, { type: "belljar_files_20261129", name: "belljar_files" }] };
-    const first = await client.messages.stream(body({ ...more, messages: opening }), script("host_files")).finalMessage();
+    const first = await client.messages.stream(body({ ...more, messages: opening }), script("host_files_by_name")).finalMessage();
     const pair = ["server_tool_use", "belljar_files_tool_result"];
     const expected = ["server_tool_use", ...pair, ...pair, ...pair, "code_execution_tool_result", "text"];
     assert.deepEqual(kinds(first), expected);
-    assert.match(codeResult(first).stdout, /^of-the-server.csv 8 /);
+    assert.match(codeResult(first).stdout, /^of-the-server.csv 8\n/);
     const messages = [...opening, { role: "assistant", content: first.content }, { role: "user", content: "Again." }];
     const goOn = body({ ...more, messages, container: first.container.id });
-    const again = await client.messages.create(goOn, script("host_files"));
+    const again = await client.messages.create(goOn, script("host_files_by_name"));
     assert.equal(codeResult(again).stdout, codeResult(first).stdout);
   },
 
