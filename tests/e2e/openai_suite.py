@@ -1,7 +1,8 @@
 """The server between a client and chat completions: the strict fake upstream per case of `openai/cases.json`.
 
-As `upstream_suite.py`, whose fakes and matchers these are; `next` are the answers of a second upstream for the same name. `table` is what the case's upstream is told beside its address; of a reply,
-`expect` holds the status and either the content, why it stopped and `[input, cached, output]` tokens (or `estimated`), or the error.
+As `upstream_suite.py`, whose fakes and matchers these are. `table` is what the case's upstream is told beside its address; `next` are the
+answers of a second upstream for the same name. Of a reply, `expect` holds the status and either the content, why it stopped,
+`[input, cached, output]` tokens (or `estimated`) and the container where it is named, or the error.
 """
 
 import json
@@ -71,7 +72,7 @@ def play(base_url, case, fake, replies):
     for number, ask in enumerate(case["asks"]):
         history.append({"role": "user", "content": matcher.fill(ask["user"])})
         body = {"model": case["model"], "max_tokens": 1024, "tools": [TOOL], **case.get("request", {})}
-        body.update(messages=history)
+        body.update(matcher.fill(ask.get("more", {})), messages=history)
         reply = WAYS[ask.get("by", "plain")](base_url, body, headers, replies)
         matcher.same(short(reply, ask["expect"]), ask["expect"], f"reply {number}")
         if "content" in reply:
@@ -92,7 +93,8 @@ def short(reply, expected):
     tokens = [usage["input_tokens"], usage["cache_read_input_tokens"], usage["output_tokens"]]
     if expected.get("usage") == "estimated" and tokens[0] > 0 and tokens[1] == 0 and tokens[2] > 0:
         tokens = "estimated"
-    return {"status": 200, "content": reply["content"], "stop_reason": reply["stop_reason"], "usage": tokens}
+    out = {"status": 200, "content": reply["content"], "stop_reason": reply["stop_reason"], "usage": tokens}
+    return {**out, "container": reply["container"]["id"]} if "container" in expected else out
 
 
 def plain(base_url, body, headers, replies):
@@ -129,7 +131,7 @@ def fold(name, data, content, out):
     elif name == "content_block_stop" and content[data["index"]].get("_json"):
         content[data["index"]]["input"] = json.loads(content[data["index"]]["_json"])
     elif name == "message_delta":
-        out.update(stop_reason=data["delta"]["stop_reason"], usage=data["usage"])
+        out.update(stop_reason=data["delta"]["stop_reason"], usage=data["usage"], container=data["delta"].get("container"))
     for block in content if name == "content_block_stop" else []:
         block.pop("_json", None)
 

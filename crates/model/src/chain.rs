@@ -49,13 +49,19 @@ impl Upstream for Chain {
     }
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
+        // Kept only while another may have to be asked: it can be large.
+        let mut kept = Some(request);
         let candidates: Vec<Candidate> = std::iter::once(&self.first).chain(&self.others).cloned().collect();
         Box::pin(stream! {
             let last = candidates.len() - 1;
             for (index, candidate) in candidates.into_iter().enumerate() {
                 let mut begun = false;
                 let mut failed = None;
-                let mut sampling = candidate.sample(&request, &hints);
+                let request = if index < last { kept.clone() } else { kept.take() };
+                let Some(request) = request else {
+                    return;
+                };
+                let mut sampling = candidate.sample(request, &hints);
                 while let Some(event) = sampling.next().await {
                     match event {
                         Err(error) if !begun && index < last && goes_on(error.kind) => {
@@ -108,9 +114,9 @@ const fn goes_on(kind: UpstreamErrorKind) -> bool {
 
 impl Candidate {
     /// Asks this one alone.
-    fn sample(&self, request: &SamplingRequest, hints: &SamplingHints) -> SamplingStream {
+    fn sample(&self, mut request: SamplingRequest, hints: &SamplingHints) -> SamplingStream {
         let name = self.member.upstream.name();
-        if let Some(reason) = unfit(&self.member.capabilities, request, hints) {
+        if let Some(reason) = unfit(&self.member.capabilities, &request, hints) {
             let operator = format!("upstream `{name}`: refused before it was asked: {reason}");
             let error = UpstreamError::new(UpstreamErrorKind::Rejected { status: 400 }, operator).telling(reason);
             return failed(error);
@@ -120,7 +126,6 @@ impl Candidate {
             let kind = UpstreamErrorKind::Overloaded { retry_after: Some(left) };
             return failed(UpstreamError::new(kind, operator));
         }
-        let mut request = request.clone();
         request.model.clone_from(&self.sent_model);
         let sampling = self.member.upstream.sample(request, hints.clone());
         watched(Arc::clone(&self.member), sampling)

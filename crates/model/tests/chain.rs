@@ -173,6 +173,39 @@ async fn a_reply_that_drips_for_ever_is_ended() {
     tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the connection is closed");
 }
 
+/// A client that reads slowly slows the upstream down; nothing piles up in between but what the sockets hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_slows_the_upstream() {
+    const SOCKETS_BYTES_MAX: usize = 16 << 20;
+    let text = "x".repeat(1_000);
+    let chunk = json!({"choices": [{"index": 0, "delta": {"content": text}}]});
+    let raw = support::chat::sse(&vec![chunk; 50_000]);
+    assert!(raw.len() > 2 * SOCKETS_BYTES_MAX);
+    let one = fake(vec![Answer { raw: Some(raw.clone()), chunk_bytes: Some(64 << 10), ..Answer::default() }]).await;
+    let router = Router::new(vec![upstream("one", &one)]).expect("good upstreams");
+    let serving = router.route("m").expect("the name is served");
+    let hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));
+    let mut events = serving.sample(request("m", &Value::Null), hints);
+    assert!(matches!(events.next().await, Some(Ok(SamplingEvent::Started { .. }))));
+    // Until it takes no more.
+    let mut taken = one.bytes_taken();
+    let more = async |taken: usize| {
+        while one.bytes_taken() == taken {
+            tokio::task::yield_now().await;
+        }
+    };
+    while tokio::time::timeout(Duration::from_millis(300), more(taken)).await.is_ok() {
+        taken = one.bytes_taken();
+    }
+    assert!(taken < SOCKETS_BYTES_MAX, "{taken} of {} bytes were taken for a reader that reads nothing", raw.len());
+    while let Some(event) = events.next().await {
+        if event.is_err() {
+            break;
+        }
+    }
+    assert_eq!(one.bytes_taken(), raw.len());
+}
+
 #[tokio::test]
 async fn retries_are_as_many_as_are_configured() {
     for retries_max in [0, 1, 3] {

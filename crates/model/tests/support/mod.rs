@@ -59,6 +59,8 @@ struct Shared {
     answers: Mutex<VecDeque<Answer>>,
     seen: Mutex<Vec<Seen>>,
     violations: Mutex<Vec<String>>,
+    /// Bytes of bodies that the connection has taken.
+    bytes_taken: Arc<std::sync::atomic::AtomicUsize>,
     /// Bodies that are being sent right now.
     bodies_open: Arc<std::sync::atomic::AtomicUsize>,
 }
@@ -98,6 +100,11 @@ impl Fake {
     /// Every broken rule so far.
     pub fn violations(&self) -> Vec<String> {
         held(&self.shared.violations).clone()
+    }
+
+    /// How many bytes of bodies the connection has taken so far.
+    pub fn bytes_taken(&self) -> usize {
+        self.shared.bytes_taken.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// How many bodies are being sent.
@@ -148,7 +155,7 @@ async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
     sleep(Duration::from_millis(answer.head_delay_ms)).await;
     match answer.status {
         Some(status) => refusal(status, answer.error, &answer.headers),
-        None => stream(answer, Arc::clone(&shared.bodies_open)),
+        None => stream(answer, &shared),
     }
 }
 
@@ -174,7 +181,7 @@ async fn chat_completions(State(shared): State<Arc<Shared>>, headers: HeaderMap,
         answer.headers.entry("content-type".to_owned()).or_insert_with(|| content_type.to_owned());
         answer.raw = Some(text);
     }
-    stream(answer, Arc::clone(&shared.bodies_open))
+    stream(answer, &shared)
 }
 
 fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), String> {
@@ -213,7 +220,8 @@ impl Drop for OpenBody {
     }
 }
 
-fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response {
+fn stream(answer: Answer, shared: &Shared) -> Response {
+    let (open, taken) = (Arc::clone(&shared.bodies_open), Arc::clone(&shared.bytes_taken));
     let bytes = match &answer.raw {
         Some(raw) => raw.clone().into_bytes(),
         None => sse(&answer).into_bytes(),
@@ -228,6 +236,7 @@ fn stream(answer: Answer, open: Arc<std::sync::atomic::AtomicUsize>) -> Response
         sleep(Duration::from_millis(answer.first_byte_delay_ms)).await;
         let end = answer.cut_after_bytes.unwrap_or(bytes.len()).min(bytes.len());
         for piece in bytes[..end].chunks(answer.chunk_bytes.unwrap_or(bytes.len()).max(1)) {
+            taken.fetch_add(piece.len(), std::sync::atomic::Ordering::SeqCst);
             yield Ok(Bytes::copy_from_slice(piece));
             if answer.chunk_delay_ms > 0 {
                 sleep(Duration::from_millis(answer.chunk_delay_ms)).await;
