@@ -1,6 +1,7 @@
 //! `belljar serve`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use belljar_sandbox::handover::{self, HandedFd};
@@ -71,9 +72,7 @@ pub async fn run(args: &ServeArgs, environment: &Environment) -> Result<(), Exit
         Some(ground) => {
             tracing::info!("restarting in place: running turns may end");
             let hurried = house.drained(&app, &config, &mut signals).await;
-            let listener = kept_open.and_then(|socket| Ok((HandedFd::hand_over(&socket)?, socket)));
-            let (listener, _socket) =
-                listener.map_err(|error| Exit::failed(format!("the listening socket: {error}")))?;
+            let listener = kept_open.map_err(|error| Exit::failed(format!("the listening socket: {error}")))?;
             restart(&app, &config, (&program, &ground), listener, hurry(hurried, signals.stop())).await
         }
     }
@@ -84,9 +83,12 @@ async fn wished(signals: &mut Signals, program: &Program) -> Option<Ground> {
     loop {
         match signals.next().await {
             Wish::Stop => return None,
-            Wish::Restart => match program.tried().await {
-                Ok(ground) => return Some(ground),
-                Err(why) => tracing::error!("not restarted, and serving on as before: {why}"),
+            Wish::Restart => tokio::select! {
+                tried = program.tried() => match tried {
+                    Ok(ground) => return Some(ground),
+                    Err(why) => tracing::error!("not restarted, and serving on as before: {why}"),
+                },
+                () = signals.stop() => return None,
             },
         }
     }
@@ -167,7 +169,7 @@ async fn restart(
     app: &Shared,
     config: &Config,
     (program, ground): (&Program, &Ground),
-    listener: HandedFd,
+    listener: OwnedFd,
     hurry: impl Future<Output = ()>,
 ) -> Result<(), Exit> {
     let present = Ground { form: handover::form(), image: app.image_digest.clone() };
@@ -178,7 +180,7 @@ async fn restart(
         app.sandbox.clone().close().await;
         app.parked.clear();
         write_touches(app).await;
-        return Err(program.become_next(&Estate { listener, living: None }));
+        return Err(become_next(program, &listener, None));
     }
     stopping::keep_used(app, wait, hurry).await.warn();
     write_touches(app).await;
@@ -186,7 +188,15 @@ async fn restart(
     let (living, _running, _cells) = handed;
     let (containers, waiting) = living.counted();
     tracing::info!(containers, waiting, "live containers go on in the next program");
-    Err(program.become_next(&Estate { listener, living: Some(living) }))
+    Err(become_next(program, &listener, Some(living)))
+}
+
+/// Only now is the socket marked to stay open: nothing is started any more that would inherit it.
+fn become_next(program: &Program, listener: &OwnedFd, living: Option<Living>) -> Exit {
+    match HandedFd::hand_over(listener) {
+        Ok(listener) => program.become_next(&Estate { listener, living }),
+        Err(errno) => Exit::failed(format!("the listening socket: {errno}")),
+    }
 }
 
 /// Beyond loopback, a server without keys would serve everybody.
