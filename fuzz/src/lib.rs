@@ -1,4 +1,4 @@
-//! What targets have in common: packets from a hostile end of a socket.
+//! What targets have in common: packets from a hostile end of a socket, and streams cut into pieces.
 
 use std::cell::RefCell;
 use std::fmt::Debug;
@@ -70,4 +70,17 @@ fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Resul
     let mut beside = SendAncillaryBuffer::new(&mut space);
     assert!(descriptors.is_empty() || beside.push(SendAncillaryMessage::ScmRights(descriptors)));
     sendmsg(socket, &[IoSlice::new(bytes)], &mut beside, SendFlags::NOSIGNAL | SendFlags::DONTWAIT).map(drop)
+}
+
+/// The bytes in pieces of these lengths, and what is left.
+pub fn pieces(cuts: Vec<u8>, bytes: &[u8]) -> Vec<&[u8]> {
+    let mut rest = bytes;
+    let mut pieces = Vec::new();
+    for cut in cuts {
+        let (piece, behind) = rest.split_at(usize::from(cut).min(rest.len()));
+        pieces.push(piece);
+        rest = behind;
+    }
+    pieces.push(rest);
+    pieces
 }

@@ -111,6 +111,16 @@ impl Fake {
     pub fn bodies_open(&self) -> usize {
         self.shared.bodies_open.load(std::sync::atomic::Ordering::SeqCst)
     }
+
+    /// Waits until nobody reads a body any more.
+    pub async fn bodies_closed(&self) {
+        let closed = async {
+            while self.bodies_open() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), closed).await.expect("the connection is closed");
+    }
 }
 
 /// Counts the bytes of a request that keeps the rules; an answer with a status is refused with it.
