@@ -145,10 +145,10 @@ impl Living {
         let sandbox = app.sandbox.hand_over(&cells.iter().collect::<Vec<_>>()).await?;
         let age = |since: Instant| now.saturating_duration_since(since);
         let owner = |id: &ContainerId| Some((id.clone(), app.owners.of_one(id)?.as_str().to_owned()));
-        let calling = app.calling.all().into_iter().map(|(workspace, call, since)| HandedCalling {
-            workspace: workspace.as_str().to_owned(),
-            call: serde_json::to_value(ContentBlock::ServerToolUse(call)).unwrap_or_default(),
-            age: age(since),
+        let calling = app.calling.all().into_iter().filter_map(|(workspace, call, since)| {
+            // Never fails: every key of a block is a string.
+            let call = serde_json::to_value(ContentBlock::ServerToolUse(call)).ok()?;
+            Some(HandedCalling { workspace: workspace.as_str().to_owned(), call, age: age(since) })
         });
         let living = Self {
             started_at_us: app.started_at.as_micros(),
@@ -212,7 +212,11 @@ impl Rest {
             app.parked.remember(LetGo { spot: spot.spot()?, since: ago(age) });
         }
         for HandedCalling { workspace, call, age } in calling {
-            app.calling.enter(&named(&workspace)?, read_call(call)?, ago(age));
+            // It only helps clients that have lost the call: without it, all else goes on.
+            match read_call(call) {
+                Ok(call) => app.calling.enter(&named(&workspace)?, call, ago(age)),
+                Err(exit) => tracing::error!("a call is forgotten: {}", exit.message()),
+            }
         }
         Ok(())
     }
