@@ -52,12 +52,14 @@ pub struct Counts {
     pub failed: usize,
     /// Checks that did not run, each with its reason.
     pub skips: Vec<Skip>,
+    /// What was printed of checks that did not hold, a line each, for the end of the run: a log that was cut shows its end.
+    pub failures: Vec<String>,
 }
 
 impl Counts {
     /// One check that held or did not.
     pub fn one(held: bool) -> Counts {
-        Counts { passed: usize::from(held), failed: usize::from(!held), skips: Vec::new() }
+        Counts { passed: usize::from(held), failed: usize::from(!held), ..Counts::default() }
     }
 }
 
@@ -72,7 +74,23 @@ pub fn from_runner(output: &str) -> Option<Counts> {
     let (passed, failed, skipped) = (numbers.next()??, numbers.next()??, numbers.next()??);
     let named = passed.1 == "passed" && failed.1 == "failed" && skipped.1 == "skipped";
     // A skip without its reason is a broken runner, not a skip.
-    (named && skipped.0 == skips.len()).then_some(Counts { passed: passed.0, failed: failed.0, skips })
+    (named && skipped.0 == skips.len()).then_some(Counts {
+        passed: passed.0,
+        failed: failed.0,
+        skips,
+        failures: lines_of(output, |line| line.starts_with("FAILED ")),
+    })
+}
+
+/// The chosen lines, each once, in order.
+fn lines_of(output: &str, chosen: fn(&str) -> bool) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in output.lines().map(str::trim).filter(|line| chosen(line)) {
+        if !lines.iter().any(|known| known == line) {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
 }
 
 /// nextest's summary line: `Summary [ 0.1s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped`.
@@ -89,7 +107,10 @@ pub fn from_nextest(output: &str, junit: &str) -> Option<Counts> {
     };
     let skips: Vec<Skip> = junit.lines().filter_map(skip_in_junit).collect();
     let failed = number_before("failed") + number_before("timed out") + number_before("exec failed");
-    Some(Counts { passed: number_before("passed").saturating_sub(skips.len()), failed, skips })
+    let failures = lines_of(output, |line| {
+        ["FAIL [", "TIMEOUT [", "ABORT ["].iter().any(|word| line.starts_with(word)) || line.starts_with("SIG")
+    });
+    Some(Counts { passed: number_before("passed").saturating_sub(skips.len()), failed, skips, failures })
 }
 
 /// A test that cannot run prints its skip line on standard output, which the JUnit file keeps, escaped, first line glued to a tag.
@@ -115,6 +136,7 @@ pub fn from_cargo_test(output: &str) -> Option<Counts> {
             }
         }
     }
+    counts.failures = lines_of(output, |line| line.starts_with("test ") && line.ends_with("... FAILED"));
     seen.then_some(counts)
 }
 
@@ -124,10 +146,11 @@ mod tests {
 
     #[test]
     fn runner_totals_are_read_from_the_last_line() {
-        let output = "ok a\nSKIP(kernel): no Landlock\n\n3 passed, 1 failed, 1 skipped\n";
+        let output = "ok a\nSKIP(kernel): no Landlock\nFAILED  suite b: got 1\n\n3 passed, 1 failed, 1 skipped\n";
         let counts = from_runner(output).expect("a totals line");
         assert_eq!((counts.passed, counts.failed), (3, 1));
         assert_eq!(counts.skips, [Skip::Kernel("no Landlock".into())]);
+        assert_eq!(counts.failures, ["FAILED  suite b: got 1"]);
     }
 
     #[test]
@@ -142,19 +165,22 @@ mod tests {
 
     #[test]
     fn nextest_summary_and_skips_are_read() {
+        let failed = "        FAIL [   0.1s] ( 9/12) belljar-turn a_case\n";
         let output = "     Summary [   0.02s] 12 tests run: 11 passed (1 slow), 1 failed, 3 skipped\n";
         let junit = "<system-out>SKIP: no mkfs.erofs\nmore\n</system-out>";
-        let counts = from_nextest(output, junit).expect("a summary line");
+        let output = format!("{failed}{output}{failed}");
+        let counts = from_nextest(&output, junit).expect("a summary line");
+        assert_eq!(counts.failures, [failed.trim()]);
         assert_eq!((counts.passed, counts.failed), (10, 1));
         assert_eq!(counts.skips, [Skip::Missing("no mkfs.erofs".into())]);
     }
 
     #[test]
     fn cargo_test_results_are_added_up() {
-        let output =
-            "test result: ok. 5 passed; 0 failed; 0 ignored\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n";
+        let output = "test a ... ok\ntest b ... FAILED\ntest result: ok. 5 passed; 0 failed; 0 ignored\ntest result: FAILED. 1 passed; 2 failed; 0 ignored\n";
         let counts = from_cargo_test(output).expect("result lines");
         assert_eq!((counts.passed, counts.failed), (6, 2));
+        assert_eq!(counts.failures, ["test b ... FAILED"]);
     }
 
     #[test]

@@ -104,7 +104,10 @@ fn count(reports: &[Report]) -> Counts {
         match row.verdict.as_str() {
             "held" => counts.passed += 1,
             "skipped" => drop(skipped.insert((&row.section, &row.name), &row.how)),
-            _ => counts.failed += 1,
+            _ => {
+                counts.failed += 1;
+                counts.failures.push(format!("{} {}: {}: {}", row.section, row.name, row.verdict, row.how));
+            }
         }
     }
     for row in rows().filter(|row| row.verdict != "skipped") {

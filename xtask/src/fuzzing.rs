@@ -130,7 +130,7 @@ fn report(mut ran: Vec<Ran>, expected: usize) -> Counts {
         println!("{target:<18} {executions:>12} {covered:>10} {edges:>10}{verdict}");
     }
     let passed = ran.iter().filter(|ran| ran.held && ran.executions > 0).count();
-    Counts { passed, failed: expected - passed, skips: Vec::new() }
+    Counts { passed, failed: expected - passed, ..Counts::default() }
 }
 
 #[cfg(test)]
@@ -156,6 +156,6 @@ mod tests {
     fn a_finding_and_a_target_that_did_not_run_are_failures() {
         assert_eq!(report(vec![ran(true)], 1), Counts::one(true));
         assert_eq!(report(vec![ran(false)], 1), Counts::one(false));
-        assert_eq!(report(vec![ran(true)], 2), Counts { passed: 1, failed: 1, skips: Vec::new() });
+        assert_eq!(report(vec![ran(true)], 2), Counts { passed: 1, failed: 1, ..Counts::default() });
     }
 }

@@ -35,11 +35,16 @@ impl Report {
         println!();
         println!("{:<12} {:>8} {:>7} {:>7} {:>8}", "stage", "seconds", "passed", "failed", "skipped");
         for (stage, row) in &self.rows {
-            let Counts { passed, failed, skips } = &row.counts;
+            let Counts { passed, failed, skips, .. } = &row.counts;
             println!("{:<12} {:>8.1} {passed:>7} {failed:>7} {:>8}", stage.name(), row.took.as_secs_f64(), skips.len());
         }
         for skip in self.skips() {
             println!("{}", skip.line());
+        }
+        for (stage, row) in &self.rows {
+            for line in &row.counts.failures {
+                println!("{}: {line}", stage.name());
+            }
         }
         if self.strict && self.skips().any(Skip::fails_ci) {
             println!("CI=true: a check was skipped that this machine could have run, so the run fails");
@@ -71,7 +76,7 @@ mod tests {
     }
 
     fn skipped(skip: Skip) -> Counts {
-        Counts { passed: 1, failed: 0, skips: vec![skip] }
+        Counts { passed: 1, skips: vec![skip], ..Counts::default() }
     }
 
     #[test]
