@@ -140,6 +140,8 @@ pub enum UpstreamKind {
 /// How one server of the Chat Completions API wants to be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatSettings {
+    /// Which of its two APIs it is asked by.
+    pub dialect: Dialect,
     /// What it calls the limit of a reply.
     pub max_tokens_key: MaxTokensKey,
     /// Most tokens of a reply that it takes as a limit; more is cut to this.
@@ -156,6 +158,33 @@ pub struct ChatSettings {
     pub body: Map<String, Value>,
     /// What is looked for in the text of replies.
     pub rescue: Vec<Rescue>,
+}
+
+/// The APIs of an `openai` upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Chat completions.
+    Chat,
+    /// The Responses API.
+    Responses,
+}
+
+impl Dialect {
+    /// Each with its name.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Chat, "chat"), (Self::Responses, "responses")];
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(dialect, _)| dialect)
+    }
+
+    /// What stands behind the base URL.
+    pub(crate) fn path(self) -> &'static str {
+        match self {
+            Self::Chat => "chat/completions",
+            Self::Responses => "responses",
+        }
+    }
 }
 
 /// A format of calls, or of thinking, that a model writes into its text where its server does not read it.
@@ -196,6 +225,7 @@ impl Default for ChatSettings {
     /// What the most servers take.
     fn default() -> Self {
         Self {
+            dialect: Dialect::Chat,
             max_tokens_key: MaxTokensKey::MaxTokens,
             output_tokens_max: None,
             stream: true,

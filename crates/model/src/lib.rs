@@ -27,11 +27,11 @@ mod upstream;
 pub mod fuzzing {
     //! What the fuzz targets see of the readers.
     pub use crate::anthropic::fuzzing::events;
-    pub use crate::openai::fuzzing::chat_events;
+    pub use crate::openai::fuzzing::events as openai_events;
 }
 pub use config::{
-    Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,
-    UpstreamKind,
+    Capabilities, ChatSettings, ConfigError, Dialect, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts,
+    UpstreamConfig, UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;

@@ -4,8 +4,8 @@ use belljar_wire::sampling::SamplingRequest;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Written, effort, messages, tools};
-use crate::config::ChatSettings;
+use super::{Written, effort, messages, responses, tools};
+use crate::config::{ChatSettings, Dialect};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::lower::lower;
 use crate::upstream::KnownFiles;
@@ -45,6 +45,9 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles, settings: &Ch
     body.extend(answer_format(request).map(|format| ("response_format".to_owned(), format)));
     if settings.thinking {
         body.extend(effort::of(request).map(|effort| ("reasoning_effort".to_owned(), effort.into())));
+    }
+    if settings.dialect == Dialect::Responses {
+        body = responses::of_chat(body)?;
     }
     for (key, value) in &settings.body {
         body.insert(key.clone(), value.clone());

@@ -11,7 +11,8 @@ use super::blocks::{Blocks, NamelessCall};
 use super::chunk::{self, Chunk, Said};
 use super::failure::Told;
 use super::rescue::{Found, Rescuer};
-use crate::config::Rescue;
+use super::responses;
+use crate::config::{ChatSettings, Dialect};
 use crate::estimate;
 
 /// What stands for a chunk at the end of a stream.
@@ -36,12 +37,19 @@ pub(super) struct Asked {
     /// For an estimate of the input, where the upstream does not count.
     body: Bytes,
     rescuer: Option<Rescuer>,
+    dialect: Dialect,
 }
 
 impl Asked {
-    pub(super) fn of(request: &SamplingRequest, request_id: &RequestId, written: &Written, rescue: &[Rescue]) -> Self {
+    pub(super) fn of(
+        request: &SamplingRequest,
+        request_id: &RequestId,
+        written: &Written,
+        settings: &ChatSettings,
+    ) -> Self {
         Self {
-            rescuer: Rescuer::new(rescue, request),
+            dialect: settings.dialect,
+            rescuer: Rescuer::new(&settings.rescue, request),
             request_id: request_id.clone(),
             calls: written.calls,
             offered: request.tools.iter().map(|tool| tool.name().to_owned()).collect(),
@@ -54,9 +62,15 @@ impl Asked {
 
 #[cfg(fuzzing)]
 impl Asked {
-    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, body: Bytes, rescuer: Option<Rescuer>) -> Self {
+    pub(super) fn fuzzed(
+        request_id: RequestId,
+        offered: Vec<String>,
+        body: Bytes,
+        rescuer: Option<Rescuer>,
+        dialect: Dialect,
+    ) -> Self {
         let stop_sequences = vec!["END".to_owned()];
-        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, body, rescuer }
+        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, body, rescuer, dialect }
     }
 }
 
@@ -66,12 +80,19 @@ pub(super) struct Decoder {
     max_tokens: u64,
     body: Bytes,
     rescuer: Option<Rescuer>,
+    form: Form,
     blocks: Blocks,
     started: bool,
     refused: bool,
     usage: Option<Usage>,
     finish: Option<Finish>,
     ended: bool,
+}
+
+/// What a reply is written in.
+enum Form {
+    Chat,
+    Responses(responses::Reader),
 }
 
 /// Why the model stopped.
@@ -120,12 +141,16 @@ const REASONS: [(&str, Reason); 22] = [
 
 impl Decoder {
     pub(super) fn new(asked: Asked) -> Self {
-        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body, rescuer } = asked;
+        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body, rescuer, dialect } = asked;
         Self {
             stop_sequences,
             max_tokens,
             body,
             rescuer,
+            form: match dialect {
+                Dialect::Chat => Form::Chat,
+                Dialect::Responses => Form::Responses(responses::Reader::default()),
+            },
             blocks: Blocks::new(request_id, calls, offered),
             started: false,
             refused: false,
@@ -153,8 +178,11 @@ impl Decoder {
         if data.trim() == DONE {
             return self.end();
         }
-        let chunk = chunk::read(data).map_err(DecodeFault::Protocol)?;
-        self.take_chunk(chunk)
+        let chunk = match &mut self.form {
+            Form::Chat => chunk::read(data),
+            Form::Responses(reader) => reader.read(data),
+        };
+        self.take_chunk(chunk.map_err(DecodeFault::Protocol)?)
     }
 
     fn take_chunk(&mut self, chunk: Chunk) -> Result<Vec<SamplingEvent>, DecodeFault> {
@@ -185,6 +213,9 @@ impl Decoder {
             self.finish = Some(Finish { reason, stop_sequence });
         }
         self.blocks.advance(&mut events);
+        if chunk.over {
+            events.extend(self.end()?);
+        }
         Ok(events)
     }
 

@@ -6,18 +6,21 @@ use bytes::Bytes;
 
 use super::decode::{Asked, Decoder};
 use super::rescue::Rescuer;
-use crate::config::Rescue;
+use crate::config::{Dialect, Rescue};
 use crate::link::sse::SseParser;
 
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// The events that come of these pieces of a stream, with every rescue on, and what ended the reading, if something did.
-pub fn chat_events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+pub fn events<'a>(
+    dialect: Dialect,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+) -> (Vec<SamplingEvent>, Option<String>) {
     let offered = vec!["bash_code_execution".to_owned(), "look_up".to_owned()];
     let rescuer = Rescuer::offering(&Rescue::ALL.map(|(rescue, _)| rescue), &offered);
     let request_id = RequestId::mint(&mut SeededIds::new(7));
-    let asked = Asked::fuzzed(request_id, offered, Bytes::new(), rescuer);
+    let asked = Asked::fuzzed(request_id, offered, Bytes::new(), rescuer, dialect);
     let (mut parser, mut decoder) = (SseParser::new(EVENT_BYTES_MAX), Decoder::new(asked));
     let mut events = Vec::new();
     for piece in pieces {

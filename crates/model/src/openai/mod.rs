@@ -1,4 +1,4 @@
-//! The Chat Completions API: what vLLM, Ollama, llama.cpp's server, LM Studio and many hosted services speak, each in a way of its own.
+//! The Chat Completions API, and the Responses API that says the same in other words: what vLLM, Ollama, llama.cpp's server, LM Studio and many hosted services speak, each in a way of its own.
 //!
 //! What is sent keeps to what all of them take; what comes is read as leniently as it can be read without guessing what was
 //! meant (`tests/openai/replies`). Keys of the configuration say where an upstream wants something else.
@@ -17,6 +17,7 @@ mod messages;
 mod parts;
 mod reply;
 mod rescue;
+mod responses;
 mod tools;
 
 use std::sync::Arc;
@@ -56,7 +57,7 @@ impl OpenAi {
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
         let mut url = link::checked_url(&name, address.base_url)?;
-        let path = format!("{}/chat/completions", url.path().trim_end_matches('/'));
+        let path = format!("{}/{}", url.path().trim_end_matches('/'), settings.dialect.path());
         url.set_path(&path);
         let headers = headers(&name, key)?;
         let link = Link::new(name, address, key, headers, patience)?;
@@ -75,7 +76,7 @@ impl Upstream for OpenAi {
             let Shared { link, url, settings } = &*shared;
             let written = body::write(&request, &hints.files, settings)
                 .map_err(|unfit| unfit.into_error(&link.name))?;
-            let asked = Asked::of(&request, &hints.request_id, &written, &settings.rescue);
+            let asked = Asked::of(&request, &hints.request_id, &written, settings);
             drop(request);
             let call = Call { url, body: written.body, header: None, refused: failure::refused };
             let response = link::send(link, &call, &hints.request_id).await?;

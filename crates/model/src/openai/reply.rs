@@ -80,7 +80,9 @@ impl<'a> Reply<'a> {
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.ends_with('}') {
             let mut events = self.decoder.take(text).map_err(|fault| self.fault(fault))?;
-            events.extend(self.end()?);
+            if !self.decoder.ended() {
+                events.extend(self.end()?);
+            }
             return Ok(events);
         }
         Err(self.body.cut("it ended within a document"))

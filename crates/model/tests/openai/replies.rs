@@ -61,7 +61,7 @@ impl Case {
 }
 
 /// What was sampled, in the form of the cases: whole blocks, and the end; or the error.
-fn told(events: &Sampled) -> Value {
+pub(super) fn told(events: &Sampled) -> Value {
     let mut blocks: Vec<Value> = Vec::new();
     for event in events {
         let event = match event {

@@ -1,6 +1,6 @@
 //! What is sent.
 
-use belljar_model::{ChatSettings, MaxTokensKey};
+use belljar_model::{ChatSettings, Dialect, MaxTokensKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,6 +38,7 @@ impl Settings {
     fn read(self) -> ChatSettings {
         let key = self.max_tokens_key.as_deref().map(|key| MaxTokensKey::from_name(key).expect("a known key"));
         ChatSettings {
+            dialect: Dialect::Chat,
             max_tokens_key: key.unwrap_or(MaxTokensKey::MaxTokens),
             output_tokens_max: self.output_tokens_max,
             stream: !self.whole,

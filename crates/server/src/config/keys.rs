@@ -112,6 +112,13 @@ pub const KEYS: &[Key] = &[
     key("upstream", "rest_s", "10", "Seconds of such a rest. Then one request tries."),
     key(
         "upstream",
+        "dialect",
+        "\"chat\"",
+        "For `openai`: `chat`, or `responses` for a server that offers only the Responses API. That one has no stop sequences: requests \
+         with some are refused.",
+    ),
+    key(
+        "upstream",
         "max_tokens_key",
         "\"max_tokens\"",
         "For `openai`: what the server calls the limit of a reply; the newest hosted models want `max_completion_tokens`.",

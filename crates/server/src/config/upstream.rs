@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use belljar_model::{
-    Capabilities, ChatSettings, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
+    Capabilities, ChatSettings, Dialect, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,
+    UpstreamKind,
 };
 use belljar_turn::HostedModel;
 use serde::Deserialize;
@@ -25,6 +26,7 @@ pub struct UpstreamTable {
     model: Option<String>,
     like: Option<String>,
     scripts_dir: Option<PathBuf>,
+    dialect: Option<String>,
     max_tokens_key: Option<String>,
     output_tokens_max: Option<u64>,
     stream: Option<bool>,
@@ -101,6 +103,15 @@ impl UpstreamTable {
             return Err(self.wrong("base_url", "is missing; it is what stands before `/chat/completions`"));
         };
         let defaults = ChatSettings::default();
+        let dialect = match self.dialect.as_deref() {
+            None => defaults.dialect,
+            Some(name) => {
+                Dialect::from_name(name).ok_or_else(|| self.wrong("dialect", "must be \"chat\" or \"responses\""))?
+            }
+        };
+        if dialect == Dialect::Responses {
+            self.refuse_keys_of_chat()?;
+        }
         let max_tokens_key = match self.max_tokens_key.as_deref() {
             None => defaults.max_tokens_key,
             Some(name) => MaxTokensKey::from_name(name)
@@ -116,6 +127,7 @@ impl UpstreamTable {
             api_key: self.api_key(environment)?,
             proxy,
             settings: ChatSettings {
+                dialect,
                 max_tokens_key,
                 output_tokens_max: self.output_tokens_max,
                 stream: self.stream.unwrap_or(defaults.stream),
@@ -167,6 +179,7 @@ impl UpstreamTable {
     fn refuse_keys_of_others(&self) -> Result<(), ConfigError> {
         let set = [
             ("scripts_dir", "scripted", self.scripts_dir.is_some()),
+            ("dialect", "openai", self.dialect.is_some()),
             ("max_tokens_key", "openai", self.max_tokens_key.is_some()),
             ("output_tokens_max", "openai", self.output_tokens_max.is_some()),
             ("stream", "openai", self.stream.is_some()),
@@ -177,6 +190,19 @@ impl UpstreamTable {
         ];
         match set.into_iter().find(|(_, kind, set)| *set && self.kind != *kind) {
             Some((name, kind, _)) => Err(self.wrong(name, &format!("is for `kind = \"{kind}\"` alone"))),
+            None => Ok(()),
+        }
+    }
+
+    /// What the Responses API has one form for, or none.
+    fn refuse_keys_of_chat(&self) -> Result<(), ConfigError> {
+        let set = [
+            ("max_tokens_key", self.max_tokens_key.is_some()),
+            ("stream_usage", self.stream_usage.is_some()),
+            ("thinking_key", self.thinking_key.is_some()),
+        ];
+        match set.into_iter().find(|(_, set)| *set) {
+            Some((name, _)) => Err(self.wrong(name, "is for `dialect = \"chat\"` alone")),
             None => Ok(()),
         }
     }
@@ -238,6 +264,7 @@ mod tests {
         assert_eq!(proxy.as_deref(), Some("http://proxy:3128"));
         let body = serde_json::json!({"chat_template_kwargs": {"enable_thinking": false}});
         let expected = ChatSettings {
+            dialect: Dialect::Chat,
             max_tokens_key: MaxTokensKey::MaxCompletionTokens,
             output_tokens_max: Some(8),
             stream: false,
@@ -279,6 +306,14 @@ mod tests {
         let cases = [
             ("kind=\"ollama\"", "upstream \"a\": kind: must be \"anthropic\", \"openai\" or \"scripted\""),
             ("kind=\"openai\"", "upstream \"a\": base_url is missing; it is what stands before `/chat/completions`"),
+            (
+                "kind=\"openai\"\nbase_url=\"http://h\"\ndialect=\"x\"",
+                "upstream \"a\": dialect: must be \"chat\" or \"responses\"",
+            ),
+            (
+                "kind=\"openai\"\nbase_url=\"http://h\"\ndialect=\"responses\"\nstream_usage=true",
+                "upstream \"a\": stream_usage is for `dialect = \"chat\"` alone",
+            ),
             (
                 "kind=\"openai\"\nbase_url=\"http://h\"\nmax_tokens_key=\"x\"",
                 "upstream \"a\": max_tokens_key: must be \"max_tokens\" or \"max_completion_tokens\"",
