@@ -104,6 +104,7 @@ const fn goes_on(kind: UpstreamErrorKind) -> bool {
         | UpstreamErrorKind::Authentication
         | UpstreamErrorKind::ModelNotFound
         | UpstreamErrorKind::NoSuchEndpoint
+        | UpstreamErrorKind::NotRecorded
         | UpstreamErrorKind::Unavailable
         | UpstreamErrorKind::TimedOut { .. }
         | UpstreamErrorKind::Protocol

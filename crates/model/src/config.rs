@@ -28,6 +28,8 @@ pub struct UpstreamConfig {
     pub timeouts: Timeouts,
     /// What is done about its failures.
     pub resilience: Resilience,
+    /// The file that what it is asked and answers is added to; not for scripts, and not for recordings.
+    pub record: Option<PathBuf>,
 }
 
 impl UpstreamConfig {
@@ -44,6 +46,7 @@ impl UpstreamConfig {
             capabilities: Capabilities::default(),
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
+            record: None,
         }
     }
 }
@@ -100,7 +103,7 @@ impl Like {
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
             UpstreamKind::Anthropic { .. } => Self::Itself,
-            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded { .. } => Self::Nobody,
         }
     }
 }
@@ -133,8 +136,11 @@ pub enum UpstreamKind {
         /// Where it differs from others.
         settings: ChatSettings,
     },
-    /// Replies from a file; refused in this version.
-    Recorded,
+    /// Replies from a recording. It knows what was spoken, and how.
+    Recorded {
+        /// The recording.
+        file: PathBuf,
+    },
 }
 
 /// How one server of the Chat Completions API wants to be asked.
@@ -185,6 +191,11 @@ impl Rescue {
         (Self::Fenced, "fenced"),
         (Self::Json, "json"),
     ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -285,15 +296,15 @@ impl fmt::Debug for Secret {
 /// An upstream that cannot be set up. Every text names the upstream and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A kind that this version does not have.
-    #[error(
-        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic`, `openai` or `scripted`"
-    )]
-    NotAvailable {
+    /// A recording that cannot be read, or written.
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
+    Recording {
         /// The upstream.
         upstream: String,
-        /// Its kind.
-        kind: &'static str,
+        /// `record` or `recording`.
+        key: &'static str,
+        /// The file, and what is wrong with it.
+        problem: String,
     },
     /// No two upstreams may have one name.
     #[error("upstream `{upstream}`: another upstream has this name")]

@@ -18,6 +18,7 @@ mod link;
 pub mod lower;
 mod minting;
 mod openai;
+pub mod recording;
 mod router;
 mod scripted;
 mod unsigned;
@@ -28,6 +29,7 @@ pub mod fuzzing {
     //! What the fuzz targets see of the readers.
     pub use crate::anthropic::fuzzing::events;
     pub use crate::openai::fuzzing::chat_events;
+    pub use crate::recording::fuzzing::shown;
 }
 pub use config::{
     Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::anthropic::Anthropic;
+use crate::anthropic::{self, Anthropic};
 use crate::breaker::Breaker;
 use crate::chain::{Candidate, Chain, Member};
-use crate::config::{ConfigError, Like, UpstreamConfig, UpstreamKind};
-use crate::link::{Address, Patience};
-use crate::openai::OpenAi;
+use crate::config::{ConfigError, Like, Secret, UpstreamConfig, UpstreamKind};
+use crate::link::{Address, Link, Patience};
+use crate::openai::{self, OpenAi};
+use crate::recording::{Dialect, Head, RecordingError, Replay, Tape};
 use crate::scripted::Scripted;
 use crate::upstream::Upstream;
 
@@ -118,7 +119,7 @@ fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
     let whole_max = config.timeouts.whole_max;
     let breaker = match &config.kind {
         UpstreamKind::Anthropic { .. } | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
-        UpstreamKind::Scripted { .. } | UpstreamKind::Recorded => None,
+        UpstreamKind::Scripted { .. } | UpstreamKind::Recorded { .. } => None,
     };
     let capabilities = config.capabilities.clone();
     Ok(Member { upstream: build(config)?, capabilities, whole_max, breaker })
@@ -127,20 +128,41 @@ fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
 fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
     let models = literal_models(&config.models);
     let patience = Patience { timeouts: config.timeouts, retries_max: config.resilience.retries_max };
+    let record = config.record.as_deref();
+    let tape = |head: &Head, key: Option<&Secret>| -> Result<Option<Arc<Tape>>, ConfigError> {
+        let tape = record.map(|path| Tape::open(path, head, key)).transpose();
+        tape.map(|tape| tape.map(Arc::new)).map_err(|error| unrecorded(&head.upstream, "record", &error))
+    };
     match config.kind {
         UpstreamKind::Anthropic { base_url, api_key, proxy } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            Ok(Arc::new(Anthropic::new(config.name, &address, &api_key, patience, models)?))
+            let tape = tape(&Head::new(Dialect::Anthropic, &config.name, None), Some(&api_key))?;
+            let link = anthropic::link(config.name, &address, &api_key, patience)?;
+            Ok(Arc::new(Anthropic::over(link.taped(tape), models)))
         }
         UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            Ok(Arc::new(OpenAi::new(config.name, &address, api_key.as_ref(), patience, settings, models)?))
+            let tape = tape(&Head::new(Dialect::Openai, &config.name, Some(&settings)), api_key.as_ref())?;
+            let link = openai::link(config.name, &address, api_key.as_ref(), patience)?;
+            Ok(Arc::new(OpenAi::over(link.taped(tape), settings, models)))
         }
         UpstreamKind::Scripted { scripts_dir } => {
             Ok(Arc::new(Scripted::new(config.name, scripts_dir.as_deref(), models)?))
         }
-        UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
+        UpstreamKind::Recorded { file } => {
+            let replay = Replay::open(&file).map_err(|error| unrecorded(&config.name, "recording", &error))?;
+            let head = replay.recording().head().clone();
+            let link = Link::replaying(config.name, Arc::new(replay), config.timeouts);
+            Ok(match head.dialect {
+                Dialect::Anthropic => Arc::new(Anthropic::over(link, models)),
+                Dialect::Openai => Arc::new(OpenAi::over(link, head.chat_settings(), models)),
+            })
+        }
     }
+}
+
+fn unrecorded(upstream: &str, key: &'static str, error: &RecordingError) -> ConfigError {
+    ConfigError::Recording { upstream: upstream.to_owned(), key, problem: error.to_string() }
 }
 
 /// Globs that match one name only.

@@ -1,16 +1,17 @@
 //! From chunks to sampling events. Every broken promise of the upstream is a fault with a text, never a panic.
 
-use belljar_ids::RequestId;
+use belljar_ids::{RequestId, SeededIds};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::Written;
 use super::blocks::{Blocks, NamelessCall};
 use super::chunk::{self, Chunk, Said};
 use super::failure::Told;
-use super::rescue::{Found, Rescuer};
+use super::rescue::{Found, Offer, Rescuer};
 use crate::config::Rescue;
 use crate::estimate;
 
@@ -48,6 +49,24 @@ impl Asked {
             stop_sequences: request.stop_sequences.clone(),
             max_tokens: request.max_tokens,
             body: written.body.clone(),
+        }
+    }
+}
+
+impl Asked {
+    /// What can be told of a recorded body. Ids of calls are minted anew: nobody answers them.
+    pub(super) fn of_body(body: &Value, rescue: &[Rescue]) -> Self {
+        let offers: Vec<Offer> = body["tools"].as_array().into_iter().flatten().filter_map(Offer::of_tool).collect();
+        let stop_sequences = body["stop"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let limit = ["max_tokens", "max_completion_tokens"].iter().find_map(|key| body[*key].as_u64());
+        Self {
+            request_id: RequestId::mint(&mut SeededIds::new(0)),
+            calls: 0,
+            offered: offers.iter().map(|offer| offer.name.clone()).collect(),
+            stop_sequences: stop_sequences.map(str::to_owned).collect(),
+            max_tokens: limit.unwrap_or(u64::MAX),
+            body: Bytes::from(body.to_string()),
+            rescuer: Rescuer::of(rescue, offers),
         }
     }
 }

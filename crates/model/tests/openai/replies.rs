@@ -127,6 +127,7 @@ fn kind(kind: UpstreamErrorKind) -> &'static str {
         UpstreamErrorKind::Authentication => "authentication",
         UpstreamErrorKind::ModelNotFound => "model not found",
         UpstreamErrorKind::NoSuchEndpoint => "no such endpoint",
+        UpstreamErrorKind::NotRecorded => "not recorded",
         UpstreamErrorKind::Unavailable => "unavailable",
         UpstreamErrorKind::TimedOut { .. } => "timed out",
         UpstreamErrorKind::Protocol => "protocol",

@@ -154,11 +154,11 @@ impl ConfigFile {
     }
 
     /// The models; the scripted one under every name when none is configured.
-    pub fn upstreams(&self, environment: &Environment) -> Result<Vec<UpstreamConfig>, ConfigError> {
+    pub fn upstreams(&self, environment: &Environment, data_dir: &Path) -> Result<Vec<UpstreamConfig>, ConfigError> {
         if self.upstream.is_empty() {
             return Ok(vec![default_upstream()]);
         }
-        self.upstream.iter().map(|table| table.resolve(environment)).collect()
+        self.upstream.iter().map(|table| table.resolve(environment, data_dir)).collect()
     }
 
     /// `[serving]` and the cells' clocks, resolved.

@@ -30,7 +30,7 @@ pub const KEYS: &[Key] = &[
         "upstream",
         "kind",
         "required",
-        "`anthropic`, `openai` (any server of the chat completions API) or `scripted`.",
+        "`anthropic`, `openai` (any server of the chat completions API), `scripted`, or `recorded` (answers from a file).",
     ),
     key(
         "upstream",
@@ -145,6 +145,19 @@ pub const KEYS: &[Key] = &[
          of a tool on offer is made. `hermes` (`<tool_call>`, Qwen's `<function=...>`), `llama` (`<|python_tag|>`, JSON that begins a \
          line), `mistral` (`[TOOL_CALLS]`), `fenced` (a block of JSON), `json` (JSON anywhere: also where the model only speaks of a \
          call); `thinking` (`<think>`).",
+    ),
+    key(
+        "upstream",
+        "record",
+        "false",
+        "For `anthropic` and `openai`: whether what the upstream is asked and answers is added to a recording, `recordings/NAME.jsonl` \
+         in `data_dir`; or a path, where a relative one is beside that. Keys are never in it; everything that is said is.",
+    ),
+    key(
+        "upstream",
+        "recording",
+        "required",
+        "For `recorded`: the recording that answers; a relative path is one in `recordings` in `data_dir`.",
     ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),

@@ -105,7 +105,7 @@ impl Config {
         let is_default = file.is_empty();
         let data_dir = first([&overrides.data_dir, &file.data_dir]).unwrap_or_else(|| environment.default_data_dir());
         let listen = overrides.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
-        let upstreams = file.upstreams(environment)?;
+        let upstreams = file.upstreams(environment, &data_dir)?;
         Ok(Self {
             listen,
             cache_dir: environment.cache_dir(),

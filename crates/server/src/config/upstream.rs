@@ -1,7 +1,7 @@
 //! `[[upstream]]` as it was written, and what it comes to.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use belljar_model::{
@@ -46,10 +46,23 @@ pub struct UpstreamTable {
     failover: Option<bool>,
     failures_max: Option<u32>,
     rest_s: Option<u64>,
+    record: Option<Record>,
+    recording: Option<PathBuf>,
 }
 
+/// `record`: whether, or where.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum Record {
+    Whether(bool),
+    Where(PathBuf),
+}
+
+/// Where recordings are, below the data directory.
+const RECORDINGS: &str = "recordings";
+
 impl UpstreamTable {
-    pub(super) fn resolve(&self, environment: &Environment) -> Result<UpstreamConfig, ConfigError> {
+    pub(super) fn resolve(&self, environment: &Environment, data_dir: &Path) -> Result<UpstreamConfig, ConfigError> {
         self.refuse_keys_of_others()?;
         let kind = match self.kind.as_str() {
             "anthropic" => UpstreamKind::Anthropic {
@@ -59,9 +72,14 @@ impl UpstreamTable {
             },
             "openai" => self.openai(environment)?,
             "scripted" => UpstreamKind::Scripted { scripts_dir: self.scripts_dir.clone() },
-            // Refused by the room of models, in its own words.
-            "recorded" => UpstreamKind::Recorded,
-            _ => return Err(self.wrong("kind", "must be \"anthropic\", \"openai\" or \"scripted\"")),
+            "recorded" => {
+                let file = self.recording.as_ref().ok_or_else(|| self.wrong("recording", "is missing"))?;
+                UpstreamKind::Recorded { file: data_dir.join(RECORDINGS).join(file) }
+            }
+            _ => {
+                let kinds = "must be \"anthropic\", \"openai\", \"scripted\" or \"recorded\"";
+                return Err(self.wrong("kind", kinds));
+            }
         };
         let mut config = UpstreamConfig::new(self.name.clone(), kind);
         if let Some(models) = &self.models {
@@ -78,6 +96,7 @@ impl UpstreamTable {
         };
         config.timeouts = self.timeouts()?;
         config.resilience = self.resilience();
+        config.record = self.record(data_dir)?;
         config.like = match self.like.as_deref() {
             None => config.like,
             Some("nobody") => Like::Nobody,
@@ -128,6 +147,25 @@ impl UpstreamTable {
         })
     }
 
+    /// The file to record to. A relative path is one beside other recordings.
+    fn record(&self, data_dir: &Path) -> Result<Option<PathBuf>, ConfigError> {
+        let file = match &self.record {
+            None | Some(Record::Whether(false)) => return Ok(None),
+            Some(_) if !matches!(self.kind.as_str(), "anthropic" | "openai") => {
+                return Err(self.wrong("record", "is for `kind = \"anthropic\"` and `kind = \"openai\"` alone"));
+            }
+            Some(Record::Where(path)) => path.clone(),
+            Some(Record::Whether(true)) => {
+                let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+                if self.name.starts_with('.') || !self.name.bytes().all(legal) {
+                    return Err(self.wrong("record", "this upstream's name is no good as a file's; say a path"));
+                }
+                PathBuf::from(format!("{}.jsonl", self.name))
+            }
+        };
+        Ok(Some(data_dir.join(RECORDINGS).join(file)))
+    }
+
     fn timeouts(&self) -> Result<Timeouts, ConfigError> {
         let seconds = |key: &str, value: Option<u64>| match value {
             Some(0) => Err(self.wrong(key, "must be greater than 0")),
@@ -174,6 +212,7 @@ impl UpstreamTable {
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
             ("rescue", "openai", self.rescue.is_some()),
+            ("recording", "recorded", self.recording.is_some()),
         ];
         match set.into_iter().find(|(_, kind, set)| *set && self.kind != *kind) {
             Some((name, kind, _)) => Err(self.wrong(name, &format!("is for `kind = \"{kind}\"` alone"))),
@@ -212,7 +251,7 @@ mod tests {
 
     fn read(lines: &str, environment: &Environment) -> Result<UpstreamConfig, String> {
         let file = ConfigFile::parse(&format!("[[upstream]]\nname=\"a\"\n{lines}")).expect("the file parses");
-        let upstreams = file.upstreams(environment);
+        let upstreams = file.upstreams(environment, Path::new("/data"));
         upstreams.map(|mut upstreams| upstreams.remove(0)).map_err(|error| error.to_string())
     }
 
@@ -277,7 +316,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let cases = [
-            ("kind=\"ollama\"", "upstream \"a\": kind: must be \"anthropic\", \"openai\" or \"scripted\""),
+            (
+                "kind=\"ollama\"",
+                "upstream \"a\": kind: must be \"anthropic\", \"openai\", \"scripted\" or \"recorded\"",
+            ),
             ("kind=\"openai\"", "upstream \"a\": base_url is missing; it is what stands before `/chat/completions`"),
             (
                 "kind=\"openai\"\nbase_url=\"http://h\"\nmax_tokens_key=\"x\"",
@@ -294,6 +336,12 @@ mod tests {
             ("kind=\"scripted\"\nwhole_s_max=0", "upstream \"a\": whole_s_max: must be greater than 0"),
             ("kind=\"scripted\"\nstream=false", "upstream \"a\": stream is for `kind = \"openai\"` alone"),
             ("kind=\"anthropic\"", "upstream \"a\": api_key_env is missing"),
+            ("kind=\"recorded\"", "upstream \"a\": recording is missing"),
+            ("kind=\"scripted\"\nrecording=\"x\"", "upstream \"a\": recording is for `kind = \"recorded\"` alone"),
+            (
+                "kind=\"scripted\"\nrecord=true",
+                "upstream \"a\": record is for `kind = \"anthropic\"` and `kind = \"openai\"` alone",
+            ),
         ];
         for (lines, expected) in cases {
             assert_eq!(read(lines, &Environment::default()).map(|_| ()), Err(expected.to_owned()), "{lines}");
@@ -301,10 +349,40 @@ mod tests {
     }
 
     #[test]
+    fn recordings_are_beside_each_other_unless_they_are_said_to_be_elsewhere() {
+        let environment = Environment::default();
+        let recorded = |lines: &str| {
+            let config = read(lines, &environment);
+            config.map(|config| match config.kind {
+                UpstreamKind::Recorded { file } => Some(file),
+                _ => config.record,
+            })
+        };
+        let openai = "kind=\"openai\"\nbase_url=\"http://h\"\nrecord";
+        let cases = [
+            (format!("{openai}=true"), Some("/data/recordings/a.jsonl")),
+            (format!("{openai}=false"), None),
+            (format!("{openai}=\"b.jsonl\""), Some("/data/recordings/b.jsonl")),
+            (format!("{openai}=\"/elsewhere/b\""), Some("/elsewhere/b")),
+            ("kind=\"recorded\"\nrecording=\"b.jsonl\"".to_owned(), Some("/data/recordings/b.jsonl")),
+        ];
+        for (lines, expected) in cases {
+            assert_eq!(recorded(&lines), Ok(expected.map(PathBuf::from)), "{lines}");
+        }
+        let file =
+            ConfigFile::parse("[[upstream]]\nname=\"../a\"\nkind=\"openai\"\nbase_url=\"http://h\"\nrecord=true");
+        let refused = file.and_then(|file| file.upstreams(&environment, Path::new("/data")).map(|_| ()));
+        let expected = "upstream \"../a\": record: this upstream's name is no good as a file's; say a path";
+        assert_eq!(refused.map_err(|error| error.to_string()), Err(expected.to_owned()));
+    }
+
+    #[test]
     fn whose_rules_an_upstream_follows_is_read() {
         let read = |line: &str| {
             let text = format!("[[upstream]]\nname=\"a\"\nkind=\"scripted\"\n{line}");
-            let upstreams = ConfigFile::parse(&text).expect("the file parses").upstreams(&Environment::default());
+            let upstreams = ConfigFile::parse(&text)
+                .expect("the file parses")
+                .upstreams(&Environment::default(), Path::new("/data"));
             upstreams.map(|upstreams| upstreams[0].like.clone()).map_err(|error| error.to_string())
         };
         assert_eq!(read(""), Ok(Like::Nobody));
@@ -320,7 +398,8 @@ mod tests {
     fn a_missing_upstream_key_names_the_variable() {
         let text = "[[upstream]]\nname=\"hosted\"\nkind=\"anthropic\"\napi_key_env=\"NO_SUCH_KEY\"";
         let file = ConfigFile::parse(text).expect("the file parses");
-        let error = file.upstreams(&Environment::default()).map(|_| ()).map_err(|error| error.to_string());
+        let error =
+            file.upstreams(&Environment::default(), Path::new("/data")).map(|_| ()).map_err(|error| error.to_string());
         let expected = "upstream \"hosted\": the environment variable NO_SUCH_KEY (api_key_env) is not set";
         assert_eq!(error, Err(expected.to_owned()));
     }

@@ -25,6 +25,14 @@ pub(super) struct Offer {
     input_schema: Value,
 }
 
+impl Offer {
+    /// A tool in a body of this dialect.
+    pub(super) fn of_tool(tool: &Value) -> Option<Self> {
+        let function = &tool["function"];
+        Some(Self { name: function["name"].as_str()?.to_owned(), input_schema: function["parameters"].clone() })
+    }
+}
+
 /// What is found in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found {
@@ -62,7 +70,8 @@ impl Rescuer {
         Self::of(rescue, offers)
     }
 
-    fn of(rescue: &[Rescue], offers: Vec<Offer>) -> Option<Self> {
+    /// The same for tools of which that much is known.
+    pub(super) fn of(rescue: &[Rescue], offers: Vec<Offer>) -> Option<Self> {
         let openings = form::openings(rescue, !offers.is_empty());
         let looks = !openings.is_empty();
         looks.then(|| Self {
