@@ -122,7 +122,7 @@ def unknown(replayer, dialect):
     if digest is None:
         raise AssertionError(f"no digest in {message!r}")
     hint = next((line for line in replayer.log().splitlines() if digest[1] in line), "")
-    if "messages.0.content" not in hint or "Something else." not in hint:
+    if re.search(r"at `messages\.\d\.content", hint) is None or "Something else." not in hint:
         raise AssertionError(f"the log does not say what differs: {hint!r}")
 
 
@@ -140,6 +140,7 @@ def shown(belljar, path, dialect):
     for expected in ("== user\n", "  Sum it up.", "[call of bash_code_execution]\n", f"  command: {json.dumps(COMMAND)}\n", "== reply\n  It is 6.\nstop reason: end_turn\n"):
         if expected not in turn:
             raise AssertionError(f"{expected!r} is not in\n{turn}")
+    equal("== system\n  You can run code" in turn, dialect == "openai", "whether the model is told in plain words")
     document = json.loads(show("1", "--json"))
     parts = [part["type"] for part in document["reply"]["parts"]]
     equal((parts, document["reply"]["stop_reason"]), (["thinking", "call"], "tool_use"), "the first reply")

@@ -162,6 +162,8 @@ pub struct ChatSettings {
     pub body: Map<String, Value>,
     /// What is looked for in the text of replies.
     pub rescue: Vec<Rescue>,
+    /// Whether its template takes one system message, at the head, and users and assistants by turns.
+    pub strict_roles: bool,
 }
 
 /// A format of calls, or of thinking, that a model writes into its text where its server does not read it.
@@ -179,17 +181,23 @@ pub enum Rescue {
     Fenced,
     /// JSON anywhere.
     Json,
+    /// `<｜tool▁calls▁begin｜>…`.
+    DeepSeek,
+    /// `<|tool_calls_section_begin|>…`.
+    Kimi,
 }
 
 impl Rescue {
     /// Each with its name.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Thinking, "thinking"),
         (Self::Hermes, "hermes"),
         (Self::Llama, "llama"),
         (Self::Mistral, "mistral"),
         (Self::Fenced, "fenced"),
         (Self::Json, "json"),
+        (Self::DeepSeek, "deepseek"),
+        (Self::Kimi, "kimi"),
     ];
 
     /// Its name.
@@ -215,6 +223,7 @@ impl Default for ChatSettings {
             thinking_key: None,
             body: Map::new(),
             rescue: Vec::new(),
+            strict_roles: false,
         }
     }
 }

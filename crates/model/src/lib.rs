@@ -36,5 +36,6 @@ pub use config::{
     UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
-pub use router::Router;
+pub use recording::Dialect;
+pub use router::{Router, Served};
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

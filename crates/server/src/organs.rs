@@ -96,6 +96,7 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
             memory_bytes_max: config.sandbox.memory_bytes_max,
             disk_bytes_max: config.sandbox.disk_bytes_max,
         },
+        tool_texts: config.tool_texts.clone(),
         changes: Changes::default(),
         image_digest: image.digest().to_string(),
         container_idle: config.sandbox.container_idle,

@@ -4,7 +4,6 @@ use belljar_ids::{RequestId, SeededIds};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::Written;
@@ -34,8 +33,8 @@ pub(super) struct Asked {
     offered: Vec<String>,
     stop_sequences: Vec<String>,
     max_tokens: u64,
-    /// For an estimate of the input, where the upstream does not count.
-    body: Bytes,
+    /// An estimate of the input, until the upstream has counted, or for ever.
+    input_tokens: u64,
     rescuer: Option<Rescuer>,
 }
 
@@ -48,7 +47,7 @@ impl Asked {
             offered: request.tools.iter().map(|tool| tool.name().to_owned()).collect(),
             stop_sequences: request.stop_sequences.clone(),
             max_tokens: request.max_tokens,
-            body: written.body.clone(),
+            input_tokens: written.input_tokens,
         }
     }
 }
@@ -65,7 +64,7 @@ impl Asked {
             offered: offers.iter().map(|offer| offer.name.clone()).collect(),
             stop_sequences: stop_sequences.map(str::to_owned).collect(),
             max_tokens: limit.unwrap_or(u64::MAX),
-            body: Bytes::from(body.to_string()),
+            input_tokens: estimate::of_body(body),
             rescuer: Rescuer::of(rescue, offers),
         }
     }
@@ -73,9 +72,9 @@ impl Asked {
 
 #[cfg(fuzzing)]
 impl Asked {
-    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, body: Bytes, rescuer: Option<Rescuer>) -> Self {
+    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, rescuer: Option<Rescuer>) -> Self {
         let stop_sequences = vec!["END".to_owned()];
-        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, body, rescuer }
+        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, input_tokens: 0, rescuer }
     }
 }
 
@@ -83,7 +82,7 @@ impl Asked {
 pub(super) struct Decoder {
     stop_sequences: Vec<String>,
     max_tokens: u64,
-    body: Bytes,
+    input_tokens: u64,
     rescuer: Option<Rescuer>,
     blocks: Blocks,
     started: bool,
@@ -139,11 +138,11 @@ const REASONS: [(&str, Reason); 22] = [
 
 impl Decoder {
     pub(super) fn new(asked: Asked) -> Self {
-        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body, rescuer } = asked;
+        let Asked { request_id, calls, offered, stop_sequences, max_tokens, input_tokens, rescuer } = asked;
         Self {
             stop_sequences,
             max_tokens,
-            body,
+            input_tokens,
             rescuer,
             blocks: Blocks::new(request_id, calls, offered),
             started: false,
@@ -228,8 +227,9 @@ impl Decoder {
 
     fn start(&mut self, events: &mut Vec<SamplingEvent>) {
         if !std::mem::replace(&mut self.started, true) {
-            // Nothing is counted this early.
-            events.push(SamplingEvent::Started { usage: Usage::default() });
+            // Nothing is counted this early, and clients show how full the context is.
+            let usage = Usage { input_tokens: self.input_tokens, ..Usage::default() };
+            events.push(SamplingEvent::Started { usage });
         }
     }
 
@@ -277,7 +277,7 @@ impl Decoder {
     /// Where the upstream does not count. An estimate never uses up the turn's tokens: it must not be what ends a turn.
     fn estimated(&self) -> Usage {
         Usage {
-            input_tokens: estimate::of_body(&self.body),
+            input_tokens: self.input_tokens,
             output_tokens: estimate::of_bytes(self.blocks.bytes).min(self.max_tokens.saturating_sub(1)),
             ..Usage::default()
         }

@@ -2,7 +2,6 @@
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_wire::sampling::SamplingEvent;
-use bytes::Bytes;
 
 use super::decode::{Asked, Decoder};
 use super::rescue::Rescuer;
@@ -17,7 +16,7 @@ pub fn chat_events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<Sampl
     let offered = vec!["bash_code_execution".to_owned(), "look_up".to_owned()];
     let rescuer = Rescuer::offering(&Rescue::ALL.map(|(rescue, _)| rescue), &offered);
     let request_id = RequestId::mint(&mut SeededIds::new(7));
-    let asked = Asked::fuzzed(request_id, offered, Bytes::new(), rescuer);
+    let asked = Asked::fuzzed(request_id, offered, rescuer);
     let (mut parser, mut decoder) = (SseParser::new(EVENT_BYTES_MAX), Decoder::new(asked));
     let mut events = Vec::new();
     for piece in pieces {

@@ -126,6 +126,8 @@ struct Written {
     body: Bytes,
     /// How many calls the history holds.
     calls: usize,
+    /// About how many tokens the model will read.
+    input_tokens: u64,
 }
 
 fn headers(upstream: &str, key: Option<&Secret>) -> Result<HeaderMap, ConfigError> {

@@ -23,8 +23,10 @@ pub(crate) enum Line {
 /// What an upstream speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum Dialect {
+pub enum Dialect {
+    /// The Messages API.
     Anthropic,
+    /// Chat completions.
     Openai,
 }
 
@@ -80,6 +82,8 @@ pub(crate) struct Settings {
     thinking_key: Option<String>,
     pub(crate) body: Map<String, Value>,
     rescue: Vec<String>,
+    #[serde(default)]
+    strict_roles: bool,
 }
 
 impl Settings {
@@ -93,6 +97,7 @@ impl Settings {
             thinking_key,
             body,
             rescue,
+            strict_roles,
         } = settings;
         Self {
             max_tokens_key: max_tokens_key.name().to_owned(),
@@ -103,6 +108,7 @@ impl Settings {
             thinking_key: thinking_key.clone(),
             body: body.clone(),
             rescue: rescue.iter().map(|rescue| rescue.name().to_owned()).collect(),
+            strict_roles: *strict_roles,
         }
     }
 
@@ -117,6 +123,7 @@ impl Settings {
             thinking_key: self.thinking_key.clone(),
             body: self.body.clone(),
             rescue: self.rescue.iter().filter_map(|name| Rescue::from_name(name)).collect(),
+            strict_roles: self.strict_roles,
         }
     }
 }

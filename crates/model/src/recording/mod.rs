@@ -20,7 +20,8 @@ mod turn;
 use std::path::PathBuf;
 
 pub use index::Recording;
-pub(crate) use line::{Dialect, End, Endpoint, Head};
+pub use line::Dialect;
+pub(crate) use line::{End, Endpoint, Head};
 pub(crate) use replay::{Replay, Replayed};
 pub(crate) use tape::{Tape, Taping};
 pub use turn::{Part, RecordedTurn, Reply, Said, Summary, Timing};

@@ -31,6 +31,7 @@ struct Settings {
     without_usage: bool,
     thinking: bool,
     thinking_key: Option<String>,
+    strict_roles: bool,
     body: serde_json::Map<String, Value>,
 }
 
@@ -46,6 +47,7 @@ impl Settings {
             thinking_key: self.thinking_key,
             body: self.body,
             rescue: Vec::new(),
+            strict_roles: self.strict_roles,
         }
     }
 }

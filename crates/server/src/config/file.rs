@@ -1,5 +1,6 @@
 //! The configuration file as it was written.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use belljar_guard::Rule;
 use belljar_model::UpstreamConfig;
 use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
+use belljar_turn::ToolTexts;
 use serde::Deserialize;
 
 use super::environment::Environment;
@@ -159,6 +161,11 @@ impl ConfigFile {
             return Ok(vec![default_upstream()]);
         }
         self.upstream.iter().map(|table| table.resolve(environment, data_dir)).collect()
+    }
+
+    /// The words in which models are told of the tool, by the upstream's name, where the file says so.
+    pub fn tool_texts(&self) -> Result<BTreeMap<String, ToolTexts>, ConfigError> {
+        self.upstream.iter().filter_map(|table| table.tool_texts().transpose()).collect()
     }
 
     /// `[serving]` and the cells' clocks, resolved.

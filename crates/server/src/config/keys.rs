@@ -144,7 +144,21 @@ pub const KEYS: &[Key] = &[
         "For `openai`: formats of calls that the model writes into its text because its server does not read them; found there, a call \
          of a tool on offer is made. `hermes` (`<tool_call>`, Qwen's `<function=...>`), `llama` (`<|python_tag|>`, JSON that begins a \
          line), `mistral` (`[TOOL_CALLS]`), `fenced` (a block of JSON), `json` (JSON anywhere: also where the model only speaks of a \
-         call); `thinking` (`<think>`).",
+         call), `deepseek` and `kimi` (their own tokens); `thinking` (`<think>`).",
+    ),
+    key(
+        "upstream",
+        "strict_roles",
+        "false",
+        "For `openai`: whether the model's chat template takes a system message at the head alone, and users and assistants by turns. Then \
+         later system messages are the user's, and what the user says beside results stands in the last of these.",
+    ),
+    key(
+        "upstream",
+        "tool_texts",
+        "see its meaning",
+        "In which words the model is told of the code execution tool: `hosted`, the default, `plain`, the default for `openai`: shorter, \
+         with an example of each call, for models that were never taught the tool; or the absolute path of a file of texts.",
     ),
     key(
         "upstream",

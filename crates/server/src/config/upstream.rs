@@ -7,12 +7,12 @@ use std::time::Duration;
 use belljar_model::{
     Capabilities, ChatSettings, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
 };
-use belljar_turn::HostedModel;
+use belljar_turn::{HostedModel, ToolTexts};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ConfigError;
 use super::environment::Environment;
+use super::{ConfigError, tool_texts};
 
 /// One `[[upstream]]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,6 +48,8 @@ pub struct UpstreamTable {
     rest_s: Option<u64>,
     record: Option<Record>,
     recording: Option<PathBuf>,
+    tool_texts: Option<String>,
+    strict_roles: Option<bool>,
 }
 
 /// `record`: whether, or where.
@@ -110,6 +112,15 @@ impl UpstreamTable {
         Ok(config)
     }
 
+    /// The words in which its models are told of the tool, where the configuration says so, by the upstream's name.
+    pub(super) fn tool_texts(&self) -> Result<Option<(String, ToolTexts)>, ConfigError> {
+        let Some(given) = &self.tool_texts else {
+            return Ok(None);
+        };
+        let texts = tool_texts::read(given).map_err(|problem| self.wrong("tool_texts", &problem))?;
+        Ok(Some((self.name.clone(), texts)))
+    }
+
     fn wrong(&self, key: &str, problem: &str) -> ConfigError {
         let separator = if problem.starts_with("is ") { " " } else { ": " };
         ConfigError(format!("upstream \"{}\": {key}{separator}{problem}", self.name))
@@ -143,6 +154,7 @@ impl UpstreamTable {
                 thinking_key: self.thinking_key.clone().filter(|key| !key.is_empty()),
                 body: self.body.clone().unwrap_or_default(),
                 rescue: self.rescue()?,
+                strict_roles: self.strict_roles.unwrap_or(defaults.strict_roles),
             },
         })
     }
@@ -212,6 +224,7 @@ impl UpstreamTable {
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
             ("rescue", "openai", self.rescue.is_some()),
+            ("strict_roles", "openai", self.strict_roles.is_some()),
             ("recording", "recorded", self.recording.is_some()),
         ];
         match set.into_iter().find(|(_, kind, set)| *set && self.kind != *kind) {
@@ -272,7 +285,7 @@ mod tests {
         assert_eq!(kind("base_url=\"http://127.0.0.1:11434/v1\""), expected);
         let (_, _, proxy, settings) = kind(
             "base_url=\"https://host/v1\"\nmax_tokens_key=\"max_completion_tokens\"\noutput_tokens_max=8\nstream=false\n\
-             stream_usage=false\nthinking=true\nthinking_key=\"reasoning\"\nrescue=[\"hermes\"]\n[upstream.body.chat_template_kwargs]\nenable_thinking=false",
+             stream_usage=false\nthinking=true\nthinking_key=\"reasoning\"\nstrict_roles=true\nrescue=[\"hermes\"]\n[upstream.body.chat_template_kwargs]\nenable_thinking=false",
         );
         assert_eq!(proxy.as_deref(), Some("http://proxy:3128"));
         let body = serde_json::json!({"chat_template_kwargs": {"enable_thinking": false}});
@@ -285,6 +298,7 @@ mod tests {
             thinking_key: Some("reasoning".to_owned()),
             body: body.as_object().cloned().unwrap_or_default(),
             rescue: vec![Rescue::Hermes],
+            strict_roles: true,
         };
         assert_eq!(settings, expected);
     }
@@ -331,7 +345,7 @@ mod tests {
             ),
             (
                 "kind=\"openai\"\nbase_url=\"http://h\"\nrescue=[\"qwen\"]",
-                "upstream \"a\": rescue: \"qwen\" is none of \"thinking\", \"hermes\", \"llama\", \"mistral\", \"fenced\", \"json\"",
+                "upstream \"a\": rescue: \"qwen\" is none of \"thinking\", \"hermes\", \"llama\", \"mistral\", \"fenced\", \"json\", \"deepseek\", \"kimi\"",
             ),
             ("kind=\"scripted\"\nwhole_s_max=0", "upstream \"a\": whole_s_max: must be greater than 0"),
             ("kind=\"scripted\"\nstream=false", "upstream \"a\": stream is for `kind = \"openai\"` alone"),
