@@ -18,14 +18,15 @@ use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
-use reqwest::{Response, Url};
+use reqwest::Url;
 
 use self::decode::Decoder;
 use self::failure::of_fault;
 use crate::config::{ConfigError, Secret};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::link::sse::{SseError, SseParser};
-use crate::link::{self, Address, Body, Call, Link, Patience};
+use crate::link::{self, Address, Answer, Body, Call, Link, Patience};
+use crate::recording::Endpoint;
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 const API_VERSION: &str = "2023-06-01";
@@ -34,51 +35,40 @@ const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// One upstream that speaks the Messages API.
 pub(crate) struct Anthropic {
-    shared: Arc<Shared>,
+    link: Arc<Link>,
     models: Vec<String>,
 }
 
-/// What every call needs.
-struct Shared {
-    link: Link,
-    url: Url,
-    count_url: Url,
+impl Anthropic {
+    /// Over that link.
+    pub(crate) fn over(link: Link, models: Vec<String>) -> Self {
+        Self { link: Arc::new(link), models }
+    }
 }
 
-impl Anthropic {
-    /// Checks the address and the key, and makes the HTTP client. Connects to nothing.
-    pub(crate) fn new(
-        name: String,
-        address: &Address<'_>,
-        key: &Secret,
-        patience: Patience,
-        models: Vec<String>,
-    ) -> Result<Self, ConfigError> {
-        let url = messages_url(&name, address.base_url)?;
-        let mut count_url = url.clone();
-        count_url.set_path(&format!("{}/count_tokens", url.path()));
-        let headers = headers(&name, key)?;
-        let link = Link::new(name, address, Some(key), headers, patience)?;
-        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), models })
-    }
+/// Checks the address and the key, and makes the HTTP client. Connects to nothing.
+pub(crate) fn link(name: String, address: &Address<'_>, key: &Secret, patience: Patience) -> Result<Link, ConfigError> {
+    let root = root(&name, address.base_url)?;
+    let headers = headers(&name, key)?;
+    Link::new(name, address, root, Some(key), headers, patience)
 }
 
 impl Upstream for Anthropic {
     fn name(&self) -> &str {
-        &self.shared.link.name
+        &self.link.name
     }
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
-        let shared = Arc::clone(&self.shared);
+        let link = Arc::clone(&self.link);
         Box::pin(try_stream! {
-            let link = &shared.link;
+            let link = &*link;
             let body = body::write(&request, &hints.files)
                 .map_err(|error| unwritable(&link.name, &error))?;
             let betas = body::betas(&request.betas);
             drop(request);
-            let call = call(&shared.url, body, betas.as_deref());
-            let response = link::send(link, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(link, response)?;
+            let call = call(Endpoint::Messages, body, betas.as_deref());
+            let answer = link::send(link, &call, &hints.request_id).await?;
+            let mut reply = Reply::new(link, answer)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -88,8 +78,8 @@ impl Upstream for Anthropic {
     }
 
     fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
-        let shared = Arc::clone(&self.shared);
-        Box::pin(async move { count::count(&shared, &request, &hints).await })
+        let link = Arc::clone(&self.link);
+        Box::pin(async move { count::count(&link, &request, &hints).await })
     }
 
     fn models(&self) -> Vec<String> {
@@ -105,9 +95,24 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
 }
 
 /// One call of the Messages API.
-fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>) -> Call<'a> {
-    let header = betas.map(|betas| ("anthropic-beta", betas));
-    Call { url, body: Bytes::from(body), header, refused: failure::refused }
+fn call(endpoint: Endpoint, body: Vec<u8>, betas: Option<&str>) -> Call<'_> {
+    Call { endpoint, body: Bytes::from(body), betas, refused: failure::refused }
+}
+
+/// The events of an answer that was recorded, and what ended them, if something did.
+pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
+    let mut all = Vec::new();
+    let mut reply = match Reply::new(link, answer) {
+        Ok(reply) => reply,
+        Err(error) => return (all, Some(error)),
+    };
+    loop {
+        match reply.next().await {
+            Ok(Some(events)) => all.extend(events),
+            Ok(None) => return (all, None),
+            Err(error) => return (all, Some(error)),
+        }
+    }
 }
 
 /// A reply being read.
@@ -121,9 +126,9 @@ struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    fn new(link: &'a Link, response: Response) -> Result<Self, UpstreamError> {
-        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Body::of(link, response);
+    fn new(link: &'a Link, answer: Answer) -> Result<Self, UpstreamError> {
+        let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+        let body = Body::of(link, answer.pieces);
         let is_stream = content_type
             .as_ref()
             .and_then(|value| value.to_str().ok())
@@ -140,6 +145,7 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
+            self.body.read();
             return Ok(None);
         }
         let Some(piece) = self.body.next().await? else {
@@ -168,12 +174,12 @@ impl<'a> Reply<'a> {
     }
 }
 
-/// `/v1/messages` below the base; a base that ends in `/v1` is taken as meant.
-fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
+/// `/v1/` below the base; a base that ends in `/v1` is taken as meant.
+fn root(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
     let mut url = link::checked_url(upstream, base_url)?;
     let base = url.path().trim_end_matches('/');
     let base = base.strip_suffix("/v1").unwrap_or(base);
-    let path = format!("{base}/v1/messages");
+    let path = format!("{base}/v1/");
     url.set_path(&path);
     Ok(url)
 }
