@@ -135,9 +135,7 @@ impl UpstreamTable {
         let defaults = ChatSettings::default();
         let api = match self.api.as_deref() {
             None => defaults.api,
-            Some(name) => {
-                Api::from_name(name).ok_or_else(|| self.wrong("api", "must be \"chat\" or \"responses\""))?
-            }
+            Some(name) => Api::from_name(name).ok_or_else(|| self.wrong("api", "must be \"chat\" or \"responses\""))?,
         };
         if api == Api::Responses {
             self.refuse_keys_of_chat()?;
