@@ -137,7 +137,7 @@ class Game:
         text = f"{name} {dice.random()}"
         path = f"/belljar/v1/containers/{container}"
         put = http_client.call(base, "PUT", f"{path}/files/work/kept", http_client.api_headers(content_type=None), text.encode())
-        if self.taken(put) and self.taken(post(base, f"{path}/checkpoint", {})):
+        if self.taken(put) and self.taken(post(base, f"{path}/checkpoint", {"put_away": True})):
             self.acknowledged("containers kept", self.kept, container, text)
 
     def delete(self, dice, _name):
@@ -212,7 +212,7 @@ class Game:
             raise AssertionError(f"{container}: {error}") from None
         equal(found["stdout"], text, container)
         # Live again, it is promised nothing more of by the next kill, unless it is put away again.
-        kept = post(self.own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {})
+        kept = post(self.own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
         equal(kept.status, 200, kept.text)
 
     def look_at_lists(self):

@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE))
 
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
+import checkpoint_suite  # noqa: E402
 import compare_suite  # noqa: E402
 import container_suite  # noqa: E402
 import crash_suite  # noqa: E402
@@ -125,7 +126,7 @@ def run(arguments):
     with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
         run_clients(total, [client for client in clients(running.base_url) if arguments.only in client[0]])
         suites = (
-            ("bad input", bad_input_suite), ("container", container_suite), ("stream", stream_suite),
+            ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("hostile", hostile_suite),

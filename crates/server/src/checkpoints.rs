@@ -3,12 +3,15 @@
 //! A container is either live or kept, never both: its checkpoint is made durable before its processes are ended, and
 //! removed only once its files stand in a container again. So there is never an old state to come back to by mistake.
 
+pub mod fork;
+pub mod named;
+
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{ZstdDecoder, ZstdEncoder};
 use belljar_ids::ContainerId;
 use belljar_sandbox::{ContainerState, Isolation, Lease, LeaseError, PutError, SandboxError};
-use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, StoreError, WorkspaceId};
+use belljar_store::{CheckpointDraft, CheckpointRecord, CheckpointWriter, ContainerRecord, StoreError, WorkspaceId};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::sync::{Mutex, MutexGuard};
@@ -49,6 +52,9 @@ pub enum CheckpointError {
     /// There is no such container, live or kept.
     #[error("there is no such container")]
     Unknown,
+    /// It has no checkpoint of that id, or none at all.
+    #[error("there is no such checkpoint")]
+    NoCheckpoint,
     /// Somebody uses it.
     #[error("it is in use")]
     Busy,
@@ -110,6 +116,11 @@ pub async fn put_away(
 }
 
 async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<CheckpointRecord, CheckpointError> {
+    Ok(write(app, workspace, lease).await?.finish().await?)
+}
+
+/// Has a container's files written into the store; what they become there is for the caller to say.
+async fn write(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<CheckpointWriter, CheckpointError> {
     let draft = CheckpointDraft {
         workspace: workspace.clone(),
         container: lease.container().clone(),
@@ -124,7 +135,7 @@ async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<C
         writer.write(chunk.split().freeze()).await?;
         chunk.reserve(CHUNK_BYTES);
     }
-    Ok(writer.finish().await?)
+    Ok(writer)
 }
 
 /// Sees to it that a container is live, if it was kept. To be called before a lease.

@@ -173,7 +173,7 @@ fn sweep_interval(limits: &[Duration]) -> Duration {
 async fn forget_expired(app: &App) -> Result<(), StoreError> {
     for record in app.store.expired_containers(EXPIRED_AT_ONCE).await? {
         app.sandbox.remove(&record.id).await;
-        app.store.delete_container(&record.workspace, &record.id).await?;
+        checkpoints::named::forget(app, &record.workspace, &record.id).await?;
         tracing::info!(container = %record.id, "container expired");
     }
     app.store.sweep().await?;

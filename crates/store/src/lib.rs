@@ -44,7 +44,7 @@ pub use values::{
     BatchClosing, BatchCounts, BatchDraft, BatchItem, BatchItemDraft, BatchOutcome, BatchQuery, BatchRecord,
     BatchResult, CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError,
     FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash,
-    KeyIsolation, KeyRecord, NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp,
-    TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+    KeyIsolation, KeyRecord, NamedCheckpoint, NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport,
+    SystemClock, Timestamp, TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
 };
 pub use writer::{CheckpointWriter, FileWriter};

@@ -129,11 +129,17 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// [`StoreError::NoContainer`] when the container was forgotten meanwhile; [`StoreError::DiskFull`].
-    pub async fn finish(mut self) -> Result<CheckpointRecord, StoreError> {
+    pub async fn finish(self) -> Result<CheckpointRecord, StoreError> {
+        let (store, draft, finished) = self.durable().await?;
+        let now = store.limits.clock.now();
+        store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
+    }
+
+    /// Makes the content durable; what refers to it is for the caller to commit.
+    pub(crate) async fn durable(mut self) -> Result<(Arc<Inner>, CheckpointDraft, Finished), StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
         let finished = blocking(move || content.finish()).await?;
-        let (draft, now) = (self.draft, self.store.limits.clock.now());
-        self.store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
+        Ok((self.store, self.draft, finished))
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
+use crate::checkpoints::named;
 use crate::clock;
 use crate::driver::Upload;
 use crate::principal::Principal;
@@ -217,7 +218,7 @@ pub async fn start(app: &App, principal: &Principal, id: &ContainerId) -> Result
             return Err(PlaceError::Full);
         };
         tracing::info!(container = %gone, "an idle container gave way to a new one");
-        if let Err(error) = app.store.delete_container(&owner, &gone).await {
+        if let Err(error) = named::forget(app, &owner, &gone).await {
             tracing::error!(%error, container = %gone, "a removed container could not be forgotten");
         }
     }

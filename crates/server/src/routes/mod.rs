@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod body;
 pub mod cells;
+pub mod checkpoints;
 pub mod containers;
 pub mod count;
 pub mod files;
@@ -15,7 +16,7 @@ pub mod resume;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use belljar_wire::error::{ApiError, ErrorKind};
 use http::{Method, StatusCode, Uri};
 
@@ -42,8 +43,11 @@ pub fn router(app: Shared) -> Router {
         .route("/belljar/v1/containers/{id}", get(containers::retrieve).delete(containers::delete))
         .route("/belljar/v1/containers/{id}/cells", post(cells::create))
         .route("/belljar/v1/containers/{id}/interrupt", post(containers::interrupt))
-        .route("/belljar/v1/containers/{id}/checkpoint", post(containers::checkpoint))
-        .route("/belljar/v1/containers/{id}/restore", post(containers::restore))
+        .route("/belljar/v1/containers/{id}/checkpoint", post(checkpoints::create))
+        .route("/belljar/v1/containers/{id}/checkpoints", get(checkpoints::list))
+        .route("/belljar/v1/containers/{id}/checkpoints/{checkpoint_id}", delete(checkpoints::delete))
+        .route("/belljar/v1/containers/{id}/restore", post(checkpoints::restore))
+        .route("/belljar/v1/containers/{id}/fork", post(checkpoints::fork))
         .route("/belljar/v1/containers/{id}/files/{*path}", put(containers::put_file).get(containers::get_file));
     let plain = hosted.merge(ours).route_layer(from_fn(body::refuse_compressed));
     let guarded = plain.route_layer(from_fn_with_state(app.clone(), authenticate));

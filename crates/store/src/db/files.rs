@@ -270,12 +270,13 @@ pub(super) fn add_blob(change: &Transaction<'_>, digest: ContentDigest, size_byt
     Ok(())
 }
 
-/// Drops a blob's row if neither a file nor a checkpoint refers to it.
+/// Drops a blob's row if neither a file nor a checkpoint, named or not, refers to it.
 pub(super) fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
     let dropped = change
         .prepare_cached(
             "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)
-             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)",
+             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)
+             AND NOT EXISTS (SELECT 1 FROM named_checkpoints WHERE blob = ?1)",
         )?
         .execute([digest.as_bytes()])?;
     Ok(dropped > 0)

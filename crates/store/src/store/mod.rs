@@ -1,6 +1,7 @@
 //! The store as its users see it.
 
 mod batches;
+mod named_checkpoints;
 mod threads;
 mod touches;
 

@@ -108,25 +108,24 @@ impl Writer {
         Ok(found)
     }
 
-    /// Forgets a container and its checkpoint.
+    /// Forgets a container and its checkpoints.
     pub(super) fn delete_container(
         &mut self,
         workspace: &WorkspaceId,
         container: &ContainerId,
     ) -> Result<bool, StoreError> {
-        let (removed, orphan) = self.change(|change| {
-            let orphan = db::checkpoints::delete(change, workspace, container)?;
-            Ok((db::containers::delete(change, workspace, container)?, orphan))
+        let (removed, orphans) = self.change(|change| {
+            let mut orphans = db::named_checkpoints::delete_all(change, workspace, container)?;
+            orphans.extend(db::checkpoints::delete(change, workspace, container)?);
+            Ok((db::containers::delete(change, workspace, container)?, orphans))
         })?;
-        if let Some(digest) = orphan {
-            self.blobs.remove(&digest);
-        }
+        orphans.iter().for_each(|digest| self.blobs.remove(digest));
         Ok(removed)
     }
 
     /// Removes a blob whose row was not committed. A commit that failed in its sync may yet turn out done
     /// after a power cut, so then the blob stays, and the next opening decides.
-    fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
+    pub(super) fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
         match error {
             StoreError::Broken { .. } | StoreError::Corrupt { .. } => {
                 tracing::warn!(%digest, "a blob was left for the next start to judge");

@@ -19,7 +19,7 @@ pub use filename::{FILENAME_CHARS_MAX, Filename, FilenameError};
 pub use page::{CursorError, FilePage, FileQuery, PageCursor, Paged};
 pub use records::{
     CheckpointDraft, CheckpointRecord, ContainerRecord, FileDraft, FileRecord, KeyDraft, KeyIsolation, KeyRecord,
-    NoIsolation, Origin, Principal, SweepReport,
+    NamedCheckpoint, NoIsolation, Origin, Principal, SweepReport,
 };
 pub use timestamp::{Timestamp, TimestampError};
 pub use workspace::{WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError};

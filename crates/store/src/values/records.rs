@@ -1,7 +1,7 @@
 //! What is kept about a file, a container, a key.
 
 use crate::{ContentDigest, Filename, KeyHash, Timestamp, WorkspaceId};
-use belljar_ids::{ContainerId, FileId, KeyId};
+use belljar_ids::{CheckpointId, ContainerId, FileId, KeyId};
 
 /// Where a file came from. Decides whether it may be downloaded (wire.md §9.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,15 @@ pub struct CheckpointRecord {
     pub made_at: Timestamp,
     /// Digest of the content.
     pub content: ContentDigest,
+}
+
+/// A checkpoint that can be named, and stays until it is deleted or its container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedCheckpoint {
+    /// Its id.
+    pub id: CheckpointId,
+    /// What it holds.
+    pub record: CheckpointRecord,
 }
 
 /// A key about to be kept.

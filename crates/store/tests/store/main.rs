@@ -9,6 +9,7 @@ mod disk_full;
 mod files;
 mod fixture;
 mod listing;
+mod named_checkpoints;
 mod opening;
 mod registry;
 mod values;
