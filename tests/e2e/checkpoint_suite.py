@@ -1,7 +1,10 @@
 """Checkpoints with an id, going back to them, and forks: of live containers, of kept ones, of checkpoints."""
 
+import http.client
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from urllib.parse import urlsplit
 
 from container_suite import cell, create, post, state, until
 from harness import http_client, server
@@ -20,6 +23,7 @@ def run(report, running):
     report.check("a fork holds links, marks, modes and what was removed", lambda: forks_whole(base))
     report.check("a kept container and a checkpoint are forked without coming to life", lambda: forks_kept(base))
     report.check("what is in use is neither checkpointed nor gone back", lambda: busy(base))
+    report.check("who hangs up while a container comes back leaves it whole", lambda: hung_up(base))
     report.check("many forks at once", lambda: many(base))
     report.check("what is not there", lambda: unknown(base))
     report.check("bad options name their field", lambda: bad_options(base))
@@ -179,6 +183,21 @@ def busy(base):
     waiting.join()
     equal([(one.status, one.headers["x-should-retry"]) for one in refused], [(409, "false")] * 2, "the refusals")
     equal((found["stdout"], forked["state"]), ("done\n", "checkpointed"), "the cell")
+
+
+def hung_up(base):
+    container = create(base)
+    out(base, container, "head -c 150000000 /dev/urandom > /work/f; sha256sum < /work/f > /work/sum; echo last > /work/z")
+    path = f"/belljar/v1/containers/{container}"
+    address = urlsplit(base)
+    for wait_s in (0.05, 0.1, 0.2, 0.4):
+        equal(post(base, f"{path}/checkpoint", {"put_away": True}).status, 200, "away")
+        connection = http.client.HTTPConnection(address.hostname, address.port)
+        connection.request("POST", f"{path}/restore", b"{}", http_client.api_headers())
+        time.sleep(wait_s)
+        connection.close()
+        one, other, last = out(base, container, "sha256sum < /work/f; cat /work/sum /work/z").splitlines()
+        equal((one, last), (other, "last"), f"its files, {wait_s} s on")
 
 
 def many(base):

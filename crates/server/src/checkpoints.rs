@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::app::App;
+use crate::app::{App, Shared};
 use crate::clock;
 use crate::driver::place::{PlaceError, start};
 use crate::principal::{Principal, isolation_of, key_isolation};
@@ -92,11 +92,30 @@ pub async fn kept(
     app.store.checkpoint(workspace, id).await
 }
 
-/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does.
+/// Does what must not stop half way when whoever asked for it goes away: a container that is live with half of its files, or
+/// live beside an older state of its own on disk, would be taken for whole.
+async fn to_its_end<T: Send + 'static>(
+    app: &App,
+    work: impl Future<Output = Result<T, CheckpointError>> + Send + 'static,
+) -> Result<T, CheckpointError> {
+    app.turns.spawn(work).await.map_err(|error| PlaceError::Broken(error.to_string()))?
+}
+
+/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does. Dropping the
+/// future does not undo it.
 ///
 /// # Errors
 /// [`CheckpointError`]; the container is as it was.
 pub async fn put_away(
+    app: &Shared,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
+    let (shared, record) = (Shared::clone(app), record.clone());
+    to_its_end(app, async move { put_away_now(&shared, &record, wait).await }).await
+}
+
+async fn put_away_now(
     app: &App,
     record: &ContainerRecord,
     wait: Duration,
@@ -138,14 +157,29 @@ async fn write(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<
     Ok(writer)
 }
 
-/// Sees to it that a container is live, if it was kept. To be called before a lease.
+/// Sees to it that a container is live, if it was kept. To be called before a lease. Dropping the future does not undo it.
 ///
 /// # Errors
 /// [`CheckpointError::Unknown`] when there is nothing to bring back; anything else leaves the checkpoint as it is.
-pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
+pub async fn bring_back(app: &Shared, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
+    // Behind whoever changes it: a container that is on its way back is live before its files are there.
+    let change = app.changes.of(id).await;
+    if is_live(app, id) {
+        return Ok(());
+    }
+    drop(change);
+    let (shared, principal, id) = (Shared::clone(app), principal.clone(), id.clone());
+    to_its_end(app, async move { bring_back_now(&shared, &principal, &id).await }).await
+}
+
+fn is_live(app: &App, id: &ContainerId) -> bool {
+    app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead)
+}
+
+async fn bring_back_now(app: &App, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
     let workspace = &principal.workspace;
     let _change = app.changes.of(id).await;
-    if app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead) {
+    if is_live(app, id) {
         return Ok(());
     }
     let (record, file) = app.store.open_checkpoint(workspace, id).await?.ok_or(CheckpointError::Unknown)?;
@@ -184,7 +218,7 @@ async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<
 }
 
 /// Keeps every container that has been unused for long enough.
-pub async fn put_idle_away(app: &App) {
+pub async fn put_idle_away(app: &Shared) {
     let now = clock::system_now();
     for status in app.sandbox.list() {
         let idle = now.duration_since(status.last_used_at).unwrap_or_default();

@@ -3,10 +3,10 @@
 //! `docs/adr/2026-11-29-a-fork-copies-files.md` says why a live one's files are copied, and not shared until they change.
 
 use belljar_ids::{CheckpointId, ContainerId};
-use belljar_sandbox::{ContainerState, Lease, LeaseError};
+use belljar_sandbox::{Lease, LeaseError};
 use belljar_store::ContainerRecord;
 
-use super::{CheckpointError, LEASE_WAIT, never_weaker};
+use super::{CheckpointError, LEASE_WAIT, is_live, never_weaker, to_its_end};
 use crate::app::{App, Shared};
 use crate::clock;
 use crate::driver::place::{PlaceError, new_container};
@@ -38,15 +38,15 @@ pub async fn fork(
     source: Source,
 ) -> Result<ContainerId, CheckpointError> {
     let (shared, principal, record) = (Shared::clone(app), principal.clone(), record.clone());
-    let forking = app.turns.spawn(async move {
+    let forking = async move {
         match source {
             Source::Now => fork_now(&shared, &principal, &record).await,
             Source::Checkpoint(id) => {
                 fork_kept(&shared, &record, Some(&id)).await?.ok_or(CheckpointError::NoCheckpoint)
             }
         }
-    });
-    forking.await.map_err(|error| PlaceError::Broken(error.to_string()))?
+    };
+    to_its_end(app, forking).await
 }
 
 async fn fork_now(
@@ -55,17 +55,18 @@ async fn fork_now(
     record: &ContainerRecord,
 ) -> Result<ContainerId, CheckpointError> {
     for _attempt in 0..ATTEMPTS_MAX {
+        // Behind whoever changes it: a container that is on its way back is live before its files are there.
+        let change = app.changes.of(&record.id).await;
+        if !is_live(app, &record.id) {
+            return fork_kept(app, record, None).await?.ok_or(CheckpointError::Unknown);
+        }
+        drop(change);
         match app.sandbox.lease(&record.id, app.serving.lease_wait).await {
             Ok(mut lease) => return copy(app, principal, &mut lease).await,
             Err(LeaseError::Busy(_)) => return Err(CheckpointError::Busy),
+            // Put away since.
             Err(LeaseError::Unknown(_) | LeaseError::Dead { .. }) => {}
         }
-        let _change = app.changes.of(&record.id).await;
-        if app.sandbox.status(&record.id).is_some_and(|status| status.state != ContainerState::Dead) {
-            // Brought back since.
-            continue;
-        }
-        return fork_kept(app, record, None).await?.ok_or(CheckpointError::Unknown);
     }
     Err(CheckpointError::Busy)
 }

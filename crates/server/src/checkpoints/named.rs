@@ -6,8 +6,8 @@ use belljar_ids::{CheckpointId, ContainerId};
 use belljar_sandbox::{Lease, LeaseError};
 use belljar_store::{ContainerRecord, NamedCheckpoint, StoreError, WorkspaceId};
 
-use super::{CheckpointError, write};
-use crate::app::App;
+use super::{CheckpointError, to_its_end, write};
+use crate::app::{App, Shared};
 use crate::clock;
 use crate::random::OsIds;
 
@@ -64,7 +64,12 @@ pub async fn choose(
 ///
 /// # Errors
 /// [`CheckpointError`]; the container is as it was.
-pub async fn go_back(app: &App, record: &ContainerRecord, id: &CheckpointId) -> Result<(), CheckpointError> {
+pub async fn go_back(app: &Shared, record: &ContainerRecord, id: &CheckpointId) -> Result<(), CheckpointError> {
+    let (shared, record, id) = (Shared::clone(app), record.clone(), id.clone());
+    to_its_end(app, async move { go_back_now(&shared, &record, &id).await }).await
+}
+
+async fn go_back_now(app: &App, record: &ContainerRecord, id: &CheckpointId) -> Result<(), CheckpointError> {
     let (workspace, container) = (&record.workspace, &record.id);
     let _change = app.changes.of(container).await;
     check(app, workspace, container, id).await?;
