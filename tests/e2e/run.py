@@ -35,6 +35,7 @@ import room_suite  # noqa: E402
 import shown_files_suite  # noqa: E402
 import stop_suite  # noqa: E402
 import stream_suite  # noqa: E402
+import transfer_suite  # noqa: E402
 import upstream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
 
@@ -126,7 +127,7 @@ def run(arguments):
     with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
         run_clients(total, [client for client in clients(running.base_url) if arguments.only in client[0]])
         suites = (
-            ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("stream", stream_suite),
+            ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("hostile", hostile_suite),

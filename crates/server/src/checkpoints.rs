@@ -172,7 +172,7 @@ pub async fn bring_back(app: &Shared, principal: &Principal, id: &ContainerId) -
     to_its_end(app, async move { bring_back_now(&shared, &principal, &id).await }).await
 }
 
-fn is_live(app: &App, id: &ContainerId) -> bool {
+pub fn is_live(app: &App, id: &ContainerId) -> bool {
     app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead)
 }
 

@@ -30,6 +30,7 @@ mod routes;
 mod running;
 mod signals;
 mod stopping;
+mod transfer;
 mod utf8;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ pub mod messages;
 pub mod models;
 pub mod page;
 pub mod resume;
+pub mod transfer;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
@@ -40,6 +41,8 @@ pub fn router(app: Shared) -> Router {
         .route("/v1/files/{id}/content", get(files::content));
     let ours = Router::new()
         .route("/belljar/v1/containers", post(containers::create).get(containers::list))
+        .route("/belljar/v1/containers/import", post(transfer::import))
+        .route("/belljar/v1/containers/{id}/export", get(transfer::export))
         .route("/belljar/v1/containers/{id}", get(containers::retrieve).delete(containers::delete))
         .route("/belljar/v1/containers/{id}/cells", post(cells::create))
         .route("/belljar/v1/containers/{id}/interrupt", post(containers::interrupt))

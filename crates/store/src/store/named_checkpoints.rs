@@ -8,8 +8,8 @@ use crate::blobs::Placed;
 use crate::db::{self, named_checkpoints::Deleted};
 use crate::writer::{Finished, blocking};
 use crate::{
-    CheckpointDraft, CheckpointRecord, CheckpointWriter, ContainerRecord, NamedCheckpoint, PageCursor, Paged,
-    StoreError, Timestamp, WorkspaceId,
+    CheckpointDraft, CheckpointRecord, CheckpointWriter, ContainerRecord, KeyIsolation, NamedCheckpoint, PageCursor,
+    Paged, StoreError, Timestamp, WorkspaceId,
 };
 use belljar_ids::{CheckpointId, ContainerId};
 
@@ -24,12 +24,18 @@ impl CheckpointWriter {
         store.writer.call(move |writer| writer.commit_named(&draft, finished, id, now, bytes_max)).await
     }
 
-    /// Makes a container that has never been live out of the checkpoint, and answers once both are durable.
+    /// Makes a container that has never been live out of the checkpoint, and answers once both are durable. What is to stand
+    /// between its code and the host may be known only now.
     ///
     /// # Errors
     /// [`StoreError::IdTaken`], [`StoreError::DiskFull`].
-    pub async fn finish_new(self, container: ContainerRecord) -> Result<CheckpointRecord, StoreError> {
+    pub async fn finish_new(
+        self,
+        container: ContainerRecord,
+        isolation: KeyIsolation,
+    ) -> Result<CheckpointRecord, StoreError> {
         let (store, draft, finished) = self.durable().await?;
+        let draft = CheckpointDraft { isolation, ..draft };
         let now = store.limits.clock.now();
         store.writer.call(move |writer| writer.commit_new(&draft, finished, &container, now)).await
     }

@@ -3,7 +3,7 @@
 use crate::checkpoints::{checkpoint, container, keep, read};
 use crate::fixture::{Fixture, NOON_US, noise, workspace};
 use belljar_ids::{CheckpointId, ContainerId, SeededIds};
-use belljar_store::{ContainerRecord, NamedCheckpoint, Store, StoreError, Timestamp};
+use belljar_store::{ContainerRecord, KeyIsolation, NamedCheckpoint, Store, StoreError, Timestamp};
 use std::io::Write as _;
 
 const ROOM: u64 = 1 << 20;
@@ -118,9 +118,9 @@ async fn one_that_is_imported_is_a_container_or_nothing() {
     };
     drop(write().await);
     assert_eq!((store.container(&new.workspace, &new.id).await.unwrap(), fixture.blobs().len()), (None, 0));
-    write().await.finish_new(new.clone()).await.unwrap();
+    write().await.finish_new(new.clone(), KeyIsolation::Namespaces).await.unwrap();
     assert_eq!(read(store, &new.id).await, Some(noise(5, 5000)));
-    let twice = write().await.finish_new(new.clone()).await;
+    let twice = write().await.finish_new(new.clone(), KeyIsolation::Namespaces).await;
     assert!(matches!(twice, Err(StoreError::IdTaken { .. })));
     assert_eq!(read(store, &new.id).await, Some(noise(5, 5000)), "the first one's content is there");
 }
