@@ -22,6 +22,7 @@ import crash_suite  # noqa: E402
 import descriptor_suite  # noqa: E402
 import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
+import fault_suite  # noqa: E402
 import files_suite  # noqa: E402
 import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
@@ -130,7 +131,7 @@ def run(arguments):
             ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
-            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("hostile", hostile_suite),
+            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
             ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )

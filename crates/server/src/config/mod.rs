@@ -67,6 +67,8 @@ pub struct Serving {
     pub file_bytes_max: u64,
     /// Bytes of all files of one workspace.
     pub workspace_bytes_max: u64,
+    /// Whether uploads can be downloaded, as what code made can.
+    pub uploads_downloadable: bool,
     /// Connections served at once.
     pub connections_max: usize,
     /// Silence in a stream after which a ping is sent.

@@ -3,6 +3,7 @@
 
 mod batches;
 mod checkpoints;
+mod clock;
 mod contents;
 mod crash;
 mod disk_full;
