@@ -47,14 +47,15 @@ def nothing_left(own, pool):
     before = descriptors(own)
     for _round in range(ROUNDS):
         everything(own)
-    quiet(own, pool)
+        # Each round: some hundred containers are left by those who were gone, and a server has places for 256.
+        quiet(own, pool)
     settles(lambda: beyond(own, before), "descriptors that were not open before")
 
 
 def everything(own):
     """Each way to be gone, once at each place."""
     for script, tools, events_max in TURNS:
-        made = http_client.post_json(own.base_url, "/belljar/v1/containers", {}).json()["id"]
+        made = container(own)
         for count in range(events_max + 1):
             for reset in (False, True):
                 # Code that waits for its client keeps its container.
@@ -75,7 +76,7 @@ def everything(own):
 
 def cells(own):
     """Cells of the endpoint of our own, told as events, and files that are on their way in or out."""
-    made = http_client.post_json(own.base_url, "/belljar/v1/containers", {}).json()["id"]
+    made = container(own)
     path = f"/belljar/v1/containers/{made}"
     for language in ("bash", "python"):
         source = "echo one; sleep 0.1; echo two" if language == "bash" else "print('one', flush=True)\nprint('two')"
@@ -87,6 +88,12 @@ def cells(own):
     for share in (0.5, 1):
         gone_behind(own, put[: int(len(put) * share)], 0, False)
     gone_behind(own, request("GET", f"{path}/files/a.bin", b""), 0, True)
+
+
+def container(own):
+    answer = http_client.post_json(own.base_url, "/belljar/v1/containers", {})
+    equal(answer.status, 200, answer.body)
+    return answer.json()["id"]
 
 
 def request(method, path, body, **more):
