@@ -37,6 +37,30 @@ def run(report, running):
         report.fail("starting a small server", error)
 
 
+    in_gvisor(report, running)
+
+
+def in_gvisor(report, running):
+    """The same where the wall is another: the layer is made outside of it, and applied inside."""
+    try:
+        with server.Server(running.belljar, sandbox={"isolation": "gvisor"}) as walled:
+            base = walled.base_url
+            report.check("in gVisor, a container goes back, and forth again", lambda: goes_back(base))
+            report.check("in gVisor, a live container is forked, and neither sees the other", lambda: forks(base))
+            report.check("in gVisor, a kept container and a checkpoint are forked", lambda: forks_kept(base))
+            report.check("a fork of gVisor's is gVisor's", lambda: stays_in_gvisor(base))
+            report.check("that server of gVisor never panicked", walled.no_panic)
+    except server.MachineCannot as why:
+        report.skip("forks in gVisor", why)
+    except RuntimeError as error:
+        report.fail("starting a server of gVisor", error)
+
+
+def stays_in_gvisor(base):
+    child = fork(base, create(base))["id"]
+    equal("gVisor" in out(base, child, "dmesg"), True, "the kernel's first words")
+
+
 def checkpoint(base, container):
     answer = post(base, f"/belljar/v1/containers/{container}/checkpoint", {})
     equal(answer.status, 200, answer.text)
