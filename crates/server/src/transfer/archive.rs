@@ -69,7 +69,7 @@ impl<'a, R: Read> Members<'a, R> {
     /// The next entry with its content, which must be read before the next one is asked for.
     pub fn next(&mut self) -> Result<Option<(Member, Entry<'a, R>)>, ArchiveError> {
         let (mut records, mut path, mut target) = (Vec::new(), None, None);
-        while let Some(entry) = self.entries.next() {
+        for entry in self.entries.by_ref() {
             let mut entry = entry?;
             self.seen += 1;
             if self.seen > ENTRIES_MAX {
