@@ -163,15 +163,6 @@ fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Resu
         .ok_or_else(|| StoreError::AnchorNotFound { what: "File", id: id.to_string() })
 }
 
-/// The logical size of the workspace's files.
-pub(crate) fn bytes_used(connection: &Connection, workspace: &WorkspaceId) -> Result<u64, StoreError> {
-    let used = connection
-        .prepare_cached("SELECT bytes_used FROM workspaces WHERE workspace = ?1")?
-        .query_row([workspace.as_str()], |row| unsigned(row, "bytes_used"))
-        .optional()?;
-    Ok(used.unwrap_or(0))
-}
-
 /// Whether the id is in use, in any workspace.
 pub(crate) fn is_taken(connection: &Connection, id: &FileId) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM files WHERE id = ?1")?;

@@ -11,4 +11,5 @@ mod fixture;
 mod listing;
 mod opening;
 mod registry;
+mod tenants;
 mod values;
