@@ -1,4 +1,7 @@
 //! A token bucket: so much in a minute, refilled all the time, as the hosted API's limits are (wire.md §2.5).
+//!
+//! Our own, because what is written is known only afterwards: a bucket must be able to be in debt, to be given back to, and to say what
+//! is left and when it is full. The limiters of crates decide before, once, and tell only how long to wait.
 
 use std::time::{Duration, Instant};
 

@@ -58,6 +58,8 @@ impl Meter {
                 self.ended.input = self.ended.input.saturating_add(input);
                 self.ended.output = self.ended.output.saturating_add(output);
                 self.running = Tokens::default();
+                // At once: a turn may sample many times, and others are to see what it has written.
+                self.settle_minute();
             }
             SamplingEvent::BlockStarted(_) | SamplingEvent::BlockDelta(_) | SamplingEvent::BlockEnded => {}
         }

@@ -106,7 +106,7 @@ impl Tenants {
     fn used_up(&self, max: u64, what: &str) -> Failure {
         let again = self.store.today().end();
         let text =
-            format!("This workspace has used up its quota of {max} {what} per day. It is whole again at {again}.");
+            format!("This would exceed this workspace's quota of {max} {what} per day. It is whole again at {again}.");
         Failure::from(ApiError::new(ErrorKind::RateLimit, text)).do_not_retry()
     }
 }

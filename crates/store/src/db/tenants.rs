@@ -117,6 +117,11 @@ pub(crate) fn spending(connection: &Connection, whole: &WorkspaceId, day: Day) -
     Ok(found.unwrap_or_default())
 }
 
+fn spenders(connection: &Connection, day: Day) -> Result<Vec<WorkspaceId>, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT workspace FROM usage_by_day WHERE day = ?1")?;
+    Ok(statement.query_map([day.number()], |row| parsed(row, "workspace"))?.collect::<Result<_, _>>()?)
+}
+
 /// What every workspace and every end user holds.
 pub(crate) fn holdings(connection: &Connection, day: Day) -> Result<Vec<Holding>, StoreError> {
     let mut statement = connection.prepare_cached(
@@ -129,8 +134,9 @@ pub(crate) fn holdings(connection: &Connection, day: Day) -> Result<Vec<Holding>
     let mut holdings: Vec<Holding> = statement.query_map([], holding)?.collect::<Result<_, _>>()?;
     let named: BTreeSet<_> =
         holdings.iter().filter(|held| held.user.is_none()).map(|held| held.workspace.clone()).collect();
-    let all: BTreeSet<_> = holdings.iter().map(|held| held.workspace.clone()).collect();
-    // A workspace of which only end users have anything still has what they have used together.
+    // A workspace of which only end users have anything, or nobody has by now, still has what was used of it.
+    let mut all: BTreeSet<_> = holdings.iter().map(|held| held.workspace.clone()).collect();
+    all.extend(spenders(connection, day)?);
     holdings.extend(all.difference(&named).cloned().map(Holding::none));
     for held in holdings.iter_mut().filter(|held| held.user.is_none()) {
         held.today = spending(connection, &held.workspace, day)?;

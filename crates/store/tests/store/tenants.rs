@@ -41,7 +41,7 @@ async fn end_users_share_the_quota_of_their_workspace_and_nothing_else() {
 #[tokio::test]
 async fn of_files_side_by_side_exactly_as_many_are_kept_as_may_be() {
     let quota = FileQuota { bytes_max: 1 << 30, files_max: Some(5) };
-    let fixture = Fixture::with(|options| drop(options.file_quotas.insert(workspace("local"), quota))).await;
+    let fixture = Fixture::with(|options| options.file_quotas = [(workspace("local"), quota)].into()).await;
     let whole = workspace("local");
     let mut writers = Vec::new();
     for seed in 1..=12 {
@@ -131,6 +131,9 @@ async fn people_are_told_what_is_whose() {
         .collect();
     assert_eq!(told, [(None, 0, 0, 1), (Some("ann@example.com"), 1, 400, 0)]);
     assert!(held.iter().all(|held| held.workspace == whole));
+    store.take_tokens(&workspace("spender"), 9, 10).await.unwrap().unwrap();
+    let held = store.holdings().await.unwrap();
+    assert_eq!(held.last().map(|held| (held.workspace.as_str(), held.today.tokens)), Some(("spender", 9)));
     assert_eq!(KeyRing::open(&data_dir(&fixture.dir), still_clock()).unwrap().holdings().unwrap(), held);
 }
 
@@ -143,4 +146,51 @@ async fn the_secret_of_scopes_is_made_once() {
     assert_eq!(fixture.store.scope_secret([3; 32]).await.unwrap(), [1; 32]);
     std::fs::write(data_dir(&fixture.dir).join("scope.secret"), [1; 31]).unwrap();
     assert!(matches!(fixture.store.scope_secret([4; 32]).await, Err(StoreError::Corrupt { .. })));
+}
+
+/// What counting costs: `cargo nextest run -p belljar-store --run-ignored only what_counting_costs --no-capture`.
+#[tokio::test]
+#[ignore = "it measures, and decides nothing"]
+async fn what_counting_costs() {
+    let fixture = Fixture::with(|options| options.file_quota.files_max = Some(1 << 40)).await;
+    let (store, whole) = (&fixture.store, workspace("local"));
+    let mut takes = Vec::new();
+    for _ in 0..1000 {
+        let begun = std::time::Instant::now();
+        assert!(store.take_execution(&whole, 1 << 40).await.unwrap());
+        takes.push(begun.elapsed());
+    }
+    takes.sort();
+    println!("an execution counted, one after another, 1000: median {:?}, 99th {:?}", takes[500], takes[990]);
+    let begun = std::time::Instant::now();
+    let asked: Vec<_> = (0..1000)
+        .map(|_| {
+            let (store, whole) = (store.clone(), whole.clone());
+            tokio::spawn(async move { store.take_execution(&whole, 1 << 40).await.unwrap() })
+        })
+        .collect();
+    for one in asked {
+        assert!(one.await.unwrap());
+    }
+    println!("1000 at once: {:?}", begun.elapsed());
+    for users in [0_u64, 10_000] {
+        for number in 0..users {
+            let user = user(&format!("user {number}"));
+            let scope = whole.scope_of(&user);
+            store.enter_scope(&scope, &user).await.unwrap();
+            let mut of_user = draft(&file_id(1_000_000 + number));
+            of_user.workspace = scope;
+            put(store, of_user, bytes::Bytes::from_static(b"x")).await.unwrap();
+        }
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            store.workspace_bytes(&whole).await.unwrap();
+        }
+        println!("bytes of a workspace with {users} end users: {:?}", begun.elapsed() / 100);
+        let begun = std::time::Instant::now();
+        for number in 0..20 {
+            put(store, draft(&file_id(users * 10 + number + 1)), noise(1, 10)).await.unwrap();
+        }
+        println!("a file kept in it, with both quotas: {:?}", begun.elapsed() / 20);
+    }
 }
