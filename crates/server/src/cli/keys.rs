@@ -98,7 +98,7 @@ fn read_time(text: &str) -> Result<Duration, String> {
         'w' => 7 * 24 * 60 * 60,
         _ => return Err(wrong()),
     };
-    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| wrong())?;
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
     match number.checked_mul(seconds) {
         None | Some(0) => Err(wrong()),
         Some(seconds) => Ok(Duration::from_secs(seconds)),
