@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use belljar_ids::{FileId, SeededIds};
 use belljar_store::{
-    FileDraft, FileQuota, Filename, Origin, Store, StoreError, StoreOptions, SystemClock, Timestamp, UserId, WorkspaceId,
+    FileDraft, FileQuota, Filename, Origin, Store, StoreError, StoreOptions, SystemClock, Timestamp, UserId,
+    WorkspaceId,
 };
 use bytes::Bytes;
 

@@ -24,18 +24,45 @@ pub(crate) fn enter_scope(
     Ok(())
 }
 
-/// Bytes of all files of a whole workspace.
-pub(crate) fn bytes_used(connection: &Connection, whole: &WorkspaceId) -> Result<u64, StoreError> {
-    let sql = format!("SELECT coalesce(sum(bytes_used), 0) AS used FROM workspaces WHERE {ALL_OF_IT}");
-    let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement.query_row([whole.as_str()], |row| unsigned(row, "used"))?)
+/// What the files of a whole workspace come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// Files whose content is kept.
+    pub(crate) files: u64,
+    /// Their bytes.
+    pub(crate) bytes: u64,
 }
 
-/// How many files of a whole workspace have their content.
-pub(crate) fn files_kept(connection: &Connection, whole: &WorkspaceId) -> Result<u64, StoreError> {
-    let sql = format!("SELECT count(*) AS kept FROM files WHERE {ALL_OF_IT} AND blob IS NOT NULL");
-    let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement.query_row([whole.as_str()], |row| unsigned(row, "kept"))?)
+/// What the files of a whole workspace come to.
+pub(crate) fn held(connection: &Connection, whole: &WorkspaceId) -> Result<Held, StoreError> {
+    let found = connection
+        .prepare_cached("SELECT files, bytes FROM holdings WHERE workspace = ?1")?
+        .query_row([whole.as_str()], |row| Ok(Held { files: unsigned(row, "files")?, bytes: unsigned(row, "bytes")? }))
+        .optional()?;
+    Ok(found.unwrap_or_default())
+}
+
+/// Counts a file whose content is kept from now on.
+pub(super) fn add_file(change: &Transaction<'_>, workspace: &WorkspaceId, size_bytes: u64) -> Result<(), StoreError> {
+    change
+        .prepare_cached(
+            "INSERT INTO holdings (workspace, files, bytes) VALUES (?1, 1, ?2)
+             ON CONFLICT (workspace) DO UPDATE SET files = holdings.files + 1, bytes = holdings.bytes + excluded.bytes",
+        )?
+        .execute((workspace.whole().as_str(), as_integer(size_bytes)?))?;
+    Ok(())
+}
+
+/// Counts it no more: its content is gone, or it is.
+pub(super) fn remove_file(
+    change: &Transaction<'_>,
+    workspace: &WorkspaceId,
+    size_bytes: u64,
+) -> Result<(), StoreError> {
+    change
+        .prepare_cached("UPDATE holdings SET files = files - 1, bytes = bytes - ?2 WHERE workspace = ?1")?
+        .execute((workspace.whole().as_str(), as_integer(size_bytes)?))?;
+    Ok(())
 }
 
 /// Counts one more execution, unless that would be more than `max`; whether it was counted.

@@ -200,7 +200,7 @@ impl Store {
     /// sweep released them.
     pub async fn workspace_bytes(&self, workspace: &WorkspaceId) -> Result<u64, StoreError> {
         let whole = workspace.whole();
-        self.inner.reader.call(move |reader| db::tenants::bytes_used(&reader.connection, &whole)).await
+        self.inner.reader.call(move |reader| Ok(db::tenants::held(&reader.connection, &whole)?.bytes)).await
     }
 
     /// Releases the contents of expired files, and removes records 30 days after. To be called from time to

@@ -194,15 +194,13 @@ pub(super) fn refuse_beyond(
     size_bytes: u64,
 ) -> Result<u64, StoreError> {
     let (whole, bytes_max) = (workspace.whole(), quota.bytes_max);
-    let used = db::tenants::bytes_used(connection, &whole)?;
-    if used.saturating_add(size_bytes) > bytes_max {
+    let held = db::tenants::held(connection, &whole)?;
+    if held.bytes.saturating_add(size_bytes) > bytes_max {
         return Err(StoreError::QuotaExceeded { bytes_max });
     }
     match quota.files_max {
-        Some(files_max) if db::tenants::files_kept(connection, &whole)? >= files_max => {
-            Err(StoreError::TooManyFiles { files_max })
-        }
-        Some(_) | None => Ok(used),
+        Some(files_max) if held.files >= files_max => Err(StoreError::TooManyFiles { files_max }),
+        Some(_) | None => Ok(held.bytes),
     }
 }
 

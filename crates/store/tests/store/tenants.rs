@@ -1,7 +1,8 @@
 //! End users' parts of workspaces, and what quotas count.
 
 use crate::fixture::{Fixture, data_dir, draft, file_id, noise, put, still_clock, workspace};
-use belljar_store::{Day, FileQuota, KeyRing, Spending, StoreError, UserId, WorkspaceId};
+use belljar_store::{Clock, Day, FileQuota, KeyRing, Spending, Store, StoreError, StoreOptions, UserId, WorkspaceId};
+use std::sync::Arc;
 use std::time::Duration;
 
 fn user(name: &str) -> UserId {
@@ -146,4 +147,48 @@ async fn the_secret_of_scopes_is_made_once() {
     assert_eq!(fixture.store.scope_secret([3; 32]).await.unwrap(), [1; 32]);
     std::fs::write(data_dir(&fixture.dir).join("scope.secret"), [1; 31]).unwrap();
     assert!(matches!(fixture.store.scope_secret([4; 32]).await, Err(StoreError::Corrupt { .. })));
+}
+
+#[tokio::test]
+async fn what_a_workspace_holds_is_what_its_files_come_to() {
+    let fixture = Fixture::new().await;
+    let whole = workspace("local");
+    let ann = scope(&fixture, &whole, "ann").await;
+    let expires_at = fixture.now().saturating_add(Duration::from_secs(60));
+    for (seed, owner, expires_at) in [(1, &whole, None), (2, &ann, None), (3, &ann, Some(expires_at)), (4, &ann, None)]
+    {
+        let mut one = draft(&file_id(seed));
+        (one.workspace, one.expires_at) = (owner.clone(), expires_at);
+        put(&fixture.store, one, noise(seed, 100)).await.unwrap();
+    }
+    let store = &fixture.store;
+    assert_eq!(store.workspace_bytes(&ann).await.unwrap(), 400);
+    assert!(store.delete_file(&ann, &file_id(2)).await.unwrap());
+    assert_eq!(store.workspace_bytes(&whole).await.unwrap(), 300);
+    fixture.clock.advance(Duration::from_secs(61));
+    store.sweep().await.unwrap();
+    assert_eq!(store.workspace_bytes(&whole).await.unwrap(), 200);
+    assert!(store.delete_file(&ann, &file_id(3)).await.unwrap(), "its record is still there, and counts no more");
+    assert_eq!(store.workspace_bytes(&whole).await.unwrap(), 200);
+    let fixture = fixture.reopened().await;
+    assert_eq!(fixture.store.workspace_bytes(&whole).await.unwrap(), 200);
+    let summed: u64 = fixture.store.holdings().await.unwrap().iter().map(|held| held.bytes).sum();
+    assert_eq!(summed, 200);
+}
+
+/// A data directory from before is counted when its schema is brought up to date.
+#[tokio::test]
+async fn files_from_before_there_were_quotas_count() {
+    let fixture = Fixture::new().await;
+    put(&fixture.store, draft(&file_id(1)), noise(1, 100)).await.unwrap();
+    let (dir, clock) = (fixture.dir, fixture.clock);
+    drop(fixture.store);
+    let connection = rusqlite::Connection::open(data_dir(&dir).join("belljar.sqlite")).unwrap();
+    connection
+        .execute_batch("DROP TABLE holdings; DROP TABLE usage_by_day; DELETE FROM migrations WHERE version >= 7")
+        .unwrap();
+    drop(connection);
+    let options = StoreOptions::new(clock as Arc<dyn Clock>);
+    let store = Store::open(&data_dir(&dir), options).await.unwrap();
+    assert_eq!(store.workspace_bytes(&workspace("local")).await.unwrap(), 100);
 }
