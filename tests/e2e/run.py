@@ -28,6 +28,7 @@ import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import limits_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
@@ -36,6 +37,7 @@ import room_suite  # noqa: E402
 import shown_files_suite  # noqa: E402
 import stop_suite  # noqa: E402
 import stream_suite  # noqa: E402
+import tenants_suite  # noqa: E402
 import transfer_suite  # noqa: E402
 import upstream_suite  # noqa: E402
 from harness import report, server, toolchain  # noqa: E402
@@ -129,7 +131,7 @@ def run(arguments):
         run_clients(total, [client for client in clients(running.base_url) if arguments.only in client[0]])
         suites = (
             ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
-            ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("files", files_suite),
+            ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("tenants", tenants_suite), ("limits", limits_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),

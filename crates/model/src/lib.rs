@@ -34,5 +34,6 @@ pub use config::{
     UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
+pub use estimate::estimate_of_body;
 pub use router::Router;
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -41,8 +41,17 @@ impl Default for Changes {
 impl Changes {
     /// Waits until nobody else changes this container.
     pub async fn of(&self, container: &ContainerId) -> MutexGuard<'_, ()> {
+        self.0[Self::stripe(container)].lock().await
+    }
+
+    /// The same, if nobody does now: for who holds one already, and must not wait for another.
+    pub fn try_of(&self, container: &ContainerId) -> Option<MutexGuard<'_, ()>> {
+        self.0[Self::stripe(container)].try_lock().ok()
+    }
+
+    fn stripe(container: &ContainerId) -> usize {
         let sum = container.as_str().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        self.0[sum % STRIPES].lock().await
+        sum % STRIPES
     }
 }
 
@@ -121,6 +130,15 @@ async fn put_away_now(
     wait: Duration,
 ) -> Result<CheckpointRecord, CheckpointError> {
     let _change = app.changes.of(&record.id).await;
+    put_away_held(app, record, wait).await
+}
+
+/// As [`put_away`], for who holds the container's change.
+async fn put_away_held(
+    app: &App,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
     let mut lease = app.sandbox.lease(&record.id, wait).await.map_err(|error| match error {
         LeaseError::Busy(_) => CheckpointError::Busy,
         LeaseError::Unknown(_) | LeaseError::Dead { .. } => CheckpointError::Unknown,
@@ -190,7 +208,6 @@ async fn bring_back_now(app: &App, principal: &Principal, id: &ContainerId) -> R
     app.sandbox.remove(id).await;
     let isolation = never_weaker(principal.isolation, isolation_of(record.isolation));
     start(app, &Principal { isolation, ..principal.clone() }, id).await?;
-    app.owners.enter(id.clone(), workspace.clone());
     let restored = put_back(app, id, file).await;
     if restored.is_err() {
         app.sandbox.remove(id).await;
@@ -215,6 +232,22 @@ async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<
     let mut lease = lease.map_err(|error| PlaceError::Broken(error.to_string()))?;
     let layer = ZstdDecoder::new(BufReader::with_capacity(CHUNK_BYTES, file));
     Ok(lease.restore(layer).await?)
+}
+
+/// Keeps one of these idle containers, the first that can be, so that its workspace may have another; whether one was. Waits for
+/// nobody: who asks may hold a change already.
+pub async fn put_one_away(app: &App, idle: Vec<(ContainerId, WorkspaceId)>) -> bool {
+    for (id, workspace) in idle {
+        let Some(_change) = app.changes.try_of(&id) else { continue };
+        let Ok(Some(record)) = app.store.container(&workspace, &id).await else { continue };
+        let kept = put_away_held(app, &record, Duration::ZERO).await;
+        let is_kept = kept.is_ok();
+        tell(&record, kept);
+        if is_kept {
+            return true;
+        }
+    }
+    false
 }
 
 /// Keeps every container that has been unused for long enough.

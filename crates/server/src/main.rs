@@ -17,6 +17,7 @@ mod continuations;
 mod driver;
 mod exit;
 mod failure;
+mod gate;
 mod handover;
 mod listener;
 mod organs;
@@ -28,8 +29,10 @@ mod restart;
 mod room;
 mod routes;
 mod running;
+mod scope;
 mod signals;
 mod stopping;
+mod tenants;
 mod transfer;
 mod utf8;
 

@@ -11,8 +11,10 @@ use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
 use serde::Deserialize;
 
 use super::environment::Environment;
+use super::limits::{self, LimitsTable, WorkspaceTable};
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
+use crate::tenants::limits::AllLimits;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -28,6 +30,10 @@ pub struct ConfigFile {
     pub sandbox: SandboxTable,
     /// `[serving]`.
     pub serving: ServingTable,
+    /// `[limits]`.
+    pub limits: LimitsTable,
+    /// `[[workspace]]`.
+    pub workspace: Vec<WorkspaceTable>,
     /// `[guard]`.
     pub guard: GuardTable,
     #[serde(skip)]
@@ -181,6 +187,11 @@ impl ConfigFile {
             lease_wait: Duration::from_secs(self.serving.lease_wait_s_max),
             shutdown_wait: Duration::from_secs(self.serving.shutdown_wait_s_max),
         }
+    }
+
+    /// `[limits]` and `[[workspace]]`, resolved.
+    pub fn all_limits(&self) -> Result<AllLimits, ConfigError> {
+        limits::resolve(self.limits, &self.workspace)
     }
 
     /// `[[guard.rule]]`, resolved.

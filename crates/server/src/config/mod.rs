@@ -5,6 +5,7 @@
 pub mod environment;
 pub mod file;
 pub mod keys;
+mod limits;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -17,6 +18,8 @@ use belljar_sandbox::SandboxConfig;
 
 use environment::Environment;
 use file::ConfigFile;
+
+use crate::tenants::limits::AllLimits;
 
 /// A configuration that cannot be used; the text names the key.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +43,8 @@ pub struct Config {
     pub sandbox: SandboxConfig,
     /// Limits of the loop and of requests.
     pub serving: Serving,
+    /// What workspaces may hold and use.
+    pub limits: AllLimits,
     /// What may not run.
     pub guard_rules: Vec<Rule>,
     /// True when nothing at all was configured.
@@ -115,6 +120,7 @@ impl Config {
             upstreams,
             sandbox: file.sandbox.limits(environment)?,
             serving: file.serving(),
+            limits: file.all_limits()?,
             guard_rules: file.guard_rules()?,
             is_default,
             data_dir,

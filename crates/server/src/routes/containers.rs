@@ -289,6 +289,10 @@ pub fn place_failure(error: PlaceError) -> Failure {
             let text = "All containers are in use. Try again later, or delete some.";
             Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
         }
+        PlaceError::Quota => {
+            let text = "All containers that this workspace may have are in use. Try again later, or delete some.";
+            Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
+        }
         error @ PlaceError::Isolation => ApiError::new(ErrorKind::Api, error.to_string()).into(),
         error @ (PlaceError::Upload(_) | PlaceError::Broken(_)) => Failure::internal("container", &error),
     }

@@ -7,6 +7,7 @@ pub(crate) mod files;
 pub(crate) mod keys;
 mod migrate;
 pub(crate) mod named_checkpoints;
+pub(crate) mod tenants;
 
 use crate::{StoreError, Timestamp};
 use rusqlite::types::Type;

@@ -1,7 +1,7 @@
 //! Statements about checkpoints that have an id.
 
-use super::files::{add_blob, bytes_used, drop_if_unreferenced};
-use super::{as_integer, instant, next_number, parsed, unsigned};
+use super::files::{add_blob, drop_if_unreferenced};
+use super::{as_integer, instant, next_number, parsed, tenants, unsigned};
 use crate::{
     CheckpointDraft, CheckpointRecord, ContentDigest, NamedCheckpoint, PageCursor, Paged, StoreError, WorkspaceId,
 };
@@ -61,7 +61,7 @@ pub(crate) fn list(
     Ok(Paged { entries: found.into_iter().map(|(named, _number)| named).collect(), next, has_more })
 }
 
-/// Adds one whose blob lies in its place, or is another's already. It counts towards the workspace's bytes.
+/// Adds one whose blob lies in its place, or is another's already. It counts towards the whole workspace's bytes.
 pub(crate) fn insert(
     change: &Transaction<'_>,
     draft: &CheckpointDraft,
@@ -75,10 +75,7 @@ pub(crate) fn insert(
     if change.prepare_cached("SELECT 1 FROM named_checkpoints WHERE id = ?1")?.exists([id.as_str()])? {
         return Err(StoreError::IdTaken { id: id.to_string() });
     }
-    let used = bytes_used(change, &draft.workspace)?;
-    if used.saturating_add(record.size_bytes) > workspace_bytes_max {
-        return Err(StoreError::QuotaExceeded { bytes_max: workspace_bytes_max });
-    }
+    tenants::held_with_room(change, &draft.workspace, record.size_bytes, workspace_bytes_max)?;
     let number = next_number(change, draft.workspace.as_str())?;
     add_blob(change, record.content, record.size_bytes)?;
     change
@@ -101,7 +98,7 @@ pub(crate) fn insert(
     change
         .prepare_cached("UPDATE workspaces SET bytes_used = bytes_used + ?2 WHERE workspace = ?1")?
         .execute((draft.workspace.as_str(), as_integer(record.size_bytes)?))?;
-    Ok(())
+    tenants::add_bytes(change, &draft.workspace, record.size_bytes)
 }
 
 /// What a deletion did.
@@ -126,6 +123,7 @@ pub(crate) fn delete(
     change
         .prepare_cached("UPDATE workspaces SET bytes_used = bytes_used - ?2 WHERE workspace = ?1")?
         .execute((workspace.as_str(), as_integer(found.record.size_bytes)?))?;
+    tenants::remove_bytes(change, workspace, found.record.size_bytes)?;
     let content = found.record.content;
     Ok(Deleted::Checkpoint(drop_if_unreferenced(change, &content)?.then_some(content)))
 }

@@ -20,7 +20,7 @@ impl CheckpointWriter {
     /// [`StoreError::QuotaExceeded`], [`StoreError::NoContainer`], [`StoreError::IdTaken`], [`StoreError::DiskFull`].
     pub async fn finish_named(self, id: CheckpointId) -> Result<NamedCheckpoint, StoreError> {
         let (store, draft, finished) = self.durable().await?;
-        let (now, bytes_max) = (store.limits.clock.now(), store.limits.workspace_bytes_max);
+        let (now, bytes_max) = (store.limits.clock.now(), store.limits.file_quota_of(&draft.workspace).bytes_max);
         store.writer.call(move |writer| writer.commit_named(&draft, finished, id, now, bytes_max)).await
     }
 
@@ -111,7 +111,8 @@ impl Store {
         id: CheckpointId,
     ) -> Result<Option<NamedCheckpoint>, StoreError> {
         let (workspace, container) = (workspace.clone(), container.clone());
-        let (now, bytes_max) = (self.inner.limits.clock.now(), self.inner.limits.workspace_bytes_max);
+        let limits = &self.inner.limits;
+        let (now, bytes_max) = (limits.clock.now(), limits.file_quota_of(&workspace).bytes_max);
         let name = move |writer: &mut Writer| {
             writer.change(|change| {
                 let Some(kept) = db::checkpoints::find(change, &workspace, &container)? else { return Ok(None) };

@@ -13,4 +13,5 @@ mod listing;
 mod named_checkpoints;
 mod opening;
 mod registry;
+mod tenants;
 mod values;

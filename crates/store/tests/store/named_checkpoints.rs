@@ -1,9 +1,11 @@
 //! Checkpoints with an id: one content under many rows, and gone with the last.
 
 use crate::checkpoints::{checkpoint, container, keep, read};
-use crate::fixture::{Fixture, NOON_US, noise, workspace};
+use crate::fixture::{Fixture, NOON_US, draft, file_id, noise, put, workspace};
 use belljar_ids::{CheckpointId, ContainerId, SeededIds};
-use belljar_store::{ContainerRecord, KeyIsolation, NamedCheckpoint, Store, StoreError, Timestamp};
+use belljar_store::{
+    CheckpointDraft, ContainerRecord, FileQuota, KeyIsolation, NamedCheckpoint, Store, StoreError, Timestamp, UserId,
+};
 use std::io::Write as _;
 
 const ROOM: u64 = 1 << 20;
@@ -96,7 +98,7 @@ async fn nothing_is_made_of_what_is_not_there() {
 
 #[tokio::test]
 async fn a_workspace_has_so_much_room_for_them() {
-    let fixture = Fixture::with(|options| options.workspace_bytes_max = 12_000).await;
+    let fixture = Fixture::with(|options| options.file_quota.bytes_max = 12_000).await;
     let (store, local) = (&fixture.store, workspace("local"));
     let id = container(store, 1).await;
     keep_named(store, &id, 1).await.unwrap();
@@ -105,6 +107,38 @@ async fn a_workspace_has_so_much_room_for_them() {
     assert_eq!(fixture.blobs().len(), 2, "nothing is left of the third");
     assert!(store.delete_named_checkpoint(&local, &id, &name(1)).await.unwrap());
     keep_named(store, &id, 3).await.unwrap();
+}
+
+#[tokio::test]
+async fn those_of_end_users_fill_the_room_of_their_workspace_and_are_no_files() {
+    let quota = FileQuota { bytes_max: 12_000, files_max: Some(1) };
+    let fixture = Fixture::with(|options| options.file_quotas = [(workspace("local"), quota)].into()).await;
+    let (store, whole) = (&fixture.store, workspace("local"));
+    let mut owners = Vec::new();
+    for (seed, name) in [(1, "ann"), (2, "bob")] {
+        let user: UserId = name.parse().unwrap();
+        let of = ContainerRecord { workspace: whole.scope_of(&user), ..record(seed, "local") };
+        store.enter_scope(&of.workspace, &user).await.unwrap();
+        store.record_container(of.clone()).await.unwrap();
+        owners.push(of);
+    }
+    let keep_named = async |of: &ContainerRecord, seed| {
+        let draft = CheckpointDraft { workspace: of.workspace.clone(), ..checkpoint(&of.id) };
+        let mut writer = store.begin_checkpoint(draft, ROOM).await?;
+        writer.write(noise(seed, 5000)).await?;
+        writer.finish_named(name(seed)).await
+    };
+    let [ann, bob] = owners.as_slice() else { unreachable!() };
+    keep_named(ann, 1).await.unwrap();
+    keep_named(bob, 2).await.unwrap();
+    assert!(matches!(keep_named(bob, 3).await, Err(StoreError::QuotaExceeded { bytes_max: 12_000 })));
+    assert_eq!(store.workspace_bytes(&whole).await.unwrap(), 10_000);
+    put(store, draft(&file_id(9)), noise(9, 2000)).await.unwrap();
+    assert!(store.delete_container(&ann.workspace, &ann.id).await.unwrap());
+    assert_eq!(store.workspace_bytes(&bob.workspace).await.unwrap(), 7000);
+    let summed: u64 = store.holdings().await.unwrap().iter().map(|held| held.bytes).sum();
+    assert_eq!(summed, 7000);
+    keep_named(bob, 3).await.unwrap();
 }
 
 #[tokio::test]

@@ -229,7 +229,9 @@ pub fn store_failure(error: StoreError) -> Failure {
     let text = error.client_text();
     match error {
         StoreError::TooLarge { .. } => ApiError::new(ErrorKind::RequestTooLarge, text).into(),
-        StoreError::QuotaExceeded { .. } => ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into(),
+        StoreError::QuotaExceeded { .. } | StoreError::TooManyFiles { .. } => {
+            ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into()
+        }
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
         StoreError::DiskFull { .. } | StoreError::Busy => {

@@ -1,5 +1,5 @@
 -- Checkpoints with an id: files of a container as they once were, until they are deleted or their container is.
--- Their size counts in `workspaces.bytes_used`, as a file's does.
+-- Their size counts in `workspaces.bytes_used` and `holdings.bytes`, as a file's does.
 CREATE TABLE named_checkpoints (
   id         TEXT PRIMARY KEY,
   container  TEXT NOT NULL REFERENCES containers (id),
