@@ -28,6 +28,8 @@ pub struct UpstreamConfig {
     pub timeouts: Timeouts,
     /// What is done about its failures.
     pub resilience: Resilience,
+    /// Of the Messages API: globs over the `anthropic-beta` values that are passed on; none for those that concern the model.
+    pub betas: Option<Vec<String>>,
 }
 
 impl UpstreamConfig {
@@ -44,6 +46,7 @@ impl UpstreamConfig {
             capabilities: Capabilities::default(),
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
+            betas: None,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Like {
     /// What an upstream of that kind follows when nothing is said.
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
-            UpstreamKind::Anthropic { .. } => Self::Itself,
+            UpstreamKind::Anthropic { .. } | UpstreamKind::Bedrock { .. } | UpstreamKind::Vertex { .. } => Self::Itself,
             UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
         }
     }
@@ -114,6 +117,30 @@ pub enum UpstreamKind {
         base_url: String,
         /// Sent as `x-api-key`.
         api_key: Secret,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Amazon Bedrock.
+    Bedrock {
+        /// `https://bedrock-runtime.REGION.amazonaws.com`, or what stands for it.
+        base_url: String,
+        /// The region that a signature is for.
+        region: String,
+        /// Who asks.
+        credentials: AwsCredentials,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Vertex AI.
+    Vertex {
+        /// `https://REGION-aiplatform.googleapis.com`, or what stands for it.
+        base_url: String,
+        /// The location that is asked.
+        region: String,
+        /// The project that pays.
+        project: String,
+        /// Who asks.
+        credentials: GoogleCredentials,
         /// An HTTP proxy to go through; none is taken from the environment.
         proxy: Option<String>,
     },
@@ -135,6 +162,31 @@ pub enum UpstreamKind {
     },
     /// Replies from a file; refused in this version.
     Recorded,
+}
+
+/// Who asks Amazon Bedrock.
+#[derive(Clone, Debug)]
+pub enum AwsCredentials {
+    /// A Bedrock API key, sent as `Authorization: Bearer`.
+    Bearer(Secret),
+    /// Every request is signed with these (SigV4).
+    Keys {
+        /// Says whose signature it is.
+        access_key_id: String,
+        /// Never leaves this process.
+        secret_access_key: Secret,
+        /// Sent along where the keys are temporary.
+        temporary_token: Option<Secret>,
+    },
+}
+
+/// Who asks Vertex AI.
+#[derive(Clone, Debug)]
+pub enum GoogleCredentials {
+    /// An access token, sent as it is: whoever configured it renews it.
+    Token(Secret),
+    /// A service account's key, as the JSON that the console hands out: tokens are fetched with it, and renewed before they end.
+    ServiceAccount(Secret),
 }
 
 /// How one server of the Chat Completions API wants to be asked.
@@ -338,10 +390,12 @@ pub enum ConfigError {
         upstream: String,
     },
     /// A glob that is none.
-    #[error("upstream `{upstream}`: `models`: {problem}")]
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
     Glob {
         /// The upstream.
         upstream: String,
+        /// `models` or `betas`.
+        key: &'static str,
         /// What is wrong with it.
         problem: String,
     },
@@ -360,6 +414,16 @@ pub enum ConfigError {
     Key {
         /// The upstream.
         upstream: String,
+    },
+    /// A region, a project or a service account that is none.
+    #[error("upstream `{upstream}`: {what} {problem}")]
+    Cloud {
+        /// The upstream.
+        upstream: String,
+        /// `region`, `project`, …
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The HTTP client cannot be made.
     #[error("upstream `{upstream}`: no HTTP client: {problem}")]

@@ -26,12 +26,12 @@ mod upstream;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     //! What the fuzz targets see of the readers.
-    pub use crate::anthropic::fuzzing::events;
+    pub use crate::anthropic::fuzzing::{events, framed_events};
     pub use crate::openai::fuzzing::events as openai_events;
 }
 pub use config::{
-    Capabilities, ChatSettings, ConfigError, Dialect, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts,
-    UpstreamConfig, UpstreamKind,
+    AwsCredentials, Capabilities, ChatSettings, ConfigError, Dialect, GoogleCredentials, Like, MaxTokensKey, Rescue,
+    Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use router::Router;

@@ -85,7 +85,7 @@ impl Router {
         let route = self.routes.iter().find(|route| route.serves(model))?;
         match &route.like {
             Like::Nobody => None,
-            Like::Itself => Some(route.sent(model)),
+            Like::Itself => Some(vendors_name(route.sent(model))),
             Like::Model(name) => Some(name),
         }
     }
@@ -105,8 +105,11 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
     if config.models.is_empty() && config.aliases.is_empty() {
         return Err(ConfigError::NoModels { upstream: config.name.clone() });
     }
-    let glob_error =
-        |error: globset::Error| ConfigError::Glob { upstream: config.name.clone(), problem: error.to_string() };
+    let glob_error = |error: globset::Error| ConfigError::Glob {
+        upstream: config.name.clone(),
+        key: "models",
+        problem: error.to_string(),
+    };
     let mut set = GlobSetBuilder::new();
     for glob in &config.models {
         set.add(Glob::new(glob).map_err(glob_error)?);
@@ -117,7 +120,10 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
 fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
     let whole_max = config.timeouts.whole_max;
     let breaker = match &config.kind {
-        UpstreamKind::Anthropic { .. } | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
+        UpstreamKind::Anthropic { .. }
+        | UpstreamKind::Bedrock { .. }
+        | UpstreamKind::Vertex { .. }
+        | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
         UpstreamKind::Scripted { .. } | UpstreamKind::Recorded => None,
     };
     let capabilities = config.capabilities.clone();
@@ -128,9 +134,8 @@ fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
     let models = literal_models(&config.models);
     let patience = Patience { timeouts: config.timeouts, retries_max: config.resilience.retries_max };
     match config.kind {
-        UpstreamKind::Anthropic { base_url, api_key, proxy } => {
-            let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            Ok(Arc::new(Anthropic::new(config.name, &address, &api_key, patience, models)?))
+        UpstreamKind::Anthropic { .. } | UpstreamKind::Bedrock { .. } | UpstreamKind::Vertex { .. } => {
+            Ok(Arc::new(Anthropic::new(config, patience, models)?))
         }
         UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
@@ -141,6 +146,11 @@ fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
         }
         UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
     }
+}
+
+/// The name by which the vendor knows a model that Bedrock calls `anthropic.NAME`, with a region before it or a whole ARN.
+fn vendors_name(sent: &str) -> &str {
+    sent.rsplit_once("anthropic.").map_or(sent, |(_, name)| name)
 }
 
 /// Globs that match one name only.

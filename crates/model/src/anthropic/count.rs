@@ -26,9 +26,14 @@ pub(super) async fn count(
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
     let link = &shared.link;
-    let body = body::write_to_count(request, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
-    let betas = body::betas(&request.betas);
-    let call = call(&shared.count_url, body, betas.as_deref());
+    let Some(url) = shared.way.count_url() else {
+        return Ok(TokenCount::Estimated(estimate(request, &hints.files)));
+    };
+    let form = shared.way.form();
+    let body = body::write_to_count(request, &hints.files, form).map_err(|error| unwritable(&link.name, &error))?;
+    let betas = shared.betas.passed(&request.betas);
+    let betas = (!betas.is_empty()).then(|| betas.join(","));
+    let call = call(url, body, betas.as_deref(), form);
     match link::send(link, &call, &hints.request_id).await {
         Ok(response) => read(link, response).await.map(TokenCount::Counted),
         Err(error) if error.kind == UpstreamErrorKind::NoSuchEndpoint => {

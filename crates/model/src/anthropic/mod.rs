@@ -1,34 +1,40 @@
-//! The hosted Messages API, or another server that speaks it.
+//! The hosted Messages API, or another server that speaks it, Amazon Bedrock and Vertex AI among them.
 //!
-//! Every call is `POST /v1/messages` with `stream: true` and without server tools. `anthropic-version` is always `2023-06-01`:
+//! Every call asks for a stream and offers no server tools. At the vendor's own, `anthropic-version` is always `2023-06-01`:
 //! it takes everything that this server's own clients may send under either version, sampling parameters included, and what is
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
+mod betas;
 mod body;
 mod breakpoint;
 mod count;
 mod decode;
 mod failure;
+mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod parser;
+mod way;
 
 use std::sync::Arc;
 
 use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::header;
 use reqwest::{Response, Url};
 
+use self::betas::Betas;
 use self::decode::Decoder;
 use self::failure::of_fault;
-use crate::config::{ConfigError, Secret};
+use self::frames::FrameFault;
+use self::parser::Parser;
+use self::way::{Access, Form, Way};
+use crate::config::{ConfigError, UpstreamConfig};
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::link::sse::{SseError, SseParser};
 use crate::link::{self, Address, Body, Call, Link, Patience};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
-const API_VERSION: &str = "2023-06-01";
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
@@ -41,25 +47,25 @@ pub(crate) struct Anthropic {
 /// What every call needs.
 struct Shared {
     link: Link,
-    url: Url,
-    count_url: Url,
+    way: Way,
+    betas: Betas,
 }
 
 impl Anthropic {
     /// Checks the address and the key, and makes the HTTP client. Connects to nothing.
-    pub(crate) fn new(
-        name: String,
-        address: &Address<'_>,
-        key: &Secret,
-        patience: Patience,
-        models: Vec<String>,
-    ) -> Result<Self, ConfigError> {
-        let url = messages_url(&name, address.base_url)?;
-        let mut count_url = url.clone();
-        count_url.set_path(&format!("{}/count_tokens", url.path()));
-        let headers = headers(&name, key)?;
-        let link = Link::new(name, address, Some(key), headers, patience)?;
-        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), models })
+    ///
+    /// # Errors
+    /// What is wrong with them, and [`ConfigError::NotAvailable`] for a kind of another dialect.
+    pub(crate) fn new(config: UpstreamConfig, patience: Patience, models: Vec<String>) -> Result<Self, ConfigError> {
+        let name = config.name;
+        let betas = Betas::new(&name, config.betas.as_deref())?;
+        let Some(access) = Access::new(&name, config.kind)? else {
+            return Err(ConfigError::NotAvailable { upstream: name, kind: "another" });
+        };
+        let Access { way, base_url, proxy, headers, key, signer } = access;
+        let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
+        let link = Link::new(name, &address, key.as_ref(), headers, patience)?.signed(signer);
+        Ok(Self { shared: Arc::new(Shared { link, way, betas }), models })
     }
 }
 
@@ -72,13 +78,16 @@ impl Upstream for Anthropic {
         let shared = Arc::clone(&self.shared);
         Box::pin(try_stream! {
             let link = &shared.link;
-            let body = body::write(&request, &hints.files)
+            let form = shared.way.form();
+            let url = shared.way.sampling_url(&link.name, &request.model)?;
+            let betas = shared.betas.passed(&request.betas);
+            let body = body::write(&request, &hints.files, form, &betas)
                 .map_err(|error| unwritable(&link.name, &error))?;
-            let betas = body::betas(&request.betas);
+            let betas = (!betas.is_empty() && !form.betas_in_body()).then(|| betas.join(","));
             drop(request);
-            let call = call(&shared.url, body, betas.as_deref());
+            let call = call(&url, body, betas.as_deref(), form);
             let response = link::send(link, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(link, response)?;
+            let mut reply = Reply::new(link, response, Parser::new(form, EVENT_BYTES_MAX))?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -105,33 +114,38 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
 }
 
 /// One call of the Messages API.
-fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>) -> Call<'a> {
+fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>, form: Form) -> Call<'a> {
     let header = betas.map(|betas| ("anthropic-beta", betas));
-    Call { url, body: Bytes::from(body), header, refused: failure::refused }
+    let refused = match form {
+        Form::Vendor => failure::refused,
+        Form::Bedrock => failure::refused_by_amazon,
+        Form::Vertex => failure::refused_by_google,
+    };
+    Call { url, body: Bytes::from(body), header, refused }
 }
 
 /// A reply being read.
 struct Reply<'a> {
     link: &'a Link,
     body: Body<'a>,
-    parser: SseParser,
+    parser: Parser,
     decoder: Decoder,
     /// Met behind events that are still to be handed out.
     failed: Option<UpstreamError>,
 }
 
 impl<'a> Reply<'a> {
-    fn new(link: &'a Link, response: Response) -> Result<Self, UpstreamError> {
+    fn new(link: &'a Link, response: Response, parser: Parser) -> Result<Self, UpstreamError> {
         let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
         let body = Body::of(link, response);
         let is_stream = content_type
             .as_ref()
             .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
+            .is_some_and(|value| value.trim_start().starts_with(parser.content_type()));
         if !is_stream {
             return Err(body.unreadable(&format!("the reply is no event stream: {content_type:?}")));
         }
-        Ok(Self { link, body, parser: SseParser::new(EVENT_BYTES_MAX), decoder: Decoder::default(), failed: None })
+        Ok(Self { link, body, parser, decoder: Decoder::default(), failed: None })
     }
 
     /// The events that the next bytes complete; none when the reply is complete.
@@ -159,30 +173,12 @@ impl<'a> Reply<'a> {
         }
         // Behind a complete reply, nothing counts.
         if self.failed.is_none() && !self.decoder.ended() {
-            self.failed = unparsed.map(|error| match error {
-                SseError::TooLong(max) => self.body.too_large(max),
-                SseError::NotUtf8 => self.body.unreadable(&error.to_string()),
+            self.failed = unparsed.map(|fault| match fault {
+                FrameFault::TooLong(max) => self.body.too_large(max),
+                FrameFault::Unreadable(text) => self.body.unreadable(&text),
+                FrameFault::Exception(fault) => of_fault(fault, &self.link.name, &self.link.scrub()),
             });
         }
         Ok(Some(events))
     }
-}
-
-/// `/v1/messages` below the base; a base that ends in `/v1` is taken as meant.
-fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
-    let mut url = link::checked_url(upstream, base_url)?;
-    let base = url.path().trim_end_matches('/');
-    let base = base.strip_suffix("/v1").unwrap_or(base);
-    let path = format!("{base}/v1/messages");
-    url.set_path(&path);
-    Ok(url)
-}
-
-fn headers(upstream: &str, key: &Secret) -> Result<HeaderMap, ConfigError> {
-    Ok(HeaderMap::from_iter([
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ACCEPT, HeaderValue::from_static("text/event-stream")),
-        (header::HeaderName::from_static("anthropic-version"), HeaderValue::from_static(API_VERSION)),
-        (header::HeaderName::from_static("x-api-key"), link::key_header(upstream, "", key)?),
-    ]))
 }

@@ -3,6 +3,7 @@
 mod body;
 mod refusal;
 mod send;
+mod signer;
 pub(crate) mod sse;
 
 use http::{HeaderMap, HeaderValue};
@@ -11,6 +12,7 @@ use reqwest::{Client, Url};
 pub(crate) use body::Body;
 pub(crate) use refusal::{Refusal, Scrub};
 pub(crate) use send::{Call, send};
+pub(crate) use signer::Signer;
 
 use crate::config::{ConfigError, Secret, Timeouts};
 
@@ -34,6 +36,7 @@ pub(crate) struct Link {
     client: Client,
     headers: HeaderMap,
     key: Option<Secret>,
+    signer: Option<Signer>,
     pub(crate) timeouts: Timeouts,
     pub(crate) retries_max: u32,
 }
@@ -50,12 +53,21 @@ impl Link {
         let Patience { timeouts, retries_max } = patience;
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
-        Ok(Self { name, base_url, client, headers, key: key.cloned(), timeouts, retries_max })
+        Ok(Self { name, base_url, client, headers, key: key.cloned(), signer: None, timeouts, retries_max })
+    }
+
+    /// The same, with every request signed.
+    pub(crate) fn signed(self, signer: Option<Signer>) -> Self {
+        Self { signer, ..self }
     }
 
     /// What nobody may read in an upstream's texts.
     pub(crate) fn scrub(&self) -> Scrub<'_> {
-        Scrub { key: self.key.as_ref().map_or("", Secret::expose), base_url: &self.base_url }
+        Scrub {
+            key: self.key.as_ref().map_or("", Secret::expose),
+            token: self.signer.as_ref().and_then(Signer::token),
+            base_url: &self.base_url,
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use belljar_ids::RequestId;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::HeaderMap;
 use reqwest::{Response, Url};
 use tokio::time::{sleep, timeout};
 
+use super::signer::{SignError, Signer};
 use super::{Link, Refusal};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 
@@ -91,6 +93,9 @@ async fn send_once(link: &Link, sent: &Call<'_>) -> Result<Response, Failure> {
     if let Some((name, value)) = sent.header {
         call = call.header(name, value);
     }
+    if let Some(signer) = &link.signer {
+        call = call.headers(signature(link, signer, sent).await?);
+    }
     // The client's own limit on connecting runs inside this one.
     let limit = link.timeouts.connect_max + link.timeouts.first_byte_max;
     let response = match timeout(limit, call.body(sent.body.clone()).send()).await {
@@ -105,6 +110,24 @@ async fn send_once(link: &Link, sent: &Call<'_>) -> Result<Response, Failure> {
         return Ok(response);
     }
     Err(refused(link, sent, response).await)
+}
+
+/// Says who asks. Where a token has to be fetched for that, it is a part of connecting.
+async fn signature(link: &Link, signer: &Signer, sent: &Call<'_>) -> Result<HeaderMap, Failure> {
+    let (name, limit) = (&link.name, link.timeouts.connect_max);
+    let (error, transient) = match timeout(limit, signer.headers(name, sent.url, &sent.body)).await {
+        Ok(Ok(headers)) => return Ok(headers),
+        // Fetching has been tried several times by now.
+        Ok(Err(error)) => {
+            let kind = match error {
+                SignError::Signature(_) | SignError::Refused(_) => UpstreamErrorKind::Authentication,
+                SignError::Unreachable(_) => UpstreamErrorKind::Unavailable,
+            };
+            (UpstreamError::new(kind, format!("upstream `{name}`: {error}")), false)
+        }
+        Err(_) => (UpstreamError::timed_out(name, Phase::Connect, limit), true),
+    };
+    Err(Failure { error, transient, retry_after: None })
 }
 
 async fn refused(link: &Link, sent: &Call<'_>, response: Response) -> Failure {

@@ -12,16 +12,16 @@ use belljar_turn::HostedModel;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::ConfigError;
 use super::environment::Environment;
+use super::{ConfigError, cloud};
 
 /// One `[[upstream]]`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct UpstreamTable {
-    name: String,
+    pub(super) name: String,
     kind: String,
-    base_url: Option<String>,
-    api_key_env: Option<String>,
+    pub(super) base_url: Option<String>,
+    pub(super) api_key_env: Option<String>,
     models: Option<Vec<String>>,
     model: Option<String>,
     like: Option<String>,
@@ -48,17 +48,17 @@ pub struct UpstreamTable {
     failover: Option<bool>,
     failures_max: Option<u32>,
     rest_s: Option<u64>,
+    pub(super) via: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) project: Option<String>,
+    betas: Option<Vec<String>>,
 }
 
 impl UpstreamTable {
     pub(super) fn resolve(&self, environment: &Environment) -> Result<UpstreamConfig, ConfigError> {
         self.refuse_keys_of_others()?;
         let kind = match self.kind.as_str() {
-            "anthropic" => UpstreamKind::Anthropic {
-                base_url: self.base_url.clone().unwrap_or_else(|| "https://api.anthropic.com".to_owned()),
-                api_key: self.api_key(environment)?.ok_or_else(|| self.wrong("api_key_env", "is missing"))?,
-                proxy: proxy(environment),
-            },
+            "anthropic" => cloud::kind(self, environment)?,
             "openai" => self.openai(environment)?,
             "scripted" => UpstreamKind::Scripted { scripts_dir: self.scripts_dir.clone() },
             // Refused by the room of models, in its own words.
@@ -80,6 +80,7 @@ impl UpstreamTable {
         };
         config.timeouts = self.timeouts()?;
         config.resilience = self.resilience();
+        config.betas.clone_from(&self.betas);
         config.like = match self.like.as_deref() {
             None => config.like,
             Some("nobody") => Like::Nobody,
@@ -93,7 +94,7 @@ impl UpstreamTable {
         Ok(config)
     }
 
-    fn wrong(&self, key: &str, problem: &str) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, problem: &str) -> ConfigError {
         let separator = if problem.starts_with("is ") { " " } else { ": " };
         ConfigError(format!("upstream \"{}\": {key}{separator}{problem}", self.name))
     }
@@ -187,6 +188,10 @@ impl UpstreamTable {
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
             ("rescue", "openai", self.rescue.is_some()),
+            ("via", "anthropic", self.via.is_some()),
+            ("region", "anthropic", self.region.is_some()),
+            ("project", "anthropic", self.project.is_some()),
+            ("betas", "anthropic", self.betas.is_some()),
         ];
         match set.into_iter().find(|(_, kind, set)| *set && self.kind != *kind) {
             Some((name, kind, _)) => Err(self.wrong(name, &format!("is for `kind = \"{kind}\"` alone"))),
@@ -208,7 +213,7 @@ impl UpstreamTable {
     }
 
     /// The key, where one is configured.
-    fn api_key(&self, environment: &Environment) -> Result<Option<Secret>, ConfigError> {
+    pub(super) fn api_key(&self, environment: &Environment) -> Result<Option<Secret>, ConfigError> {
         let Some(variable) = &self.api_key_env else {
             return Ok(None);
         };
@@ -222,7 +227,7 @@ impl UpstreamTable {
     }
 }
 
-fn proxy(environment: &Environment) -> Option<String> {
+pub(super) fn proxy(environment: &Environment) -> Option<String> {
     environment.get("HTTPS_PROXY").or(environment.get("https_proxy")).map(str::to_owned)
 }
 
