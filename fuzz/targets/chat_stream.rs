@@ -2,13 +2,13 @@
 #![no_main]
 
 use belljar_fuzz::pieces;
-use belljar_model::Dialect;
+use belljar_model::Api;
 use belljar_model::fuzzing::openai_events;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: (Vec<u8>, &[u8])| {
     let (cuts, bytes) = input;
-    for (dialect, _) in Dialect::ALL {
-        assert_eq!(openai_events(dialect, pieces(cuts.clone(), bytes)), openai_events(dialect, [bytes]));
+    for (api, _) in Api::ALL {
+        assert_eq!(openai_events(api, pieces(cuts.clone(), bytes)), openai_events(api, [bytes]));
     }
 });

@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "the target parses and resolves; the rest is the command line's")]
 mod config;
 
+use std::path::Path;
+
 use config::environment::Environment;
 use config::file::ConfigFile;
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +16,7 @@ fuzz_target!(|text: &str| {
         Err(error) => assert!(!error.to_string().is_empty()),
         Ok(file) => {
             let _serving = file.serving();
-            let _upstreams = file.upstreams(&Environment::default());
+            let _upstreams = file.upstreams(&Environment::default(), Path::new("/data"));
             let _rules = file.guard_rules();
             if let Ok(limits) = file.sandbox.limits(&Environment::default()) {
                 assert!(limits.cpus > 0.0 && limits.memory_bytes_max > 0 && limits.disk_bytes_max > 0);

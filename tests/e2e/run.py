@@ -29,6 +29,7 @@ import keys_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
+import recording_suite  # noqa: E402
 import restart_suite  # noqa: E402
 import room_suite  # noqa: E402
 import shown_files_suite  # noqa: E402
@@ -139,6 +140,8 @@ def run(arguments):
             run_inside(total, "upstream", upstream_suite, running, fake_upstream(arguments))
         if arguments.only in "openai":
             run_inside(total, "openai", openai_suite, running, fake_upstream(arguments))
+        if arguments.only in "recordings":
+            run_inside(total, "recordings", recording_suite, running, fake_upstream(arguments))
         total.check("the server is healthy after all of it", running.healthy)
         total.check("no thread of the server panicked", running.no_panic)
         total.check("the server ends when asked", lambda: report.equal(running.stop(), 0, "exit status"))

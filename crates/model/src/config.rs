@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::recording::Endpoint;
+
 /// One `[[upstream]]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
@@ -30,6 +32,8 @@ pub struct UpstreamConfig {
     pub resilience: Resilience,
     /// Of the Messages API: globs over the `anthropic-beta` values that are passed on; none for those that concern the model.
     pub betas: Option<Vec<String>>,
+    /// The file that what it is asked and answers is added to; not for scripts, clouds and recordings.
+    pub record: Option<PathBuf>,
 }
 
 impl UpstreamConfig {
@@ -47,6 +51,7 @@ impl UpstreamConfig {
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
             betas: None,
+            record: None,
         }
     }
 }
@@ -103,7 +108,7 @@ impl Like {
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
             UpstreamKind::Anthropic { .. } | UpstreamKind::Bedrock { .. } | UpstreamKind::Vertex { .. } => Self::Itself,
-            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded { .. } => Self::Nobody,
         }
     }
 }
@@ -160,8 +165,11 @@ pub enum UpstreamKind {
         /// Where it differs from others.
         settings: ChatSettings,
     },
-    /// Replies from a file; refused in this version.
-    Recorded,
+    /// Replies from a recording. It knows what was spoken, and how.
+    Recorded {
+        /// The recording.
+        file: PathBuf,
+    },
 }
 
 /// Who asks Amazon Bedrock.
@@ -193,7 +201,7 @@ pub enum GoogleCredentials {
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatSettings {
     /// Which of its two APIs it is asked by.
-    pub dialect: Dialect,
+    pub api: Api,
     /// What it calls the limit of a reply.
     pub max_tokens_key: MaxTokensKey,
     /// Most tokens of a reply that it takes as a limit; more is cut to this.
@@ -210,31 +218,41 @@ pub struct ChatSettings {
     pub body: Map<String, Value>,
     /// What is looked for in the text of replies.
     pub rescue: Vec<Rescue>,
+    /// Whether its template takes one system message, at the head, and users and assistants by turns.
+    pub strict_roles: bool,
 }
 
 /// The APIs of an `openai` upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub enum Api {
     /// Chat completions.
     Chat,
     /// The Responses API.
     Responses,
 }
 
-impl Dialect {
+impl Api {
     /// Each with its name.
     pub const ALL: [(Self, &'static str); 2] = [(Self::Chat, "chat"), (Self::Responses, "responses")];
 
     /// The one with this name.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(dialect, _)| dialect)
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(api, _)| api)
     }
 
-    /// What stands behind the base URL.
-    pub(crate) fn path(self) -> &'static str {
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Chat => "chat/completions",
+            Self::Chat => "chat",
             Self::Responses => "responses",
+        }
+    }
+
+    /// What is called.
+    pub(crate) fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Chat => Endpoint::ChatCompletions,
+            Self::Responses => Endpoint::Responses,
         }
     }
 }
@@ -254,18 +272,29 @@ pub enum Rescue {
     Fenced,
     /// JSON anywhere.
     Json,
+    /// `<｜tool▁calls▁begin｜>…`.
+    DeepSeek,
+    /// `<|tool_calls_section_begin|>…`.
+    Kimi,
 }
 
 impl Rescue {
     /// Each with its name.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Thinking, "thinking"),
         (Self::Hermes, "hermes"),
         (Self::Llama, "llama"),
         (Self::Mistral, "mistral"),
         (Self::Fenced, "fenced"),
         (Self::Json, "json"),
+        (Self::DeepSeek, "deepseek"),
+        (Self::Kimi, "kimi"),
     ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -277,7 +306,7 @@ impl Default for ChatSettings {
     /// What the most servers take.
     fn default() -> Self {
         Self {
-            dialect: Dialect::Chat,
+            api: Api::Chat,
             max_tokens_key: MaxTokensKey::MaxTokens,
             output_tokens_max: None,
             stream: true,
@@ -286,6 +315,7 @@ impl Default for ChatSettings {
             thinking_key: None,
             body: Map::new(),
             rescue: Vec::new(),
+            strict_roles: false,
         }
     }
 }
@@ -367,15 +397,15 @@ impl fmt::Debug for Secret {
 /// An upstream that cannot be set up. Every text names the upstream and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A kind that this version does not have.
-    #[error(
-        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic`, `openai` or `scripted`"
-    )]
-    NotAvailable {
+    /// A recording that cannot be read, or written.
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
+    Recording {
         /// The upstream.
         upstream: String,
-        /// Its kind.
-        kind: &'static str,
+        /// `record` or `recording`.
+        key: &'static str,
+        /// The file, and what is wrong with it.
+        problem: String,
     },
     /// No two upstreams may have one name.
     #[error("upstream `{upstream}`: another upstream has this name")]

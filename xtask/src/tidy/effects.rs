@@ -38,6 +38,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/sandbox/src/calls.rs", "how long a call may stay unanswered"),
     ("crates/jail/src/probe/trial.rs", "tells the operator how long a start took"),
     ("crates/model/src/breaker.rs", "how long an upstream rests"),
+    ("crates/model/src/recording/tape.rs", "when an upstream was asked, and how long it took"),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];
 

@@ -39,7 +39,7 @@ const OURS: [&str; 8] = [
 const DATE_BYTES: usize = 11;
 
 /// The rule for one upstream.
-pub(super) enum Betas {
+pub(crate) enum Betas {
     /// Those that concern the model.
     OfTheModel,
     /// Those that the operator names.
@@ -48,7 +48,7 @@ pub(super) enum Betas {
 
 impl Betas {
     /// Reads the operator's globs; none leaves those that concern the model.
-    pub(super) fn new(upstream: &str, globs: Option<&[String]>) -> Result<Self, ConfigError> {
+    pub(crate) fn new(upstream: &str, globs: Option<&[String]>) -> Result<Self, ConfigError> {
         let Some(globs) = globs else {
             return Ok(Self::OfTheModel);
         };

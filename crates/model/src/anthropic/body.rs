@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
 use super::breakpoint;
-use super::way::Form;
+use super::way::Way;
 use crate::lower::{PlainBlock, PlainMessage, PlainTool, lower};
 use crate::unsigned;
 use crate::upstream::KnownFiles;
@@ -53,7 +53,7 @@ struct Body<'a> {
 pub(super) fn write(
     request: &SamplingRequest,
     files: &KnownFiles,
-    form: Form,
+    way: Way,
     betas: &[&str],
 ) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
@@ -65,9 +65,9 @@ pub(super) fn write(
         request.tool_choice.as_ref().map(tool_choice)
     };
     serde_json::to_vec(&Body {
-        anthropic_version: form.version_in_body(),
-        anthropic_beta: if form.betas_in_body() { betas } else { &[] },
-        model: form.model_in_body().then_some(&request.model),
+        anthropic_version: way.version_in_body(),
+        anthropic_beta: if way.betas_in_body() { betas } else { &[] },
+        model: way.model_in_body().then_some(&request.model),
         max_tokens: request.max_tokens,
         system: request.system.as_ref(),
         messages: plain.messages,
@@ -79,7 +79,7 @@ pub(super) fn write(
         top_k: request.top_k.as_ref(),
         thinking: request.thinking.as_ref(),
         metadata: request.user_id.as_ref().map(|user_id| json!({"user_id": user_id})),
-        stream: form.stream_in_body().then_some(true),
+        stream: way.stream_in_body().then_some(true),
         rest: &request.rest,
     })
 }
@@ -110,13 +110,13 @@ struct Counted<'a> {
 pub(super) fn write_to_count(
     request: &SamplingRequest,
     files: &KnownFiles,
-    form: Form,
+    way: Way,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
     forget_unsigned(&mut plain.messages);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
-        anthropic_version: form.version_in_body(),
+        anthropic_version: way.version_in_body(),
         model: &request.model,
         system: request.system.as_ref(),
         messages: plain.messages,

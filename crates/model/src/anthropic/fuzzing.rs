@@ -5,20 +5,20 @@ use belljar_wire::sampling::SamplingEvent;
 use super::EVENT_BYTES_MAX;
 use super::decode::Decoder;
 use super::parser::Parser;
-use super::way::Form;
+use super::way::Way;
 
 /// The events that come of these pieces of a reply's body, and what ended the reading, if something did.
 pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
-    read(Form::Vendor, pieces)
+    read(Way::Vendor, pieces)
 }
 
 /// The same for a body in Amazon's frames.
 pub fn framed_events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
-    read(Form::Bedrock, pieces)
+    read(Way::Bedrock, pieces)
 }
 
-fn read<'a>(form: Form, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
-    let mut parser = Parser::new(form, EVENT_BYTES_MAX);
+fn read<'a>(way: Way, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+    let mut parser = Parser::new(way, EVENT_BYTES_MAX);
     let mut decoder = Decoder::default();
     let mut events = Vec::new();
     for piece in pieces {

@@ -4,6 +4,7 @@
 //! it takes everything that this server's own clients may send under either version, sampling parameters included, and what is
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
+mod access;
 mod betas;
 mod body;
 mod breakpoint;
@@ -22,17 +23,17 @@ use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
 use http::header;
-use reqwest::{Response, Url};
 
-use self::betas::Betas;
+pub(crate) use self::access::Access;
+pub(crate) use self::betas::Betas;
 use self::decode::Decoder;
 use self::failure::of_fault;
 use self::frames::FrameFault;
 use self::parser::Parser;
-use self::way::{Access, Form, Way};
-use crate::config::{ConfigError, UpstreamConfig};
+pub(crate) use self::way::Way;
+use crate::config::ConfigError;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::link::{self, Address, Body, Call, Link, Patience};
+use crate::link::{self, Answer, Body, Call, Link, Patience, Place};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 /// Most bytes of one event.
@@ -52,20 +53,24 @@ struct Shared {
 }
 
 impl Anthropic {
-    /// Checks the address and the key, and makes the HTTP client. Connects to nothing.
+    /// At the vendor's own or in a cloud. Connects to nothing.
     ///
     /// # Errors
-    /// What is wrong with them, and [`ConfigError::NotAvailable`] for a kind of another dialect.
-    pub(crate) fn new(config: UpstreamConfig, patience: Patience, models: Vec<String>) -> Result<Self, ConfigError> {
-        let name = config.name;
-        let betas = Betas::new(&name, config.betas.as_deref())?;
-        let Some(access) = Access::new(&name, config.kind)? else {
-            return Err(ConfigError::NotAvailable { upstream: name, kind: "another" });
-        };
-        let Access { way, base_url, proxy, headers, key, signer } = access;
-        let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-        let link = Link::new(name, &address, key.as_ref(), headers, patience)?.signed(signer);
-        Ok(Self { shared: Arc::new(Shared { link, way, betas }), models })
+    /// The HTTP client cannot be made.
+    pub(crate) fn new(
+        name: String,
+        access: Access<'_>,
+        patience: Patience,
+        betas: Betas,
+        models: Vec<String>,
+    ) -> Result<Self, ConfigError> {
+        let way = access.way;
+        Ok(Self::over(access.into_link(name, patience)?, way, betas, models))
+    }
+
+    /// Over that link.
+    pub(crate) fn over(link: Link, way: Way, betas: Betas, models: Vec<String>) -> Self {
+        Self { shared: Arc::new(Shared { link, way, betas }), models }
     }
 }
 
@@ -77,17 +82,16 @@ impl Upstream for Anthropic {
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         let shared = Arc::clone(&self.shared);
         Box::pin(try_stream! {
-            let link = &shared.link;
-            let form = shared.way.form();
-            let url = shared.way.sampling_url(&link.name, &request.model)?;
-            let betas = shared.betas.passed(&request.betas);
-            let body = body::write(&request, &hints.files, form, &betas)
+            let Shared { link, way, betas } = &*shared;
+            let place = way.sampling(&link.name, &request.model)?;
+            let betas = betas.passed(&request.betas);
+            let body = body::write(&request, &hints.files, *way, &betas)
                 .map_err(|error| unwritable(&link.name, &error))?;
-            let betas = (!betas.is_empty() && !form.betas_in_body()).then(|| betas.join(","));
+            let betas = (!betas.is_empty() && !way.betas_in_body()).then(|| betas.join(","));
             drop(request);
-            let call = call(&url, body, betas.as_deref(), form);
-            let response = link::send(link, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(link, response, Parser::new(form, EVENT_BYTES_MAX))?;
+            let call = call(place, body, betas.as_deref(), *way);
+            let answer = link::send(link, &call, &hints.request_id).await?;
+            let mut reply = Reply::new(link, answer, *way)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -114,14 +118,29 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
 }
 
 /// One call of the Messages API.
-fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>, form: Form) -> Call<'a> {
-    let header = betas.map(|betas| ("anthropic-beta", betas));
-    let refused = match form {
-        Form::Vendor => failure::refused,
-        Form::Bedrock => failure::refused_by_amazon,
-        Form::Vertex => failure::refused_by_google,
+fn call<'a>(place: Place, body: Vec<u8>, betas: Option<&'a str>, way: Way) -> Call<'a> {
+    let refused = match way {
+        Way::Vendor => failure::refused,
+        Way::Bedrock => failure::refused_by_amazon,
+        Way::Vertex => failure::refused_by_google,
     };
-    Call { url, body: Bytes::from(body), header, refused }
+    Call { place, body: Bytes::from(body), betas, refused }
+}
+
+/// The events of an answer that was recorded, and what ended them, if something did. Clouds are not recorded.
+pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
+    let mut all = Vec::new();
+    let mut reply = match Reply::new(link, answer, Way::Vendor) {
+        Ok(reply) => reply,
+        Err(error) => return (all, Some(error)),
+    };
+    loop {
+        match reply.next().await {
+            Ok(Some(events)) => all.extend(events),
+            Ok(None) => return (all, None),
+            Err(error) => return (all, Some(error)),
+        }
+    }
 }
 
 /// A reply being read.
@@ -135,9 +154,10 @@ struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    fn new(link: &'a Link, response: Response, parser: Parser) -> Result<Self, UpstreamError> {
-        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Body::of(link, response);
+    fn new(link: &'a Link, answer: Answer, way: Way) -> Result<Self, UpstreamError> {
+        let parser = Parser::new(way, EVENT_BYTES_MAX);
+        let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+        let body = Body::of(link, answer.pieces);
         let is_stream = content_type
             .as_ref()
             .and_then(|value| value.to_str().ok())
@@ -154,6 +174,7 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
+            self.body.read();
             return Ok(None);
         }
         let Some(piece) = self.body.next().await? else {

@@ -3,7 +3,7 @@
 use crate::link::sse::{SseError, SseEvent, SseParser};
 
 use super::frames::{FrameFault, FrameParser};
-use super::way::Form;
+use super::way::Way;
 
 /// A parser, fed piece by piece.
 pub(super) enum Parser {
@@ -15,10 +15,10 @@ pub(super) enum Parser {
 
 impl Parser {
     /// A parser that refuses events of more than `event_bytes_max` bytes.
-    pub(super) fn new(form: Form, event_bytes_max: usize) -> Self {
-        match form {
-            Form::Vendor | Form::Vertex => Self::Sse(SseParser::new(event_bytes_max)),
-            Form::Bedrock => Self::Frames(FrameParser::new(event_bytes_max)),
+    pub(super) fn new(way: Way, event_bytes_max: usize) -> Self {
+        match way {
+            Way::Vendor | Way::Vertex => Self::Sse(SseParser::new(event_bytes_max)),
+            Way::Bedrock => Self::Frames(FrameParser::new(event_bytes_max)),
         }
     }
 

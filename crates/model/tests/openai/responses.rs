@@ -1,6 +1,6 @@
 //! The same upstream, asked by its other API: what is sent, and how replies are read.
 
-use belljar_model::{ChatSettings, Dialect};
+use belljar_model::{Api, ChatSettings};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ struct Case {
 impl Case {
     fn settings(&self) -> ChatSettings {
         let (thinking, stream, body) = (self.thinking, !self.whole, self.settings_body.clone());
-        ChatSettings { dialect: Dialect::Responses, thinking, stream, body, ..ChatSettings::default() }
+        ChatSettings { api: Api::Responses, thinking, stream, body, ..ChatSettings::default() }
     }
 
     fn asked(&self) -> Value {
@@ -109,7 +109,7 @@ async fn replies_in_the_vendors_own_form() {
         let fake = Fake::start(vec![Answer { content: content.clone(), ..Answer::default() }])
             .await
             .expect("the fake listens");
-        let settings = ChatSettings { dialect: Dialect::Responses, stream, ..ChatSettings::default() };
+        let settings = ChatSettings { api: Api::Responses, stream, ..ChatSettings::default() };
         let told = told(&sample(config(&fake.url, settings), request(&json!({}))).await);
         let blocks: Vec<&Value> = told["blocks"].as_array().expect("blocks").iter().collect();
         assert_eq!(blocks[0]["thinking"], "let me see");

@@ -102,6 +102,8 @@ fn googles(table: &UpstreamTable, environment: &Environment) -> Result<GoogleCre
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::config::file::ConfigFile;
 
@@ -109,7 +111,7 @@ mod tests {
 
     fn read(lines: &str, variables: &[(&str, &str)]) -> Result<UpstreamKind, String> {
         let file = ConfigFile::parse(&format!("[[upstream]]\nname=\"a\"\nkind=\"anthropic\"\n{lines}"));
-        let upstreams = file.expect("the file parses").upstreams(&Environment::of(variables));
+        let upstreams = file.expect("the file parses").upstreams(&Environment::of(variables), Path::new("/data"));
         upstreams.map(|mut upstreams| upstreams.remove(0).kind).map_err(|error| error.to_string())
     }
 
@@ -181,5 +183,14 @@ mod tests {
         for (lines, expected) in cases {
             assert_eq!(read(lines, &[]).map(|_| ()), Err(format!("upstream \"a\": {expected}")), "{lines}");
         }
+    }
+    #[test]
+    fn clouds_are_not_recorded() {
+        for record in ["record=true", "record=\"b.jsonl\""] {
+            let expected = "upstream \"a\": record is not for upstreams with `via`".to_owned();
+            let lines = format!("via=\"bedrock\"\nregion=\"us-east-1\"\n{record}");
+            assert_eq!(read(&lines, &KEYS).map(|_| ()), Err(expected), "{lines}");
+        }
+        assert!(read("via=\"bedrock\"\nregion=\"us-east-1\"\nrecord=false", &KEYS).is_ok());
     }
 }
