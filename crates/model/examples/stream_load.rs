@@ -42,7 +42,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 async fn fake() -> Result<(), Failure> {
@@ -66,19 +66,19 @@ struct Frames {
     tail: String,
 }
 
-fn stream(body: &[u8], dialect: fn(&str, usize) -> Frames) -> Response {
+fn stream(body: &[u8], dialect: fn(&str, u32) -> Frames) -> Response {
     let asked: Value = serde_json::from_slice(body).unwrap_or_default();
     let name = asked["model"].as_str().unwrap_or_default().to_owned();
-    let mut numbers = name.split('-').filter_map(|part| part.parse::<u64>().ok());
+    let mut numbers = name.split('-').filter_map(|part| part.parse::<u32>().ok());
     let (Some(tokens), Some(pause_ms)) = (numbers.next(), numbers.next()) else {
         return (axum::http::StatusCode::NOT_FOUND, format!("no such model: {name}")).into_response();
     };
-    let frames = dialect(&name, tokens as usize);
+    let frames = dialect(&name, tokens);
     let written = async_stream::stream! {
         yield Ok::<_, Infallible>(Bytes::from(frames.head));
         for _ in 0..tokens {
             if pause_ms > 0 {
-                tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                tokio::time::sleep(Duration::from_millis(pause_ms.into())).await;
             } else {
                 tokio::task::yield_now().await;
             }
@@ -95,7 +95,7 @@ fn chunk(delta: &Value, finish: &Value) -> String {
     format!("data: {whole}\n\n")
 }
 
-fn chat(_model: &str, tokens: usize) -> Frames {
+fn chat(_model: &str, tokens: u32) -> Frames {
     let usage = json!({"prompt_tokens": 10, "completion_tokens": tokens, "total_tokens": tokens + 10});
     let last = json!({"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "load", "choices": [], "usage": usage});
     Frames {
@@ -109,7 +109,7 @@ fn event(body: &Value) -> String {
     format!("event: {}\ndata: {body}\n\n", body["type"].as_str().unwrap_or_default())
 }
 
-fn messages(model: &str, tokens: usize) -> Frames {
+fn messages(model: &str, tokens: u32) -> Frames {
     let message = json!({"id": "msg_01LoadLoadLoadLoadLoadLoad", "type": "message", "role": "assistant", "model": model, "content": [],
         "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": 10, "output_tokens": 1}});
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}});
@@ -157,14 +157,14 @@ impl Run {
         }
         stream_ms.sort_by(f64::total_cmp);
         token_us.sort_unstable();
-        let at = |share: f64, length: usize| ((length - 1) as f64 * share).round() as usize;
-        let of_streams = |share: f64| stream_ms[at(share, stream_ms.len())];
-        let of_tokens = |share: f64| token_us[at(share, token_us.len())];
+        let at = |percent: usize, length: usize| (length - 1) * percent / 100;
+        let of_streams = |percent| stream_ms[at(percent, stream_ms.len())];
+        let of_tokens = |percent| token_us[at(percent, token_us.len())];
         println!(
             "{}",
             json!({"streams": streams, "rounds": rounds, "tokens": token_us.len(), "wall_ms": wall_ms,
-                "stream_ms": {"min": of_streams(0.0), "p50": of_streams(0.5), "p99": of_streams(0.99)},
-                "token_us": {"min": of_tokens(0.0), "p50": of_tokens(0.5), "p99": of_tokens(0.99)},
+                "stream_ms": {"min": of_streams(0), "p50": of_streams(50), "p99": of_streams(99)},
+                "token_us": {"min": of_tokens(0), "p50": of_tokens(50), "p99": of_tokens(99)},
                 "streams_per_s": (streams * rounds) as f64 * 1e3 / wall_ms.iter().sum::<f64>()})
         );
         Ok(())

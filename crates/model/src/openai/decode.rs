@@ -65,7 +65,8 @@ impl Asked {
     pub(super) fn of_body(body: &Value, settings: &ChatSettings) -> Self {
         let offers: Vec<Offer> = body["tools"].as_array().into_iter().flatten().filter_map(Offer::of_tool).collect();
         let stop_sequences = body["stop"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let limit = ["max_tokens", "max_completion_tokens", "max_output_tokens"].iter().find_map(|key| body[*key].as_u64());
+        let limit =
+            ["max_tokens", "max_completion_tokens", "max_output_tokens"].iter().find_map(|key| body[*key].as_u64());
         Self {
             request_id: RequestId::mint(&mut SeededIds::new(0)),
             calls: 0,
@@ -81,12 +82,7 @@ impl Asked {
 
 #[cfg(fuzzing)]
 impl Asked {
-    pub(super) fn fuzzed(
-        request_id: RequestId,
-        offered: Vec<String>,
-        rescuer: Option<Rescuer>,
-        api: Api,
-    ) -> Self {
+    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, rescuer: Option<Rescuer>, api: Api) -> Self {
         let stop_sequences = vec!["END".to_owned()];
         Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, input_tokens: 0, rescuer, api }
     }

@@ -12,10 +12,7 @@ use crate::link::sse::SseParser;
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// The events that come of these pieces of a stream, with every rescue on, and what ended the reading, if something did.
-pub fn events<'a>(
-    api: Api,
-    pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> (Vec<SamplingEvent>, Option<String>) {
+pub fn events<'a>(api: Api, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
     let offered = vec!["bash_code_execution".to_owned(), "look_up".to_owned()];
     let rescuer = Rescuer::offering(&Rescue::ALL.map(|(rescue, _)| rescue), &offered);
     let request_id = RequestId::mint(&mut SeededIds::new(7));

@@ -56,9 +56,7 @@ impl Reader {
             "response.output_text.delta" => chunk.said.extend(self.piece(&members, "delta").map(Said::Text)),
             "response.refusal.delta" => chunk.said.extend(self.piece(&members, "delta").map(Said::Refusal)),
             "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" | "response.reasoning.delta" => {
-                if self.thinking.get_or_insert_with(|| tag.to_owned()) == tag {
-                    chunk.said.extend(self.piece(&members, "delta").map(Said::Thinking));
-                }
+                chunk.said.extend(self.thought(tag, &members));
             }
             "response.reasoning_summary_part.added" if number(&members, "summary_index") > Some(0) => {
                 chunk.said.push(Said::Thinking("\n\n".to_owned()));
@@ -89,6 +87,12 @@ impl Reader {
         let piece = members.get(key)?.as_str().filter(|piece| !piece.is_empty())?.to_owned();
         self.said.extend(names(text(members, "item_id"), number(members, "output_index")));
         Some(piece)
+    }
+
+    /// A piece of what was thought, unless it comes under another name, too.
+    fn thought(&mut self, tag: &str, members: &Map<String, Value>) -> Option<Said> {
+        let first = self.thinking.get_or_insert_with(|| tag.to_owned()) == tag;
+        if first { self.piece(members, "delta").map(Said::Thinking) } else { None }
     }
 
     /// A call is named when it begins; everything else begins with its first piece.

@@ -20,7 +20,7 @@ pub(in crate::openai) fn of_chat(chat: Map<String, Value>) -> Result<Map<String,
             ("messages", Value::Array(messages)) => body.extend(conversation(messages)),
             ("max_tokens" | "max_completion_tokens", value) => drop(body.insert("max_output_tokens".to_owned(), value)),
             ("tools", Value::Array(tools)) => {
-                let tools: Vec<Value> = tools.into_iter().map(|tool| tool_of(tool)).collect();
+                let tools: Vec<Value> = tools.into_iter().map(tool_of).collect();
                 body.insert(key, tools.into());
             }
             ("tool_choice", value) => drop(body.insert(key, beside_its_type(value, "function"))),
