@@ -30,7 +30,9 @@ pub struct UpstreamConfig {
     pub timeouts: Timeouts,
     /// What is done about its failures.
     pub resilience: Resilience,
-    /// The file that what it is asked and answers is added to; not for scripts, and not for recordings.
+    /// Of the Messages API: globs over the `anthropic-beta` values that are passed on; none for those that concern the model.
+    pub betas: Option<Vec<String>>,
+    /// The file that what it is asked and answers is added to; not for scripts, clouds and recordings.
     pub record: Option<PathBuf>,
 }
 
@@ -48,6 +50,7 @@ impl UpstreamConfig {
             capabilities: Capabilities::default(),
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
+            betas: None,
             record: None,
         }
     }
@@ -104,7 +107,7 @@ impl Like {
     /// What an upstream of that kind follows when nothing is said.
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
-            UpstreamKind::Anthropic { .. } => Self::Itself,
+            UpstreamKind::Anthropic { .. } | UpstreamKind::Bedrock { .. } | UpstreamKind::Vertex { .. } => Self::Itself,
             UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded { .. } => Self::Nobody,
         }
     }
@@ -119,6 +122,30 @@ pub enum UpstreamKind {
         base_url: String,
         /// Sent as `x-api-key`.
         api_key: Secret,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Amazon Bedrock.
+    Bedrock {
+        /// `https://bedrock-runtime.REGION.amazonaws.com`, or what stands for it.
+        base_url: String,
+        /// The region that a signature is for.
+        region: String,
+        /// Who asks.
+        credentials: AwsCredentials,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Vertex AI.
+    Vertex {
+        /// `https://REGION-aiplatform.googleapis.com`, or what stands for it.
+        base_url: String,
+        /// The location that is asked.
+        region: String,
+        /// The project that pays.
+        project: String,
+        /// Who asks.
+        credentials: GoogleCredentials,
         /// An HTTP proxy to go through; none is taken from the environment.
         proxy: Option<String>,
     },
@@ -143,6 +170,31 @@ pub enum UpstreamKind {
         /// The recording.
         file: PathBuf,
     },
+}
+
+/// Who asks Amazon Bedrock.
+#[derive(Clone, Debug)]
+pub enum AwsCredentials {
+    /// A Bedrock API key, sent as `Authorization: Bearer`.
+    Bearer(Secret),
+    /// Every request is signed with these (SigV4).
+    Keys {
+        /// Says whose signature it is.
+        access_key_id: String,
+        /// Never leaves this process.
+        secret_access_key: Secret,
+        /// Sent along where the keys are temporary.
+        temporary_token: Option<Secret>,
+    },
+}
+
+/// Who asks Vertex AI.
+#[derive(Clone, Debug)]
+pub enum GoogleCredentials {
+    /// An access token, sent as it is: whoever configured it renews it.
+    Token(Secret),
+    /// A service account's key, as the JSON that the console hands out: tokens are fetched with it, and renewed before they end.
+    ServiceAccount(Secret),
 }
 
 /// How one server of the Chat Completions API wants to be asked.
@@ -368,10 +420,12 @@ pub enum ConfigError {
         upstream: String,
     },
     /// A glob that is none.
-    #[error("upstream `{upstream}`: `models`: {problem}")]
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
     Glob {
         /// The upstream.
         upstream: String,
+        /// `models` or `betas`.
+        key: &'static str,
         /// What is wrong with it.
         problem: String,
     },
@@ -390,6 +444,16 @@ pub enum ConfigError {
     Key {
         /// The upstream.
         upstream: String,
+    },
+    /// A region, a project or a service account that is none.
+    #[error("upstream `{upstream}`: {what} {problem}")]
+    Cloud {
+        /// The upstream.
+        upstream: String,
+        /// `region`, `project`, …
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The HTTP client cannot be made.
     #[error("upstream `{upstream}`: no HTTP client: {problem}")]

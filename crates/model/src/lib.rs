@@ -27,13 +27,13 @@ mod upstream;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     //! What the fuzz targets see of the readers.
-    pub use crate::anthropic::fuzzing::events;
+    pub use crate::anthropic::fuzzing::{events, framed_events};
     pub use crate::openai::fuzzing::events as openai_events;
     pub use crate::recording::fuzzing::shown;
 }
 pub use config::{
-    Api, Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts,
-    UpstreamConfig, UpstreamKind,
+    Api, AwsCredentials, Capabilities, ChatSettings, ConfigError, GoogleCredentials, Like, MaxTokensKey, Rescue,
+    Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use estimate::estimate_of_body;

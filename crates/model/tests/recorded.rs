@@ -266,3 +266,24 @@ fn files_that_are_no_recordings_are_refused() {
     let directory = recorded(folder.path());
     assert!(matches!(Router::new(vec![directory]).map(|_| ()), Err(ConfigError::Recording { .. })));
 }
+
+#[tokio::test]
+async fn the_operators_betas_are_a_part_of_what_was_recorded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = place(&folder);
+    let answer = Answer { content: vec![json!({"type": "text", "text": "hi"})], ..Answer::default() };
+    let fake = Fake::start(vec![answer]).await.expect("the fake listens");
+    let config = UpstreamConfig { betas: Some(vec!["compact-*".to_owned()]), ..live("anthropic", &fake.url, &file) };
+    let betas = ["compact-2026-01-12", "effort-2025-11-24", "code-execution-2025-08-25"];
+    let request = SamplingRequest { betas: betas.map(str::to_owned).into(), ..request("go") };
+    let mut ends = Vec::new();
+    for config in [config, recorded(&file)] {
+        let router = router(config);
+        let upstream = router.route("m").expect("every model is served");
+        let hints = SamplingHints::new(RequestId::mint(&mut SeededIds::new(7)));
+        let sampled: Sampled = upstream.sample(request.clone(), hints).collect().await;
+        ends.push(end(&sampled));
+    }
+    assert_eq!(ends, ["end_turn", "end_turn"]);
+    assert_eq!(exchanges(&file)[0]["betas"], "compact-2026-01-12");
+}

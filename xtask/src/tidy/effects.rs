@@ -23,6 +23,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// Files that may read a clock, each with its reason. Everything else is handed the time.
 const CLOCKS: &[(&str, &str)] = &[
     ("crates/server/src/clock.rs", "the one Clock"),
+    ("crates/model/src/link/signer.rs", "a signature holds the time of its request"),
     ("crates/server/src/bench/stopwatch.rs", "benchmarks measure time"),
     ("crates/server/src/cli/image.rs", "paces a progress bar"),
     ("crates/server/src/driver/mod.rs", "the timer between pings"),

@@ -3,11 +3,10 @@
 use bytes::BytesMut;
 use serde::Deserialize;
 
-use super::{body, call, unwritable};
+use super::{Shared, body, call, unwritable};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::estimate::estimate;
 use crate::link::{self, Answer, Body, Link};
-use crate::recording::Endpoint;
 use crate::upstream::{SamplingHints, TokenCount};
 use belljar_wire::sampling::SamplingRequest;
 
@@ -21,13 +20,18 @@ struct Counted {
 
 /// Asks the upstream. Some that speak the Messages API do not have this part of it: then the count is an estimate.
 pub(super) async fn count(
-    link: &Link,
+    shared: &Shared,
     request: &SamplingRequest,
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
-    let body = body::write_to_count(request, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
-    let betas = body::betas(&request.betas);
-    let call = call(Endpoint::CountTokens, body, betas.as_deref());
+    let Shared { link, way, betas } = shared;
+    let Some(place) = way.count() else {
+        return Ok(TokenCount::Estimated(estimate(request, &hints.files)));
+    };
+    let body = body::write_to_count(request, &hints.files, *way).map_err(|error| unwritable(&link.name, &error))?;
+    let betas = betas.passed(&request.betas);
+    let betas = (!betas.is_empty()).then(|| betas.join(","));
+    let call = call(place, body, betas.as_deref(), *way);
     match link::send(link, &call, &hints.request_id).await {
         Ok(answer) => read(link, answer).await.map(TokenCount::Counted),
         Err(error) if error.kind == UpstreamErrorKind::NoSuchEndpoint => {

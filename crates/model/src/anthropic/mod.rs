@@ -1,74 +1,97 @@
-//! The hosted Messages API, or another server that speaks it.
+//! The hosted Messages API, or another server that speaks it, Amazon Bedrock and Vertex AI among them.
 //!
-//! Every call is `POST /v1/messages` with `stream: true` and without server tools. `anthropic-version` is always `2023-06-01`:
+//! Every call asks for a stream and offers no server tools. At the vendor's own, `anthropic-version` is always `2023-06-01`:
 //! it takes everything that this server's own clients may send under either version, sampling parameters included, and what is
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
+mod access;
+mod betas;
 mod body;
 mod breakpoint;
 mod count;
 mod decode;
 mod failure;
+mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod parser;
+mod way;
 
 use std::sync::Arc;
 
 use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
-use reqwest::Url;
+use http::header;
 
+pub(crate) use self::access::Access;
+pub(crate) use self::betas::Betas;
 use self::decode::Decoder;
 use self::failure::of_fault;
-use crate::config::{ConfigError, Secret};
+use self::frames::FrameFault;
+use self::parser::Parser;
+pub(crate) use self::way::Way;
+use crate::config::ConfigError;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::link::sse::{SseError, SseParser};
-use crate::link::{self, Address, Answer, Body, Call, Link, Patience};
-use crate::recording::Endpoint;
+use crate::link::{self, Answer, Body, Call, Link, Patience, Place};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
-const API_VERSION: &str = "2023-06-01";
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
 /// One upstream that speaks the Messages API.
 pub(crate) struct Anthropic {
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     models: Vec<String>,
 }
 
-impl Anthropic {
-    /// Over that link.
-    pub(crate) fn over(link: Link, models: Vec<String>) -> Self {
-        Self { link: Arc::new(link), models }
-    }
+/// What every call needs.
+struct Shared {
+    link: Link,
+    way: Way,
+    betas: Betas,
 }
 
-/// Checks the address and the key, and makes the HTTP client. Connects to nothing.
-pub(crate) fn link(name: String, address: &Address<'_>, key: &Secret, patience: Patience) -> Result<Link, ConfigError> {
-    let root = root(&name, address.base_url)?;
-    let headers = headers(&name, key)?;
-    Link::new(name, address, root, Some(key), headers, patience)
+impl Anthropic {
+    /// At the vendor's own or in a cloud. Connects to nothing.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub(crate) fn new(
+        name: String,
+        access: Access<'_>,
+        patience: Patience,
+        betas: Betas,
+        models: Vec<String>,
+    ) -> Result<Self, ConfigError> {
+        let way = access.way;
+        Ok(Self::over(access.into_link(name, patience)?, way, betas, models))
+    }
+
+    /// Over that link.
+    pub(crate) fn over(link: Link, way: Way, betas: Betas, models: Vec<String>) -> Self {
+        Self { shared: Arc::new(Shared { link, way, betas }), models }
+    }
 }
 
 impl Upstream for Anthropic {
     fn name(&self) -> &str {
-        &self.link.name
+        &self.shared.link.name
     }
 
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
-        let link = Arc::clone(&self.link);
+        let shared = Arc::clone(&self.shared);
         Box::pin(try_stream! {
-            let link = &*link;
-            let body = body::write(&request, &hints.files)
+            let Shared { link, way, betas } = &*shared;
+            let place = way.sampling(&link.name, &request.model)?;
+            let betas = betas.passed(&request.betas);
+            let body = body::write(&request, &hints.files, *way, &betas)
                 .map_err(|error| unwritable(&link.name, &error))?;
-            let betas = body::betas(&request.betas);
+            let betas = (!betas.is_empty() && !way.betas_in_body()).then(|| betas.join(","));
             drop(request);
-            let call = call(Endpoint::Messages, body, betas.as_deref());
+            let call = call(place, body, betas.as_deref(), *way);
             let answer = link::send(link, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(link, answer)?;
+            let mut reply = Reply::new(link, answer, *way)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -78,8 +101,8 @@ impl Upstream for Anthropic {
     }
 
     fn count_tokens(&self, request: SamplingRequest, hints: SamplingHints) -> CountFuture {
-        let link = Arc::clone(&self.link);
-        Box::pin(async move { count::count(&link, &request, &hints).await })
+        let shared = Arc::clone(&self.shared);
+        Box::pin(async move { count::count(&shared, &request, &hints).await })
     }
 
     fn models(&self) -> Vec<String> {
@@ -95,14 +118,19 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
 }
 
 /// One call of the Messages API.
-fn call(endpoint: Endpoint, body: Vec<u8>, betas: Option<&str>) -> Call<'_> {
-    Call { endpoint, body: Bytes::from(body), betas, refused: failure::refused }
+fn call<'a>(place: Place, body: Vec<u8>, betas: Option<&'a str>, way: Way) -> Call<'a> {
+    let refused = match way {
+        Way::Vendor => failure::refused,
+        Way::Bedrock => failure::refused_by_amazon,
+        Way::Vertex => failure::refused_by_google,
+    };
+    Call { place, body: Bytes::from(body), betas, refused }
 }
 
-/// The events of an answer that was recorded, and what ended them, if something did.
+/// The events of an answer that was recorded, and what ended them, if something did. Clouds are not recorded.
 pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
     let mut all = Vec::new();
-    let mut reply = match Reply::new(link, answer) {
+    let mut reply = match Reply::new(link, answer, Way::Vendor) {
         Ok(reply) => reply,
         Err(error) => return (all, Some(error)),
     };
@@ -119,24 +147,25 @@ pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, 
 struct Reply<'a> {
     link: &'a Link,
     body: Body<'a>,
-    parser: SseParser,
+    parser: Parser,
     decoder: Decoder,
     /// Met behind events that are still to be handed out.
     failed: Option<UpstreamError>,
 }
 
 impl<'a> Reply<'a> {
-    fn new(link: &'a Link, answer: Answer) -> Result<Self, UpstreamError> {
+    fn new(link: &'a Link, answer: Answer, way: Way) -> Result<Self, UpstreamError> {
+        let parser = Parser::new(way, EVENT_BYTES_MAX);
         let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
         let body = Body::of(link, answer.pieces);
         let is_stream = content_type
             .as_ref()
             .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
+            .is_some_and(|value| value.trim_start().starts_with(parser.content_type()));
         if !is_stream {
             return Err(body.unreadable(&format!("the reply is no event stream: {content_type:?}")));
         }
-        Ok(Self { link, body, parser: SseParser::new(EVENT_BYTES_MAX), decoder: Decoder::default(), failed: None })
+        Ok(Self { link, body, parser, decoder: Decoder::default(), failed: None })
     }
 
     /// The events that the next bytes complete; none when the reply is complete.
@@ -165,30 +194,12 @@ impl<'a> Reply<'a> {
         }
         // Behind a complete reply, nothing counts.
         if self.failed.is_none() && !self.decoder.ended() {
-            self.failed = unparsed.map(|error| match error {
-                SseError::TooLong(max) => self.body.too_large(max),
-                SseError::NotUtf8 => self.body.unreadable(&error.to_string()),
+            self.failed = unparsed.map(|fault| match fault {
+                FrameFault::TooLong(max) => self.body.too_large(max),
+                FrameFault::Unreadable(text) => self.body.unreadable(&text),
+                FrameFault::Exception(fault) => of_fault(fault, &self.link.name, &self.link.scrub()),
             });
         }
         Ok(Some(events))
     }
-}
-
-/// `/v1/` below the base; a base that ends in `/v1` is taken as meant.
-fn root(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
-    let mut url = link::checked_url(upstream, base_url)?;
-    let base = url.path().trim_end_matches('/');
-    let base = base.strip_suffix("/v1").unwrap_or(base);
-    let path = format!("{base}/v1/");
-    url.set_path(&path);
-    Ok(url)
-}
-
-fn headers(upstream: &str, key: &Secret) -> Result<HeaderMap, ConfigError> {
-    Ok(HeaderMap::from_iter([
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ACCEPT, HeaderValue::from_static("text/event-stream")),
-        (header::HeaderName::from_static("anthropic-version"), HeaderValue::from_static(API_VERSION)),
-        (header::HeaderName::from_static("x-api-key"), link::key_header(upstream, "", key)?),
-    ]))
 }

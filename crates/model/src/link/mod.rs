@@ -5,6 +5,7 @@ mod answer;
 mod body;
 mod refusal;
 mod send;
+mod signer;
 pub(crate) mod sse;
 
 use std::sync::Arc;
@@ -15,10 +16,11 @@ use reqwest::{Client, Url};
 pub(crate) use answer::{Answer, Broken, Pieces};
 pub(crate) use body::Body;
 pub(crate) use refusal::{Refusal, Scrub};
-pub(crate) use send::{Call, send};
+pub(crate) use send::{Call, Place, send};
+pub(crate) use signer::Signer;
 
 use crate::config::{ConfigError, Secret, Timeouts};
-use crate::recording::{Endpoint, Replay, Tape};
+use crate::recording::{Replay, Tape};
 
 /// Where the upstream is, as configured.
 pub(crate) struct Address<'a> {
@@ -46,7 +48,7 @@ pub(crate) struct Link {
 
 /// Where calls go.
 enum Transport {
-    Network(Network),
+    Network(Box<Network>),
     Recording(Arc<Replay>),
     Nothing,
 }
@@ -55,14 +57,16 @@ enum Transport {
 struct Network {
     client: Client,
     headers: HeaderMap,
-    /// What stands before the path of an endpoint, with the slash.
+    /// What stands before the path of a place, with the slash.
     root: Url,
+    /// Says who asks, where the headers do not.
+    signer: Option<Signer>,
     /// Where what is said is kept, too.
     tape: Option<Arc<Tape>>,
 }
 
 impl Link {
-    /// Makes the HTTP client. Connects to nothing. `root` is what stands before an endpoint's path.
+    /// Makes the HTTP client. Connects to nothing. `root` is what stands before a place's path.
     pub(crate) fn new(
         name: String,
         address: &Address<'_>,
@@ -74,7 +78,7 @@ impl Link {
         let Patience { timeouts, retries_max } = patience;
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
-        let transport = Transport::Network(Network { client, headers, root, tape: None });
+        let transport = Transport::Network(Box::new(Network { client, headers, root, signer: None, tape: None }));
         Ok(Self { name, base_url, key: key.cloned(), transport, timeouts, retries_max })
     }
 
@@ -89,6 +93,15 @@ impl Link {
         Self { name, base_url: String::new(), key: None, transport: Transport::Nothing, timeouts, retries_max: 0 }
     }
 
+    /// The same link, with every request signed.
+    #[must_use]
+    pub(crate) fn signed(mut self, signer: Option<Signer>) -> Self {
+        if let Transport::Network(network) = &mut self.transport {
+            network.signer = signer;
+        }
+        self
+    }
+
     /// The same link, with what is said over it kept on a tape. A recording is not recorded again.
     #[must_use]
     pub(crate) fn taped(mut self, tape: Option<Arc<Tape>>) -> Self {
@@ -100,7 +113,14 @@ impl Link {
 
     /// What nobody may read in an upstream's texts.
     pub(crate) fn scrub(&self) -> Scrub<'_> {
-        Scrub { key: self.key.as_ref().map_or("", Secret::expose), base_url: &self.base_url }
+        Scrub {
+            key: self.key.as_ref().map_or("", Secret::expose),
+            token: match &self.transport {
+                Transport::Network(network) => network.signer.as_ref().and_then(Signer::token),
+                Transport::Recording(_) | Transport::Nothing => None,
+            },
+            base_url: &self.base_url,
+        }
     }
 }
 
@@ -121,9 +141,9 @@ pub(crate) fn checked_url(upstream: &str, base_url: &str) -> Result<Url, ConfigE
 }
 
 impl Network {
-    fn url(&self, endpoint: Endpoint) -> Url {
+    fn url(&self, place: &Place) -> Url {
         let mut url = self.root.clone();
-        url.set_path(&format!("{}{}", self.root.path(), endpoint.path()));
+        url.set_path(&format!("{}{}", self.root.path(), place.path));
         url
     }
 }

@@ -1,13 +1,17 @@
 //! One call over HTTP: sent again only while nothing of a reply has been seen, read within its limits.
 
+use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use belljar_ids::RequestId;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::HeaderMap;
+use reqwest::Url;
 use tokio::time::{sleep, timeout};
 
+use super::signer::{SignError, Signer};
 use super::{Answer, Broken, Link, Network, Pieces, Refusal, Transport};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 use crate::recording::{Asked, End, Endpoint, Replay, Replayed, Taping};
@@ -19,9 +23,27 @@ const PAUSE_MAX: Duration = Duration::from_secs(20);
 /// How much of a refusal's body is read.
 const REFUSAL_BYTES_MAX: usize = 64 * 1024;
 
+/// What is called, and where that stands below an upstream's root.
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) path: Cow<'static, str>,
+}
+
+impl Place {
+    /// Where the dialect has it.
+    pub(crate) const fn of(endpoint: Endpoint) -> Self {
+        Self { endpoint, path: Cow::Borrowed(endpoint.path()) }
+    }
+
+    /// Somewhere else, as in the clouds.
+    pub(crate) fn at(endpoint: Endpoint, path: impl Into<Cow<'static, str>>) -> Self {
+        Self { endpoint, path: path.into() }
+    }
+}
+
 /// What is sent, and where to.
 pub(crate) struct Call<'a> {
-    pub(crate) endpoint: Endpoint,
+    pub(crate) place: Place,
     pub(crate) body: Bytes,
     /// `anthropic-beta`.
     pub(crate) betas: Option<&'a str>,
@@ -31,7 +53,7 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     fn asked(&self) -> Asked<'_> {
-        Asked { endpoint: self.endpoint, betas: self.betas, body: &self.body }
+        Asked { endpoint: self.place.endpoint, betas: self.betas, body: &self.body }
     }
 }
 
@@ -111,6 +133,11 @@ async fn send_once(
     request_id: &RequestId,
     attempt: u32,
 ) -> Result<Answer, Failure> {
+    let url = network.url(&sent.place);
+    let signature = match &network.signer {
+        Some(signer) => Some(signature(link, signer, &url, &sent.body).await?),
+        None => None,
+    };
     let mut taping =
         network.tape.as_ref().and_then(|tape| Taping::begin(tape, &sent.asked(), request_id.as_str(), attempt));
     let mut ended = |end: End| {
@@ -118,9 +145,12 @@ async fn send_once(
             taping.end(end);
         }
     };
-    let mut call = network.client.post(network.url(sent.endpoint)).headers(network.headers.clone());
+    let mut call = network.client.post(url).headers(network.headers.clone());
     if let Some(betas) = sent.betas {
         call = call.header("anthropic-beta", betas);
+    }
+    if let Some(signature) = signature {
+        call = call.headers(signature);
     }
     // The client's own limit on connecting runs inside this one.
     let limit = link.timeouts.connect_max + link.timeouts.first_byte_max;
@@ -148,6 +178,24 @@ async fn send_once(
     }
     let pieces = response.bytes_stream().map(|piece| piece.map_err(|error| Broken::Cut(causes(&error))));
     accepted(link, sent, Answer { status, headers, pieces: Pieces::new(pieces, taping) }).await
+}
+
+/// Says who asks. Where a token has to be fetched for that, it is a part of connecting.
+async fn signature(link: &Link, signer: &Signer, url: &Url, body: &[u8]) -> Result<HeaderMap, Failure> {
+    let (name, limit) = (&link.name, link.timeouts.connect_max);
+    match timeout(limit, signer.headers(name, url, body)).await {
+        Ok(Ok(headers)) => Ok(headers),
+        // Fetching has been tried several times by now.
+        Ok(Err(error)) => {
+            let kind = match error {
+                SignError::Signature(_) | SignError::Refused(_) => UpstreamErrorKind::Authentication,
+                SignError::Unreachable(_) => UpstreamErrorKind::Unavailable,
+            };
+            let error = UpstreamError::new(kind, format!("upstream `{name}`: {error}"));
+            Err(Failure { error, again: Again::Never })
+        }
+        Err(_) => Err(unanswered(link, &End::ConnectTimedOut)),
+    }
 }
 
 /// What the recording has of the same call.

@@ -32,7 +32,7 @@ use self::decode::{Asked, Decoder};
 use self::reply::Reply;
 use crate::config::{ChatSettings, ConfigError, Secret};
 use crate::error::UpstreamError;
-use crate::link::{self, Address, Answer, Call, Link, Patience};
+use crate::link::{self, Address, Answer, Call, Link, Patience, Place};
 use crate::upstream::{SamplingHints, SamplingStream, Upstream};
 
 /// One upstream that speaks the Chat Completions API.
@@ -103,7 +103,7 @@ impl Upstream for OpenAi {
             let asked = Asked::of(&request, &hints.request_id, &written, settings);
             drop(request);
             let call = Call {
-                endpoint: settings.api.endpoint(), body: written.body, betas: None, refused: failure::refused,
+                place: Place::of(settings.api.endpoint()), body: written.body, betas: None, refused: failure::refused,
             };
             let answer = link::send(link, &call, &hints.request_id).await?;
             drop(call);

@@ -52,6 +52,9 @@ pub(crate) struct Head {
     /// How an `openai` upstream wanted to be asked: what is sent depends on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) settings: Option<Settings>,
+    /// Which betas an `anthropic` upstream was told of, where its configuration said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) betas: Option<Vec<String>>,
 }
 
 impl Head {
@@ -62,6 +65,7 @@ impl Head {
             upstream: upstream.to_owned(),
             belljar: env!("CARGO_PKG_VERSION").to_owned(),
             settings: settings.map(Settings::of),
+            betas: None,
         }
     }
 

@@ -52,6 +52,21 @@ pub const KEYS: &[Key] = &[
         "none",
         "Environment variable that holds the upstream's key. The key itself never stands in the file. `openai` upstreams may do without.",
     ),
+    key(
+        "upstream",
+        "via",
+        "none",
+        "For `anthropic`: `bedrock` or `vertex`, when the models stand in a cloud (upstreams.md). Credentials come from the environment.",
+    ),
+    key("upstream", "region", "required with `via`", "The cloud's region, as `us-east-1`; for `vertex` also `global`."),
+    key("upstream", "project", "required with `via = \"vertex\"`", "The project's id."),
+    key(
+        "upstream",
+        "betas",
+        "those of the model",
+        "For `anthropic`: globs over the `anthropic-beta` values of requests that are passed on, as `[\"context-1m-*\"]`. Without it, \
+         those that concern the model are. Those that switch what this server does are never passed on.",
+    ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
     key(
@@ -179,7 +194,8 @@ pub const KEYS: &[Key] = &[
         "record",
         "false",
         "For `anthropic` and `openai`: whether what the upstream is asked and answers is added to a recording, `recordings/NAME.jsonl` \
-         in `data_dir`; or a path, where a relative one is beside that. Keys are never in it; everything that is said is.",
+         in `data_dir`; or a path, where a relative one is beside that. Keys are never in it; everything that is said is. Not with \
+         `via`.",
     ),
     key(
         "upstream",

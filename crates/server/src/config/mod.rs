@@ -2,6 +2,7 @@
 //!
 //! Lowered once: [`file::ConfigFile`] is what was written, [`Config`] what will be done. The environment is read here alone.
 
+mod cloud;
 pub mod environment;
 pub mod file;
 pub mod keys;

@@ -13,15 +13,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::environment::Environment;
-use super::{ConfigError, tool_texts};
+use super::{ConfigError, cloud, tool_texts};
 
 /// One `[[upstream]]`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct UpstreamTable {
-    name: String,
+    pub(super) name: String,
     kind: String,
-    base_url: Option<String>,
-    api_key_env: Option<String>,
+    pub(super) base_url: Option<String>,
+    pub(super) api_key_env: Option<String>,
     models: Option<Vec<String>>,
     model: Option<String>,
     like: Option<String>,
@@ -48,6 +48,10 @@ pub struct UpstreamTable {
     failover: Option<bool>,
     failures_max: Option<u32>,
     rest_s: Option<u64>,
+    pub(super) via: Option<String>,
+    pub(super) region: Option<String>,
+    pub(super) project: Option<String>,
+    betas: Option<Vec<String>>,
     record: Option<Record>,
     recording: Option<PathBuf>,
     tool_texts: Option<String>,
@@ -69,11 +73,7 @@ impl UpstreamTable {
     pub(super) fn resolve(&self, environment: &Environment, data_dir: &Path) -> Result<UpstreamConfig, ConfigError> {
         self.refuse_keys_of_others()?;
         let kind = match self.kind.as_str() {
-            "anthropic" => UpstreamKind::Anthropic {
-                base_url: self.base_url.clone().unwrap_or_else(|| "https://api.anthropic.com".to_owned()),
-                api_key: self.api_key(environment)?.ok_or_else(|| self.wrong("api_key_env", "is missing"))?,
-                proxy: proxy(environment),
-            },
+            "anthropic" => cloud::kind(self, environment)?,
             "openai" => self.openai(environment)?,
             "scripted" => UpstreamKind::Scripted { scripts_dir: self.scripts_dir.clone() },
             "recorded" => {
@@ -100,6 +100,7 @@ impl UpstreamTable {
         };
         config.timeouts = self.timeouts()?;
         config.resilience = self.resilience();
+        config.betas.clone_from(&self.betas);
         config.record = self.record(data_dir)?;
         config.like = match self.like.as_deref() {
             None => config.like,
@@ -123,7 +124,7 @@ impl UpstreamTable {
         Ok(Some((self.name.clone(), texts)))
     }
 
-    fn wrong(&self, key: &str, problem: &str) -> ConfigError {
+    pub(super) fn wrong(&self, key: &str, problem: &str) -> ConfigError {
         let separator = if problem.starts_with("is ") { " " } else { ": " };
         ConfigError(format!("upstream \"{}\": {key}{separator}{problem}", self.name))
     }
@@ -175,6 +176,10 @@ impl UpstreamTable {
             None | Some(Record::Whether(false)) => return Ok(None),
             Some(_) if !matches!(self.kind.as_str(), "anthropic" | "openai") => {
                 return Err(self.wrong("record", "is for `kind = \"anthropic\"` and `kind = \"openai\"` alone"));
+            }
+            // A body there does not name the model: recordings would mix them up.
+            Some(_) if self.via.is_some() => {
+                return Err(self.wrong("record", "is not for upstreams with `via`"));
             }
             Some(Record::Where(path)) => path.clone(),
             Some(Record::Whether(true)) => {
@@ -235,6 +240,10 @@ impl UpstreamTable {
             ("thinking_key", "openai", self.thinking_key.is_some()),
             ("body", "openai", self.body.is_some()),
             ("rescue", "openai", self.rescue.is_some()),
+            ("via", "anthropic", self.via.is_some()),
+            ("region", "anthropic", self.region.is_some()),
+            ("project", "anthropic", self.project.is_some()),
+            ("betas", "anthropic", self.betas.is_some()),
             ("strict_roles", "openai", self.strict_roles.is_some()),
             ("recording", "recorded", self.recording.is_some()),
         ];
@@ -258,7 +267,7 @@ impl UpstreamTable {
     }
 
     /// The key, where one is configured.
-    fn api_key(&self, environment: &Environment) -> Result<Option<Secret>, ConfigError> {
+    pub(super) fn api_key(&self, environment: &Environment) -> Result<Option<Secret>, ConfigError> {
         let Some(variable) = &self.api_key_env else {
             return Ok(None);
         };
@@ -272,7 +281,7 @@ impl UpstreamTable {
     }
 }
 
-fn proxy(environment: &Environment) -> Option<String> {
+pub(super) fn proxy(environment: &Environment) -> Option<String> {
     environment.get("HTTPS_PROXY").or(environment.get("https_proxy")).map(str::to_owned)
 }
 
@@ -389,6 +398,7 @@ mod tests {
                 "kind=\"scripted\"\nrecord=true",
                 "upstream \"a\": record is for `kind = \"anthropic\"` and `kind = \"openai\"` alone",
             ),
+            ("kind=\"scripted\"\nvia=\"bedrock\"", "upstream \"a\": via is for `kind = \"anthropic\"` alone"),
         ];
         for (lines, expected) in cases {
             assert_eq!(read(lines, &Environment::default()).map(|_| ()), Err(expected.to_owned()), "{lines}");
