@@ -108,10 +108,10 @@ def put_away_and_back(base):
     made = "mkdir -p /work/d && echo kept > /work/d/f && ln -s d/f /work/l && chmod 750 /work/d && rm /etc/debian_version"
     equal(cell(base, container, "bash", made)["return_code"], 0, "files are made")
     cell(base, container, "python", "x = 1")
-    kept = post(base, f"/belljar/v1/containers/{container}/checkpoint", {})
+    kept = post(base, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
     equal((kept.status, kept.json()["state"]), (200, "checkpointed"), kept.text)
     equal(state(base, container), "checkpointed", "its state")
-    again = post(base, f"/belljar/v1/containers/{container}/checkpoint", {})
+    again = post(base, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
     equal(again.json(), kept.json(), "once more")
     seen = cell(base, container, "bash", "cat /work/l; stat -c %a /work/d; test -e /etc/debian_version; echo $?")
     equal(seen["stdout"], "kept\n750\n1\n", "its files")
@@ -119,7 +119,7 @@ def put_away_and_back(base):
     lost = cell(base, container, "python", "print('x' in globals())")
     equal(lost["stdout"], "False\n", "its variables")
     equal("variables are lost" in lost["stderr"], True, "which is said")
-    equal(post(base, f"/belljar/v1/containers/{container}/checkpoint", {}).status, 200, "away again")
+    equal(post(base, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True}).status, 200, "away again")
     back = post(base, f"/belljar/v1/containers/{container}/restore", {})
     equal((back.status, back.json()["state"]), (200, "ready"), back.text)
 
@@ -130,7 +130,7 @@ def busy(base):
     waiting = threading.Thread(target=lambda: found.update(cell(base, container, "bash", "sleep 3; echo done")))
     waiting.start()
     until(lambda: state(base, container) == "leased", "the cell runs")
-    refused = post(base, f"/belljar/v1/containers/{container}/checkpoint", {})
+    refused = post(base, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
     waiting.join(WAIT_S_MAX)
     equal((refused.status, refused.headers["x-should-retry"]), (409, "false"), refused.text)
     equal(found["stdout"], "done\n", "the cell")
@@ -138,7 +138,7 @@ def busy(base):
 
 def deleted(base):
     container = create(base)
-    post(base, f"/belljar/v1/containers/{container}/checkpoint", {})
+    post(base, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
     path = f"/belljar/v1/containers/{container}"
     equal(http_client.call(base, "DELETE", path, http_client.api_headers()).status, 200, "its deletion")
     equal(state(base, container), 404, "afterwards")

@@ -42,7 +42,7 @@ def run(report, running):
 def played(belljar, scripts, rounds, seed):
     """Plays, and tells the totals. A failure names the seed, with which the same instants and actions come again."""
     try:
-        with server.Server(belljar, scripts=scripts, sandbox={"containers_max": 64, "container_idle_s_max": 5}) as own:
+        with server.Server(belljar, scripts=scripts, sandbox={"containers_max": 256, "container_idle_s_max": 5}) as own:
             return Game(own, rounds, seed).play()
     except Exception as error:
         raise AssertionError(f"seed {seed}: {error}") from error
@@ -54,7 +54,7 @@ class Game:
         self.lock, self.over = threading.Lock(), threading.Event()
         self.totals, self.failures = Counter(), []
         # By name: the digest of everything that was ever sent; by id: what is promised.
-        self.sent, self.uploads, self.made, self.kept, self.batches = {}, {}, {}, {}, []
+        self.sent, self.uploads, self.made, self.kept, self.named, self.batches = {}, {}, {}, {}, {}, []
 
     def play(self):
         dice = random.Random(self.seed)
@@ -89,7 +89,7 @@ class Game:
 
     def client(self, number):
         dice, count = random.Random(f"{self.seed} {number}"), 0
-        actions = (self.upload, self.upload, self.make, self.keep, self.delete, self.batch)
+        actions = (self.upload, self.upload, self.make, self.keep, self.name, self.delete, self.batch)
         while not self.over.is_set():
             count += 1
             action = dice.choice(actions)
@@ -137,8 +137,24 @@ class Game:
         text = f"{name} {dice.random()}"
         path = f"/belljar/v1/containers/{container}"
         put = http_client.call(base, "PUT", f"{path}/files/work/kept", http_client.api_headers(content_type=None), text.encode())
-        if self.taken(put) and self.taken(post(base, f"{path}/checkpoint", {})):
+        if self.taken(put) and self.taken(post(base, f"{path}/checkpoint", {"put_away": True})):
             self.acknowledged("containers kept", self.kept, container, text)
+
+    def name(self, dice, name):
+        """A checkpoint with an id, of a container that goes on and writes something else."""
+        base = self.own.base_url
+        container = self.container(base)
+        if container is None:
+            return
+        text = f"{name} {dice.random()}"
+        path = f"/belljar/v1/containers/{container}"
+        put = lambda text: http_client.call(base, "PUT", f"{path}/files/work/kept", http_client.api_headers(content_type=None), text.encode())
+        if not self.taken(put(text)):
+            return
+        made = post(base, f"{path}/checkpoint", {})
+        if self.taken(made):
+            self.acknowledged("checkpoints named", self.named, (container, made.json()["checkpoint_id"]), text)
+            self.taken(put("something else"))
 
     def delete(self, dice, _name):
         with self.lock:
@@ -180,6 +196,7 @@ class Game:
             promised = [(self.look_at_upload, *one) for one in self.uploads.items()]
             promised += [(self.look_at_made, *one) for one in self.made.items()]
             promised += [(self.look_at_kept, *one) for one in self.kept.items()]
+            promised += [(self.look_at_named, *one) for one in self.named.items()]
         for look, key, value in promised if count is None else dice.sample(promised, min(count, len(promised))):
             look(key, value)
             self.totals["looked at"] += 1
@@ -212,8 +229,17 @@ class Game:
             raise AssertionError(f"{container}: {error}") from None
         equal(found["stdout"], text, container)
         # Live again, it is promised nothing more of by the next kill, unless it is put away again.
-        kept = post(self.own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {})
+        kept = post(self.own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
         equal(kept.status, 200, kept.text)
+
+    def look_at_named(self, names, text):
+        """Its container may be gone with its processes: the checkpoint is not."""
+        container, checkpoint = names
+        fork = post(self.own.base_url, f"/belljar/v1/containers/{container}/fork", {"checkpoint_id": checkpoint})
+        equal(fork.status, 200, f"{checkpoint} of {container}: {fork.text}")
+        path = f"/belljar/v1/containers/{fork.json()['id']}"
+        equal(cell(self.own.base_url, fork.json()["id"], "bash", "cat /work/kept")["stdout"], text, checkpoint)
+        equal(http_client.call(self.own.base_url, "DELETE", path, http_client.api_headers()).status, 200)
 
     def look_at_lists(self):
         """Nothing is there that nobody has sent, and nothing in part."""
@@ -240,7 +266,7 @@ class Game:
         blobs = self.own.data_dir / "blobs"
         there = {path.parent.name + path.name for path in blobs.glob("??/*")}
         with closing(sqlite3.connect(self.own.data_dir / "belljar.sqlite")) as database:
-            wanted = {row[0].hex() for table in ("files", "checkpoints") for row in database.execute(f"SELECT blob FROM {table} WHERE blob IS NOT NULL")}
+            wanted = {row[0].hex() for table in ("files", "checkpoints", "named_checkpoints") for row in database.execute(f"SELECT blob FROM {table} WHERE blob IS NOT NULL")}
         equal(there - wanted, set(), "contents that nothing refers to")
         equal(wanted - there, set(), "contents that are missing")
         equal(list((blobs / "tmp").iterdir()), [], "uploads that never ended")

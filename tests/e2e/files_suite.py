@@ -1,5 +1,7 @@
 """Files that may not be had any more, or not any more of: expiry, size, quota (wire.md section 19, rows 24 to 26)."""
 
+import base64
+import hashlib
 import sqlite3
 from contextlib import closing
 
@@ -24,6 +26,12 @@ def run(report, running):
             report.check("it never panicked", own.no_panic)
     except RuntimeError as error:
         report.fail("starting a server with small files", error)
+    try:
+        with server.Server(running.belljar, serving={"uploads_downloadable": True}) as open_handed:
+            report.check("where the operator says so it can, also in parts", lambda: parts(open_handed.base_url))
+    except RuntimeError as error:
+        report.fail("starting a server that gives uploads out", error)
+    report.check("both dialects of the list at once", lambda: both_dialects(running.base_url))
 
 
 def send(base, size, chunked=False):
@@ -104,3 +112,39 @@ def ask(base, script, blocks):
         "messages": [{"role": "user", "content": [*blocks, {"type": "text", "text": "Go on."}]}],
     }
     return http_client.post_json(base, "/v1/messages", body, http_client.api_headers(belljar_script=script))
+
+
+def parts(base):
+    content = bytes(range(256)) * 10
+    content_type, body = http_client.multipart([{"name": "file", "filename": "a.bin", "content_type": "application/x-thing", "data": content}])
+    made = http_client.call(base, "POST", "/v1/files", http_client.api_headers(content_type=content_type), body).json()
+    equal(made["downloadable"], True, "it says so")
+    get = lambda **headers: http_client.call(base, "GET", f"/v1/files/{made['id']}/content", http_client.api_headers(**headers))
+    whole = get()
+    digest = hashlib.sha256(content)
+    equal((whole.status, whole.body, whole.headers["accept-ranges"]), (200, content, "bytes"), whole.headers)
+    tag = f'"{digest.hexdigest()}"'
+    equal((whole.headers["etag"], whole.headers["repr-digest"]), (tag, f"sha-256=:{base64.b64encode(digest.digest()).decode()}:"), "its digest")
+    cases = [("bytes=0-9", 0, 9), ("bytes=2550-", 2550, 2559), ("bytes=-1", 2559, 2559), ("bytes=100-999999", 100, 2559)]
+    for asked, first, last in cases:
+        part = get(range=asked)
+        told = (part.status, part.body, part.headers["content-range"], part.headers["content-length"], part.headers["etag"])
+        equal(told, (206, content[first:last + 1], f"bytes {first}-{last}/2560", str(last + 1 - first), tag), asked)
+    beyond = get(range="bytes=2560-")
+    equal((beyond.status, beyond.headers["content-range"], beyond.json()["error"]["type"]), (416, "bytes */2560", "invalid_request_error"), beyond.text)
+    for headers in ({"range": "bytes=0-1,5-6"}, {"range": "lines=1-2"}, {"range": "bytes=0-1", "if_range": '"other"'}):
+        equal((get(**headers).status, get(**headers).body), (200, content), headers)
+    equal(get(range="bytes=0-1", if_range=tag).status, 206, "the same content")
+
+
+def both_dialects(base):
+    made = [send(base, 10).json()["id"] for _ in range(3)]
+    get = lambda query: http_client.call(base, "GET", f"/v1/files{query}", http_client.api_headers(anthropic_beta="managed-agents-2026-04-01")).json()
+    first = get("?limit=2")
+    equal(sorted(first), ["data", "first_id", "has_more", "last_id", "next_page"], "its members")
+    equal(([one["id"] for one in first["data"]], first["has_more"], first["last_id"]), (made[:0:-1], True, made[1]), "the first page")
+    equal("expires_at" in first["data"][0], True, "an entry")
+    for query in (f"?limit=1&after_id={made[1]}", f"?limit=1&page={first['next_page']}"):
+        equal([one["id"] for one in get(query)["data"]], [made[0]], query)
+    for file_id in made:
+        delete(base, file_id)

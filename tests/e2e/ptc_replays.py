@@ -237,7 +237,7 @@ def lost_and_files_intact(own):
 def lost_in_a_crash_and_files_intact(own):
     """the same after a crash, of a container that was on disk"""
     def crash(container):
-        kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {})
+        kept = http_client.post_json(own.base_url, f"/belljar/v1/containers/{container}/checkpoint", {"put_away": True})
         equal(kept.status, 200, kept.text)
         own.crash()
 

@@ -48,7 +48,7 @@ def idle(running):
             write(own.base_url, container, number)
             cell(own.base_url, container, "python", "x = 1")
         # One is on disk already, one is deleted: neither is asked for anything.
-        equal(post(own.base_url, f"/belljar/v1/containers/{containers[3]}/checkpoint", {}).status, 200)
+        equal(post(own.base_url, f"/belljar/v1/containers/{containers[3]}/checkpoint", {"put_away": True}).status, 200)
         http_client.call(own.base_url, "DELETE", f"/belljar/v1/containers/{containers[4]}", http_client.api_headers())
         equal(own.stop(), 0, "exit status")
         all_kept(own, 3)
@@ -131,7 +131,7 @@ def crash(running):
         live, away = create(own.base_url), create(own.base_url)
         for container in (live, away):
             write(own.base_url, container, "mine")
-        equal(post(own.base_url, f"/belljar/v1/containers/{away}/checkpoint", {}).status, 200)
+        equal(post(own.base_url, f"/belljar/v1/containers/{away}/checkpoint", {"put_away": True}).status, 200)
         own.crash()
         equal(kept(own.base_url, away), "mine\n")
         answer = post(own.base_url, f"/belljar/v1/containers/{live}/cells", {"language": "bash", "source": "true"})

@@ -23,11 +23,14 @@ class MachineCannot(Exception):
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
-    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None, log=None):
+    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None, log=None, limits=None, workspaces=None):
         self.belljar = str(Path(belljar).resolve())
         self.scripts = scripts
         self.upstreams = upstreams or []
         self.tables = {"sandbox": sandbox or {}, "serving": serving or {}}
+        if limits:
+            self.tables["limits"] = limits
+        self.workspaces = workspaces or []
         self.prepare = prepare
         self.environment = environment or {}
         self.process = None
@@ -151,6 +154,8 @@ class Server:
             lines += ["[[upstream]]", 'name = "scripts"', 'kind = "scripted"', f"scripts_dir = {scripts}", 'like = "itself"', 'models = ["claude-opus-5-5", "*"]']
         for table in self.upstreams:
             lines += ["[[upstream]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+        for table in self.workspaces:
+            lines += ["[[workspace]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         for name, table in self.tables.items():
             lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
         return "\n".join(lines) + "\n"

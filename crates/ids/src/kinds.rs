@@ -136,6 +136,10 @@ id! {
     ContainerId, "container id", mints "container_", accepts "container_" Alphanumeric 64
 }
 id! {
+    /// A container's files as they once were, to go back to or to fork from. The prefix is ours: the hosted API has none.
+    CheckpointId, "checkpoint id", mints "checkpoint_", accepts "checkpoint_" Alphanumeric 64
+}
+id! {
     /// A file of the Files API.
     FileId, "file id", mints "file_", accepts "file_" Alphanumeric 64
 }

@@ -12,8 +12,8 @@ mod mint;
 mod shape;
 
 pub use kinds::{
-    BatchId, ContainerId, FileId, KeyId, MessageId, PageToken, RequestId, ServerToolUseId, SkillId, SkillVersionId,
-    ToolUseId,
+    BatchId, CheckpointId, ContainerId, FileId, KeyId, MessageId, PageToken, RequestId, ServerToolUseId, SkillId,
+    SkillVersionId, ToolUseId,
 };
 pub use mark::CellMark;
 pub use mint::{IdSource, MINTED_SUFFIX_CHARS, SeededIds};

@@ -33,6 +33,16 @@ pub(crate) fn of_body(body: &Value) -> u64 {
     messages + read.map(Tally::of).map(Tally::tokens).iter().sum::<u64>()
 }
 
+/// About how many tokens the model would read of the body of a Messages request, before anything is known of it.
+pub fn estimate_of_body(body: &[u8]) -> u64 {
+    let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        return of_bytes(body.len() as u64);
+    };
+    let messages = body["messages"].as_array().map_or(0, Vec::len) as u64 * MESSAGE_TOKENS;
+    let read = [&body["messages"], &body["tools"], &body["system"]];
+    messages + read.map(Tally::of).map(Tally::tokens).iter().sum::<u64>()
+}
+
 /// About how many tokens so many bytes of text are.
 pub(crate) const fn of_bytes(bytes: u64) -> u64 {
     bytes.div_ceil(TOKEN_BYTES)

@@ -36,6 +36,7 @@ pub use config::{
     Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
+pub use estimate::estimate_of_body;
 pub use recording::Dialect;
 pub use router::{Router, Served};
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -18,6 +18,10 @@ use crate::error::{PutError, SandboxError};
 use crate::frame::Failure;
 use crate::keeper::{Answer, Request};
 use crate::lease::Lease;
+use crate::outcome::InterpreterEnd;
+
+/// Of the pipe between two guests: what an ordinary user may have (pipe(7)).
+const COPY_PIPE_BYTES: usize = 1024 * 1024;
 
 /// A layer being read. Ends without an error only when the guest has said that it is whole.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ pub async fn restore(lease: &mut Lease, mut layer: impl AsyncRead + Send + Unpin
         let _ended_by_its_drop = sink.shutdown().await;
         fed
     };
-    let asking = lease.ask(|reply| Request::Unpack { source: theirs, reply });
+    let asking = lease.ask(|reply| Request::Unpack { source: theirs, lost: InterpreterEnd::NotKept, reply });
     let (fed, answer) = tokio::join!(feeding, asking);
     match (answer??, fed) {
         (Ok(_entries), Ok(_bytes)) => Ok(()),
@@ -86,6 +90,25 @@ pub async fn restore(lease: &mut Lease, mut layer: impl AsyncRead + Send + Unpin
         (Err(Failure::Errno(errno)), _) if Errno::from_raw_os_error(errno) == Errno::NOSPC => Err(PutError::DiskFull),
         (Err(failure), _) => Err(PutError::Refused(said(failure))),
         (Ok(_), Err(error)) => Err(PutError::Source(error)),
+    }
+}
+
+/// Lets one guest feed another: the bytes go through one pipe that both hold, and never through this process.
+pub async fn copy(from: &mut Lease, to: &mut Lease) -> Result<(), PutError> {
+    let (source, sink) = pipe()?;
+    // Less is slower, no more.
+    let _as_it_was = rustix::pipe::fcntl_setpipe_size(&sink, COPY_PIPE_BYTES);
+    let packing = from.ask(|reply| Request::Pack { sink, reply });
+    let unpacking = to.ask(|reply| Request::Unpack { source, lost: InterpreterEnd::NotCopied, reply });
+    let (packed, unpacked) = tokio::join!(packing, unpacking);
+    match (packed??, unpacked??) {
+        (Ok(_entries), Ok(_same)) => Ok(()),
+        // Whoever fails first breaks the pipe of the other, and a writer's broken pipe says only that the reader has failed.
+        (_, Err(Failure::Errno(errno))) if Errno::from_raw_os_error(errno) == Errno::NOSPC => Err(PutError::DiskFull),
+        (Err(failure), _) if failure != Failure::Errno(Errno::PIPE.raw_os_error()) => {
+            Err(PutError::Refused(said(failure)))
+        }
+        (_, Err(failure)) | (Err(failure), _) => Err(PutError::Refused(said(failure))),
     }
 }
 

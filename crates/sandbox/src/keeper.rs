@@ -54,6 +54,8 @@ pub enum Request {
     /// The guest takes a layer out of `source`.
     Unpack {
         source: OwnedFd,
+        /// What the next cell is told of its interpreter.
+        lost: InterpreterEnd,
         reply: oneshot::Sender<Answer<Result<u64, Failure>>>,
     },
     Write {
@@ -170,9 +172,9 @@ async fn serve(
             let (survives, answer) = sorted(guest.pack(sink).await);
             tell(container, survives, reply, answer)
         }
-        Request::Unpack { source, reply } => {
+        Request::Unpack { source, lost, reply } => {
             let (survives, answer) = sorted(unpack(&mut guest.talk, source).await);
-            guest.lost = Some(InterpreterEnd::NotKept);
+            guest.lost = Some(lost);
             tell(container, survives, reply, answer)
         }
         Request::Write { path, size, source, fed, reply } => {

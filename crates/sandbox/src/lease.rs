@@ -234,6 +234,16 @@ impl Lease {
         checkpoint::restore(self, layer).await
     }
 
+    /// Puts this container's files into another, as [`Lease::restore`] does with a layer that [`Lease::checkpoint`] has made, but
+    /// from one guest to the other: the host sees none of it. Dropping the future, or an error, leaves `other` as with
+    /// [`Lease::restore`], and this container as it was.
+    ///
+    /// # Errors
+    /// [`PutError`].
+    pub async fn copy_into(&mut self, other: &mut Self) -> Result<(), PutError> {
+        checkpoint::copy(self, other).await
+    }
+
     /// Asks the keeper and waits for its answer.
     pub(crate) async fn ask<T>(
         &mut self,

@@ -107,6 +107,8 @@ pub enum InterpreterEnd {
     Killed,
     /// The container was put away and brought back: its files were kept, its memory was not.
     NotKept,
+    /// The container is a copy of another: its files were copied, its memory was not.
+    NotCopied,
     /// Nobody can tell how.
     Unknown,
 }
@@ -153,6 +155,7 @@ impl std::fmt::Display for InterpreterEnd {
             Self::Breach(what) => write!(f, "it was killed because {what}"),
             Self::Killed => f.write_str("it was killed with all processes of the container"),
             Self::NotKept => f.write_str("the container was on disk in the meantime, which keeps its files only"),
+            Self::NotCopied => f.write_str("the container is a copy of another, which has its files only"),
             Self::Unknown => f.write_str("for an unknown reason"),
         }
     }

@@ -140,6 +140,7 @@ impl Facts {
             | InterpreterEnd::Breach(_)
             | InterpreterEnd::Killed
             | InterpreterEnd::NotKept
+            | InterpreterEnd::NotCopied
             | InterpreterEnd::Unknown => RETURN_CODE_KILLED,
         };
         let memory = self.memory_killed().then_some(Loss::ProcessKilledByMemory(memory_max));

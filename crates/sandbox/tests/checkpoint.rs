@@ -39,6 +39,39 @@ async fn files_come_back_as_they_were() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn files_are_copied_from_one_container_into_another() {
+    let sandbox = sandbox!();
+    let mut first = leased(&sandbox, 1).await;
+    let made = "
+        mkdir -p /work/a/b; head -c 3000000 /dev/urandom > /work/a/b/f; ln /work/a/b/f /work/hard; ln -s a/b/f /work/soft
+        rm $(command -v uname); sleep 1000 & echo $! > /work/pid";
+    stdout(&mut first, made).await;
+    let mut second = leased(&sandbox, 2).await;
+    first.copy_into(&mut second).await.expect("fits");
+    let look = "sha256sum < /work/soft; stat -c %h /work/hard; command -v uname; echo $?; cat /work/pid";
+    assert_eq!(stdout(&mut second, look).await, stdout(&mut first, look).await);
+    // Its own from now on; and the first one's code goes on.
+    stdout(&mut second, "rm -r /work/a").await;
+    assert_eq!(stdout(&mut first, "kill -0 $(cat /work/pid) && ls /work/a/b").await, "f\n");
+    drop((first, second));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_is_told_and_leaves_the_first_one() {
+    let sandbox = sandbox!(SandboxConfig { disk_bytes_max: 8 << 20, ..config() });
+    let mut first = leased(&sandbox, 1).await;
+    stdout(&mut first, "head -c 5000000 /dev/urandom > /work/f").await;
+    let mut full = leased(&sandbox, 2).await;
+    stdout(&mut full, "head -c 6000000 /dev/urandom > /work/g").await;
+    let refused = first.copy_into(&mut full).await;
+    assert!(matches!(refused, Err(PutError::DiskFull)), "{refused:?}");
+    assert_eq!(stdout(&mut first, "stat -c %s /work/f").await, "5000000\n");
+    drop((first, full));
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn fifos_come_back_and_holes_stay_holes() {
     namespaces_only!("gVisor keeps FIFOs in its own memory, and tells no file's blocks");
     let sandbox = sandbox!();

@@ -18,11 +18,12 @@ use crate::checkpoints::Changes;
 use crate::clock;
 use crate::config::Serving;
 use crate::continuations::Continuations;
+use crate::gate::Gate;
 use crate::outcomes::Outcomes;
 use crate::parked::{ParkedCells, StillCell, Waiting};
-use crate::principal::Access;
 use crate::room::Owners;
 use crate::running::RunningCells;
+use crate::tenants::Tenants;
 
 /// The server's organs, introduced to each other here and nowhere else.
 pub struct App {
@@ -49,7 +50,9 @@ pub struct App {
     /// What may not run.
     pub guard: Guard,
     /// How credentials are checked.
-    pub access: Access,
+    pub gate: Gate,
+    /// What workspaces may hold and use.
+    pub tenants: Arc<Tenants>,
     /// Limits.
     pub serving: Serving,
     /// What the tool text tells the model about its container.

@@ -18,6 +18,18 @@ pub struct Asked {
     live_output: Option<String>,
 }
 
+/// What is kept of it with a batch.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AskedOfBatch {
+    /// The headers.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// The models that the key which made the batch might name; without any, all. What a key may do is looked at when it is used:
+    /// a batch outlives its key, and so does this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+}
+
 impl Asked {
     /// Takes them out of all headers.
     pub fn of(headers: &HeaderMap) -> Self {

@@ -3,17 +3,20 @@
 //! A container is either live or kept, never both: its checkpoint is made durable before its processes are ended, and
 //! removed only once its files stand in a container again. So there is never an old state to come back to by mistake.
 
+pub mod fork;
+pub mod named;
+
 use std::time::Duration;
 
 use async_compression::tokio::bufread::{ZstdDecoder, ZstdEncoder};
 use belljar_ids::ContainerId;
 use belljar_sandbox::{ContainerState, Isolation, Lease, LeaseError, PutError, SandboxError};
-use belljar_store::{CheckpointDraft, CheckpointRecord, ContainerRecord, StoreError, WorkspaceId};
+use belljar_store::{CheckpointDraft, CheckpointRecord, CheckpointWriter, ContainerRecord, StoreError, WorkspaceId};
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt as _, BufReader};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::app::App;
+use crate::app::{App, Shared};
 use crate::clock;
 use crate::driver::place::{PlaceError, start};
 use crate::principal::{Principal, isolation_of, key_isolation};
@@ -38,8 +41,17 @@ impl Default for Changes {
 impl Changes {
     /// Waits until nobody else changes this container.
     pub async fn of(&self, container: &ContainerId) -> MutexGuard<'_, ()> {
+        self.0[Self::stripe(container)].lock().await
+    }
+
+    /// The same, if nobody does now: for who holds one already, and must not wait for another.
+    pub fn try_of(&self, container: &ContainerId) -> Option<MutexGuard<'_, ()>> {
+        self.0[Self::stripe(container)].try_lock().ok()
+    }
+
+    fn stripe(container: &ContainerId) -> usize {
         let sum = container.as_str().bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-        self.0[sum % STRIPES].lock().await
+        sum % STRIPES
     }
 }
 
@@ -49,6 +61,9 @@ pub enum CheckpointError {
     /// There is no such container, live or kept.
     #[error("there is no such container")]
     Unknown,
+    /// It has no checkpoint of that id, or none at all.
+    #[error("there is no such checkpoint")]
+    NoCheckpoint,
     /// Somebody uses it.
     #[error("it is in use")]
     Busy,
@@ -86,16 +101,44 @@ pub async fn kept(
     app.store.checkpoint(workspace, id).await
 }
 
-/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does.
+/// Does what must not stop half way when whoever asked for it goes away: a container that is live with half of its files, or
+/// live beside an older state of its own on disk, would be taken for whole.
+async fn to_its_end<T: Send + 'static>(
+    app: &App,
+    work: impl Future<Output = Result<T, CheckpointError>> + Send + 'static,
+) -> Result<T, CheckpointError> {
+    app.turns.spawn(work).await.map_err(|error| PlaceError::Broken(error.to_string()))?
+}
+
+/// Keeps a live container, once nobody uses it, and ends its processes. Waits at most `wait` for whoever does. Dropping the
+/// future does not undo it.
 ///
 /// # Errors
 /// [`CheckpointError`]; the container is as it was.
 pub async fn put_away(
+    app: &Shared,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
+    let (shared, record) = (Shared::clone(app), record.clone());
+    to_its_end(app, async move { put_away_now(&shared, &record, wait).await }).await
+}
+
+async fn put_away_now(
     app: &App,
     record: &ContainerRecord,
     wait: Duration,
 ) -> Result<CheckpointRecord, CheckpointError> {
     let _change = app.changes.of(&record.id).await;
+    put_away_held(app, record, wait).await
+}
+
+/// As [`put_away`], for who holds the container's change.
+async fn put_away_held(
+    app: &App,
+    record: &ContainerRecord,
+    wait: Duration,
+) -> Result<CheckpointRecord, CheckpointError> {
     let mut lease = app.sandbox.lease(&record.id, wait).await.map_err(|error| match error {
         LeaseError::Busy(_) => CheckpointError::Busy,
         LeaseError::Unknown(_) | LeaseError::Dead { .. } => CheckpointError::Unknown,
@@ -110,6 +153,11 @@ pub async fn put_away(
 }
 
 async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<CheckpointRecord, CheckpointError> {
+    Ok(write(app, workspace, lease).await?.finish().await?)
+}
+
+/// Has a container's files written into the store; what they become there is for the caller to say.
+async fn write(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<CheckpointWriter, CheckpointError> {
     let draft = CheckpointDraft {
         workspace: workspace.clone(),
         container: lease.container().clone(),
@@ -124,17 +172,32 @@ async fn keep(app: &App, workspace: &WorkspaceId, lease: &mut Lease) -> Result<C
         writer.write(chunk.split().freeze()).await?;
         chunk.reserve(CHUNK_BYTES);
     }
-    Ok(writer.finish().await?)
+    Ok(writer)
 }
 
-/// Sees to it that a container is live, if it was kept. To be called before a lease.
+/// Sees to it that a container is live, if it was kept. To be called before a lease. Dropping the future does not undo it.
 ///
 /// # Errors
 /// [`CheckpointError::Unknown`] when there is nothing to bring back; anything else leaves the checkpoint as it is.
-pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
+pub async fn bring_back(app: &Shared, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
+    // Behind whoever changes it: a container that is on its way back is live before its files are there.
+    let change = app.changes.of(id).await;
+    if is_live(app, id) {
+        return Ok(());
+    }
+    drop(change);
+    let (shared, principal, id) = (Shared::clone(app), principal.clone(), id.clone());
+    to_its_end(app, async move { bring_back_now(&shared, &principal, &id).await }).await
+}
+
+pub fn is_live(app: &App, id: &ContainerId) -> bool {
+    app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead)
+}
+
+async fn bring_back_now(app: &App, principal: &Principal, id: &ContainerId) -> Result<(), CheckpointError> {
     let workspace = &principal.workspace;
     let _change = app.changes.of(id).await;
-    if app.sandbox.status(id).is_some_and(|status| status.state != ContainerState::Dead) {
+    if is_live(app, id) {
         return Ok(());
     }
     let (record, file) = app.store.open_checkpoint(workspace, id).await?.ok_or(CheckpointError::Unknown)?;
@@ -145,7 +208,6 @@ pub async fn bring_back(app: &App, principal: &Principal, id: &ContainerId) -> R
     app.sandbox.remove(id).await;
     let isolation = never_weaker(principal.isolation, isolation_of(record.isolation));
     start(app, &Principal { isolation, ..principal.clone() }, id).await?;
-    app.owners.enter(id.clone(), workspace.clone());
     let restored = put_back(app, id, file).await;
     if restored.is_err() {
         app.sandbox.remove(id).await;
@@ -172,8 +234,24 @@ async fn put_back(app: &App, id: &ContainerId, file: tokio::fs::File) -> Result<
     Ok(lease.restore(layer).await?)
 }
 
+/// Keeps one of these idle containers, the first that can be, so that its workspace may have another; whether one was. Waits for
+/// nobody: who asks may hold a change already.
+pub async fn put_one_away(app: &App, idle: Vec<(ContainerId, WorkspaceId)>) -> bool {
+    for (id, workspace) in idle {
+        let Some(_change) = app.changes.try_of(&id) else { continue };
+        let Ok(Some(record)) = app.store.container(&workspace, &id).await else { continue };
+        let kept = put_away_held(app, &record, Duration::ZERO).await;
+        let is_kept = kept.is_ok();
+        tell(&record, kept);
+        if is_kept {
+            return true;
+        }
+    }
+    false
+}
+
 /// Keeps every container that has been unused for long enough.
-pub async fn put_idle_away(app: &App) {
+pub async fn put_idle_away(app: &Shared) {
     let now = clock::system_now();
     for status in app.sandbox.list() {
         let idle = now.duration_since(status.last_used_at).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::response::{IntoResponse, Response};
 use belljar_ids::RequestId;
 use belljar_wire::error::{ApiError, ErrorBody, ErrorKind};
-use http::header::{HeaderName, RETRY_AFTER};
+use http::header::{CONTENT_RANGE, HeaderName, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
 /// Header by which the official SDKs are told not to retry (wire.md §2.7).
@@ -18,6 +18,8 @@ pub struct Failure {
     status: StatusCode,
     retry_after: Option<Duration>,
     should_retry: Option<bool>,
+    /// Of a file, when no part of it was as asked.
+    unsatisfied_bytes: Option<u64>,
 }
 
 impl Failure {
@@ -45,6 +47,13 @@ impl Failure {
     pub fn do_not_retry(mut self) -> Self {
         self.should_retry = Some(false);
         self
+    }
+
+    /// 416: the file has so many bytes, and none of those that were asked for (RFC 9110, section 15.5.17).
+    pub fn unsatisfied_range(bytes: u64) -> Self {
+        let error = ApiError::invalid(format!("range: the file has {bytes} bytes"));
+        let failure = Self::with_status(error, StatusCode::RANGE_NOT_SATISFIABLE);
+        Self { unsatisfied_bytes: Some(bytes), ..failure }
     }
 
     /// Ours to fix: logged here with the operator's text, and told to the client without it.
@@ -90,6 +99,11 @@ impl Failure {
             let value = if should_retry { "true" } else { "false" };
             response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(value));
         }
+        if let Some(bytes) = self.unsatisfied_bytes
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{bytes}"))
+        {
+            response.headers_mut().insert(CONTENT_RANGE, value);
+        }
         response
     }
 }
@@ -97,7 +111,7 @@ impl Failure {
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let status = StatusCode::from_u16(error.kind.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { error, status, retry_after: None, should_retry: None }
+        Self { error, status, retry_after: None, should_retry: None, unsatisfied_bytes: None }
     }
 }
 

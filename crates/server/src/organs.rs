@@ -23,12 +23,13 @@ use crate::clock;
 use crate::config::Config;
 use crate::continuations::Continuations;
 use crate::exit::Exit;
+use crate::gate::Gate;
 use crate::handover::{self, Inheritance};
 use crate::outcomes::Outcomes;
 use crate::parked::ParkedCells;
-use crate::principal::Access;
 use crate::room::Owners;
 use crate::running::RunningCells;
+use crate::tenants::Tenants;
 
 /// What has expired is looked for at least as often, and four times in the shortest time that something may take, so that
 /// it takes at most a quarter longer.
@@ -50,15 +51,10 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
     let image = mount(config).await?;
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
-    options.workspace_bytes_max = config.serving.workspace_bytes_max;
+    (options.file_quota, options.file_quotas) = config.limits.file_quotas(config.serving.workspace_bytes_max);
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
     // Recordings stand in the data directory, which is the store's to make.
     let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
-    // Revoked keys count: a server whose last key was revoked must not open to everybody.
-    let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {
-        true => Access::Open,
-        false => Access::Keys,
-    };
     let running = RunningCells::default();
     let started_at = inheritance.as_ref().map_or_else(clock::now, |inheritance| inheritance.started_at);
     let (sandbox, inherited) = match inheritance {
@@ -76,6 +72,7 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
         }
     };
     let app = Arc::new(App {
+        tenants: Arc::new(Tenants::new(config.limits.clone(), store.clone())),
         store,
         sandbox,
         owners: Owners::default(),
@@ -87,7 +84,7 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
         batches: Batches::default(),
         router,
         guard: Guard::new(config.guard_rules.clone()),
-        access,
+        gate: Gate::default(),
         serving: config.serving,
         tool_limits: ToolLimits {
             cell_wall_s_max: config.serving.cell_wall.as_secs(),
@@ -175,7 +172,7 @@ fn sweep_interval(limits: &[Duration]) -> Duration {
 async fn forget_expired(app: &App) -> Result<(), StoreError> {
     for record in app.store.expired_containers(EXPIRED_AT_ONCE).await? {
         app.sandbox.remove(&record.id).await;
-        app.store.delete_container(&record.workspace, &record.id).await?;
+        checkpoints::named::forget(app, &record.workspace, &record.id).await?;
         tracing::info!(container = %record.id, "container expired");
     }
     app.store.sweep().await?;

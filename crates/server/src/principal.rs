@@ -3,13 +3,17 @@
 use belljar_sandbox::Isolation;
 use belljar_store::{KeyIsolation, WorkspaceId};
 
+use crate::tenants::permit::ModelPermit;
+
 /// The owner of the key that a request carries.
 #[derive(Clone, Debug)]
 pub struct Principal {
-    /// What the request may see.
+    /// What the request may see: a workspace's things, or those of one of its end users.
     pub workspace: WorkspaceId,
     /// What has to stand between its code and the host; `None` leaves it to the configuration.
     pub isolation: Option<Isolation>,
+    /// Which models it may name.
+    pub models: ModelPermit,
 }
 
 /// A key's isolation, as the sandbox knows it.

@@ -5,7 +5,7 @@
 //! hold no more than it does, or while everything is in use.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use belljar_ids::ContainerId;
@@ -19,34 +19,110 @@ const IDLE_MIN: Duration = Duration::from_secs(5);
 
 /// Whose the containers are.
 #[derive(Debug, Default)]
-pub struct Owners(Mutex<HashMap<ContainerId, WorkspaceId>>);
+pub struct Owners(Mutex<Whose>);
+
+#[derive(Debug, Default)]
+struct Whose {
+    live: HashMap<ContainerId, WorkspaceId>,
+    /// Those that are being made: in no list yet.
+    making: HashMap<ContainerId, WorkspaceId>,
+}
+
+/// The place of a container that is being made, among those of its workspace; given up when dropped.
+#[derive(Debug)]
+pub struct Making<'a> {
+    owners: &'a Owners,
+    id: ContainerId,
+}
+
+impl Making<'_> {
+    /// It has started: in one step it is no longer one that is being made, so that it is counted once at every instant.
+    pub fn started(self, workspace: WorkspaceId) {
+        let mut whose = self.owners.lock();
+        whose.making.remove(&self.id);
+        whose.live.insert(self.id.clone(), workspace);
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.owners.lock().making.remove(&self.id);
+    }
+}
 
 impl Owners {
+    fn lock(&self) -> MutexGuard<'_, Whose> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Writes down whose a container is, once it has started.
     pub fn enter(&self, id: ContainerId, workspace: WorkspaceId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, workspace);
+        self.lock().live.insert(id, workspace);
     }
 
     /// Whose a container is.
     pub fn of_one(&self, id: &ContainerId) -> Option<WorkspaceId> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+        self.lock().live.get(id).cloned()
+    }
+
+    /// A place for one more container of a workspace that may have `max` live ones, its end users' among them.
+    ///
+    /// # Errors
+    /// Where there is none: its idle ones with their owners, the longest unused first.
+    pub fn reserve<'a>(
+        &'a self,
+        sandbox: &Sandbox,
+        id: &ContainerId,
+        workspace: &WorkspaceId,
+        max: Option<u64>,
+    ) -> Result<Making<'a>, Vec<(ContainerId, WorkspaceId)>> {
+        let mut whose = self.lock();
+        if let Some(max) = max {
+            let whole = workspace.whole();
+            let owned = Self::listed(&mut whose, sandbox);
+            let live: Vec<_> = owned
+                .iter()
+                .filter(|one| one.workspace.whole() == whole && one.status.state != ContainerState::Dead)
+                .collect();
+            let making = whose.making.values().filter(|owner| owner.whole() == whole).count();
+            if live.len() + making >= usize::try_from(max).unwrap_or(usize::MAX) {
+                return Err(idle(&live, clock::system_now()));
+            }
+        }
+        whose.making.insert(id.clone(), workspace.clone());
+        Ok(Making { owners: self, id: id.clone() })
     }
 
     /// The containers that still are, each with its owner; what is gone is forgotten.
     fn of(&self, sandbox: &Sandbox) -> Vec<Owned> {
-        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::listed(&mut self.lock(), sandbox)
+    }
+
+    fn listed(whose: &mut Whose, sandbox: &Sandbox) -> Vec<Owned> {
         // Listed only now: whatever is entered by now has started, so what the list lacks is gone.
         let all = sandbox.list();
         let mut kept = HashMap::with_capacity(all.len());
         let mut owned = Vec::with_capacity(all.len());
         for status in all {
-            let Some((id, workspace)) = owners.remove_entry(&status.id) else { continue };
+            let Some((id, workspace)) = whose.live.remove_entry(&status.id) else { continue };
             kept.insert(id, workspace.clone());
             owned.push(Owned { status, workspace });
         }
-        *owners = kept;
+        whose.live = kept;
         owned
     }
+}
+
+/// Those that nobody uses, the longest unused first.
+fn idle(live: &[&Owned], now: SystemTime) -> Vec<(ContainerId, WorkspaceId)> {
+    let unused = |one: &&&Owned| one.status.state == ContainerState::Ready && is_idle(one, now);
+    let mut idle: Vec<_> = live.iter().filter(unused).collect();
+    idle.sort_by_key(|one| one.status.last_used_at);
+    idle.into_iter().map(|one| (one.status.id.clone(), one.workspace.clone())).collect()
+}
+
+fn is_idle(one: &Owned, now: SystemTime) -> bool {
+    now.duration_since(one.status.last_used_at).is_ok_and(|idle| idle >= IDLE_MIN)
 }
 
 #[derive(Debug)]
@@ -71,16 +147,17 @@ pub async fn make(sandbox: &Sandbox, owners: &Owners, workspace: &WorkspaceId) -
 /// Whose places may be taken, in order: of the workspace with the most containers, the longest unused; then of the next.
 /// A workspace that would have fewer than the newcomer afterwards is left alone.
 fn victims<'a>(owned: &'a [Owned], newcomer: &WorkspaceId, now: SystemTime) -> Vec<&'a Owned> {
-    let mut held: HashMap<&WorkspaceId, usize> = HashMap::new();
+    // End users count towards their workspace: who has many of them has no more places for it.
+    let newcomer = newcomer.whole();
+    let mut held: HashMap<WorkspaceId, usize> = HashMap::new();
     for one in owned.iter().filter(|one| one.status.state != ContainerState::Dead) {
-        *held.entry(&one.workspace).or_default() += 1;
+        *held.entry(one.workspace.whole()).or_default() += 1;
     }
-    let of = |workspace: &WorkspaceId| held.get(workspace).copied().unwrap_or_default();
-    let idle = |one: &Owned| now.duration_since(one.status.last_used_at).is_ok_and(|idle| idle >= IDLE_MIN);
+    let of = |workspace: &WorkspaceId| held.get(&workspace.whole()).copied().unwrap_or_default();
     let mut victims: Vec<_> = owned
         .iter()
-        .filter(|one| one.status.state == ContainerState::Ready && idle(one))
-        .filter(|one| one.workspace == *newcomer || of(&one.workspace) > of(newcomer) + 1)
+        .filter(|one| one.status.state == ContainerState::Ready && is_idle(one, now))
+        .filter(|one| one.workspace.whole() == newcomer || of(&one.workspace) > of(&newcomer) + 1)
         .collect();
     let rank = |one: &Owned| -> (std::cmp::Reverse<usize>, SystemTime) {
         (std::cmp::Reverse(of(&one.workspace)), one.status.last_used_at)

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 const DATABASE: &str = "belljar.sqlite";
 const LOCK: &str = "lock";
+const SECRET: &str = "scope.secret";
 const OTHERS: u32 = 0o077;
 
 /// A data directory that exists and only its owner may enter.
@@ -45,6 +46,33 @@ impl DataDir {
     /// Makes the names in the directory durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         sync_dir(&self.root)
+    }
+
+    /// The secret that is kept here; `candidate` becomes it where there is none yet. Only for who holds the lock.
+    pub(crate) fn secret(&self, candidate: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let doing = "keeping the secret of scopes";
+        let path = self.root.join(SECRET);
+        match std::fs::read(&path) {
+            Ok(kept) => {
+                let bytes = kept.len();
+                let damaged =
+                    move |_| StoreError::Corrupt { what: format!("{SECRET} has {bytes} bytes instead of 32") };
+                return kept.try_into().map_err(damaged);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StoreError::io(doing)(error)),
+        }
+        // Whole or not at all: written beside, then named.
+        let beside = self.root.join(format!("{SECRET}.new"));
+        let written = || {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+            file.write_all(&candidate)?;
+            file.sync_all()?;
+            std::fs::rename(&beside, &path)
+        };
+        written().map_err(StoreError::io(doing))?;
+        self.sync()?;
+        Ok(candidate)
     }
 
     /// Takes hold of the directory, or says who has it.

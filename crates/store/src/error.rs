@@ -20,6 +20,12 @@ pub enum StoreError {
         /// The most bytes the files of one workspace may have together.
         bytes_max: u64,
     },
+    /// The workspace would have more files than it may.
+    #[error("the workspace would have more than {files_max} files")]
+    TooManyFiles {
+        /// The most that one workspace may have.
+        files_max: u64,
+    },
     /// A listing was to begin beside something that the workspace does not have.
     #[error("{what} {id} is not there to list from")]
     AnchorNotFound {
@@ -126,6 +132,9 @@ impl StoreError {
             }
             Self::QuotaExceeded { bytes_max } => {
                 format!("Storage quota of {bytes_max} bytes exceeded. Delete files to free space.")
+            }
+            Self::TooManyFiles { files_max } => {
+                format!("Storage quota of {files_max} files exceeded. Delete files to make room.")
             }
             Self::AnchorNotFound { what, id } => format!("{what} `{id}` not found."),
             Self::TooManyWaiting { items_max } => {

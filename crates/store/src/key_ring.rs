@@ -2,7 +2,7 @@
 
 use crate::data_dir::DataDir;
 use crate::db::{self, Connected, OldSchema};
-use crate::{Clock, KeyDraft, KeyRecord, StoreError};
+use crate::{Clock, Day, Holding, KeyDraft, KeyRecord, StoreError};
 use belljar_ids::KeyId;
 use rusqlite::Connection;
 use std::path::Path;
@@ -48,6 +48,11 @@ impl KeyRing {
     /// All keys, oldest first, revoked ones too.
     pub fn list(&self) -> Result<Vec<KeyRecord>, StoreError> {
         db::keys::list(&self.connection)
+    }
+
+    /// What every workspace and every end user holds, and has used today.
+    pub fn holdings(&self) -> Result<Vec<Holding>, StoreError> {
+        db::tenants::holdings(&self.connection, Day::of(self.clock.now()))
     }
 
     /// Ends a key for good; `false` when there is none or it has ended already.

@@ -4,6 +4,7 @@
 //! ```text
 //! <data_dir>/                 mode 0700
 //!   lock                      flock held by the one process that serves from here; holds its pid
+//!   scope.secret              with what scopes are signed, once one is
 //!   belljar.sqlite            metadata: SQLite, WAL, synchronous=FULL
 //!   blobs/tmp/                uploads in progress
 //!   blobs/ab/cdef...          contents, named by their SHA-256; identical contents are kept once
@@ -42,9 +43,10 @@ pub use store::{
 };
 pub use values::{
     BatchClosing, BatchCounts, BatchDraft, BatchItem, BatchItemDraft, BatchOutcome, BatchQuery, BatchRecord,
-    BatchResult, CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError,
-    FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileRecord, Filename, FilenameError, KeyDraft, KeyHash,
-    KeyIsolation, KeyRecord, NoIsolation, Origin, PageCursor, Paged, Principal, SweepReport, SystemClock, Timestamp,
-    TimestampError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
+    BatchResult, CheckpointDraft, CheckpointRecord, Clock, ContainerRecord, ContentDigest, CursorError, Day,
+    FILENAME_CHARS_MAX, FileDraft, FilePage, FileQuery, FileQuota, FileRecord, Filename, FilenameError, Holding,
+    KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRecord, KeyScope, NamedCheckpoint, NoIsolation, NoScope, Origin,
+    PageCursor, Paged, Principal, ShownKey, Spending, SweepReport, SystemClock, Timestamp, TimestampError,
+    USER_ID_CHARS_MAX, UserId, UserIdError, WORKSPACE_CHARS_MAX, WorkspaceId, WorkspaceIdError,
 };
 pub use writer::{CheckpointWriter, FileWriter};

@@ -2,7 +2,7 @@
 
 use crate::blobs::Staged;
 use crate::store::Inner;
-use crate::{CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileRecord, StoreError};
+use crate::{CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileQuota, FileRecord, StoreError};
 use bytes::Bytes;
 use sha2::Digest as _;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ pub struct FileWriter {
     /// `None` while a chunk is being written, and for good once that failed or was abandoned.
     content: Option<Unfinished>,
     /// What the workspace held when this file was begun.
+    quota: FileQuota,
     bytes_used_before: u64,
 }
 
@@ -54,8 +55,8 @@ impl Unfinished {
 }
 
 impl FileWriter {
-    pub(crate) fn new(store: Arc<Inner>, draft: FileDraft, staged: Staged, bytes_used_before: u64) -> Self {
-        Self { store, draft, content: Some(Unfinished::new(staged)), bytes_used_before }
+    pub(crate) fn new(store: Arc<Inner>, draft: FileDraft, staged: Staged, quota: FileQuota, bytes_used: u64) -> Self {
+        Self { store, draft, content: Some(Unfinished::new(staged)), quota, bytes_used_before: bytes_used }
     }
 
     /// Appends a chunk.
@@ -70,8 +71,8 @@ impl FileWriter {
         if content.size_bytes > limits.file_bytes_max {
             return Err(StoreError::TooLarge { bytes_max: limits.file_bytes_max });
         }
-        if self.bytes_used_before.saturating_add(content.size_bytes) > limits.workspace_bytes_max {
-            return Err(StoreError::QuotaExceeded { bytes_max: limits.workspace_bytes_max });
+        if self.bytes_used_before.saturating_add(content.size_bytes) > self.quota.bytes_max {
+            return Err(StoreError::QuotaExceeded { bytes_max: self.quota.bytes_max });
         }
         self.content = Some(blocking(move || content.write(&chunk)).await?);
         Ok(())
@@ -87,13 +88,13 @@ impl FileWriter {
     /// If the future is dropped before it is done, the file may be there or not.
     ///
     /// # Errors
-    /// [`StoreError::QuotaExceeded`] when other uploads used up the quota meanwhile; [`StoreError::IdTaken`];
+    /// [`StoreError::QuotaExceeded`] or [`StoreError::TooManyFiles`] when other uploads used up the quota meanwhile; [`StoreError::IdTaken`];
     /// [`StoreError::DiskFull`].
     pub async fn finish(mut self) -> Result<FileRecord, StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
         let finished = blocking(move || content.finish()).await?;
-        let (draft, bytes_max) = (self.draft, self.store.limits.workspace_bytes_max);
-        self.store.writer.call(move |writer| writer.commit_file(draft, finished, bytes_max)).await
+        let (draft, quota) = (self.draft, self.quota);
+        self.store.writer.call(move |writer| writer.commit_file(draft, finished, quota)).await
     }
 }
 
@@ -129,11 +130,17 @@ impl CheckpointWriter {
     ///
     /// # Errors
     /// [`StoreError::NoContainer`] when the container was forgotten meanwhile; [`StoreError::DiskFull`].
-    pub async fn finish(mut self) -> Result<CheckpointRecord, StoreError> {
+    pub async fn finish(self) -> Result<CheckpointRecord, StoreError> {
+        let (store, draft, finished) = self.durable().await?;
+        let now = store.limits.clock.now();
+        store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
+    }
+
+    /// Makes the content durable; what refers to it is for the caller to commit.
+    pub(crate) async fn durable(mut self) -> Result<(Arc<Inner>, CheckpointDraft, Finished), StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
         let finished = blocking(move || content.finish()).await?;
-        let (draft, now) = (self.draft, self.store.limits.clock.now());
-        self.store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
+        Ok((self.store, self.draft, finished))
     }
 }
 

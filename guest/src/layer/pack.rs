@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -21,6 +21,9 @@ use crate::frame::Failure;
 
 /// The longest extended attribute that is kept, in bytes (xattr(7), XATTR_SIZE_MAX).
 const XATTR_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of a file that are read at once: `tar` asks for few.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Writes everything below `upper` into `sink`, but for the mount points, where other file systems lie over the
 /// container's own. The files must not change meanwhile: whoever asks stops the code first.
@@ -134,7 +137,9 @@ impl<W: Write> Packer<'_, W> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = readable(at, name, found, flags)?;
         let attributes = attributes(file.fd.as_fd())?;
-        self.append(EntryType::Regular, path, None, found, attributes, File::from(file.fd.try_clone()?))
+        let buffer = usize::try_from(found.st_size).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let content = BufReader::with_capacity(buffer, File::from(file.fd.try_clone()?));
+        self.append(EntryType::Regular, path, None, found, attributes, content)
     }
 
     fn removed(&mut self, path: &[u8], found: &Stat) -> Result<(), Failure> {

@@ -22,6 +22,9 @@ use tar::{Archive, Entry, EntryType};
 use super::{BLOCK_BYTES, OPAQUE, PATH_BYTES_MAX, PAX_XATTR, Summary, WHITEOUT, malformed};
 use crate::frame::Failure;
 
+/// Bytes of a file that are read and written at once.
+const CHUNK_BYTES: usize = 128 * 1024;
+
 /// Applies a layer to the tree at `root`. On a failure the tree is in between: the container is not to be used then.
 pub fn unpack(root: BorrowedFd<'_>, source: impl Read) -> Result<Summary, Failure> {
     let mut archive = Archive::new(source);
@@ -159,19 +162,15 @@ fn file<R: Read>(place: &Place, mut entry: Entry<'_, R>, attributes: &Attributes
     clear_place(place.directory.as_fd(), place.name())?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(openat(&place.directory, place.name(), flags, Mode::RUSR | Mode::WUSR)?);
-    let mut block = [0; BLOCK_BYTES];
+    let mut chunk = vec![0; usize::try_from(entry.size()).unwrap_or(CHUNK_BYTES).clamp(1, CHUNK_BYTES)];
     let mut written = 0;
     loop {
-        let count = fill(&mut entry, &mut block)?;
+        let count = fill(&mut entry, &mut chunk)?;
         if count == 0 {
             break;
         }
         written += count as u64;
-        if block[..count].iter().all(|&byte| byte == 0) {
-            file.seek(SeekFrom::Current(i64::try_from(count).unwrap_or(i64::MAX)))?;
-        } else {
-            file.write_all(&block[..count])?;
-        }
+        write_but_zeros(&mut file, &chunk[..count])?;
     }
     if written != entry.size() {
         return Err(Failure::Incomplete);
@@ -180,6 +179,24 @@ fn file<R: Read>(place: &Place, mut entry: Entry<'_, R>, attributes: &Attributes
     attributes.set_xattrs(file.as_fd())?;
     fchmod(&file, attributes.mode)?;
     Ok(futimens(&file, &attributes.times)?)
+}
+
+/// Writes what has a byte that is not zero, as much of it at once as stands together, and goes past the rest.
+fn write_but_zeros(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+    let is_zero = |block: &[u8]| block.iter().all(|&byte| byte == 0);
+    let mut rest = chunk;
+    while let Some(first) = rest.chunks(BLOCK_BYTES).next() {
+        let zeros = is_zero(first);
+        let alike = rest.chunks(BLOCK_BYTES).take_while(|block| is_zero(block) == zeros).map(<[u8]>::len).sum();
+        let (run, behind) = rest.split_at(alike);
+        if zeros {
+            file.seek(SeekFrom::Current(i64::try_from(run.len()).unwrap_or(i64::MAX)))?;
+        } else {
+            file.write_all(run)?;
+        }
+        rest = behind;
+    }
+    Ok(())
 }
 
 /// Reads until the block is full or the source ends.

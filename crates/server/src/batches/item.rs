@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use belljar_ids::{BatchId, RequestId};
-use belljar_store::{BatchItem, BatchOutcome, BatchRecord};
+use belljar_store::{BatchItem, BatchOutcome, BatchRecord, UserId};
 use belljar_wire::batch::BatchResult;
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::message::{Message, StopReason};
@@ -11,12 +11,14 @@ use belljar_wire::request::MessagesRequest;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::Shared;
-use crate::asked::Asked;
+use crate::asked::AskedOfBatch;
 use crate::driver::reply;
 use crate::failure::Failure;
 use crate::principal::{Principal, isolation_of};
 use crate::random::OsIds;
-use crate::routes::messages;
+use crate::routes::messages::{self, Order};
+use crate::tenants::Pace;
+use crate::tenants::permit::ModelPermit;
 
 /// How often a request is tried whose failure may pass by itself, but is no sign of a server that is busy.
 const ATTEMPTS_MAX: u32 = 3;
@@ -67,12 +69,19 @@ pub async fn run(app: &Shared, batch: &BatchRecord, item: &BatchItem, attempts: 
 }
 
 async fn ask(app: &Shared, batch: &BatchRecord, item: &BatchItem, request_id: &RequestId) -> Result<Message, Failure> {
-    let asked: Asked = serde_json::from_str(&batch.asked).map_err(|error| Failure::internal("batch", &error))?;
-    let principal = Principal { workspace: batch.workspace.clone(), isolation: batch.isolation.map(isolation_of) };
+    let AskedOfBatch { asked, models } =
+        serde_json::from_str(&batch.asked).map_err(|error| Failure::internal("batch", &error))?;
+    let principal = Principal {
+        workspace: batch.workspace.clone(),
+        isolation: batch.isolation.map(isolation_of),
+        models: ModelPermit::of(models),
+    };
     let request = MessagesRequest::read(&item.params)?;
     refuse_attended(&request)?;
-    let samplings_max = app.serving.batch_samplings_max;
-    let turn = messages::begin(app, &principal, request_id.clone(), &asked, request, samplings_max).await?;
+    refuse_other_user(&principal, request.user_id.as_deref())?;
+    let tokens = app.tenants.estimate(&principal.workspace, Pace::Batch, &item.params);
+    let order = Order { pace: Pace::Batch, tokens };
+    let turn = messages::begin(app, &principal, request_id.clone(), &asked, request, order).await?;
     reply::message(turn).await
 }
 
@@ -85,6 +94,18 @@ fn refuse_attended(request: &MessagesRequest) -> Result<(), ApiError> {
         return Err(ApiError::invalid("speed: not supported in message batches"));
     }
     Ok(())
+}
+
+/// A batch is one end user's: a request in it that names another would otherwise see things that are not that one's.
+fn refuse_other_user(principal: &Principal, user_id: Option<&str>) -> Result<(), ApiError> {
+    let (scope, whole) = (&principal.workspace, principal.workspace.whole());
+    let Some(text) = user_id.filter(|_| *scope != whole) else { return Ok(()) };
+    match text.parse::<UserId>() {
+        Ok(user) if whole.scope_of(&user) == *scope => Ok(()),
+        Ok(_) | Err(_) => {
+            Err(ApiError::invalid("metadata.user_id: this is not the end user that the batch was made for"))
+        }
+    }
 }
 
 /// How long to wait before a failed request is tried again; none when that would not help.

@@ -48,8 +48,9 @@ pub async fn run(args: &ServeArgs, environment: &Environment) -> Result<(), Exit
     };
     let organs = organs::open(&config, inheritance).await?;
     let app = organs.app.clone();
-    refuse_open_world(&config, app.access)?;
-    announce(&config, &listener, app.access);
+    let access = app.gate.access(&app.store).await.map_err(|failure| Exit::failed(failure.into_error().message))?;
+    refuse_open_world(&config, access)?;
+    announce(&config, &listener, access);
     let kept_open = listener.for_the_next();
     let house = House {
         sweeper: tokio::spawn(organs::sweep(Arc::clone(&app))),
@@ -223,7 +224,7 @@ fn announce(config: &Config, listener: &Listener, access: Access) {
     }
     match access {
         Access::Open => say(format_args!(
-            "  keys       none: any key is accepted, as the workspace `local`, from this machine only"
+            "  keys       none: any key is accepted, as the workspace `local`, from this machine only, until there is one"
         )),
         Access::Keys => say(format_args!("  keys       required")),
     }

@@ -13,8 +13,10 @@ use belljar_turn::ToolTexts;
 use serde::Deserialize;
 
 use super::environment::Environment;
+use super::limits::{self, LimitsTable, WorkspaceTable};
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
+use crate::tenants::limits::AllLimits;
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +32,10 @@ pub struct ConfigFile {
     pub sandbox: SandboxTable,
     /// `[serving]`.
     pub serving: ServingTable,
+    /// `[limits]`.
+    pub limits: LimitsTable,
+    /// `[[workspace]]`.
+    pub workspace: Vec<WorkspaceTable>,
     /// `[guard]`.
     pub guard: GuardTable,
     #[serde(skip)]
@@ -95,6 +101,7 @@ pub struct ServingTable {
     pub request_bytes_max: usize,
     pub file_bytes_max: u64,
     pub workspace_bytes_max: u64,
+    pub uploads_downloadable: bool,
     pub connections_max: usize,
     pub ping_interval_s: u64,
     pub lease_wait_s_max: u64,
@@ -110,6 +117,7 @@ impl Default for ServingTable {
             request_bytes_max: 32 * 1024 * 1024,
             file_bytes_max: 500_000_000,
             workspace_bytes_max: 1_099_511_627_776,
+            uploads_downloadable: false,
             connections_max: 4096,
             ping_interval_s: 10,
             lease_wait_s_max: 30,
@@ -180,11 +188,17 @@ impl ConfigFile {
             request_bytes_max: self.serving.request_bytes_max,
             file_bytes_max: self.serving.file_bytes_max,
             workspace_bytes_max: self.serving.workspace_bytes_max,
+            uploads_downloadable: self.serving.uploads_downloadable,
             connections_max: self.serving.connections_max.max(1),
             ping_interval: Duration::from_secs(self.serving.ping_interval_s.max(1)),
             lease_wait: Duration::from_secs(self.serving.lease_wait_s_max),
             shutdown_wait: Duration::from_secs(self.serving.shutdown_wait_s_max),
         }
+    }
+
+    /// `[limits]` and `[[workspace]]`, resolved.
+    pub fn all_limits(&self) -> Result<AllLimits, ConfigError> {
+        limits::resolve(self.limits, &self.workspace)
     }
 
     /// `[[guard.rule]]`, resolved.

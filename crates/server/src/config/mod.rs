@@ -6,6 +6,7 @@ mod cloud;
 pub mod environment;
 pub mod file;
 pub mod keys;
+mod limits;
 mod tool_texts;
 mod upstream;
 
@@ -21,6 +22,8 @@ use belljar_turn::ToolTexts;
 
 use environment::Environment;
 use file::ConfigFile;
+
+use crate::tenants::limits::AllLimits;
 
 /// A configuration that cannot be used; the text names the key.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,8 @@ pub struct Config {
     pub sandbox: SandboxConfig,
     /// Limits of the loop and of requests.
     pub serving: Serving,
+    /// What workspaces may hold and use.
+    pub limits: AllLimits,
     /// What may not run.
     pub guard_rules: Vec<Rule>,
     /// True when nothing at all was configured.
@@ -73,6 +78,8 @@ pub struct Serving {
     pub file_bytes_max: u64,
     /// Bytes of all files of one workspace.
     pub workspace_bytes_max: u64,
+    /// Whether uploads can be downloaded, as what code made can.
+    pub uploads_downloadable: bool,
     /// Connections served at once.
     pub connections_max: usize,
     /// Silence in a stream after which a ping is sent.
@@ -120,6 +127,7 @@ impl Config {
             tool_texts: file.tool_texts()?,
             sandbox: file.sandbox.limits(environment)?,
             serving: file.serving(),
+            limits: file.all_limits()?,
             guard_rules: file.guard_rules()?,
             is_default,
             data_dir,

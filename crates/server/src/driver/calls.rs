@@ -41,6 +41,12 @@ pub struct Called {
 
 /// Runs one call. Whatever happens is a result; what is ours to fix is also logged.
 pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> CallEnd {
+    if let Some(form) = code_form(&call)
+        && let Err(failure) = place.app.tenants.take_execution(place.workspace()).await
+    {
+        tracing::info!(%id, "a call was not run: {}", failure.into_error().message);
+        return CallEnd::of(place, form.failed(ErrorCode::TooManyRequests));
+    }
     match call {
         ServerCall::Bash { command, tools } => code::bash(place, &command, &tools).await,
         ServerCall::Edit(call) => {
@@ -55,6 +61,15 @@ pub async fn run(place: &mut Place, id: &ServerToolUseId, call: ServerCall) -> C
             let result = code::fresh(place, id, &code).await;
             CallEnd::of(place, result)
         }
+    }
+}
+
+/// In whose form a call runs code: what counts as an execution. An edit runs none.
+const fn code_form(call: &ServerCall) -> Option<code::Form> {
+    match call {
+        ServerCall::Bash { .. } => Some(code::Form::Bash),
+        ServerCall::Python { .. } => Some(code::Form::Python),
+        ServerCall::Edit(_) => None,
     }
 }
 
@@ -160,7 +175,7 @@ fn editor_error(error_code: ErrorCode, message: String) -> ResultContent {
 pub fn place_code(error: &PlaceError) -> ErrorCode {
     tracing::error!(%error, "no container for a call");
     match error {
-        PlaceError::Full => ErrorCode::TooManyRequests,
+        PlaceError::Full | PlaceError::Quota => ErrorCode::TooManyRequests,
         PlaceError::Upload(_) | PlaceError::Isolation | PlaceError::Broken(_) => ErrorCode::Unavailable,
     }
 }
@@ -168,7 +183,7 @@ pub fn place_code(error: &PlaceError) -> ErrorCode {
 /// The part of a failure that the model may read.
 fn client_text(error: &PlaceError) -> String {
     match error {
-        PlaceError::Full | PlaceError::Isolation | PlaceError::Upload(_) => error.to_string(),
+        PlaceError::Full | PlaceError::Quota | PlaceError::Isolation | PlaceError::Upload(_) => error.to_string(),
         PlaceError::Broken(_) => "the container is not available".to_owned(),
     }
 }

@@ -297,7 +297,8 @@ impl Form {
         }
     }
 
-    fn failed(self, error_code: ErrorCode) -> ResultContent {
+    /// A call that came to nothing.
+    pub fn failed(self, error_code: ErrorCode) -> ResultContent {
         match self {
             Self::Bash => ResultContent::BashCodeExecutionToolResultError(ExecutionError { error_code }),
             Self::Python => ResultContent::CodeExecutionToolResultError(ExecutionError { error_code }),

@@ -39,6 +39,7 @@ use crate::failure::Failure;
 use crate::parked::{Kept, Spot, StillCell, Waiting};
 use crate::principal::Principal;
 use crate::random::OsIds;
+use crate::tenants::meter::Meter;
 use calls::{CallEnd, Called};
 use code::Form;
 use deferred::Deferred;
@@ -119,6 +120,8 @@ pub struct Driver {
     refused_credentials: bool,
     /// What running code writes, where the client wants to know at once.
     live: Option<LiveOutput>,
+    /// Counts tokens.
+    meter: Meter,
 }
 
 /// What comes next.
@@ -138,6 +141,7 @@ impl Driver {
         upstream: Arc<dyn Upstream>,
         script: Option<String>,
         files: Files,
+        meter: Meter,
     ) -> Self {
         let Files { lease, uploads, contents } = files;
         let known = Arc::new(known_files(&uploads, contents));
@@ -160,6 +164,7 @@ impl Driver {
             retry_after: None,
             refused_credentials: false,
             live: None,
+            meter,
         }
     }
 
@@ -290,7 +295,10 @@ impl Driver {
             return Input::ClientGone;
         };
         match sampling.next().await {
-            Some(Ok(event)) => Input::Sampled(event),
+            Some(Ok(event)) => {
+                self.meter.note(&event);
+                Input::Sampled(event)
+            }
             Some(Err(error)) => {
                 tracing::warn!(request_id = %self.request_id, upstream = self.upstream.name(), error = error.operator, "sampling failed");
                 self.retry_after = error.kind.retry_after().or(self.retry_after);
@@ -324,7 +332,12 @@ impl Driver {
     async fn carry_out(&mut self, effects: Vec<Effect>, sink: &mut Sink) -> ControlFlow<()> {
         for effect in effects {
             match effect {
-                Effect::Emit(event) => sink.send(Sent::Event(event)).await,
+                Effect::Emit(event) => {
+                    if matches!(event, StreamEvent::MessageDelta { .. }) {
+                        self.meter.settle().await;
+                    }
+                    sink.send(Sent::Event(event)).await;
+                }
                 Effect::Sample(request) => self.sample(*request),
                 Effect::CancelSampling => self.sampling = None,
                 Effect::RunCell { id, call } => self.run_call(id, call),

@@ -13,11 +13,12 @@ use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use crate::app::{App, Shared};
+use crate::checkpoints::{self, named};
 use crate::clock;
 use crate::driver::Upload;
 use crate::principal::Principal;
 use crate::random::OsIds;
-use crate::room;
+use crate::room::{self, Making};
 
 /// How long the holder of a new container waits for it: nobody else knows its id.
 const NEW_LEASE_WAIT: std::time::Duration = std::time::Duration::from_secs(1);
@@ -44,6 +45,9 @@ pub enum PlaceError {
     /// All containers are in use.
     #[error("all containers are in use")]
     Full,
+    /// The workspace has as many live containers as it may, and all are in use.
+    #[error("all containers of the workspace are in use")]
+    Quota,
     /// An upload could not be put into the container; the text is for the model.
     #[error("{0}")]
     Upload(String),
@@ -186,7 +190,6 @@ pub async fn new_container(app: &Shared, principal: &Principal) -> Result<Contai
 async fn make_container(app: &Shared, principal: &Principal) -> Result<ContainerId, PlaceError> {
     let (id, workspace) = (ContainerId::mint(&mut OsIds), &principal.workspace);
     let status = start(app, principal, &id).await?;
-    app.owners.enter(id.clone(), workspace.clone());
     let record = ContainerRecord {
         id: id.clone(),
         workspace: workspace.clone(),
@@ -200,8 +203,32 @@ async fn make_container(app: &Shared, principal: &Principal) -> Result<Container
     Ok(id)
 }
 
-/// Starts it, making room as often as others snatch the room away, within reason.
+/// Starts it, making room as often as others snatch the room away, within reason, and writes down whose it is.
 pub async fn start(app: &App, principal: &Principal, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
+    // Held until it is written down: so many others cannot be made at once that there would be more than may be.
+    let making = reserve(app, principal, id).await?;
+    let status = start_reserved(app, principal, id).await?;
+    making.started(principal.workspace.clone());
+    Ok(status)
+}
+
+/// A place among the containers of the workspace. At its quota, an idle one of its own is put on disk; it comes back when it is named.
+async fn reserve<'a>(app: &'a App, principal: &Principal, id: &ContainerId) -> Result<Making<'a>, PlaceError> {
+    let max = app.tenants.limits(&principal.workspace).containers_max;
+    for _attempt in 0..ROOM_ATTEMPTS_MAX {
+        match app.owners.reserve(&app.sandbox, id, &principal.workspace, max) {
+            Ok(making) => return Ok(making),
+            Err(idle) => {
+                if !checkpoints::put_one_away(app, idle).await {
+                    return Err(PlaceError::Quota);
+                }
+            }
+        }
+    }
+    Err(PlaceError::Quota)
+}
+
+async fn start_reserved(app: &App, principal: &Principal, id: &ContainerId) -> Result<ContainerStatus, PlaceError> {
     let options = ContainerOptions { isolation: principal.isolation, ..ContainerOptions::default() };
     for _attempt in 0..ROOM_ATTEMPTS_MAX {
         match app.sandbox.create_with(id.clone(), options).await {
@@ -217,7 +244,7 @@ pub async fn start(app: &App, principal: &Principal, id: &ContainerId) -> Result
             return Err(PlaceError::Full);
         };
         tracing::info!(container = %gone, "an idle container gave way to a new one");
-        if let Err(error) = app.store.delete_container(&owner, &gone).await {
+        if let Err(error) = named::forget(app, &owner, &gone).await {
             tracing::error!(%error, container = %gone, "a removed container could not be forgotten");
         }
     }

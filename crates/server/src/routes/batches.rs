@@ -20,7 +20,7 @@ use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderName};
 
 use crate::app::Shared;
-use crate::asked::Asked;
+use crate::asked::{Asked, AskedOfBatch};
 use crate::batches::room_for;
 use crate::clock;
 use crate::failure::Failure;
@@ -57,7 +57,8 @@ pub async fn create(
     let draft = BatchDraft {
         id: BatchId::mint(&mut OsIds),
         workspace: principal.workspace.clone(),
-        asked: serde_json::to_string(&asked).map_err(|error| Failure::internal("batch", &error))?,
+        asked: serde_json::to_string(&AskedOfBatch { asked, models: principal.models.globs() })
+            .map_err(|error| Failure::internal("batch", &error))?,
         isolation: principal.isolation.map(key_isolation),
         expires_at: clock::now().saturating_add(RUNS_FOR),
         items,

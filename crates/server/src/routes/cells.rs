@@ -40,6 +40,7 @@ pub async fn create(
     let bytes = body::read_json(&headers, body, app.serving.request_bytes_max).await?;
     let request = read_request(&bytes, app.serving.cell_wall, app.serving.invocation_wall)?;
     let mut lease = containers::lease(&app, &principal, &id).await?;
+    app.tenants.take_execution(&principal.workspace).await?;
     let expires_at = clock::now().saturating_add(app.container_idle).saturating_add(request.wall);
     app.store.touch_live_container(&principal.workspace, lease.container(), expires_at);
     if headers.get(ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/event-stream")) {

@@ -61,14 +61,20 @@ pub async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<ContainerObject>, Failure> {
-    // There are no options yet: an empty body, of any type, is as good as `{}`.
-    let bytes = body::read(&headers, body, OPTIONS_BYTES_MAX).await?;
-    if !bytes.is_empty() {
-        body::require_json(&headers)?;
-        Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?.finish()?;
-    }
+    // There are no options yet.
+    options(&headers, body).await?.finish()?;
     let id = new_container(&app, &principal).await.map_err(place_failure)?;
     find(&app, &principal, id.as_str()).await.map(|(record, state)| Json(object(&record, state)))
+}
+
+/// What a body asks for. An empty one, of any type, is as good as `{}`.
+pub async fn options(headers: &HeaderMap, body: Body) -> Result<Object<'static>, Failure> {
+    let bytes = body::read(headers, body, OPTIONS_BYTES_MAX).await?;
+    if bytes.is_empty() {
+        return Ok(Object::new(serde_json::json!({}), JsonPath::Root)?);
+    }
+    body::require_json(headers)?;
+    Ok(Object::new(belljar_wire::read::parse(&bytes)?, JsonPath::Root)?)
 }
 
 /// `GET /belljar/v1/containers`.
@@ -77,12 +83,7 @@ pub async fn list(
     Extension(principal): Extension<Principal>,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Json<ContainerPage>, Failure> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
-    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-        return Err(ApiError::invalid(format!("limit: Input should be between 1 and {LIST_LIMIT_MAX}")).into());
-    }
-    let after = query.page.as_deref().map(page::cursor).transpose()?;
+    let (limit, after) = read_page(query)?;
     let page = app.store.list_containers(&principal.workspace, after, limit).await;
     let page = page.map_err(|error| Failure::internal("containers", &error))?;
     let mut data = Vec::with_capacity(page.entries.len());
@@ -92,6 +93,18 @@ pub async fn list(
         }
     }
     Ok(Json(ContainerPage { data, next_page: page.next.map(|cursor| cursor.to_token().to_string()) }))
+}
+
+/// How many entries, and where to go on.
+pub fn read_page(
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<(u16, Option<belljar_store::PageCursor>), ApiError> {
+    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
+    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
+    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
+        return Err(ApiError::invalid(format!("limit: Input should be between 1 and {LIST_LIMIT_MAX}")));
+    }
+    Ok((limit, query.page.as_deref().map(page::cursor).transpose()?))
 }
 
 /// `GET /belljar/v1/containers/{id}`.
@@ -109,7 +122,7 @@ pub async fn delete(
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
 ) -> Result<Json<serde_json::Value>, Failure> {
-    let (record, _) = find(&app, &principal, &id).await?;
+    let record = find_with_checkpoints(&app, &principal, &id).await?;
     app.parked.forget(&record.id);
     app.sandbox.remove(&record.id).await;
     app.store
@@ -117,45 +130,6 @@ pub async fn delete(
         .await
         .map_err(|error| Failure::internal("container", &error))?;
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
-}
-
-/// `POST /belljar/v1/containers/{id}/checkpoint`: puts a container that nobody uses on disk now, not when it has been idle.
-pub async fn checkpoint(
-    State(app): State<Shared>,
-    Extension(principal): Extension<Principal>,
-    Path(id): Path<String>,
-) -> Result<Json<serde_json::Value>, Failure> {
-    let (record, _) = find(&app, &principal, &id).await?;
-    let kept = match checkpoints::put_away(&app, &record, Duration::ZERO).await {
-        Err(CheckpointError::Unknown) => {
-            let kept = checkpoints::kept(&app, &record.workspace, &record.id).await;
-            kept.map_err(|error| Failure::internal("checkpoint", &error))?.ok_or_else(|| missing(&id))?
-        }
-        Err(CheckpointError::Busy) => return Err(busy(&app, &record.id)),
-        Err(CheckpointError::Read(error)) => {
-            return Err(ApiError::invalid(format!("container: its files could not be read: {error}")).into());
-        }
-        kept => kept.map_err(|error| Failure::internal("checkpoint", &error))?,
-    };
-    Ok(Json(serde_json::json!({
-        "id": record.id,
-        "state": "checkpointed",
-        "made_at": kept.made_at.to_string(),
-        "size_bytes": kept.size_bytes,
-        "digest": format!("sha256:{}", kept.content),
-        "image": kept.image,
-    })))
-}
-
-/// `POST /belljar/v1/containers/{id}/restore`: brings a container back now, not when it is named by the next request.
-pub async fn restore(
-    State(app): State<Shared>,
-    Extension(principal): Extension<Principal>,
-    Path(id): Path<String>,
-) -> Result<Json<ContainerObject>, Failure> {
-    let (record, _) = find(&app, &principal, &id).await?;
-    bring_back(&app, &principal, &record, &id).await?;
-    find(&app, &principal, &id).await.map(|(record, state)| Json(object(&record, state)))
 }
 
 /// `POST /belljar/v1/containers/{id}/interrupt`.
@@ -212,6 +186,23 @@ pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(Co
     Ok((record, state))
 }
 
+/// A workspace's container that is live, kept, or dead with a checkpoint to go back to.
+pub async fn find_with_checkpoints(
+    app: &Shared,
+    principal: &Principal,
+    text: &str,
+) -> Result<ContainerRecord, Failure> {
+    let id: ContainerId = text.parse().map_err(|_| missing(text))?;
+    let record = app.store.container(&principal.workspace, &id).await;
+    let record = record.map_err(|error| Failure::internal("container", &error))?.ok_or_else(|| missing(text))?;
+    if state(app, &record).await?.is_some() {
+        return Ok(record);
+    }
+    let newest = checkpoints::named::choose(app, &record, None).await;
+    let newest = newest.map_err(|error| Failure::internal("container", &error))?;
+    newest.map(|_there| record).ok_or_else(|| missing(text))
+}
+
 /// Holds a workspace's container.
 pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Lease, Failure> {
     let (record, _) = find(app, principal, text).await?;
@@ -229,7 +220,7 @@ pub async fn lease(app: &Shared, principal: &Principal, text: &str) -> Result<Le
 }
 
 /// The SDKs would ask twice more by themselves, and wait for nothing (wire.md §2.7).
-fn busy(app: &Shared, id: &ContainerId) -> Failure {
+pub fn busy(app: &Shared, id: &ContainerId) -> Failure {
     let text = match app.parked.waiting_in(id) {
         Some(call) => {
             format!("Container {id} is in use: code of {call} waits for the results of tools that it has called")
@@ -239,7 +230,12 @@ fn busy(app: &Shared, id: &ContainerId) -> Failure {
     Failure::from(ApiError::new(ErrorKind::Conflict, text)).do_not_retry()
 }
 
-async fn bring_back(app: &Shared, principal: &Principal, record: &ContainerRecord, text: &str) -> Result<(), Failure> {
+pub async fn bring_back(
+    app: &Shared,
+    principal: &Principal,
+    record: &ContainerRecord,
+    text: &str,
+) -> Result<(), Failure> {
     match checkpoints::bring_back(app, principal, &record.id).await {
         Ok(()) => Ok(()),
         Err(CheckpointError::Unknown) => Err(missing(text)),
@@ -277,7 +273,7 @@ async fn state(app: &Shared, record: &ContainerRecord) -> Result<Option<&'static
     Ok(kept.map(|_checkpoint| "checkpointed"))
 }
 
-fn object(record: &ContainerRecord, state: &'static str) -> ContainerObject {
+pub fn object(record: &ContainerRecord, state: &'static str) -> ContainerObject {
     ContainerObject {
         id: record.id.clone(),
         created_at: record.created_at.to_string(),
@@ -291,6 +287,10 @@ pub fn place_failure(error: PlaceError) -> Failure {
     match error {
         PlaceError::Full => {
             let text = "All containers are in use. Try again later, or delete some.";
+            Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
+        }
+        PlaceError::Quota => {
+            let text = "All containers that this workspace may have are in use. Try again later, or delete some.";
             Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
         }
         error @ PlaceError::Isolation => ApiError::new(ErrorKind::Api, error.to_string()).into(),

@@ -39,6 +39,7 @@ pub async fn count_tokens(
     // A request that counts has no such field, so it cannot be blamed for naming none while code waits (wire.md §19 row 7).
     request.container = Some(ContainerParam { id: Some(String::new()), skills: Vec::new() });
     let asked = Asked::of(&headers);
+    messages::refuse_model(&principal, &request.model)?;
     let plan = messages::plan(&app, &asked, request, app.serving.samplings_max, &[])?;
     let upstream = messages::route(&app, &plan.model)?;
     let uploads = messages::find_uploads(&app, &principal, &plan).await?;

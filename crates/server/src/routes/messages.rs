@@ -17,6 +17,7 @@ use belljar_wire::request::MessagesRequest;
 use http::HeaderMap;
 use tokio::sync::mpsc;
 
+use crate::access::Caller;
 use crate::app::{App, Shared};
 use crate::asked::Asked;
 use crate::continuations::Joined;
@@ -25,25 +26,38 @@ use crate::failure::Failure;
 use crate::principal::Principal;
 use crate::routes::resume::{self, Continuation, Found};
 use crate::routes::{body, containers, files};
+use crate::tenants::Pace;
 
 /// Runs one turn.
 pub async fn create(
     State(app): State<Shared>,
-    Extension(principal): Extension<Principal>,
+    Extension(caller): Extension<Caller>,
     Extension(request_id): Extension<RequestId>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Failure> {
     let bytes = body::read_json(&headers, body, app.serving.request_bytes_max).await?;
     let request = MessagesRequest::read(&bytes)?;
+    let principal = caller.with_body(&app, request.user_id.as_deref()).await?;
+    let tokens = app.tenants.estimate(&principal.workspace, Pace::Attended, &bytes);
     drop(bytes);
     let stream = request.stream;
     let asked = Asked::of(&headers);
-    let reply = begin(&app, &principal, request_id.clone(), &asked, request, app.serving.samplings_max).await?;
+    let order = Order { pace: Pace::Attended, tokens };
+    let reply = begin(&app, &principal, request_id.clone(), &asked, request, order).await?;
     match stream {
         true => driver::reply::streamed(reply, request_id).await,
         false => driver::reply::plain(reply).await,
     }
+}
+
+/// In what way a turn is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    /// Who waits for it.
+    pub pace: Pace,
+    /// About how many tokens its request has, where anybody counts them.
+    pub tokens: u64,
 }
 
 /// Plans a turn and begins it; what it sends comes out of the receiver, and dropping that ends it.
@@ -53,15 +67,21 @@ pub async fn begin(
     request_id: RequestId,
     asked: &Asked,
     request: MessagesRequest,
-    samplings_max: u32,
+    order: Order,
 ) -> Result<mpsc::Receiver<Sent>, Failure> {
     let lost_cells = app.calling.of(&principal.workspace, &belljar_turn::lost_cells(&request));
+    refuse_model(principal, &request.model)?;
+    let samplings_max = match order.pace {
+        Pace::Attended => app.serving.samplings_max,
+        Pace::Batch => app.serving.batch_samplings_max,
+    };
     let plan = plan(app, asked, request, samplings_max, &lost_cells)?;
     let upstream = route(app, &plan.model)?;
+    let meter = app.tenants.begin_turn(&principal.workspace, order.pace, order.tokens).await?;
     let script = asked.script.clone();
     let told = plan.stream && asked.wants_live_output();
     let driver = |files| {
-        let driver = Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files);
+        let driver = Driver::new(Shared::clone(app), principal.clone(), request_id, upstream, script, files, meter);
         if told { driver.telling_output() } else { driver }
     };
     match &plan.resume {
@@ -115,10 +135,22 @@ async fn lease_of_attempt(app: &Shared, principal: &Principal, plan: &TurnPlan) 
     }
 }
 
+/// A model that the key may not name is answered as one that nobody serves (wire.md §2.6), before anything else is looked at.
+pub fn refuse_model(principal: &Principal, model: &str) -> Result<(), ApiError> {
+    match principal.models.allows(model) {
+        true => Ok(()),
+        false => Err(unknown_model(model)),
+    }
+}
+
+/// 404 for a model.
+pub fn unknown_model(model: &str) -> ApiError {
+    ApiError::not_found(format!("model: {}", Brief(model)))
+}
+
 /// The upstream that serves a model.
 pub fn route(app: &App, model: &str) -> Result<Arc<dyn Upstream>, Failure> {
-    let unknown = || Failure::from(ApiError::not_found(format!("model: {}", Brief(model))));
-    app.router.route(model).ok_or_else(unknown)
+    app.router.route(model).ok_or_else(|| unknown_model(model).into())
 }
 
 /// What a request means. `lost_cells` are calls of code whose callers the client has lost, as far as they are known.

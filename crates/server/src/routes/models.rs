@@ -1,28 +1,48 @@
 //! `GET /v1/models` (wire.md §17.2).
 
-use axum::Json;
 use axum::extract::{Path, RawQuery, State};
+use axum::{Extension, Json};
 use belljar_turn::HostedModel;
 use belljar_wire::error::ApiError;
 use belljar_wire::models::{Capabilities, Lifecycle, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::read::Brief;
 
+use crate::access::Caller;
 use crate::app::{App, Shared};
 use crate::failure::Failure;
+use crate::routes::messages::unknown_model;
 use crate::routes::page::{ByIds, Part};
 
 /// The models that the configuration names. Globs are not expanded: what stands behind them only the upstream knows.
-pub async fn list(State(app): State<Shared>, RawQuery(query): RawQuery) -> Result<Json<ModelPage>, Failure> {
+///
+/// A key that may name only some models is told of those, and of each that it spells out and somebody serves.
+pub async fn list(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    RawQuery(query): RawQuery,
+) -> Result<Json<ModelPage>, Failure> {
     let query = ModelList::read(query.as_deref().unwrap_or_default())?;
-    let all = app.router.models().into_iter().map(|id| info(&app, id)).collect();
+    let permit = caller.models();
+    let mut names = app.router.models();
+    names.retain(|name| permit.allows(name));
+    for name in permit.names().filter(|name| app.router.route(name).is_some()) {
+        if !names.iter().any(|listed| listed == name) {
+            names.push(name.to_owned());
+        }
+    }
+    let all = names.into_iter().map(|id| info(&app, id)).collect();
     Ok(Json(query.page(all)?))
 }
 
 /// One model: any name that some upstream answers to.
-pub async fn retrieve(State(app): State<Shared>, Path(id): Path<String>) -> Result<Json<ModelInfo>, Failure> {
-    match app.router.route(&id).filter(|_| is_name(&id)) {
+pub async fn retrieve(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+) -> Result<Json<ModelInfo>, Failure> {
+    match app.router.route(&id).filter(|_| is_name(&id) && caller.models().allows(&id)) {
         Some(_) => Ok(Json(info(&app, id))),
-        None => Err(ApiError::not_found(format!("model: {}", Brief(&id))).into()),
+        None => Err(unknown_model(&id).into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Statements about batches and their requests.
 
+use super::tenants::ALL_OF_IT;
 use super::{as_integer, instant, next_number, optional_instant, parsed};
 use crate::{
     BatchClosing, BatchCounts, BatchDraft, BatchItem, BatchItemDraft, BatchOutcome, BatchQuery, BatchRecord,
@@ -92,11 +93,13 @@ fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &BatchId) -> Res
         .ok_or_else(|| StoreError::AnchorNotFound { what: "Message batch", id: id.to_string() })
 }
 
-/// How many requests of the workspace's batches have not come to anything yet.
+/// How many requests of a whole workspace's batches have not come to anything yet.
 pub(crate) fn items_waiting(connection: &Connection, workspace: &WorkspaceId) -> Result<u64, StoreError> {
-    let sql = "SELECT coalesce(sum(items - succeeded - errored - canceled - expired), 0) AS waiting
-               FROM batches WHERE workspace = ?1 AND ended_at_us IS NULL";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!(
+        "SELECT coalesce(sum(items - succeeded - errored - canceled - expired), 0) AS waiting
+         FROM batches WHERE {ALL_OF_IT} AND ended_at_us IS NULL"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
     Ok(statement.query_row([workspace.as_str()], |row| super::unsigned(row, "waiting"))?)
 }
 

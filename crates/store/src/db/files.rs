@@ -1,6 +1,6 @@
 //! Statements about files and blobs.
 
-use super::{as_integer, instant, next_number, optional_instant, parsed, unsigned};
+use super::{as_integer, instant, next_number, optional_instant, parsed, tenants, unsigned};
 use crate::{
     ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, Origin, PageCursor, Paged, StoreError, Timestamp,
     WorkspaceId,
@@ -163,15 +163,6 @@ fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Resu
         .ok_or_else(|| StoreError::AnchorNotFound { what: "File", id: id.to_string() })
 }
 
-/// The logical size of the workspace's files.
-pub(crate) fn bytes_used(connection: &Connection, workspace: &WorkspaceId) -> Result<u64, StoreError> {
-    let used = connection
-        .prepare_cached("SELECT bytes_used FROM workspaces WHERE workspace = ?1")?
-        .query_row([workspace.as_str()], |row| unsigned(row, "bytes_used"))
-        .optional()?;
-    Ok(used.unwrap_or(0))
-}
-
 /// Whether the id is in use, in any workspace.
 pub(crate) fn is_taken(connection: &Connection, id: &FileId) -> Result<bool, StoreError> {
     let mut statement = connection.prepare_cached("SELECT 1 FROM files WHERE id = ?1")?;
@@ -216,6 +207,7 @@ pub(crate) fn insert(
         draft.expires_at.map(Timestamp::as_micros),
         digest.as_bytes(),
     ))?;
+    tenants::add_file(change, &draft.workspace, size_bytes)?;
     Ok(FileRecord {
         id: draft.id,
         workspace: draft.workspace,
@@ -248,6 +240,9 @@ pub(crate) fn delete(
         return Ok(Deleted::Nothing);
     };
     change.prepare_cached("DELETE FROM files WHERE id = ?1")?.execute([id.as_str()])?;
+    if placed.record.content.is_some() {
+        tenants::remove_file(change, workspace, placed.record.size_bytes)?;
+    }
     let cursor = placed.cursor();
     change
         .prepare_cached(
@@ -270,12 +265,13 @@ pub(super) fn add_blob(change: &Transaction<'_>, digest: ContentDigest, size_byt
     Ok(())
 }
 
-/// Drops a blob's row if neither a file nor a checkpoint refers to it.
+/// Drops a blob's row if neither a file nor a checkpoint, named or not, refers to it.
 pub(super) fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
     let dropped = change
         .prepare_cached(
             "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)
-             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)",
+             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)
+             AND NOT EXISTS (SELECT 1 FROM named_checkpoints WHERE blob = ?1)",
         )?
         .execute([digest.as_bytes()])?;
     Ok(dropped > 0)
@@ -288,15 +284,17 @@ pub(crate) fn release_expired(
     now: Timestamp,
     limit: u32,
 ) -> Result<(u64, Vec<ContentDigest>), StoreError> {
-    let due: Vec<(String, [u8; 32])> = change
-        .prepare_cached("SELECT id, blob FROM files WHERE expires_at_us <= ?1 AND blob IS NOT NULL LIMIT ?2")?
-        .query_map((now.as_micros(), limit), |row| Ok((row.get(0)?, row.get(1)?)))?
+    let sql = format!("SELECT {COLUMNS} FROM files WHERE expires_at_us <= ?1 AND blob IS NOT NULL LIMIT ?2");
+    let due: Vec<Placed> = change
+        .prepare_cached(&sql)?
+        .query_map((now.as_micros(), limit), Placed::from_row)?
         .collect::<Result<_, _>>()?;
     let count = due.len() as u64;
     let mut orphans = Vec::new();
-    for (id, digest) in due {
-        let digest = ContentDigest(digest);
-        change.prepare_cached("UPDATE files SET blob = NULL WHERE id = ?1")?.execute([&id])?;
+    for FileRecord { id, workspace, size_bytes, content, .. } in due.into_iter().map(|placed| placed.record) {
+        change.prepare_cached("UPDATE files SET blob = NULL WHERE id = ?1")?.execute([id.as_str()])?;
+        tenants::remove_file(change, &workspace, size_bytes)?;
+        let Some(digest) = content else { continue };
         if drop_if_unreferenced(change, &digest)? {
             orphans.push(digest);
         }

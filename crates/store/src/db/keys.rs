@@ -1,11 +1,11 @@
 //! Statements about access keys.
 
 use super::{instant, optional_instant, parsed};
-use crate::{KeyDraft, KeyHash, KeyIsolation, KeyRecord, Principal, StoreError, Timestamp};
+use crate::{KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRecord, Principal, ShownKey, StoreError, Timestamp};
 use belljar_ids::KeyId;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
-const COLUMNS: &str = "id, workspace, label, created_at_us, revoked_at_us, isolation";
+const COLUMNS: &str = "id, workspace, label, created_at_us, revoked_at_us, isolation, expires_at_us, models, scope";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
     Ok(KeyRecord {
@@ -15,6 +15,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<KeyRecord> {
         created_at: instant(row, "created_at_us")?,
         revoked_at: optional_instant(row, "revoked_at_us")?,
         isolation: isolation(row)?,
+        expires_at: optional_instant(row, "expires_at_us")?,
+        models: row.get::<_, Option<String>>("models")?.map(|text| text.lines().map(str::to_owned).collect()),
+        scope: parsed(row, "scope")?,
     })
 }
 
@@ -34,7 +37,8 @@ pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) 
     }
     change
         .prepare_cached(
-            "INSERT INTO keys (id, workspace, label, hash, created_at_us, isolation) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO keys (id, workspace, label, hash, created_at_us, isolation, expires_at_us, models, scope)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((
             draft.id.as_str(),
@@ -43,9 +47,12 @@ pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) 
             draft.hash.0,
             now.as_micros(),
             draft.isolation.map(KeyIsolation::as_str),
+            draft.expires_at.map(Timestamp::as_micros),
+            draft.models.as_ref().map(|globs| globs.join("\n")),
+            draft.scope.as_str(),
         ))?;
-    let KeyDraft { id, workspace, label, isolation, .. } = draft;
-    Ok(KeyRecord { id, workspace, label, created_at: now, revoked_at: None, isolation })
+    let KeyDraft { id, workspace, label, isolation, expires_at, models, scope, hash: _ } = draft;
+    Ok(KeyRecord { id, workspace, label, created_at: now, revoked_at: None, isolation, expires_at, models, scope })
 }
 
 /// All keys, oldest first. The operator makes them one by one, so they are few.
@@ -53,6 +60,11 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<KeyRecord>, StoreError
     let sql = format!("SELECT {COLUMNS} FROM keys ORDER BY created_at_us, id");
     let mut statement = connection.prepare_cached(&sql)?;
     Ok(statement.query_map([], from_row)?.collect::<Result<_, _>>()?)
+}
+
+/// Whether there has ever been a key. Keys that have ended count: a server whose last key has must not open to everybody.
+pub(crate) fn exist(connection: &Connection) -> Result<bool, StoreError> {
+    Ok(connection.prepare_cached("SELECT 1 FROM keys LIMIT 1")?.exists([])?)
 }
 
 /// Ends a key; `false` when there is none or it has ended already.
@@ -63,14 +75,31 @@ pub(crate) fn revoke(change: &Transaction<'_>, id: &KeyId, now: Timestamp) -> Re
     Ok(changed > 0)
 }
 
-/// Whom a key speaks for; none when it is unknown or revoked.
-pub(crate) fn authenticate(connection: &Connection, hash: &KeyHash) -> Result<Option<Principal>, StoreError> {
-    connection
-        .prepare_cached("SELECT id, workspace, isolation FROM keys WHERE hash = ?1 AND revoked_at_us IS NULL")?
-        .query_row([hash.0], |row| {
-            let (workspace, key_id) = (parsed(row, "workspace")?, parsed(row, "id")?);
-            Ok(Principal { workspace, key_id, isolation: isolation(row)? })
-        })
-        .optional()
-        .map_err(StoreError::from)
+/// Whom a key speaks for.
+///
+/// The index compares hashes byte by byte, and so not in constant time. What that could tell is how long a prefix the SHA-256 of
+/// a guess shares with that of some key. A guess says nothing about the hash of another text, so nobody can make a guess
+/// with a longer prefix than chance gives; and with all of a hash known, a key of 256 random bits is as far away as before.
+pub(crate) fn authenticate(connection: &Connection, hash: &KeyHash, now: Timestamp) -> Result<ShownKey, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM keys WHERE hash = ?1");
+    let found = connection.prepare_cached(&sql)?.query_row([hash.0], from_row).optional()?;
+    Ok(shown(found, now))
+}
+
+/// Whom a key speaks for that somebody has signed for.
+pub(crate) fn by_id(connection: &Connection, id: &KeyId, now: Timestamp) -> Result<ShownKey, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM keys WHERE id = ?1");
+    let found = connection.prepare_cached(&sql)?.query_row([id.as_str()], from_row).optional()?;
+    Ok(shown(found, now))
+}
+
+fn shown(found: Option<KeyRecord>, now: Timestamp) -> ShownKey {
+    let Some(KeyRecord { id: key_id, workspace, revoked_at, isolation, expires_at, models, scope, .. }) = found else {
+        return ShownKey::Unknown;
+    };
+    let expired = expires_at.filter(|at| *at <= now).map(KeyEnd::Expired);
+    match revoked_at.map(KeyEnd::Revoked).or(expired) {
+        Some(end) => ShownKey::Ended { key_id, end },
+        None => ShownKey::Opens(Principal { workspace, key_id, isolation, expires_at, models, scope }),
+    }
 }

@@ -10,6 +10,9 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("0003_key_isolation", include_str!("migrations/0003_key_isolation.sql")),
     ("0004_batches", include_str!("migrations/0004_batches.sql")),
     ("0005_checkpoint_isolation", include_str!("migrations/0005_checkpoint_isolation.sql")),
+    ("0006_tenants", include_str!("migrations/0006_tenants.sql")),
+    ("0007_usage", include_str!("migrations/0007_usage.sql")),
+    ("0008_named_checkpoints", include_str!("migrations/0008_named_checkpoints.sql")),
 ];
 
 fn latest() -> u32 {

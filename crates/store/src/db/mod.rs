@@ -6,6 +6,8 @@ pub(crate) mod containers;
 pub(crate) mod files;
 pub(crate) mod keys;
 mod migrate;
+pub(crate) mod named_checkpoints;
+pub(crate) mod tenants;
 
 use crate::{StoreError, Timestamp};
 use rusqlite::types::Type;

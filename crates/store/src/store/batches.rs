@@ -31,7 +31,7 @@ impl Store {
         let items = writer
             .call(move |writer| {
                 writer.change(|change| {
-                    let waiting = db::batches::items_waiting(change, &draft.workspace)?;
+                    let waiting = db::batches::items_waiting(change, &draft.workspace.whole())?;
                     if waiting.saturating_add(draft.items.len() as u64) > BATCH_ITEMS_WAITING_MAX {
                         return Err(StoreError::TooManyWaiting { items_max: BATCH_ITEMS_WAITING_MAX });
                     }

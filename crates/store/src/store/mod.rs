@@ -1,6 +1,8 @@
 //! The store as its users see it.
 
 mod batches;
+mod named_checkpoints;
+mod tenants;
 mod threads;
 mod touches;
 
@@ -13,14 +15,16 @@ use crate::worker::Worker;
 use crate::writer::blocking;
 use crate::{
     CheckpointDraft, CheckpointRecord, CheckpointWriter, Clock, ContainerRecord, ContentDigest, FileDraft, FilePage,
-    FileQuery, FileRecord, FileWriter, KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, Principal, StoreError,
-    SweepReport, Timestamp, WorkspaceId,
+    FileQuery, FileQuota, FileRecord, FileWriter, KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, ShownKey,
+    StoreError, SweepReport, Timestamp, WorkspaceId,
 };
 use belljar_ids::{ContainerId, FileId, KeyId};
+use std::collections::HashMap;
 use std::io::Seek as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tenants::Scopes;
 use threads::{Found, Reader, Writer};
 use touches::Touches;
 
@@ -49,8 +53,10 @@ pub struct StoreOptions {
     pub clock: Arc<dyn Clock>,
     /// The most bytes one file may have.
     pub file_bytes_max: u64,
-    /// The most bytes the files of one workspace may have together.
-    pub workspace_bytes_max: u64,
+    /// What the files and the named checkpoints of one workspace may come to together.
+    pub file_quota: FileQuota,
+    /// The same of workspaces for which something else holds.
+    pub file_quotas: HashMap<WorkspaceId, FileQuota>,
     /// How much of the filesystem contents leave free, for the database.
     pub disk_free_bytes_min: u64,
 }
@@ -61,9 +67,15 @@ impl StoreOptions {
         Self {
             clock,
             file_bytes_max: FILE_BYTES_MAX,
-            workspace_bytes_max: WORKSPACE_BYTES_MAX,
+            file_quota: FileQuota { bytes_max: WORKSPACE_BYTES_MAX, files_max: None },
+            file_quotas: HashMap::new(),
             disk_free_bytes_min: DISK_FREE_BYTES_MIN,
         }
+    }
+
+    /// What holds for a workspace, or for the one that a scope is part of.
+    fn file_quota_of(&self, workspace: &WorkspaceId) -> FileQuota {
+        self.file_quotas.get(&workspace.whole()).copied().unwrap_or(self.file_quota)
     }
 }
 
@@ -95,6 +107,9 @@ pub(crate) struct Inner {
     pub(crate) writer: Worker<Writer>,
     reader: Worker<Reader>,
     touches: Touches,
+    scopes: Scopes,
+    /// Where the secret of scopes is kept.
+    dir: DataDir,
     /// Behind the threads, because it holds the lock and is to let go of it when they have ended.
     blobs: Arc<BlobDir>,
     pub(crate) limits: StoreOptions,
@@ -115,6 +130,7 @@ impl Store {
     /// Begins a file. It exists for nobody until [`FileWriter::finish`] answers.
     pub async fn begin_file(&self, draft: FileDraft) -> Result<FileWriter, StoreError> {
         let (workspace, id) = (draft.workspace.clone(), draft.id.clone());
+        let quota = self.inner.limits.file_quota_of(&workspace);
         let bytes_used = self
             .inner
             .reader
@@ -122,12 +138,12 @@ impl Store {
                 if db::files::is_taken(&reader.connection, &id)? {
                     return Err(StoreError::IdTaken { id: id.to_string() });
                 }
-                db::files::bytes_used(&reader.connection, &workspace)
+                threads::refuse_beyond(quota, &reader.connection, &workspace, 0)
             })
             .await?;
         let blobs = Arc::clone(&self.inner.blobs);
         let staged = blocking(move || blobs.stage()).await?;
-        Ok(FileWriter::new(Arc::clone(&self.inner), draft, staged, bytes_used))
+        Ok(FileWriter::new(Arc::clone(&self.inner), draft, staged, quota, bytes_used))
     }
 
     /// One file's record.
@@ -181,11 +197,11 @@ impl Store {
         self.inner.writer.call(move |writer| writer.delete_file(&workspace, &id, now)).await
     }
 
-    /// The bytes of the workspace's files. Identical contents count each time; expired ones do not once a
+    /// The bytes of the whole workspace's files and named checkpoints. Identical contents count each time; expired ones do not once a
     /// sweep released them.
     pub async fn workspace_bytes(&self, workspace: &WorkspaceId) -> Result<u64, StoreError> {
-        let workspace = workspace.clone();
-        self.inner.reader.call(move |reader| db::files::bytes_used(&reader.connection, &workspace)).await
+        let whole = workspace.whole();
+        self.inner.reader.call(move |reader| Ok(db::tenants::held(&reader.connection, &whole)?.bytes)).await
     }
 
     /// Releases the contents of expired files, and removes records 30 days after. To be called from time to
@@ -368,9 +384,10 @@ impl Store {
         self.inner.writer.call(move |writer| writer.change(|change| db::keys::revoke(change, &id, now))).await
     }
 
-    /// Whom a key speaks for; `None` when it is unknown or revoked.
-    pub async fn authenticate(&self, hash: KeyHash) -> Result<Option<Principal>, StoreError> {
-        self.inner.reader.call(move |reader| db::keys::authenticate(&reader.connection, &hash)).await
+    /// Whom a key speaks for now.
+    pub async fn authenticate(&self, hash: KeyHash) -> Result<ShownKey, StoreError> {
+        let now = self.inner.limits.clock.now();
+        self.inner.reader.call(move |reader| db::keys::authenticate(&reader.connection, &hash, now)).await
     }
 }
 
@@ -403,6 +420,8 @@ impl Inner {
             writer: Worker::start("store-writer", writer)?,
             reader: Worker::start("store-reader", reader)?,
             touches: Touches::default(),
+            scopes: Scopes::default(),
+            dir,
             blobs,
             limits,
         })

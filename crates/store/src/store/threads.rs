@@ -5,8 +5,8 @@ use crate::blobs::{BlobDir, Placed};
 use crate::db::{self, files::Deleted};
 use crate::writer::Finished;
 use crate::{
-    CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileRecord, StoreError, SweepReport, Timestamp,
-    WorkspaceId,
+    CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileQuota, FileRecord, StoreError, SweepReport,
+    Timestamp, WorkspaceId,
 };
 use belljar_ids::{ContainerId, FileId};
 use rusqlite::{Connection, Transaction};
@@ -44,14 +44,11 @@ impl Writer {
         &mut self,
         draft: FileDraft,
         finished: Finished,
-        workspace_bytes_max: u64,
+        quota: FileQuota,
     ) -> Result<FileRecord, StoreError> {
         let Finished { staged, digest, size_bytes } = finished;
         let change = db::begin(&mut self.connection)?;
-        let used = db::files::bytes_used(&change, &draft.workspace)?;
-        if used.saturating_add(size_bytes) > workspace_bytes_max {
-            return Err(StoreError::QuotaExceeded { bytes_max: workspace_bytes_max });
-        }
+        refuse_beyond(quota, &change, &draft.workspace, size_bytes)?;
         if db::files::is_taken(&change, &draft.id)? {
             return Err(StoreError::IdTaken { id: draft.id.to_string() });
         }
@@ -108,31 +105,31 @@ impl Writer {
         Ok(found)
     }
 
-    /// Forgets a container and its checkpoint.
+    /// Forgets a container and its checkpoints.
     pub(super) fn delete_container(
         &mut self,
         workspace: &WorkspaceId,
         container: &ContainerId,
     ) -> Result<bool, StoreError> {
-        let (removed, orphan) = self.change(|change| {
-            let orphan = db::checkpoints::delete(change, workspace, container)?;
-            Ok((db::containers::delete(change, workspace, container)?, orphan))
+        let (removed, orphans) = self.change(|change| {
+            let mut orphans = db::named_checkpoints::delete_all(change, workspace, container)?;
+            orphans.extend(db::checkpoints::delete(change, workspace, container)?);
+            Ok((db::containers::delete(change, workspace, container)?, orphans))
         })?;
-        if let Some(digest) = orphan {
-            self.blobs.remove(&digest);
-        }
+        orphans.iter().for_each(|digest| self.blobs.remove(digest));
         Ok(removed)
     }
 
     /// Removes a blob whose row was not committed. A commit that failed in its sync may yet turn out done
     /// after a power cut, so then the blob stays, and the next opening decides.
-    fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
+    pub(super) fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
         match error {
             StoreError::Broken { .. } | StoreError::Corrupt { .. } => {
                 tracing::warn!(%digest, "a blob was left for the next start to judge");
             }
             StoreError::TooLarge { .. }
             | StoreError::QuotaExceeded { .. }
+            | StoreError::TooManyFiles { .. }
             | StoreError::AnchorNotFound { .. }
             | StoreError::TooManyWaiting { .. }
             | StoreError::IdTaken { .. }
@@ -182,6 +179,23 @@ impl Writer {
             report: SweepReport { contents_released: released, records_removed: removed },
             is_last: released < rows_max && removed < rows_max && forgotten < rows_max,
         })
+    }
+}
+
+/// One more file of so many bytes, unless the workspace would have too much then, its end users' files among it.
+///
+/// # Errors
+/// [`StoreError::QuotaExceeded`], [`StoreError::TooManyFiles`].
+pub(super) fn refuse_beyond(
+    quota: FileQuota,
+    connection: &Connection,
+    workspace: &WorkspaceId,
+    size_bytes: u64,
+) -> Result<u64, StoreError> {
+    let held = db::tenants::held_with_room(connection, workspace, size_bytes, quota.bytes_max)?;
+    match quota.files_max {
+        Some(files_max) if held.files >= files_max => Err(StoreError::TooManyFiles { files_max }),
+        Some(_) | None => Ok(held.bytes),
     }
 }
 

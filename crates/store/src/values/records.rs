@@ -1,7 +1,7 @@
-//! What is kept about a file, a container, a key.
+//! What is kept about a file, a container.
 
-use crate::{ContentDigest, Filename, KeyHash, Timestamp, WorkspaceId};
-use belljar_ids::{ContainerId, FileId, KeyId};
+use crate::{ContentDigest, Filename, KeyIsolation, Timestamp, WorkspaceId};
+use belljar_ids::{CheckpointId, ContainerId, FileId};
 
 /// Where a file came from. Decides whether it may be downloaded (wire.md §9.4).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,84 +113,13 @@ pub struct CheckpointRecord {
     pub content: ContentDigest,
 }
 
-/// A key about to be kept.
-#[derive(Debug, Clone)]
-pub struct KeyDraft {
-    /// Its public name, minted by the caller.
-    pub id: KeyId,
-    /// Whose key it is.
-    pub workspace: WorkspaceId,
-    /// A person's word for it.
-    pub label: String,
-    /// The hash of its text. The text itself is never kept.
-    pub hash: KeyHash,
-    /// What has to stand between its code and the host; `None` leaves it to the server.
-    pub isolation: Option<KeyIsolation>,
-}
-
-/// What a key asks to have between its code and the host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KeyIsolation {
-    /// The host's kernel, behind namespaces, seccomp and Landlock.
-    Namespaces,
-    /// gVisor's kernel.
-    Gvisor,
-}
-
-impl KeyIsolation {
-    /// As it is stored, and as people write it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Namespaces => "namespaces",
-            Self::Gvisor => "gvisor",
-        }
-    }
-}
-
-/// Not the name of an isolation.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be \"namespaces\" or \"gvisor\"")]
-pub struct NoIsolation;
-
-impl std::str::FromStr for KeyIsolation {
-    type Err = NoIsolation;
-
-    fn from_str(text: &str) -> Result<Self, NoIsolation> {
-        match text {
-            "namespaces" => Ok(Self::Namespaces),
-            "gvisor" => Ok(Self::Gvisor),
-            _ => Err(NoIsolation),
-        }
-    }
-}
-
-/// A key as it is listed: without its hash.
+/// A checkpoint that can be named, and stays until it is deleted or its container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyRecord {
-    /// Its public name.
-    pub id: KeyId,
-    /// Whose key it is.
-    pub workspace: WorkspaceId,
-    /// A person's word for it.
-    pub label: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-    /// Since when it opens nothing.
-    pub revoked_at: Option<Timestamp>,
-    /// What has to stand between its code and the host; `None` leaves it to the server.
-    pub isolation: Option<KeyIsolation>,
-}
-
-/// Who a key speaks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal {
-    /// The workspace it may use.
-    pub workspace: WorkspaceId,
-    /// The key it showed.
-    pub key_id: KeyId,
-    /// What the key asks to have between its code and the host.
-    pub isolation: Option<KeyIsolation>,
+pub struct NamedCheckpoint {
+    /// Its id.
+    pub id: CheckpointId,
+    /// What it holds.
+    pub record: CheckpointRecord,
 }
 
 /// What one sweep did.

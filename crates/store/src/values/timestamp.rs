@@ -46,6 +46,11 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(micros).unwrap_or(0))
     }
 
+    /// The last instant there is.
+    pub(crate) fn last() -> Self {
+        Self::truncated(jiff::Timestamp::MAX)
+    }
+
     pub(crate) fn truncated(instant: jiff::Timestamp) -> Self {
         // Rounding down cannot leave jiff's range: both its ends are whole microseconds or above one.
         Self(jiff::Timestamp::from_microsecond(instant.as_microsecond()).unwrap_or(instant))

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt as _;
 
 const ROOM: u64 = 1 << 20;
 
-async fn container(store: &Store, seed: u64) -> ContainerId {
+pub async fn container(store: &Store, seed: u64) -> ContainerId {
     let record = ContainerRecord {
         id: ContainerId::mint(&mut SeededIds::new(seed)),
         workspace: workspace("local"),
@@ -20,7 +20,7 @@ async fn container(store: &Store, seed: u64) -> ContainerId {
     record.id
 }
 
-fn checkpoint(container: &ContainerId) -> CheckpointDraft {
+pub fn checkpoint(container: &ContainerId) -> CheckpointDraft {
     CheckpointDraft {
         workspace: workspace("local"),
         container: container.clone(),
@@ -29,7 +29,7 @@ fn checkpoint(container: &ContainerId) -> CheckpointDraft {
     }
 }
 
-async fn keep(store: &Store, container: &ContainerId, content: Bytes) -> Result<CheckpointRecord, StoreError> {
+pub async fn keep(store: &Store, container: &ContainerId, content: Bytes) -> Result<CheckpointRecord, StoreError> {
     let mut writer = store.begin_checkpoint(checkpoint(container), ROOM).await?;
     for chunk in content.chunks(1000) {
         writer.write(content.slice_ref(chunk)).await?;
@@ -37,7 +37,7 @@ async fn keep(store: &Store, container: &ContainerId, content: Bytes) -> Result<
     writer.finish().await
 }
 
-async fn read(store: &Store, container: &ContainerId) -> Option<Bytes> {
+pub async fn read(store: &Store, container: &ContainerId) -> Option<Bytes> {
     let (_, mut file) = store.open_checkpoint(&workspace("local"), container).await.unwrap()?;
     let mut content = Vec::new();
     file.read_to_end(&mut content).await.unwrap();

@@ -99,7 +99,7 @@ async fn a_file_too_large_is_refused_at_the_byte() {
 
 #[tokio::test]
 async fn the_quota_counts_every_file_of_the_workspace() {
-    let fixture = Fixture::with(|options| options.workspace_bytes_max = 1000).await;
+    let fixture = Fixture::with(|options| options.file_quota.bytes_max = 1000).await;
     let store = &fixture.store;
     let same = noise(1, 400);
     let first = put(store, draft(&file_id(1)), same.clone()).await.unwrap();
@@ -118,7 +118,7 @@ async fn the_quota_counts_every_file_of_the_workspace() {
 
 #[tokio::test]
 async fn uploads_side_by_side_cannot_exceed_the_quota_together() {
-    let fixture = Fixture::with(|options| options.workspace_bytes_max = 1000).await;
+    let fixture = Fixture::with(|options| options.file_quota.bytes_max = 1000).await;
     let (mut one, mut two) = (
         fixture.store.begin_file(draft(&file_id(1))).await.unwrap(),
         fixture.store.begin_file(draft(&file_id(2))).await.unwrap(),

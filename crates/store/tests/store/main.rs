@@ -3,12 +3,15 @@
 
 mod batches;
 mod checkpoints;
+mod clock;
 mod contents;
 mod crash;
 mod disk_full;
 mod files;
 mod fixture;
 mod listing;
+mod named_checkpoints;
 mod opening;
 mod registry;
+mod tenants;
 mod values;

@@ -75,14 +75,14 @@ async fn a_newer_schema_is_refused_and_not_touched() {
     drop(fixture.store);
     let database = path.join("belljar.sqlite");
     let connection = rusqlite::Connection::open(&database).unwrap();
-    connection.execute("INSERT INTO migrations VALUES (7, '0007_later', 'later')", []).unwrap();
+    connection.execute("INSERT INTO migrations VALUES (999, '0999_later', 'later')", []).unwrap();
     drop(connection);
     let before = std::fs::read(&database).unwrap();
     for _ in 0..2 {
         let error = Store::open(&path, options()).await.err().unwrap();
-        assert!(matches!(error, StoreError::NewerSchema { found: 7, known: 1.. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 999, known: 1.. }), "{error}");
         let error = KeyRing::open(&path, still_clock()).err().unwrap();
-        assert!(matches!(error, StoreError::NewerSchema { found: 7, known: 1.. }), "{error}");
+        assert!(matches!(error, StoreError::NewerSchema { found: 999, known: 1.. }), "{error}");
     }
     assert_eq!(std::fs::read(&database).unwrap(), before);
 }

@@ -3,8 +3,8 @@
 use crate::fixture::{Fixture, NOON_US, data_dir, still_clock, workspace};
 use belljar_ids::{ContainerId, KeyId, SeededIds};
 use belljar_store::{
-    ContainerRecord, KeyDraft, KeyHash, KeyIsolation, KeyRing, PageCursor, Principal, StoreError, Timestamp,
-    WorkspaceId,
+    ContainerRecord, KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRing, KeyScope, PageCursor, Principal, ShownKey,
+    StoreError, Timestamp, WorkspaceId,
 };
 use std::time::Duration;
 
@@ -102,6 +102,16 @@ fn key(seed: u64, text: &str) -> KeyDraft {
         label: "laptop".to_owned(),
         hash: KeyHash::of(text),
         isolation: None,
+        expires_at: None,
+        models: None,
+        scope: KeyScope::Workspace,
+    }
+}
+
+fn opened(shown: ShownKey) -> Principal {
+    match shown {
+        ShownKey::Opens(principal) => principal,
+        other => panic!("{other:?}"),
     }
 }
 
@@ -111,15 +121,18 @@ async fn keys_open_their_workspace_until_revoked() {
     let store = &fixture.store;
     let made = store.create_key(key(1, "bj_one")).await.unwrap();
     assert_eq!((made.created_at, made.revoked_at), (fixture.now(), None));
-    let principal = Principal { workspace: workspace("local"), key_id: made.id.clone(), isolation: None };
-    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), Some(principal));
-    assert_eq!(store.authenticate(KeyHash::of("bj_two")).await.unwrap(), None);
+    let principal = opened(store.authenticate(KeyHash::of("bj_one")).await.unwrap());
+    assert_eq!((&principal.workspace, &principal.key_id), (&workspace("local"), &made.id));
+    assert_eq!(store.key(&made.id).await.unwrap(), ShownKey::Opens(principal));
+    assert_eq!(store.authenticate(KeyHash::of("bj_two")).await.unwrap(), ShownKey::Unknown);
     assert!(matches!(store.create_key(key(2, "bj_one")).await, Err(StoreError::IdTaken { .. })));
 
     fixture.clock.advance(Duration::from_secs(5));
     assert!(store.revoke_key(&made.id).await.unwrap());
     assert!(!store.revoke_key(&made.id).await.unwrap());
-    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), None);
+    let ended = ShownKey::Ended { key_id: made.id.clone(), end: KeyEnd::Revoked(fixture.now()) };
+    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), ended);
+    assert_eq!(store.key(&made.id).await.unwrap(), ended);
     let listed = store.list_keys().await.unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(listed[0].revoked_at, Some(fixture.now()));
@@ -134,11 +147,29 @@ async fn a_key_keeps_the_isolation_it_asks_for() {
         let text = format!("bj_{seed}");
         let made = store.create_key(KeyDraft { isolation, ..key(seed, &text) }).await.unwrap();
         assert_eq!(made.isolation, isolation);
-        assert_eq!(store.authenticate(KeyHash::of(&text)).await.unwrap().unwrap().isolation, isolation);
+        assert_eq!(opened(store.authenticate(KeyHash::of(&text)).await.unwrap()).isolation, isolation);
     }
     let mut listed: Vec<_> = store.list_keys().await.unwrap().into_iter().map(|key| key.isolation).collect();
     listed.sort_by_key(|isolation| isolation.map(KeyIsolation::as_str));
     assert_eq!(listed, [None, Some(KeyIsolation::Gvisor), Some(KeyIsolation::Namespaces)]);
+}
+
+#[tokio::test]
+async fn a_key_ends_by_itself_at_its_time_and_not_before() {
+    let fixture = Fixture::new().await;
+    let store = &fixture.store;
+    let expires_at = fixture.now().saturating_add(Duration::from_secs(60));
+    let models = Some(vec!["claude-*".to_owned(), "qwen3:32b".to_owned()]);
+    let draft = KeyDraft { expires_at: Some(expires_at), models, scope: KeyScope::PerUser, ..key(1, "bj_one") };
+    let made = store.create_key(draft.clone()).await.unwrap();
+    assert_eq!((made.expires_at, &made.models, made.scope), (draft.expires_at, &draft.models, draft.scope));
+    fixture.clock.advance(Duration::from_micros(59_999_999));
+    let principal = opened(store.authenticate(KeyHash::of("bj_one")).await.unwrap());
+    assert_eq!((principal.models, principal.scope), (draft.models, KeyScope::PerUser));
+    fixture.clock.advance(Duration::from_micros(1));
+    let ended = ShownKey::Ended { key_id: made.id.clone(), end: KeyEnd::Expired(expires_at) };
+    assert_eq!(store.authenticate(KeyHash::of("bj_one")).await.unwrap(), ended);
+    assert_eq!(store.list_keys().await.unwrap()[0].revoked_at, None);
 }
 
 #[tokio::test]
@@ -147,9 +178,10 @@ async fn the_key_ring_works_beside_a_server_and_without_one() {
     let path = data_dir(&fixture.dir);
     let mut ring = KeyRing::open(&path, still_clock()).unwrap();
     let made = ring.create(key(1, "bj_one")).unwrap();
-    assert!(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap().is_some());
+    opened(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap());
     assert!(ring.revoke(&made.id).unwrap());
-    assert!(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap().is_none());
+    let shown = fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap();
+    assert!(matches!(shown, ShownKey::Ended { .. }), "{shown:?}");
 
     let alone = tempfile::tempdir().unwrap();
     let mut ring = KeyRing::open(&alone.path().join("new"), still_clock()).unwrap();

@@ -49,7 +49,7 @@ async fn list(
     let after = page.map(page::cursor).transpose().map_err(|error| Refusal::invalid(error.message))?;
     let found =
         app.store.list_files(workspace, FileQuery::Page { limit, after }).await.map_err(|error| broken(&error))?;
-    let data: Vec<FileObject> = found.entries.iter().map(files::object).collect();
+    let data: Vec<FileObject> = found.entries.iter().map(|record| files::object(app, record)).collect();
     let next_page = found.next.map(|cursor| cursor.to_token().to_string());
     serde_json::to_string(&FilePage { data, next_page }).map_err(|error| Refusal::unavailable(error.to_string()))
 }

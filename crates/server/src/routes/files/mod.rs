@@ -1,5 +1,6 @@
 //! The Files API (wire.md §9), in both dialects of its list.
 
+pub mod part;
 pub mod query;
 pub mod shown;
 pub mod upload;
@@ -8,20 +9,24 @@ use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use belljar_ids::FileId;
 use belljar_store::{Content, FileRecord, StoreError};
 use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
 use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, FileTag};
 use belljar_wire::read::Brief;
-use http::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
+use http::header::{ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, SeekFrom};
 use tokio_util::io::ReaderStream;
 
-use crate::app::Shared;
+use crate::app::{App, Shared};
 use crate::clock;
 use crate::failure::Failure;
 use crate::principal::Principal;
+use part::Part;
 use query::{Dialect, FileList};
 
 /// Bytes read at once from a file that is being sent.
@@ -37,17 +42,24 @@ pub async fn list(
     let dialect = Dialect::of(&headers);
     let list = FileList::read(query.as_deref().unwrap_or_default(), dialect)?;
     let page = app.store.list_files(&principal.workspace, list.query).await.map_err(store_failure)?;
-    let data: Vec<FileObject> = page.entries.iter().map(object).collect();
+    let data: Vec<FileObject> = page.entries.iter().map(|record| object(&app, record)).collect();
     let body = match dialect {
         Dialect::Current => {
             let next_page = page.next.map(|cursor| cursor.to_token().to_string());
             serde_json::to_value(FilePage { data, next_page })
         }
-        Dialect::Old => {
+        Dialect::Old | Dialect::Both => {
             let id = |file: Option<&FileObject>| file.map(|file| file.id.clone());
             let (first_id, last_id) = (id(data.first()), id(data.last()));
-            let data: Vec<Value> = data.iter().map(old_object).collect();
-            Ok(json!({ "data": data, "has_more": page.has_more, "first_id": first_id, "last_id": last_id }))
+            let mut body = json!({ "data": [], "has_more": page.has_more, "first_id": first_id, "last_id": last_id });
+            body["data"] = match dialect {
+                Dialect::Old => data.iter().map(old_object).collect(),
+                Dialect::Current | Dialect::Both => json!(data),
+            };
+            if dialect == Dialect::Both {
+                body["next_page"] = json!(page.next.map(|cursor| cursor.to_token().to_string()));
+            }
+            Ok(body)
         }
     };
     body.map(Json).map_err(|error| Failure::internal("files", &error))
@@ -61,17 +73,18 @@ pub async fn retrieve(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
     let record = find(&app, &principal, &id).await?;
-    Ok(Json(in_dialect(&record, Dialect::of(&headers))))
+    Ok(Json(in_dialect(&app, &record, Dialect::of(&headers))))
 }
 
-/// `GET /v1/files/{id}/content`: generated files only (wire.md §9.4).
+/// `GET /v1/files/{id}/content`: generated files only (wire.md §9.4), unless the operator gives out uploads too.
 pub async fn content(
     State(app): State<Shared>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
     let record = find(&app, &principal, &id).await?;
-    if !record.downloadable() {
+    if !downloadable(&app, &record) {
         let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
         return Err(ApiError::invalid(text).with_code(ErrorCode::FileNotDownloadable).into());
     }
@@ -85,9 +98,34 @@ pub async fn content(
     }
     let opened = app.store.open_content(&principal.workspace, &record.id).await.map_err(store_failure)?;
     let Some(Content::Open { record, file }) = opened else { return Err(gone()) };
-    let mut response = Body::from_stream(ReaderStream::with_capacity(file, SEND_CHUNK_BYTES)).into_response();
+    send(&record, file, &headers).await
+}
+
+/// A file's content, or the part of it that was asked for. Its digest is its tag, and says so (RFC 9530).
+async fn send(record: &FileRecord, mut file: tokio::fs::File, asked: &HeaderMap) -> Result<Response, Failure> {
+    let size = record.size_bytes;
+    let tag = record.content.map(|digest| format!("\"{digest}\"")).unwrap_or_default();
+    let (first, bytes) = match Part::read(asked, size, &tag) {
+        Part::Whole => (None, size),
+        Part::Of { first, last } => (Some(first), last - first + 1),
+        Part::Unsatisfied => return Err(Failure::unsatisfied_range(size)),
+    };
+    if let Some(first) = first {
+        let sought = file.seek(SeekFrom::Start(first)).await;
+        sought.map_err(|error| Failure::internal("file", &error))?;
+    }
+    let content = ReaderStream::with_capacity(file.take(bytes), SEND_CHUNK_BYTES);
+    let mut response = Body::from_stream(content).into_response();
     let headers = response.headers_mut();
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(record.size_bytes));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let (Some(digest), Ok(tag)) = (record.content, HeaderValue::from_str(&tag)) {
+        headers.insert(ETAG, tag);
+        let digest = format!("sha-256=:{}:", STANDARD.encode(digest.as_bytes()));
+        if let Ok(digest) = HeaderValue::from_str(&digest) {
+            headers.insert("repr-digest", digest);
+        }
+    }
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_str(&record.mime_type).unwrap_or(HeaderValue::from_static("application/octet-stream")),
@@ -98,6 +136,13 @@ pub async fn content(
     // A generated page or drawing must not run as one of ours in a browser.
     headers.insert("content-security-policy", HeaderValue::from_static("sandbox; default-src 'none'"));
     headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    if let Some(first) = first {
+        let range = format!("bytes {first}-{}/{size}", first + bytes - 1);
+        if let Ok(range) = HeaderValue::from_str(&range) {
+            headers.insert(CONTENT_RANGE, range);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
     Ok(response)
 }
 
@@ -142,8 +187,13 @@ fn disposition(filename: &str) -> String {
     text
 }
 
+/// Whether the client may have it (divergence/uploads-downloadable.md).
+fn downloadable(app: &App, record: &FileRecord) -> bool {
+    record.downloadable() || app.serving.uploads_downloadable
+}
+
 /// A record as the current dialect shows it.
-pub fn object(record: &FileRecord) -> FileObject {
+pub fn object(app: &App, record: &FileRecord) -> FileObject {
     FileObject {
         id: record.id.clone(),
         tag: FileTag::File,
@@ -151,7 +201,7 @@ pub fn object(record: &FileRecord) -> FileObject {
         mime_type: record.mime_type.clone(),
         size_bytes: record.size_bytes,
         created_at: record.created_at.to_string(),
-        downloadable: record.downloadable(),
+        downloadable: downloadable(app, record),
         expires_at: record.expires_at.map(|time| time.to_string()),
     }
 }
@@ -166,10 +216,10 @@ fn old_object(file: &FileObject) -> Value {
 }
 
 /// A record in the dialect that was asked for.
-pub fn in_dialect(record: &FileRecord, dialect: Dialect) -> Value {
-    let file = object(record);
+pub fn in_dialect(app: &App, record: &FileRecord, dialect: Dialect) -> Value {
+    let file = object(app, record);
     match dialect {
-        Dialect::Current => json!(file),
+        Dialect::Current | Dialect::Both => json!(file),
         Dialect::Old => old_object(&file),
     }
 }
@@ -179,7 +229,9 @@ pub fn store_failure(error: StoreError) -> Failure {
     let text = error.client_text();
     match error {
         StoreError::TooLarge { .. } => ApiError::new(ErrorKind::RequestTooLarge, text).into(),
-        StoreError::QuotaExceeded { .. } => ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into(),
+        StoreError::QuotaExceeded { .. } | StoreError::TooManyFiles { .. } => {
+            ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into()
+        }
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
         StoreError::DiskFull { .. } | StoreError::Busy => {

@@ -8,6 +8,8 @@ use crate::routes::page::{self, Part, limit, pairs, unknown};
 
 /// The beta header's value that selects the old dialect.
 const OLD_DIALECT: &str = "files-api-2025-04-14";
+/// The one that selects both at once (wire.md §9.6).
+const BOTH_DIALECTS: &str = "managed-agents-2026-04-01";
 
 const IDS_MAX: usize = 100;
 
@@ -18,15 +20,19 @@ pub enum Dialect {
     Current,
     /// `before_id`, `after_id`, `has_more`.
     Old,
+    /// The current one, whose list also says what the old one says and takes its cursors.
+    Both,
 }
 
 impl Dialect {
     /// Reads the beta headers.
     pub fn of(headers: &HeaderMap) -> Self {
         let values = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-        match values.flat_map(|value| value.split(',')).any(|value| value.trim() == OLD_DIALECT) {
-            true => Self::Old,
-            false => Self::Current,
+        let said: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
+        match (said.contains(&OLD_DIALECT), said.contains(&BOTH_DIALECTS)) {
+            (true, _) => Self::Old,
+            (false, true) => Self::Both,
+            (false, false) => Self::Current,
         }
     }
 }
@@ -54,7 +60,8 @@ impl FileList {
         let limit = limit(raw.limit.as_deref())?;
         let query = match dialect {
             Dialect::Current => raw.current(limit)?,
-            Dialect::Old => raw.old(limit)?,
+            Dialect::Both if raw.after_id.is_none() && raw.before_id.is_none() => raw.current(limit)?,
+            Dialect::Old | Dialect::Both => raw.old(limit)?,
         };
         Ok(Self { query })
     }
@@ -147,6 +154,24 @@ mod tests {
         let list = FileList::read("ids%5B%5D=file_01b&ids[]=file_01b&ids[]=../etc", Dialect::Current);
         let id: FileId = "file_01b".parse().expect("an id");
         assert_eq!(list, Ok(FileList { query: FileQuery::Ids(vec![id]) }));
+    }
+
+    #[test]
+    fn both_dialects_at_once_take_either_cursor() {
+        let headers = |betas: &'static str| {
+            HeaderMap::from_iter([(
+                http::HeaderName::from_static("anthropic-beta"),
+                http::HeaderValue::from_static(betas),
+            )])
+        };
+        assert_eq!(Dialect::of(&headers("managed-agents-2026-04-01")), Dialect::Both);
+        assert_eq!(Dialect::of(&headers("managed-agents-2026-04-01, files-api-2025-04-14")), Dialect::Old);
+        let id: FileId = "file_01b".parse().expect("an id");
+        let old = FileList::read("after_id=file_01b&limit=2", Dialect::Both);
+        assert_eq!(old, Ok(FileList { query: FileQuery::OlderThan { id: id.clone(), limit: 2 } }));
+        let ids = FileList::read("ids[]=file_01b", Dialect::Both);
+        assert_eq!(ids, Ok(FileList { query: FileQuery::Ids(vec![id]) }));
+        assert_eq!(error("page=nonsense", Dialect::Both), "page: Input should be a cursor of an earlier page");
     }
 
     #[test]

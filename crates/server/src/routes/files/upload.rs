@@ -66,7 +66,7 @@ pub async fn upload(
     }
     writer.expire_at(expires_in.map(|life| clock::now().saturating_add(life)));
     let record = writer.finish().await.map_err(store_failure)?;
-    Ok(Json(in_dialect(&record, dialect)))
+    Ok(Json(in_dialect(&app, &record, dialect)))
 }
 
 async fn take_file(
