@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import checkpoint_suite  # noqa: E402
+import clouds_suite  # noqa: E402
 import compare_suite  # noqa: E402
 import container_suite  # noqa: E402
 import crash_suite  # noqa: E402
@@ -136,7 +137,7 @@ def run(arguments):
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
+            ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:
