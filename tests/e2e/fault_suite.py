@@ -129,7 +129,7 @@ class Unchangeable:
         try:
             self.set(True)
         except OSError as error:
-            raise harness_report.Skipped(f"no directory is unchangeable here: {error}")
+            raise harness_report.Skipped(f"no directory is unchangeable here: {error}", kernel=True)
 
     def __exit__(self, *_exception):
         self.set(False)
