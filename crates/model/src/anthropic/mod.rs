@@ -129,18 +129,11 @@ fn call<'a>(place: Place, body: Vec<u8>, betas: Option<&'a str>, way: Way) -> Ca
 
 /// The events of an answer that was recorded, and what ended them, if something did. Clouds are not recorded.
 pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
-    let mut all = Vec::new();
     let mut reply = match Reply::new(link, answer, Way::Vendor) {
         Ok(reply) => reply,
-        Err(error) => return (all, Some(error)),
+        Err(error) => return (Vec::new(), Some(error)),
     };
-    loop {
-        match reply.next().await {
-            Ok(Some(events)) => all.extend(events),
-            Ok(None) => return (all, None),
-            Err(error) => return (all, Some(error)),
-        }
-    }
+    link::all_events(async || reply.next().await).await
 }
 
 /// A reply being read.

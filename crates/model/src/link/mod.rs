@@ -10,6 +10,7 @@ pub(crate) mod sse;
 
 use std::sync::Arc;
 
+use belljar_wire::sampling::SamplingEvent;
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
 
@@ -20,6 +21,7 @@ pub(crate) use send::{Call, Place, send};
 pub(crate) use signer::Signer;
 
 use crate::config::{ConfigError, Secret, Timeouts};
+use crate::error::UpstreamError;
 use crate::recording::{Replay, Tape};
 
 /// Where the upstream is, as configured.
@@ -145,6 +147,20 @@ impl Network {
         let mut url = self.root.clone();
         url.set_path(&format!("{}{}", self.root.path(), place.path));
         url
+    }
+}
+
+/// The events of a reply that is read to its end, and what ended it, if something did.
+pub(crate) async fn all_events(
+    mut next: impl AsyncFnMut() -> Result<Option<Vec<SamplingEvent>>, UpstreamError>,
+) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
+    let mut all = Vec::new();
+    loop {
+        match next().await {
+            Ok(Some(events)) => all.extend(events),
+            Ok(None) => return (all, None),
+            Err(error) => return (all, Some(error)),
+        }
     }
 }
 

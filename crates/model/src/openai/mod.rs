@@ -74,19 +74,12 @@ pub(crate) async fn reread(
     body: &Value,
     settings: &ChatSettings,
 ) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
-    let mut all = Vec::new();
     let asked = Asked::of_body(body, settings);
     let mut reply = match Reply::new(link, answer, Decoder::new(asked)) {
         Ok(reply) => reply,
-        Err(error) => return (all, Some(error)),
+        Err(error) => return (Vec::new(), Some(error)),
     };
-    loop {
-        match reply.next().await {
-            Ok(Some(events)) => all.extend(events),
-            Ok(None) => return (all, None),
-            Err(error) => return (all, Some(error)),
-        }
-    }
+    link::all_events(async || reply.next().await).await
 }
 
 impl Upstream for OpenAi {

@@ -13,10 +13,10 @@ use belljar_turn::ToolTexts;
 use serde::Deserialize;
 
 use super::environment::Environment;
-use super::limits::{self, LimitsTable, WorkspaceTable};
+use super::limits::{self, WorkspaceTable};
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
-use crate::tenants::limits::AllLimits;
+use crate::tenants::limits::{AllLimits, Limits};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -33,7 +33,7 @@ pub struct ConfigFile {
     /// `[serving]`.
     pub serving: ServingTable,
     /// `[limits]`.
-    pub limits: LimitsTable,
+    pub limits: Limits,
     /// `[[workspace]]`.
     pub workspace: Vec<WorkspaceTable>,
     /// `[guard]`.

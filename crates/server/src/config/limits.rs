@@ -6,61 +6,35 @@ use serde::Deserialize;
 use super::ConfigError;
 use crate::tenants::limits::{AllLimits, Limits};
 
-/// `[limits]`, and what a `[[workspace]]` says besides its name.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(default)]
-#[allow(missing_docs, reason = "each key is documented in `keys`")]
-pub struct LimitsTable {
-    pub files_max: Option<u64>,
-    pub files_bytes_max: Option<u64>,
-    pub containers_max: Option<u64>,
-    pub executions_per_day_max: Option<u64>,
-    pub tokens_per_day_max: Option<u64>,
-    pub requests_per_minute_max: Option<u64>,
-    pub input_tokens_per_minute_max: Option<u64>,
-    pub output_tokens_per_minute_max: Option<u64>,
-}
-
 /// `[[workspace]]`.
 #[derive(Clone, Debug, Deserialize)]
 pub struct WorkspaceTable {
     name: String,
     #[serde(flatten)]
-    limits: LimitsTable,
+    limits: Limits,
 }
 
-impl LimitsTable {
-    /// Quotas may be 0, which lets nothing through. A rate of 0 would tell clients to come back, and never let them in.
-    fn resolve(self, table: &str) -> Result<Limits, ConfigError> {
-        let rates = [
-            ("requests_per_minute_max", self.requests_per_minute_max),
-            ("input_tokens_per_minute_max", self.input_tokens_per_minute_max),
-            ("output_tokens_per_minute_max", self.output_tokens_per_minute_max),
-        ];
-        if let Some((name, _)) = rates.iter().find(|(_, rate)| *rate == Some(0)) {
-            return Err(ConfigError(format!("{table}.{name}: must be greater than 0")));
-        }
-        Ok(Limits {
-            files_max: self.files_max,
-            files_bytes_max: self.files_bytes_max,
-            containers_max: self.containers_max,
-            executions_per_day_max: self.executions_per_day_max,
-            tokens_per_day_max: self.tokens_per_day_max,
-            requests_per_minute_max: self.requests_per_minute_max,
-            input_tokens_per_minute_max: self.input_tokens_per_minute_max,
-            output_tokens_per_minute_max: self.output_tokens_per_minute_max,
-        })
+/// Quotas may be 0, which lets nothing through. A rate of 0 would tell clients to come back, and never let them in.
+fn checked(limits: Limits, table: &str) -> Result<Limits, ConfigError> {
+    let rates = [
+        ("requests_per_minute_max", limits.requests_per_minute_max),
+        ("input_tokens_per_minute_max", limits.input_tokens_per_minute_max),
+        ("output_tokens_per_minute_max", limits.output_tokens_per_minute_max),
+    ];
+    match rates.iter().find(|(_, rate)| *rate == Some(0)) {
+        Some((name, _)) => Err(ConfigError(format!("{table}.{name}: must be greater than 0"))),
+        None => Ok(limits),
     }
 }
 
 /// Both, resolved: a named workspace has what its table says, and what holds for all where that says nothing.
-pub fn resolve(all: LimitsTable, named: &[WorkspaceTable]) -> Result<AllLimits, ConfigError> {
-    let others = all.resolve("limits")?;
+pub fn resolve(all: Limits, named: &[WorkspaceTable]) -> Result<AllLimits, ConfigError> {
+    let others = checked(all, "limits")?;
     let mut limits = AllLimits { others, ..AllLimits::default() };
     for (index, WorkspaceTable { name, limits: own }) in named.iter().enumerate() {
         let table = format!("workspace[{index}]");
         let workspace = WorkspaceId::named(name).map_err(|error| ConfigError(format!("{table}.name: {error}")))?;
-        if limits.named.insert(workspace, own.resolve(&table)?.or(others)).is_some() {
+        if limits.named.insert(workspace, checked(*own, &table)?.or(others)).is_some() {
             return Err(ConfigError(format!("{table}.name: \"{name}\" has a table already")));
         }
     }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use belljar_store::{FileQuota, WorkspaceId};
+use serde::Deserialize;
 
-/// The limits of one workspace, its end users together; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The limits of one workspace, its end users together, as `[limits]` and `[[workspace]]` say them; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
 pub struct Limits {
     /// Files.
     pub files_max: Option<u64>,
