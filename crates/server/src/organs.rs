@@ -52,6 +52,8 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
     options.workspace_bytes_max = config.serving.workspace_bytes_max;
+    options.database = config.store.database.clone();
+    options.blobs = config.store.blobs.clone();
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
     // Revoked keys count: a server whose last key was revoked must not open to everybody.
     let access = match store.list_keys().await.map_err(store_exit)?.is_empty() {

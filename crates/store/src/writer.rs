@@ -26,7 +26,7 @@ pub(crate) struct Unfinished {
     size_bytes: u64,
 }
 
-/// A content that is durable under its temporary name.
+/// A content that is durable, and not in its place yet.
 pub(crate) struct Finished {
     pub(crate) staged: Staged,
     pub(crate) digest: ContentDigest,
@@ -38,18 +38,16 @@ impl Unfinished {
         Self { staged, hasher: sha2::Sha256::new(), size_bytes: 0 }
     }
 
-    /// Blocks.
-    fn write(mut self, chunk: &[u8]) -> Result<Self, StoreError> {
-        self.staged.write(chunk)?;
-        self.hasher.update(chunk);
-        Ok(self)
+    async fn write(self, chunk: Bytes) -> Result<Self, StoreError> {
+        let Self { staged, hasher, size_bytes } = self;
+        let hash = |hasher: &mut sha2::Sha256, chunk: &[u8]| hasher.update(chunk);
+        let (staged, hasher) = staged.write(hasher, hash, chunk).await?;
+        Ok(Self { staged, hasher, size_bytes })
     }
 
-    /// Blocks.
-    fn finish(self) -> Result<Finished, StoreError> {
-        self.staged.sync()?;
+    async fn finish(self) -> Result<Finished, StoreError> {
         let digest = ContentDigest(self.hasher.finalize().into());
-        Ok(Finished { staged: self.staged, digest, size_bytes: self.size_bytes })
+        Ok(Finished { staged: self.staged.finish().await?, digest, size_bytes: self.size_bytes })
     }
 }
 
@@ -73,7 +71,7 @@ impl FileWriter {
         if self.bytes_used_before.saturating_add(content.size_bytes) > limits.workspace_bytes_max {
             return Err(StoreError::QuotaExceeded { bytes_max: limits.workspace_bytes_max });
         }
-        self.content = Some(blocking(move || content.write(&chunk)).await?);
+        self.content = Some(content.write(chunk).await?);
         Ok(())
     }
 
@@ -91,7 +89,7 @@ impl FileWriter {
     /// [`StoreError::DiskFull`].
     pub async fn finish(mut self) -> Result<FileRecord, StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
-        let finished = blocking(move || content.finish()).await?;
+        let finished = content.finish().await?;
         let (draft, bytes_max) = (self.draft, self.store.limits.workspace_bytes_max);
         self.store.writer.call(move |writer| writer.commit_file(draft, finished, bytes_max)).await
     }
@@ -121,7 +119,7 @@ impl CheckpointWriter {
         if content.size_bytes > self.bytes_max {
             return Err(StoreError::TooLarge { bytes_max: self.bytes_max });
         }
-        self.content = Some(blocking(move || content.write(&chunk)).await?);
+        self.content = Some(content.write(chunk).await?);
         Ok(())
     }
 
@@ -131,7 +129,7 @@ impl CheckpointWriter {
     /// [`StoreError::NoContainer`] when the container was forgotten meanwhile; [`StoreError::DiskFull`].
     pub async fn finish(mut self) -> Result<CheckpointRecord, StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
-        let finished = blocking(move || content.finish()).await?;
+        let finished = content.finish().await?;
         let (draft, now) = (self.draft, self.store.limits.clock.now());
         self.store.writer.call(move |writer| writer.commit_checkpoint(&draft, finished, now)).await
     }

@@ -11,6 +11,7 @@ use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
 use serde::Deserialize;
 
 use super::environment::Environment;
+use super::store::StoreTable;
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
 
@@ -28,6 +29,8 @@ pub struct ConfigFile {
     pub sandbox: SandboxTable,
     /// `[serving]`.
     pub serving: ServingTable,
+    /// `[store]`.
+    pub store: StoreTable,
     /// `[guard]`.
     pub guard: GuardTable,
     #[serde(skip)]

@@ -5,6 +5,7 @@
 pub mod environment;
 pub mod file;
 pub mod keys;
+mod store;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use belljar_sandbox::SandboxConfig;
 
 use environment::Environment;
 use file::ConfigFile;
+pub use store::StoreChoice;
 
 /// A configuration that cannot be used; the text names the key.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Limits of containers.
     pub sandbox: SandboxConfig,
+    /// Where metadata and contents are kept.
+    pub store: StoreChoice,
     /// Limits of the loop and of requests.
     pub serving: Serving,
     /// What may not run.
@@ -112,6 +116,7 @@ impl Config {
             image: file.sandbox.image.clone(),
             upstreams,
             sandbox: file.sandbox.limits(environment)?,
+            store: file.store.resolve(environment)?,
             serving: file.serving(),
             guard_rules: file.guard_rules()?,
             is_default,

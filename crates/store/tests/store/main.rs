@@ -10,5 +10,7 @@ mod files;
 mod fixture;
 mod listing;
 mod opening;
+mod place;
 mod registry;
+mod services;
 mod values;

@@ -182,7 +182,7 @@ pub fn store_failure(error: StoreError) -> Failure {
         StoreError::QuotaExceeded { .. } => ApiError::invalid(text).with_code(ErrorCode::StorageQuotaExceeded).into(),
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
-        StoreError::DiskFull { .. } | StoreError::Busy => {
+        StoreError::DiskFull { .. } | StoreError::Busy | StoreError::Unreachable { .. } => {
             tracing::error!(%error, "the store refused");
             ApiError::new(ErrorKind::Overloaded, text).into()
         }
@@ -193,6 +193,10 @@ pub fn store_failure(error: StoreError) -> Failure {
         | StoreError::Locked { .. }
         | StoreError::NewerSchema { .. }
         | StoreError::Exposed { .. }
+        | StoreError::Held { .. }
+        | StoreError::Superseded { .. }
+        | StoreError::Foreign { .. }
+        | StoreError::Misconfigured { .. }
         | StoreError::Broken { .. }) => Failure::internal("store", &error),
     }
 }
