@@ -138,7 +138,7 @@ fn elsewhere() -> Option<(Database, BlobPlace)> {
     let credentials = ObjectCredentials {
         access_key_id: "belljar-test".to_owned(),
         secret_access_key: "belljar-test-secret".to_owned(),
-        session_token: None,
+        token: None,
     };
     let place = ObjectPlace {
         bucket: "belljar".to_owned(),
@@ -181,9 +181,9 @@ async fn main() {
         }
         for (side, samples) in sides.iter().zip(&mut samples) {
             samples.sort_by(f64::total_cmp);
-            let at = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
+            let at = |percent: usize| samples[(samples.len() - 1) * percent / 100];
             let (name, where_, count) = (row.name(), side.name, samples.len());
-            println!("{name:<22} {where_:<12} {count:>6} {:>10.3} {:>10.3} {:>10.3}", at(0.5), at(0.99), at(1.0));
+            println!("{name:<22} {where_:<12} {count:>6} {:>10.3} {:>10.3} {:>10.3}", at(50), at(99), at(100));
         }
     }
 }

@@ -277,7 +277,7 @@ pub const KEYS: &[Key] = &[
     key("store", "secret_access_key_env", "\"AWS_SECRET_ACCESS_KEY\"", "Environment variable that holds its secret."),
     key(
         "store",
-        "session_token_env",
+        "token_env",
         "\"AWS_SESSION_TOKEN\"",
         "Environment variable that holds the token of credentials that end.",
     ),

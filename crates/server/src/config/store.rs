@@ -29,7 +29,7 @@ pub struct StoreTable {
     pub allow_http: bool,
     pub access_key_id_env: Option<String>,
     pub secret_access_key_env: Option<String>,
-    pub session_token_env: Option<String>,
+    pub token_env: Option<String>,
 }
 
 impl Default for StoreTable {
@@ -44,7 +44,7 @@ impl Default for StoreTable {
             allow_http: false,
             access_key_id_env: None,
             secret_access_key_env: None,
-            session_token_env: None,
+            token_env: None,
         }
     }
 }
@@ -142,12 +142,12 @@ impl StoreTable {
         };
         let id = variable("access_key_id_env", &self.access_key_id_env, "AWS_ACCESS_KEY_ID")?;
         let secret = variable("secret_access_key_env", &self.secret_access_key_env, "AWS_SECRET_ACCESS_KEY")?;
-        let token = variable("session_token_env", &self.session_token_env, "AWS_SESSION_TOKEN")?;
+        let token = variable("token_env", &self.token_env, "AWS_SESSION_TOKEN")?;
         match (id, secret) {
             (Some(id), Some(secret)) => Ok(Some(ObjectCredentials {
                 access_key_id: id.to_owned(),
                 secret_access_key: secret.to_owned(),
-                session_token: token.map(str::to_owned),
+                token: token.map(str::to_owned),
             })),
             (None, None) => Ok(None),
             (Some(_), None) => refused("store.secret_access_key_env: there is an access key without its secret"),

@@ -79,7 +79,7 @@ pub struct ObjectCredentials {
     /// Its secret.
     pub secret_access_key: String,
     /// Of credentials that end.
-    pub session_token: Option<String>,
+    pub token: Option<String>,
 }
 
 impl std::fmt::Debug for ObjectCredentials {
@@ -398,9 +398,9 @@ fn client(place: &ObjectPlace) -> Result<impl ObjectStore + use<>, StoreError> {
     if let Some(endpoint) = &place.endpoint {
         builder = builder.with_endpoint(endpoint).with_virtual_hosted_style_request(false);
     }
-    if let Some(ObjectCredentials { access_key_id, secret_access_key, session_token }) = &place.credentials {
+    if let Some(ObjectCredentials { access_key_id, secret_access_key, token }) = &place.credentials {
         builder = builder.with_access_key_id(access_key_id).with_secret_access_key(secret_access_key);
-        if let Some(token) = session_token {
+        if let Some(token) = token {
             builder = builder.with_token(token);
         }
     }

@@ -125,7 +125,7 @@ impl Services {
         let credentials = ObjectCredentials {
             access_key_id: ACCESS_KEY.to_owned(),
             secret_access_key: SECRET_KEY.to_owned(),
-            session_token: None,
+            token: None,
         };
         ObjectPlace {
             bucket: BUCKET.to_owned(),

@@ -24,7 +24,7 @@ const HOLD_LOOKED_AT: Duration = Duration::from_millis(50);
 
 /// What each connection is told first. The server is to find out by itself, and soon, that a client's machine is gone:
 /// it holds the lock until then.
-const SESSION: &str = "SET lock_timeout = '5s'; SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s'; \
+const SETTINGS: &str = "SET lock_timeout = '5s'; SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '60s'; \
                        SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; \
                        SET synchronous_commit = on; SET client_min_messages = warning";
 
@@ -170,7 +170,7 @@ impl Postgres {
         let tls = tls().map_err(|error| Error::Unreachable(format!("TLS cannot be set up: {error}")))?;
         let unreachable = |error: postgres::Error| Error::Unreachable(format!("{}: {}", self.place(), told(&error)));
         let mut client = self.config.connect(tls).map_err(unreachable)?;
-        client.batch_execute(SESSION).map_err(unreachable)?;
+        client.batch_execute(SETTINGS).map_err(unreachable)?;
         let mut live = Live { client, prepared: HashMap::new() };
         if self.hold == Hold::Exclusive {
             lock(&mut live, &self.place())?;
