@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that Belljar reads, with its meaning.
-pub const VARIABLES: [(&str, &str); 9] = [
+pub const VARIABLES: [(&str, &str); 12] = [
     ("BELLJAR_CONFIG", "path of the configuration file, when `--config` is not given"),
     ("BELLJAR_CACHE_DIR", "where images are kept"),
     ("BELLJAR_LOG", "what is logged, in `tracing` filter syntax; default `info`"),
@@ -12,6 +12,12 @@ pub const VARIABLES: [(&str, &str); 9] = [
     ("BELLJAR_HANDOVER", "set by a server for itself alone, when it restarts in place"),
     ("PATH", "where `runsc` is looked for, when `sandbox.runsc` does not say"),
     ("HTTPS_PROXY", "proxy towards `anthropic` upstreams, and towards `openai` upstreams whose `base_url` is `https`"),
+    (
+        "AWS_ACCESS_KEY_ID",
+        "what requests to the object store are signed with, when `store.access_key_id_env` names no other",
+    ),
+    ("AWS_SECRET_ACCESS_KEY", "its secret, likewise"),
+    ("AWS_SESSION_TOKEN", "of credentials that end, likewise"),
     ("XDG_DATA_HOME", "where user data goes"),
     ("XDG_CACHE_HOME", "where caches go"),
 ];

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::environment::Environment;
 use super::limits::{self, LimitsTable, WorkspaceTable};
+use super::store::StoreTable;
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
 use crate::tenants::limits::AllLimits;
@@ -34,6 +35,8 @@ pub struct ConfigFile {
     pub limits: LimitsTable,
     /// `[[workspace]]`.
     pub workspace: Vec<WorkspaceTable>,
+    /// `[store]`.
+    pub store: StoreTable,
     /// `[guard]`.
     pub guard: GuardTable,
     #[serde(skip)]

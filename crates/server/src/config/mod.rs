@@ -6,6 +6,7 @@ pub mod environment;
 pub mod file;
 pub mod keys;
 mod limits;
+mod store;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use belljar_sandbox::SandboxConfig;
 
 use environment::Environment;
 use file::ConfigFile;
+pub use store::StoreChoice;
 
 use crate::tenants::limits::AllLimits;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// Limits of containers.
     pub sandbox: SandboxConfig,
+    /// Where metadata and contents are kept.
+    pub store: StoreChoice,
     /// Limits of the loop and of requests.
     pub serving: Serving,
     /// What workspaces may hold and use.
@@ -119,6 +123,7 @@ impl Config {
             image: file.sandbox.image.clone(),
             upstreams,
             sandbox: file.sandbox.limits(environment)?,
+            store: file.store.resolve(environment)?,
             serving: file.serving(),
             limits: file.all_limits()?,
             guard_rules: file.guard_rules()?,
