@@ -20,6 +20,7 @@ def run(report, running):
             report.check("files and what code makes are kept over kill -9", lambda: kept(own, stores))
             report.check("a container put away comes back", lambda: put_away(own))
             report.check("a checkpoint with an id is gone back to and forked after kill -9", lambda: gone_back_to(own))
+            report.check("a restart in place takes hold of both again, with containers as they are", lambda: in_place(own))
             report.check("doctor says what is reachable", lambda: doctor(running.belljar, own, stores))
             report.check("another server is refused the database", lambda: refused(running.belljar, own, stores))
             report.check("without the object store uploads are refused, and taken again after", lambda: no_objects(own, stores))
@@ -125,6 +126,16 @@ def put_away(own):
 def belljar(path, own, command, *arguments):
     command = [str(path), command, "--config", str(own.directory / "belljar.toml"), *arguments]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env={**os.environ, **own.environment}, timeout=120)
+
+
+def in_place(own):
+    container = create(own.base_url)
+    cell(own.base_url, container, "python", "x = 42")
+    file = send(own.base_url, b"kept").json()["id"]
+    own.restart_in_place()
+    equal(cell(own.base_url, container, "python", "print(x)")["stdout"], "42\n")
+    equal(listed(own.base_url).get(file), 4)
+    http_client.call(own.base_url, "DELETE", f"/v1/files/{file}", http_client.api_headers())
 
 
 def gone_back_to(own):
