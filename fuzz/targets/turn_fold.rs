@@ -4,7 +4,7 @@
 
 use arbitrary::Arbitrary;
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
+use belljar_turn::{CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, ToolTexts, Turn, TurnEnd, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::event::{Delta, StreamEvent};
@@ -81,6 +81,7 @@ impl Played {
             betas: &Betas::default(),
             samplings_max: 3,
             limits: ToolLimits::default(),
+            texts: ToolTexts::hosted(),
             model: ModelTraits::of("claude-opus-5-5"),
             lost_cells: &[],
         };

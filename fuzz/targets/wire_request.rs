@@ -1,7 +1,7 @@
 //! Bodies of `POST /v1/messages`: read or refused in words, never more; and what is read can be planned or is refused.
 #![no_main]
 
-use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, plan};
+use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::request::MessagesRequest;
 use libfuzzer_sys::fuzz_target;
@@ -17,6 +17,7 @@ fuzz_target!(|body: &[u8]| {
                 betas: &Betas::default(),
                 samplings_max: SAMPLINGS_MAX_DEFAULT,
                 limits: ToolLimits::default(),
+                texts: ToolTexts::hosted(),
                 model,
                 lost_cells: &[],
             };

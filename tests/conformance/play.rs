@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
+use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, Turn, TurnPlan, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::difference::{Difference, KeyOrder, Side, differences, is_sorted};
 use belljar_wire::error::ApiError;
@@ -173,6 +173,7 @@ fn planned(request: &Request, body: &Value) -> Result<TurnPlan, ApiError> {
         betas: &betas,
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model: ModelTraits::of(&read.model),
         lost_cells: &[],
     };

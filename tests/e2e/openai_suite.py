@@ -45,12 +45,31 @@ def run(report, running, fake_binary):
                 report.check(case["name"], lambda case=case, fake=fake: play(between.base_url, case, fake, replies))
             report.check("the official SDK, a file in and a file out", lambda: sdk(between.base_url, fakes[SDK_MODEL]))
             secrets = [KEY, *(fake.url.removeprefix("http://") for fake in fakes.values())]
+            report.check("what is configured of a model is listed", lambda: listed(between.base_url, given))
             report.check("neither key nor address is in a reply", lambda: upstream_suite.kept_from_clients(replies, secrets))
             report.check("the key is in no log and no data", lambda: upstream_suite.key_kept(between))
             report.check("no thread panicked", between.no_panic)
     finally:
         for fake in fakes.values():
             fake.kill()
+
+
+def listed(base_url, given):
+    """Limits and capabilities of every model, as far as its table has them."""
+    said = 0
+    for model, table in given.items():
+        info = http_client.call(base_url, "GET", f"/v1/models/{model}", headers=http_client.api_headers()).json()
+        capabilities = info["capabilities"]
+        found = [info["max_input_tokens"], info["max_tokens"], capabilities.get("image_input"), capabilities["server_tools"]["code_execution"]]
+        vision = table.get("vision")
+        expected = [
+            table.get("context_tokens_max"), table.get("output_tokens_max"), None if vision is None else {"supported": vision},
+            {"supported": table.get("tools", True)},
+        ]
+        equal(found, expected, f"what is listed of {model}")
+        said += sum(value is not None for value in expected[:3])
+    if said == 0:
+        raise AssertionError("no case configures anything: it proves nothing")
 
 
 def next_of(case):
@@ -61,7 +80,7 @@ def next_of(case):
 def upstream_table(model, url, given):
     return {
         "name": model, "kind": "openai", "base_url": f"{url}/v1", "api_key_env": KEY_VARIABLE, "models": [model.removesuffix(NEXT)],
-        "model": "sent-upstream", **given,
+        "model": "sent-upstream", "tool_texts": "hosted", **given,
     }
 
 

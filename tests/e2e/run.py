@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE))
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import checkpoint_suite  # noqa: E402
+import clouds_suite  # noqa: E402
 import compare_suite  # noqa: E402
 import container_suite  # noqa: E402
 import crash_suite  # noqa: E402
@@ -32,6 +33,7 @@ import limits_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
+import recording_suite  # noqa: E402
 import restart_suite  # noqa: E402
 import room_suite  # noqa: E402
 import shown_files_suite  # noqa: E402
@@ -136,7 +138,7 @@ def run(arguments):
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
+            ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:
@@ -145,6 +147,8 @@ def run(arguments):
             run_inside(total, "upstream", upstream_suite, running, fake_upstream(arguments))
         if arguments.only in "openai":
             run_inside(total, "openai", openai_suite, running, fake_upstream(arguments))
+        if arguments.only in "recordings":
+            run_inside(total, "recordings", recording_suite, running, fake_upstream(arguments))
         total.check("the server is healthy after all of it", running.healthy)
         total.check("no thread of the server panicked", running.no_panic)
         total.check("the server ends when asked", lambda: report.equal(running.stop(), 0, "exit status"))

@@ -77,6 +77,7 @@ const fn is_illness(kind: UpstreamErrorKind) -> bool {
         | UpstreamErrorKind::Rejected { .. }
         | UpstreamErrorKind::Authentication
         | UpstreamErrorKind::ModelNotFound
+        | UpstreamErrorKind::NotRecorded
         | UpstreamErrorKind::TooLarge => false,
     }
 }

@@ -13,12 +13,15 @@ use crate::breaker::Breaker;
 use crate::capability::unfit;
 use crate::config::Capabilities;
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
+use crate::recording::Dialect;
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
 /// One upstream as the configuration has it.
 pub(crate) struct Member {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) capabilities: Capabilities,
+    pub(crate) dialect: Option<Dialect>,
+    pub(crate) output_tokens_max: Option<u64>,
     pub(crate) whole_max: Option<Duration>,
     /// None for what has no network to fail.
     pub(crate) breaker: Option<Breaker>,
@@ -104,6 +107,7 @@ const fn goes_on(kind: UpstreamErrorKind) -> bool {
         | UpstreamErrorKind::Authentication
         | UpstreamErrorKind::ModelNotFound
         | UpstreamErrorKind::NoSuchEndpoint
+        | UpstreamErrorKind::NotRecorded
         | UpstreamErrorKind::Unavailable
         | UpstreamErrorKind::TimedOut { .. }
         | UpstreamErrorKind::Protocol

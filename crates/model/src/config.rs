@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::recording::Endpoint;
+
 /// One `[[upstream]]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct UpstreamConfig {
@@ -28,6 +30,10 @@ pub struct UpstreamConfig {
     pub timeouts: Timeouts,
     /// What is done about its failures.
     pub resilience: Resilience,
+    /// Of the Messages API: globs over the `anthropic-beta` values that are passed on; none for those that concern the model.
+    pub betas: Option<Vec<String>>,
+    /// The file that what it is asked and answers is added to; not for scripts, clouds and recordings.
+    pub record: Option<PathBuf>,
 }
 
 impl UpstreamConfig {
@@ -44,6 +50,8 @@ impl UpstreamConfig {
             capabilities: Capabilities::default(),
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
+            betas: None,
+            record: None,
         }
     }
 }
@@ -99,8 +107,8 @@ impl Like {
     /// What an upstream of that kind follows when nothing is said.
     pub const fn default_of(kind: &UpstreamKind) -> Self {
         match kind {
-            UpstreamKind::Anthropic { .. } => Self::Itself,
-            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded => Self::Nobody,
+            UpstreamKind::Anthropic { .. } | UpstreamKind::Bedrock { .. } | UpstreamKind::Vertex { .. } => Self::Itself,
+            UpstreamKind::Scripted { .. } | UpstreamKind::OpenAi { .. } | UpstreamKind::Recorded { .. } => Self::Nobody,
         }
     }
 }
@@ -114,6 +122,30 @@ pub enum UpstreamKind {
         base_url: String,
         /// Sent as `x-api-key`.
         api_key: Secret,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Amazon Bedrock.
+    Bedrock {
+        /// `https://bedrock-runtime.REGION.amazonaws.com`, or what stands for it.
+        base_url: String,
+        /// The region that a signature is for.
+        region: String,
+        /// Who asks.
+        credentials: AwsCredentials,
+        /// An HTTP proxy to go through; none is taken from the environment.
+        proxy: Option<String>,
+    },
+    /// The Messages API inside Vertex AI.
+    Vertex {
+        /// `https://REGION-aiplatform.googleapis.com`, or what stands for it.
+        base_url: String,
+        /// The location that is asked.
+        region: String,
+        /// The project that pays.
+        project: String,
+        /// Who asks.
+        credentials: GoogleCredentials,
         /// An HTTP proxy to go through; none is taken from the environment.
         proxy: Option<String>,
     },
@@ -133,13 +165,43 @@ pub enum UpstreamKind {
         /// Where it differs from others.
         settings: ChatSettings,
     },
-    /// Replies from a file; refused in this version.
-    Recorded,
+    /// Replies from a recording. It knows what was spoken, and how.
+    Recorded {
+        /// The recording.
+        file: PathBuf,
+    },
+}
+
+/// Who asks Amazon Bedrock.
+#[derive(Clone, Debug)]
+pub enum AwsCredentials {
+    /// A Bedrock API key, sent as `Authorization: Bearer`.
+    Bearer(Secret),
+    /// Every request is signed with these (SigV4).
+    Keys {
+        /// Says whose signature it is.
+        access_key_id: String,
+        /// Never leaves this process.
+        secret_access_key: Secret,
+        /// Sent along where the keys are temporary.
+        temporary_token: Option<Secret>,
+    },
+}
+
+/// Who asks Vertex AI.
+#[derive(Clone, Debug)]
+pub enum GoogleCredentials {
+    /// An access token, sent as it is: whoever configured it renews it.
+    Token(Secret),
+    /// A service account's key, as the JSON that the console hands out: tokens are fetched with it, and renewed before they end.
+    ServiceAccount(Secret),
 }
 
 /// How one server of the Chat Completions API wants to be asked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChatSettings {
+    /// Which of its two APIs it is asked by.
+    pub api: Api,
     /// What it calls the limit of a reply.
     pub max_tokens_key: MaxTokensKey,
     /// Most tokens of a reply that it takes as a limit; more is cut to this.
@@ -156,6 +218,43 @@ pub struct ChatSettings {
     pub body: Map<String, Value>,
     /// What is looked for in the text of replies.
     pub rescue: Vec<Rescue>,
+    /// Whether its template takes one system message, at the head, and users and assistants by turns.
+    pub strict_roles: bool,
+}
+
+/// The APIs of an `openai` upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    /// Chat completions.
+    Chat,
+    /// The Responses API.
+    Responses,
+}
+
+impl Api {
+    /// Each with its name.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Chat, "chat"), (Self::Responses, "responses")];
+
+    /// The one with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(api, _)| api)
+    }
+
+    /// Its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Responses => "responses",
+        }
+    }
+
+    /// What is called.
+    pub(crate) fn endpoint(self) -> Endpoint {
+        match self {
+            Self::Chat => Endpoint::ChatCompletions,
+            Self::Responses => Endpoint::Responses,
+        }
+    }
 }
 
 /// A format of calls, or of thinking, that a model writes into its text where its server does not read it.
@@ -173,18 +272,29 @@ pub enum Rescue {
     Fenced,
     /// JSON anywhere.
     Json,
+    /// `<｜tool▁calls▁begin｜>…`.
+    DeepSeek,
+    /// `<|tool_calls_section_begin|>…`.
+    Kimi,
 }
 
 impl Rescue {
     /// Each with its name.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 8] = [
         (Self::Thinking, "thinking"),
         (Self::Hermes, "hermes"),
         (Self::Llama, "llama"),
         (Self::Mistral, "mistral"),
         (Self::Fenced, "fenced"),
         (Self::Json, "json"),
+        (Self::DeepSeek, "deepseek"),
+        (Self::Kimi, "kimi"),
     ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.into_iter().find(|(known, _)| *known == self).map_or("", |(_, name)| name)
+    }
 
     /// The one of that name.
     pub fn from_name(name: &str) -> Option<Self> {
@@ -196,6 +306,7 @@ impl Default for ChatSettings {
     /// What the most servers take.
     fn default() -> Self {
         Self {
+            api: Api::Chat,
             max_tokens_key: MaxTokensKey::MaxTokens,
             output_tokens_max: None,
             stream: true,
@@ -204,6 +315,7 @@ impl Default for ChatSettings {
             thinking_key: None,
             body: Map::new(),
             rescue: Vec::new(),
+            strict_roles: false,
         }
     }
 }
@@ -285,15 +397,15 @@ impl fmt::Debug for Secret {
 /// An upstream that cannot be set up. Every text names the upstream and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// A kind that this version does not have.
-    #[error(
-        "upstream `{upstream}`: kind `{kind}` is not available in this version; use `anthropic`, `openai` or `scripted`"
-    )]
-    NotAvailable {
+    /// A recording that cannot be read, or written.
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
+    Recording {
         /// The upstream.
         upstream: String,
-        /// Its kind.
-        kind: &'static str,
+        /// `record` or `recording`.
+        key: &'static str,
+        /// The file, and what is wrong with it.
+        problem: String,
     },
     /// No two upstreams may have one name.
     #[error("upstream `{upstream}`: another upstream has this name")]
@@ -308,10 +420,12 @@ pub enum ConfigError {
         upstream: String,
     },
     /// A glob that is none.
-    #[error("upstream `{upstream}`: `models`: {problem}")]
+    #[error("upstream `{upstream}`: `{key}`: {problem}")]
     Glob {
         /// The upstream.
         upstream: String,
+        /// `models` or `betas`.
+        key: &'static str,
         /// What is wrong with it.
         problem: String,
     },
@@ -330,6 +444,16 @@ pub enum ConfigError {
     Key {
         /// The upstream.
         upstream: String,
+    },
+    /// A region, a project or a service account that is none.
+    #[error("upstream `{upstream}`: {what} {problem}")]
+    Cloud {
+        /// The upstream.
+        upstream: String,
+        /// `region`, `project`, …
+        what: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
     },
     /// The HTTP client cannot be made.
     #[error("upstream `{upstream}`: no HTTP client: {problem}")]

@@ -40,6 +40,8 @@ pub enum UpstreamErrorKind {
     ModelNotFound,
     /// The upstream does not have what was called: the address leads somewhere else, or to less than the whole API.
     NoSuchEndpoint,
+    /// The upstream is a recording, and this was not recorded.
+    NotRecorded,
     /// The upstream cannot be reached, or failed.
     Unavailable,
     /// The upstream took too long.
@@ -101,6 +103,9 @@ impl UpstreamErrorKind {
                  server has to correct its configuration.",
             ),
             Self::ModelNotFound => (ErrorKind::NotFound, "The model's upstream does not have this model."),
+            Self::NotRecorded => {
+                (ErrorKind::NotFound, "The recording that serves this model has no reply to this request.")
+            }
             Self::Unavailable | Self::NoSuchEndpoint => {
                 (ErrorKind::Api, "The model's upstream failed or cannot be reached. Please try again later.")
             }
@@ -122,6 +127,7 @@ impl UpstreamErrorKind {
             | Self::Authentication
             | Self::ModelNotFound
             | Self::NoSuchEndpoint
+            | Self::NotRecorded
             | Self::Unavailable
             | Self::TimedOut { .. }
             | Self::Protocol

@@ -24,13 +24,12 @@ pub(crate) fn estimate(request: &SamplingRequest, files: &KnownFiles) -> u64 {
     messages + written.iter().map(Tally::of).map(Tally::tokens).sum::<u64>()
 }
 
-/// About how many tokens the model would read of a body in the dialect of chat completions.
-pub(crate) fn of_body(body: &[u8]) -> u64 {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
-        return of_bytes(body.len() as u64);
-    };
-    let messages = body["messages"].as_array().map_or(0, Vec::len) as u64 * MESSAGE_TOKENS;
-    let read = [&body["messages"], &body["tools"]];
+/// About how many tokens the model would read of a body of chat completions, or of the Responses API.
+pub(crate) fn of_body(body: &Value) -> u64 {
+    let said = [&body["messages"], &body["input"]];
+    let messages =
+        said.map(|messages| messages.as_array().map_or(0, Vec::len) as u64).iter().sum::<u64>() * MESSAGE_TOKENS;
+    let read = [said[0], said[1], &body["instructions"], &body["tools"]];
     messages + read.map(Tally::of).map(Tally::tokens).iter().sum::<u64>()
 }
 

@@ -18,6 +18,7 @@ mod link;
 pub mod lower;
 mod minting;
 mod openai;
+pub mod recording;
 mod router;
 mod scripted;
 mod unsigned;
@@ -26,14 +27,16 @@ mod upstream;
 #[cfg(fuzzing)]
 pub mod fuzzing {
     //! What the fuzz targets see of the readers.
-    pub use crate::anthropic::fuzzing::events;
-    pub use crate::openai::fuzzing::chat_events;
+    pub use crate::anthropic::fuzzing::{events, framed_events};
+    pub use crate::openai::fuzzing::events as openai_events;
+    pub use crate::recording::fuzzing::shown;
 }
 pub use config::{
-    Capabilities, ChatSettings, ConfigError, Like, MaxTokensKey, Rescue, Resilience, Secret, Timeouts, UpstreamConfig,
-    UpstreamKind,
+    Api, AwsCredentials, Capabilities, ChatSettings, ConfigError, GoogleCredentials, Like, MaxTokensKey, Rescue,
+    Resilience, Secret, Timeouts, UpstreamConfig, UpstreamKind,
 };
 pub use error::{Phase, UpstreamError, UpstreamErrorKind};
 pub use estimate::estimate_of_body;
-pub use router::Router;
+pub use recording::Dialect;
+pub use router::{Router, Served};
 pub use upstream::{CountFuture, KnownFiles, SamplingHints, SamplingStream, TokenCount, Upstream};

@@ -5,18 +5,32 @@ use std::sync::Arc;
 
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use crate::anthropic::Anthropic;
+use crate::anthropic::{Access, Anthropic, Betas, Way};
 use crate::breaker::Breaker;
 use crate::chain::{Candidate, Chain, Member};
-use crate::config::{ConfigError, Like, UpstreamConfig, UpstreamKind};
-use crate::link::{Address, Patience};
-use crate::openai::OpenAi;
+use crate::config::{Capabilities, ConfigError, Like, Secret, Timeouts, UpstreamConfig, UpstreamKind};
+use crate::link::{Address, Link, Patience};
+use crate::openai::{self, OpenAi};
+use crate::recording::{Dialect, Head, RecordingError, Replay, Tape};
 use crate::scripted::Scripted;
 use crate::upstream::Upstream;
 
 /// All upstreams, in the configuration's order: the first that serves a name is asked for it.
 pub struct Router {
     routes: Vec<Route>,
+}
+
+/// What is known of an upstream that serves a model.
+#[derive(Clone, Copy, Debug)]
+pub struct Served<'a> {
+    /// The operator's name for it.
+    pub upstream: &'a str,
+    /// What it speaks, or spoke when it was recorded; scripts speak nothing.
+    pub dialect: Option<Dialect>,
+    /// What its models can do.
+    pub capabilities: &'a Capabilities,
+    /// Most tokens of a reply.
+    pub output_tokens_max: Option<u64>,
 }
 
 struct Route {
@@ -85,9 +99,21 @@ impl Router {
         let route = self.routes.iter().find(|route| route.serves(model))?;
         match &route.like {
             Like::Nobody => None,
-            Like::Itself => Some(route.sent(model)),
+            Like::Itself => Some(vendors_name(route.sent(model))),
             Like::Model(name) => Some(name),
         }
+    }
+
+    /// What is known of the upstream that is asked first for a model.
+    pub fn served(&self, model: &str) -> Option<Served<'_>> {
+        let route = self.routes.iter().find(|route| route.serves(model))?;
+        let Member { upstream, capabilities, dialect, output_tokens_max, .. } = &*route.member;
+        Some(Served {
+            upstream: upstream.name(),
+            dialect: *dialect,
+            capabilities,
+            output_tokens_max: *output_tokens_max,
+        })
     }
 
     /// Every name that some glob spells out, and every alias, in order, once. A name that an earlier upstream's glob takes is still
@@ -105,8 +131,11 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
     if config.models.is_empty() && config.aliases.is_empty() {
         return Err(ConfigError::NoModels { upstream: config.name.clone() });
     }
-    let glob_error =
-        |error: globset::Error| ConfigError::Glob { upstream: config.name.clone(), problem: error.to_string() };
+    let glob_error = |error: globset::Error| ConfigError::Glob {
+        upstream: config.name.clone(),
+        key: "models",
+        problem: error.to_string(),
+    };
     let mut set = GlobSetBuilder::new();
     for glob in &config.models {
         set.add(Glob::new(glob).map_err(glob_error)?);
@@ -117,30 +146,93 @@ fn globs(config: &UpstreamConfig) -> Result<GlobSet, ConfigError> {
 fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
     let whole_max = config.timeouts.whole_max;
     let breaker = match &config.kind {
-        UpstreamKind::Anthropic { .. } | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
-        UpstreamKind::Scripted { .. } | UpstreamKind::Recorded => None,
+        UpstreamKind::Anthropic { .. }
+        | UpstreamKind::Bedrock { .. }
+        | UpstreamKind::Vertex { .. }
+        | UpstreamKind::OpenAi { .. } => Some(Breaker::new(&config.resilience)),
+        UpstreamKind::Scripted { .. } | UpstreamKind::Recorded { .. } => None,
     };
     let capabilities = config.capabilities.clone();
-    Ok(Member { upstream: build(config)?, capabilities, whole_max, breaker })
+    let output_tokens_max = match &config.kind {
+        UpstreamKind::OpenAi { settings, .. } => settings.output_tokens_max,
+        UpstreamKind::Anthropic { .. }
+        | UpstreamKind::Bedrock { .. }
+        | UpstreamKind::Vertex { .. }
+        | UpstreamKind::Scripted { .. }
+        | UpstreamKind::Recorded { .. } => None,
+    };
+    let (upstream, dialect) = build(config)?;
+    Ok(Member { upstream, capabilities, whole_max, breaker, dialect, output_tokens_max })
 }
 
-fn build(config: UpstreamConfig) -> Result<Arc<dyn Upstream>, ConfigError> {
+/// The upstream, and what it speaks.
+fn build(config: UpstreamConfig) -> Result<(Arc<dyn Upstream>, Option<Dialect>), ConfigError> {
     let models = literal_models(&config.models);
     let patience = Patience { timeouts: config.timeouts, retries_max: config.resilience.retries_max };
-    match config.kind {
+    let UpstreamConfig { name, kind, record, betas: globs, .. } = config;
+    let tape = |head: &Head, key: Option<&Secret>| -> Result<Option<Arc<Tape>>, ConfigError> {
+        let tape = record.as_deref().map(|path| Tape::open(path, head, key)).transpose();
+        tape.map(|tape| tape.map(Arc::new)).map_err(|error| unrecorded(&head.upstream, "record", &error))
+    };
+    let betas = Betas::new(&name, globs.as_deref())?;
+    let (upstream, dialect): (Arc<dyn Upstream>, _) = match kind {
         UpstreamKind::Anthropic { base_url, api_key, proxy } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            Ok(Arc::new(Anthropic::new(config.name, &address, &api_key, patience, models)?))
+            let head = Head { betas: globs, ..Head::new(Dialect::Anthropic, &name, None) };
+            let access = Access::vendor(&name, address, &api_key, tape(&head, Some(&api_key))?)?;
+            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
+        }
+        UpstreamKind::Bedrock { base_url, region, credentials, proxy } => {
+            let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
+            let access = Access::bedrock(&name, address, region, credentials)?;
+            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
+        }
+        UpstreamKind::Vertex { base_url, region, project, credentials, proxy } => {
+            let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
+            let access = Access::vertex(&name, address, &region, &project, credentials)?;
+            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
         }
         UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            Ok(Arc::new(OpenAi::new(config.name, &address, api_key.as_ref(), patience, settings, models)?))
+            let tape = tape(&Head::new(Dialect::Openai, &name, Some(&settings)), api_key.as_ref())?;
+            let link = openai::link(name, &address, api_key.as_ref(), patience)?;
+            (Arc::new(OpenAi::over(link.taped(tape), settings, models)), Some(Dialect::Openai))
         }
         UpstreamKind::Scripted { scripts_dir } => {
-            Ok(Arc::new(Scripted::new(config.name, scripts_dir.as_deref(), models)?))
+            (Arc::new(Scripted::new(name, scripts_dir.as_deref(), models)?), None)
         }
-        UpstreamKind::Recorded => Err(ConfigError::NotAvailable { upstream: config.name, kind: "recorded" }),
-    }
+        UpstreamKind::Recorded { file } => {
+            let replay = Replay::open(&file).map_err(|error| unrecorded(&name, "recording", &error))?;
+            return replayed(name, replay, patience.timeouts, models);
+        }
+    };
+    Ok((upstream, dialect))
+}
+
+/// A recording in an upstream's place. What is sent depends on how that was configured, and the head knows it.
+fn replayed(
+    name: String,
+    replay: Replay,
+    timeouts: Timeouts,
+    models: Vec<String>,
+) -> Result<(Arc<dyn Upstream>, Option<Dialect>), ConfigError> {
+    let head = replay.recording().head().clone();
+    let betas = Betas::new(&name, head.betas.as_deref())?;
+    let link = Link::replaying(name, Arc::new(replay), timeouts);
+    let upstream: Arc<dyn Upstream> = match head.dialect {
+        Dialect::Anthropic => Arc::new(Anthropic::over(link, Way::Vendor, betas, models)),
+        Dialect::Openai => Arc::new(OpenAi::over(link, head.chat_settings(), models)),
+    };
+    Ok((upstream, Some(head.dialect)))
+}
+
+/// The name by which the vendor knows a model that Bedrock calls `anthropic.NAME`, with a region before it or a whole ARN.
+fn vendors_name(sent: &str) -> &str {
+    sent.rsplit_once("anthropic.").map_or(sent, |(_, name)| name)
+}
+
+fn unrecorded(upstream: &str, key: &'static str, error: &RecordingError) -> ConfigError {
+    ConfigError::Recording { upstream: upstream.to_owned(), key, problem: error.to_string() }
 }
 
 /// Globs that match one name only.

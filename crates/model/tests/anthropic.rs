@@ -428,3 +428,70 @@ async fn a_base_url_may_end_in_v1() {
     let events = sample(&format!("{}/v1/", fake.url)).await;
     assert_eq!(joined(events), expected_events());
 }
+
+/// A conversation with every kind of block that the vendor takes; `tool_result`s stand in the order of their calls.
+fn every_content() -> Value {
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="});
+    let cached = json!({"type": "ephemeral", "ttl": "1h"});
+    let image = json!({"type": "image", "source": source});
+    let searched = json!({"type": "search_result", "source": "https://a", "title": "t", "content": [text("found")],
+        "citations": {"enabled": true}, "cache_control": cached});
+    let cited = json!({"type": "char_location", "cited_text": "a", "document_index": 0, "document_title": "t",
+        "start_char_index": 0, "end_char_index": 1});
+    let hit = json!({"type": "web_search_result", "url": "https://a", "title": "t", "encrypted_content": "Eo4B"});
+    json!([
+        {"role": "user", "content": [
+            {"type": "text", "text": "look", "cache_control": cached},
+            {"type": "image", "source": {"type": "url", "url": "https://a/b.png"}}, image,
+            {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}, "title": "t",
+             "context": "c", "citations": {"enabled": true}, "cache_control": cached},
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "words"}},
+            {"type": "document", "source": {"type": "content", "content": [text("a part")]}}, searched]},
+        {"role": "assistant", "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "sig"}, {"type": "redacted_thinking", "data": "xyz"},
+            {"type": "text", "text": "a", "citations": [cited]},
+            {"type": "server_tool_use", "id": "srvtoolu_w", "name": "web_search", "input": {"query": "q"}},
+            {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_w", "content": [hit]},
+            {"type": "server_tool_use", "id": "srvtoolu_f", "name": "web_fetch", "input": {"url": "https://a"}},
+            {"type": "web_fetch_tool_result", "tool_use_id": "srvtoolu_f", "content":
+                {"type": "web_fetch_tool_result_error", "error_code": "url_not_accessible"}},
+            {"type": "server_tool_use", "id": "srvtoolu_t", "name": "tool_search_tool_regex", "input": {"query": "q"}},
+            {"type": "tool_search_tool_result", "tool_use_id": "srvtoolu_t", "content":
+                {"type": "tool_search_tool_search_result", "tool_references": [{"type": "tool_reference", "tool_name": "look_up"}]}},
+            {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {"q": 1}, "cache_control": cached}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "toolu_1", "is_error": false, "cache_control": cached,
+             "content": [text("x"), image, searched, {"type": "tool_reference", "tool_name": "look_up"}]}]}])
+}
+
+#[tokio::test]
+async fn every_content_type_is_sent_as_it_came() {
+    let body = json!({"model": "m", "max_tokens": 9, "messages": every_content()});
+    let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
+    let fake = Fake::start(vec![reply()]).await.expect("it listens");
+    let router = Router::new(vec![config(&fake.url)]).expect("a good upstream");
+    let asked = SamplingRequest { messages: read.messages, ..request() };
+    let events: Sampled = router.route("m").expect("served").sample(asked, hints()).collect().await;
+    assert_eq!(fake.violations(), Vec::<String>::new());
+    assert_eq!(joined(events), expected_events());
+    assert_eq!(fake.seen()[0].body["messages"], every_content());
+}
+
+#[tokio::test]
+async fn citations_come_through_as_they_are() {
+    let citation = json!({"type": "page_location", "cited_text": "é", "document_index": 0, "document_title": null,
+        "start_page_number": 1, "end_page_number": 2});
+    let delta = json!({"type": "citations_delta", "citation": citation});
+    let raw = [
+        json!({"type": "message_start", "message": {}}),
+        json!({"type": "content_block_start", "index": 0, "content_block": {"citations": [], "type": "text", "text": ""}}),
+        json!({"type": "content_block_delta", "index": 0, "delta": delta}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
+        json!({"type": "message_stop"}),
+    ];
+    let raw = raw.iter().map(event).collect::<String>();
+    let (_, events) = answered(Answer { raw: Some(raw), ..Answer::default() }).await;
+    let expected = SamplingEvent::BlockDelta(Delta::CitationsDelta { citation });
+    assert!(joined(events).contains(&expected));
+}

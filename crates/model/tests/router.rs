@@ -67,9 +67,6 @@ fn the_router_takes_the_first_match() {
     }
     assert_eq!(router.models(), ["exact/name", "other"]);
 
-    let not_available = ConfigError::NotAvailable { upstream: "x".to_owned(), kind: "recorded" };
-    let config = UpstreamConfig { kind: UpstreamKind::Recorded, ..scripted("x", &["*"]) };
-    assert_eq!(Router::new(vec![config]).err(), Some(not_available));
     let duplicate = Router::new(vec![scripted("x", &["a"]), scripted("x", &["b"])]);
     assert_eq!(duplicate.err(), Some(ConfigError::DuplicateName { upstream: "x".to_owned() }));
     let empty = Router::new(vec![scripted("x", &[])]);

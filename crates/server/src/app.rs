@@ -1,13 +1,14 @@
 //! What every request shares.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_guard::Guard;
-use belljar_model::Router;
+use belljar_model::{Dialect, Router};
 use belljar_sandbox::Sandbox;
 use belljar_store::{Store, Timestamp};
-use belljar_turn::{ModelTraits, ToolLimits};
+use belljar_turn::{ModelTraits, ToolLimits, ToolTexts};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -56,6 +57,8 @@ pub struct App {
     pub serving: Serving,
     /// What the tool text tells the model about its container.
     pub tool_limits: ToolLimits,
+    /// The words in which models are told of the tool, by the upstream's name, where they are configured.
+    pub tool_texts: BTreeMap<String, ToolTexts>,
     /// One change between live and kept at a time for each container.
     pub changes: Changes,
     /// Digest of the image that containers start from.
@@ -82,6 +85,18 @@ impl App {
     /// What a model of that name takes and refuses: the rules of the hosted model that the configuration says it is like.
     pub fn traits_of(&self, model: &str) -> ModelTraits {
         self.router.like(model).map(ModelTraits::of).unwrap_or_default()
+    }
+
+    /// The words in which a model of that name is told of the tool.
+    pub fn texts_of(&self, model: &str) -> &ToolTexts {
+        let Some(served) = self.router.served(model) else {
+            return ToolTexts::hosted();
+        };
+        self.tool_texts.get(served.upstream).unwrap_or_else(|| match served.dialect {
+            // Mostly models that were never taught it.
+            Some(Dialect::Openai) => ToolTexts::plain(),
+            Some(Dialect::Anthropic) | None => ToolTexts::hosted(),
+        })
     }
 
     /// Keeps code that waits, for whoever brings the results. Its calls may be answered for so long; afterwards its container

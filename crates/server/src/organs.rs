@@ -48,7 +48,6 @@ pub struct Organs {
 
 /// Opens everything that serving needs; proves that a container can start. What the program before this one has left goes on.
 pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<Organs, Exit> {
-    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
     let image = mount(config).await?;
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
@@ -56,6 +55,8 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
     options.database = config.store.database.clone();
     options.blobs = config.store.blobs.clone();
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
+    // Recordings stand in the data directory, which is the store's to make.
+    let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;
     let running = RunningCells::default();
     let started_at = inheritance.as_ref().map_or_else(clock::now, |inheritance| inheritance.started_at);
     let (sandbox, inherited) = match inheritance {
@@ -94,6 +95,7 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
             memory_bytes_max: config.sandbox.memory_bytes_max,
             disk_bytes_max: config.sandbox.disk_bytes_max,
         },
+        tool_texts: config.tool_texts.clone(),
         changes: Changes::default(),
         image_digest: image.digest().to_string(),
         container_idle: config.sandbox.container_idle,

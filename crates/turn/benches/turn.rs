@@ -5,7 +5,9 @@
 use std::hint::black_box;
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
+use belljar_turn::{
+    Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, Turn, TurnPlan, plan,
+};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::message::Usage;
@@ -49,6 +51,7 @@ fn planned(request: MessagesRequest) -> TurnPlan {
         betas: &betas,
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
         lost_cells: &[],
     };

@@ -4,6 +4,7 @@ use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ServerToolUseBlock;
 
 use crate::models::ModelTraits;
+use crate::texts::ToolTexts;
 
 /// Rounds of server tools that one request may take (wire.md §13.1).
 pub const SAMPLINGS_MAX_DEFAULT: u32 = 10;
@@ -23,6 +24,8 @@ pub struct PlanContext<'a> {
     pub samplings_max: u32,
     /// What the tool text tells the model about its container.
     pub limits: ToolLimits,
+    /// The words in which the model is told of the tool.
+    pub texts: &'a ToolTexts,
     /// What the model can do.
     pub model: ModelTraits,
     /// The calls that [`lost_cells`](crate::lost_cells) has asked for, as far as they are known.

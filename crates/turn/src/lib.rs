@@ -25,6 +25,7 @@ mod input_text;
 mod models;
 mod plan;
 mod runtime;
+mod texts;
 mod tools;
 mod turn;
 
@@ -33,4 +34,5 @@ pub use context::{CALLS_AT_ONCE_MAX, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLim
 pub use effect::{CallAnswer, CallResult, CodeCall, Effect, HostToolCall, Input, PendingCall, TurnEnd};
 pub use models::{HostedModel, ModelTraits};
 pub use plan::{Resume, TurnPlan, lost_cells, plan};
+pub use texts::{TextPlace, ToolTexts};
 pub use turn::Turn;

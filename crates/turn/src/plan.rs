@@ -8,17 +8,19 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use belljar_ids::ServerToolUseId;
-use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
+use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock, TextBlock};
 use belljar_wire::error::ApiError;
 use belljar_wire::media::{FileMention, mentions};
-use belljar_wire::request::{InputMessage, MessagesRequest, Role};
+use belljar_wire::request::{InputMessage, MessagesRequest, Role, System};
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::{CodeExecutionTool, SubTool, Tool, ToolChoice, ToolChoiceMode, ToolVersion};
+use serde_json::Map;
 
 use crate::call::{InvalidInput, ServerCall};
 use crate::context::PlanContext;
 use crate::effect::CallResult;
 use crate::runtime::{Runtime, declared};
+use crate::texts::TextPlace;
 use crate::tools::lower;
 pub use code_calls::lost_cells;
 use history::{History, Stretch};
@@ -198,9 +200,12 @@ fn sampling(request: MessagesRequest, context: &PlanContext<'_>, runtime: Option
     SamplingRequest {
         model: request.model,
         max_tokens: request.max_tokens,
-        system: request.system,
+        system: match runtime {
+            Some(_) => told_to_system(request.system, context.texts.text(TextPlace::System)),
+            None => request.system,
+        },
         messages: code_calls::left_out(request.messages),
-        tools: lower(request.tools, runtime, &context.limits),
+        tools: lower(request.tools, runtime, &context.limits, context.texts),
         tool_choice: request.tool_choice.map(|choice| lower_choice(choice, runtime)),
         stop_sequences: request.stop_sequences,
         temperature: request.temperature,
@@ -211,6 +216,24 @@ fn sampling(request: MessagesRequest, context: &PlanContext<'_>, runtime: Option
         rest: request.rest,
         betas: context.betas.values().to_vec(),
     }
+}
+
+/// The system prompt with ours behind it: what a cache keeps of the client's stands before.
+fn told_to_system(system: Option<System>, text: &str) -> Option<System> {
+    if text.is_empty() {
+        return system;
+    }
+    let content = match system.map(|system| system.content) {
+        None => Content::Text(text.to_owned()),
+        Some(Content::Text(said)) if said.is_empty() => Content::Text(text.to_owned()),
+        Some(Content::Text(said)) => Content::Text(format!("{said}\n\n{text}")),
+        Some(Content::Blocks(mut blocks)) => {
+            let text = TextBlock { text: text.to_owned(), citations: None, rest: Map::new() };
+            blocks.push(ContentBlock::Text(text));
+            Content::Blocks(blocks)
+        }
+    };
+    Some(System { content })
 }
 
 /// A choice of the code execution tool itself is one of its Python cells where the model sees them, which have its name, else of

@@ -1,4 +1,4 @@
-//! The sub-tools as a model is told of them. The texts are data, in `data/`.
+//! The sub-tools as a model is told of them, in the words of a set of texts.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::call::{CodeTool, Interpreter};
 use crate::context::ToolLimits;
 use crate::runtime::{Runtime, callers};
+use crate::texts::{TextPlace, ToolTexts};
 
 /// Whether the tool text says how long a cell may run (wire.md §4).
 const fn tells_the_time_limit(version: ToolVersion) -> bool {
@@ -41,7 +42,12 @@ fn parsed(text: &str) -> Value {
 
 /// The tools of a request as the model is to see them, in the request's order; sub-tools that nobody declared stand last. Tools that
 /// only code may call are described to the model where it writes code, and nowhere else (wire.md §10.1).
-pub(crate) fn lower(tools: Vec<Tool>, runtime: Option<&Runtime>, limits: &ToolLimits) -> Vec<ModelTool> {
+pub(crate) fn lower(
+    tools: Vec<Tool>,
+    runtime: Option<&Runtime>,
+    limits: &ToolLimits,
+    texts: &ToolTexts,
+) -> Vec<ModelTool> {
     let mut lowered = Vec::with_capacity(tools.len() + SubTool::ALL.len());
     let mut ours = None;
     let mut breakpoint = None;
@@ -64,15 +70,15 @@ pub(crate) fn lower(tools: Vec<Tool>, runtime: Option<&Runtime>, limits: &ToolLi
     }
     if let Some(runtime) = runtime {
         let at = ours.unwrap_or(lowered.len());
-        lowered.splice(at..at, sub_tools(runtime, breakpoint, limits));
+        lowered.splice(at..at, sub_tools(runtime, breakpoint, limits, texts));
     }
     lowered
 }
 
-fn sub_tools(runtime: &Runtime, breakpoint: Option<Value>, limits: &ToolLimits) -> Vec<ModelTool> {
+fn sub_tools(runtime: &Runtime, breakpoint: Option<Value>, limits: &ToolLimits, texts: &ToolTexts) -> Vec<ModelTool> {
     let told = |sub_tool: &SubTool| ModelTool::Server {
         sub_tool: *sub_tool,
-        description: description(*sub_tool, runtime, limits),
+        description: description(*sub_tool, runtime, limits, texts),
         input_schema: schema(*sub_tool).clone(),
         cache_control: None,
     };
@@ -93,38 +99,32 @@ fn schema(sub_tool: SubTool) -> &'static Value {
 }
 
 /// What the model is told of a sub-tool: a text of ours, with what the client says of its tools at the end, untouched.
-fn description(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String {
-    let mut text = own_text(sub_tool, runtime, limits);
+fn description(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits, texts: &ToolTexts) -> String {
+    let mut text = own_text(sub_tool, runtime, limits, texts);
     if runtime.tools.is_empty() {
         return text;
     }
     match sub_tool {
         SubTool::CodeExecution => {
             text.push_str("\n\n");
-            text.push_str(include_str!("../data/python_tools.txt").trim_end());
+            text.push_str(texts.text(TextPlace::PythonTools));
             runtime.tools.iter().for_each(|tool| append_tool(&mut text, tool));
         }
         SubTool::BashCodeExecution => {
             text.push_str("\n\n");
-            text.push_str(include_str!("../data/bash_tools.txt").trim_end());
+            text.push_str(texts.text(TextPlace::BashTools));
         }
         SubTool::TextEditorCodeExecution => {}
     }
     text
 }
 
-fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits) -> String {
-    let text = match (sub_tool, runtime.interpreter) {
-        (SubTool::CodeExecution, Interpreter::Live) => include_str!("../data/python.txt"),
-        (SubTool::CodeExecution, Interpreter::Fresh) => include_str!("../data/python_fresh.txt"),
-        (SubTool::BashCodeExecution, _) => include_str!("../data/bash.txt"),
-        (SubTool::TextEditorCodeExecution, _) => include_str!("../data/editor.txt"),
-    };
-    let mut text = text.trim_end().to_owned();
+fn own_text(sub_tool: SubTool, runtime: &Runtime, limits: &ToolLimits, texts: &ToolTexts) -> String {
+    let mut text = texts.text(TextPlace::of(sub_tool, runtime.interpreter)).to_owned();
     if let Some(seconds) = wall_s_max(sub_tool, runtime.interpreter, limits)
         && tells_the_time_limit(runtime.version)
     {
-        let limit = include_str!("../data/time_limit.txt").trim_end();
+        let limit = texts.text(TextPlace::TimeLimit);
         text.push_str("\n\n");
         text.push_str(&limit.replace("{wall_s_max}", &seconds.to_string()));
     }
@@ -199,12 +199,15 @@ mod tests {
     #[test]
     fn every_text_is_filled_in() {
         let limits = ToolLimits::default();
-        for (version, _) in ToolVersion::ALL {
+        let sets = ToolTexts::all().into_iter();
+        for ((version, _), texts) in sets.flat_map(|texts| ToolVersion::ALL.map(|version| (version, texts))) {
             for interpreter in [Interpreter::Fresh, Interpreter::Live] {
                 let runtime = Runtime { version, offered: &SubTool::ALL, interpreter, tools: [].into() };
                 for sub_tool in SubTool::ALL {
-                    let text = description(sub_tool, &runtime, &limits);
-                    assert!(!text.contains(['{', '}']), "{text}");
+                    let text = description(sub_tool, &runtime, &limits, texts);
+                    for placeholder in ToolTexts::placeholders() {
+                        assert!(!text.contains(&format!("{{{placeholder}}}")), "{text}");
+                    }
                     assert!(schema(sub_tool).is_object());
                     let seconds = match (version, sub_tool, interpreter) {
                         (ToolVersion::V20260521, SubTool::CodeExecution, Interpreter::Live) => Some("90"),

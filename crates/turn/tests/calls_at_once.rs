@@ -3,7 +3,8 @@
 
 use belljar_ids::SeededIds;
 use belljar_turn::{
-    CALLS_AT_ONCE_MAX, Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, plan,
+    CALLS_AT_ONCE_MAX, Effect, Input, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, Turn,
+    plan,
 };
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ContentBlock;
@@ -22,6 +23,7 @@ fn start() -> Turn {
         betas: &Betas::default(),
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
         lost_cells: &[],
     };

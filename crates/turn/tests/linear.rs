@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use belljar_ids::SeededIds;
-use belljar_turn::{Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, plan};
+use belljar_turn::{Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, Turn, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::request::MessagesRequest;
 use serde_json::{Value, json};
@@ -42,6 +42,7 @@ fn shortest(tries: usize, rounds: usize) -> Duration {
             betas: &Betas::default(),
             samplings_max: SAMPLINGS_MAX_DEFAULT,
             limits: ToolLimits::default(),
+            texts: ToolTexts::hosted(),
             model: ModelTraits::default(),
             lost_cells: &[],
         };

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use belljar_ids::{RequestId, SeededIds};
-use belljar_turn::{Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, Turn, TurnPlan, plan};
+use belljar_turn::{
+    Effect, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, Turn, TurnPlan, plan,
+};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::error::ApiError;
 use belljar_wire::media::MediaKind;
@@ -35,6 +37,7 @@ fn try_plan_for(members: Value, model: ModelTraits) -> Result<TurnPlan, ApiError
         betas: &betas,
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model,
         lost_cells: &[],
     };
@@ -271,12 +274,12 @@ fn tools_that_code_calls_are_described_where_code_is_written() {
     let [(_, bash, None), (_, editor, None), (_, python, breakpoint)] = server_tools(&with)[..] else {
         panic!("{with:?}")
     };
-    let bash_tools = include_str!("../data/bash_tools.txt").trim_end();
+    let bash_tools = include_str!("../data/texts/hosted/bash_tools.txt").trim_end();
     assert_eq!(bash, format!("{bash_before}\n\n{bash_tools}"));
     assert_eq!(editor, editor_before);
     // The breakpoint of a tool that stands in this text now stands behind this text.
     assert_eq!(breakpoint, Some(&json!({ "type": "ephemeral" })));
-    let (own, described) = python.split_once(include_str!("../data/python_tools.txt").trim_end()).unwrap();
+    let (own, described) = python.split_once(include_str!("../data/texts/hosted/python_tools.txt").trim_end()).unwrap();
     assert!(
         own.contains("names that the code binds are there in the next call") && own.contains("90 seconds"),
         "{own}"

@@ -6,7 +6,9 @@ mod course;
 use std::collections::{HashMap, HashSet};
 
 use belljar_ids::{RequestId, SeededIds, ServerToolUseId, ToolUseId};
-use belljar_turn::{CallAnswer, CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, Turn, TurnEnd, plan};
+use belljar_turn::{
+    CallAnswer, CodeCall, Effect, Input, ModelTraits, PlanContext, ToolLimits, ToolTexts, Turn, TurnEnd, plan,
+};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::{ContentBlock, ServerToolUseBlock};
 use belljar_wire::error::{ApiError, ErrorKind};
@@ -49,6 +51,7 @@ impl World {
             betas: &Betas::default(),
             samplings_max,
             limits: ToolLimits::default(),
+            texts: ToolTexts::hosted(),
             model: ModelTraits::of("claude-opus-5-5"),
             lost_cells,
         };

@@ -1,7 +1,7 @@
 //! Every rule of the rejection table that planning applies: the cases are data, the texts are exact.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, plan};
+use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::request::MessagesRequest;
 use serde_json::{Value, json};
@@ -36,6 +36,7 @@ fn verdict(case: &Value) -> Option<String> {
         betas: &betas,
         samplings_max: SAMPLINGS_MAX_DEFAULT,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model: ModelTraits::of(&request.model),
         lost_cells: &[],
     };

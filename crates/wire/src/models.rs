@@ -72,6 +72,15 @@ pub struct Capabilities {
     pub code_execution: Supported,
     /// The server tools.
     pub server_tools: ServerTools,
+    /// Images; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_input: Option<Supported>,
+    /// PDFs; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pdf_input: Option<Supported>,
+    /// Thinking; left out where it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thinking: Option<Supported>,
 }
 
 /// `capabilities.server_tools`.

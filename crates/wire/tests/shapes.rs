@@ -304,6 +304,9 @@ fn models() {
             batch: no,
             code_execution: no,
             server_tools: ServerTools { supported: true, code_execution: yes, web_search: no },
+            image_input: None,
+            pdf_input: None,
+            thinking: None,
         },
     };
     assert_snapshot!(text(&model), @r#"{"type":"model","id":"any","display_name":"Any","created_at":"2026-09-01T00:00:00Z","lifecycle":"active","line":null,"deprecated_at":null,"retires_at":null,"max_input_tokens":null,"max_tokens":null,"capabilities":{"batch":{"supported":false},"code_execution":{"supported":false},"server_tools":{"supported":true,"code_execution":{"supported":true},"web_search":{"supported":false}}}}"#);

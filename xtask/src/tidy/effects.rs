@@ -23,6 +23,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// Files that may read a clock, each with its reason. Everything else is handed the time.
 const CLOCKS: &[(&str, &str)] = &[
     ("crates/server/src/clock.rs", "the one Clock"),
+    ("crates/model/src/link/signer.rs", "a signature holds the time of its request"),
     ("crates/server/src/bench/stopwatch.rs", "benchmarks measure time"),
     ("crates/server/src/cli/image.rs", "paces a progress bar"),
     ("crates/server/src/driver/mod.rs", "the timer between pings"),
@@ -37,6 +38,7 @@ const CLOCKS: &[(&str, &str)] = &[
     ("crates/sandbox/src/calls.rs", "how long a call may stay unanswered"),
     ("crates/jail/src/probe/trial.rs", "tells the operator how long a start took"),
     ("crates/model/src/breaker.rs", "how long an upstream rests"),
+    ("crates/model/src/recording/tape.rs", "when an upstream was asked, and how long it took"),
     ("crates/image/src/event.rs", "times the phases of a build"),
 ];
 

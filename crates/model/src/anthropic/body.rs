@@ -1,4 +1,4 @@
-//! The body and the beta header of one call.
+//! The body of one call.
 
 use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::{ToolChoice, ToolChoiceMode};
@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Number, Value, json};
 
 use super::breakpoint;
+use super::way::Way;
 use crate::lower::{PlainBlock, PlainMessage, PlainTool, lower};
 use crate::unsigned;
 use crate::upstream::KnownFiles;
@@ -13,7 +14,12 @@ use crate::upstream::KnownFiles;
 /// Everything that is sent; always a stream.
 #[derive(Serialize)]
 struct Body<'a> {
-    model: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anthropic_version: Option<&'static str>,
+    #[serde(skip_serializing_if = "<[&str]>::is_empty")]
+    anthropic_beta: &'a [&'a str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<&'a str>,
     max_tokens: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<&'a belljar_wire::request::System>,
@@ -34,7 +40,8 @@ struct Body<'a> {
     thinking: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     metadata: Option<Value>,
-    stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream: Option<bool>,
     #[serde(flatten)]
     rest: &'a Map<String, Value>,
 }
@@ -43,7 +50,12 @@ struct Body<'a> {
 ///
 /// # Errors
 /// Never for requests that came over the wire: every key is a string.
-pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn write(
+    request: &SamplingRequest,
+    files: &KnownFiles,
+    way: Way,
+    betas: &[&str],
+) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
     forget_unsigned(&mut plain.messages);
     breakpoint::add(&mut plain, request);
@@ -53,7 +65,9 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec
         request.tool_choice.as_ref().map(tool_choice)
     };
     serde_json::to_vec(&Body {
-        model: &request.model,
+        anthropic_version: way.version_in_body(),
+        anthropic_beta: if way.betas_in_body() { betas } else { &[] },
+        model: way.model_in_body().then_some(&request.model),
         max_tokens: request.max_tokens,
         system: request.system.as_ref(),
         messages: plain.messages,
@@ -65,7 +79,7 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec
         top_k: request.top_k.as_ref(),
         thinking: request.thinking.as_ref(),
         metadata: request.user_id.as_ref().map(|user_id| json!({"user_id": user_id})),
-        stream: true,
+        stream: way.stream_in_body().then_some(true),
         rest: &request.rest,
     })
 }
@@ -73,6 +87,8 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec
 /// What is counted.
 #[derive(Serialize)]
 struct Counted<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    anthropic_version: Option<&'static str>,
     model: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     system: Option<&'a belljar_wire::request::System>,
@@ -91,11 +107,16 @@ struct Counted<'a> {
 ///
 /// # Errors
 /// As [`write`].
-pub(super) fn write_to_count(request: &SamplingRequest, files: &KnownFiles) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn write_to_count(
+    request: &SamplingRequest,
+    files: &KnownFiles,
+    way: Way,
+) -> Result<Vec<u8>, serde_json::Error> {
     let mut plain = lower(request, files);
     forget_unsigned(&mut plain.messages);
     let tool_choice = request.tool_choice.as_ref().filter(|_| !plain.tools_are_history).map(tool_choice);
     serde_json::to_vec(&Counted {
+        anthropic_version: way.version_in_body(),
         model: &request.model,
         system: request.system.as_ref(),
         messages: plain.messages,
@@ -133,59 +154,4 @@ fn tool_choice(choice: &ToolChoice) -> Value {
         written["disable_parallel_tool_use"] = Value::Bool(true);
     }
     written
-}
-
-/// Betas that concern the model, by the name before the date. What concerns tools, containers, files, skills and threads is done
-/// by this server, and the upstream must not do it too; what is not known might change the shape of the reply, as `compact` does.
-const BETAS_PASSED: [&str; 13] = [
-    "computer-use",
-    "context-1m",
-    "context-management",
-    "dev-full-thinking",
-    "effort",
-    "extended-cache-ttl",
-    "fast-mode",
-    "fine-grained-tool-streaming",
-    "interleaved-thinking",
-    "output-128k",
-    "prompt-caching",
-    "structured-outputs",
-    "token-efficient-tools",
-];
-
-/// Length of `-2026-01-01`.
-const DATE_BYTES: usize = 11;
-
-/// The value of the `anthropic-beta` header; none when no beta is passed on.
-pub(super) fn betas(betas: &[String]) -> Option<String> {
-    let passed = |beta: &&String| {
-        let name = beta.len().checked_sub(DATE_BYTES).and_then(|end| beta.get(..end));
-        name.is_some_and(|name| BETAS_PASSED.contains(&name))
-    };
-    let passed: Vec<&str> = betas.iter().filter(passed).map(String::as_str).collect();
-    (!passed.is_empty()).then(|| passed.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_betas_of_the_model_are_passed_on() {
-        let cases: [(&[&str], Option<&str>); 6] = [
-            (&[], None),
-            (&["code-execution-2025-05-22", "files-api-2025-04-14"], None),
-            (
-                &["interleaved-thinking-2025-05-14", "skills-2025-10-02", "context-management-2025-06-27"],
-                Some("interleaved-thinking-2025-05-14,context-management-2025-06-27"),
-            ),
-            (&["effort", "é"], None),
-            (&["compact-2026-01-12", "compact-2026-09-04"], None),
-            (&["effort-2027-01-01"], Some("effort-2027-01-01")),
-        ];
-        for (sent, expected) in cases {
-            let sent: Vec<String> = sent.iter().map(|beta| (*beta).to_owned()).collect();
-            assert_eq!(betas(&sent).as_deref(), expected, "{sent:?}");
-        }
-    }
 }

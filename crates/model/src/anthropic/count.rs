@@ -1,13 +1,12 @@
 //! Counting a request's input tokens: the upstream's word where it has one.
 
 use bytes::BytesMut;
-use reqwest::Response;
 use serde::Deserialize;
 
 use super::{Shared, body, call, unwritable};
 use crate::error::{UpstreamError, UpstreamErrorKind};
 use crate::estimate::estimate;
-use crate::link::{self, Body, Link};
+use crate::link::{self, Answer, Body, Link};
 use crate::upstream::{SamplingHints, TokenCount};
 use belljar_wire::sampling::SamplingRequest;
 
@@ -15,7 +14,7 @@ use belljar_wire::sampling::SamplingRequest;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 #[derive(Deserialize)]
-struct Answer {
+struct Counted {
     input_tokens: u64,
 }
 
@@ -25,12 +24,16 @@ pub(super) async fn count(
     request: &SamplingRequest,
     hints: &SamplingHints,
 ) -> Result<TokenCount, UpstreamError> {
-    let link = &shared.link;
-    let body = body::write_to_count(request, &hints.files).map_err(|error| unwritable(&link.name, &error))?;
-    let betas = body::betas(&request.betas);
-    let call = call(&shared.count_url, body, betas.as_deref());
+    let Shared { link, way, betas } = shared;
+    let Some(place) = way.count() else {
+        return Ok(TokenCount::Estimated(estimate(request, &hints.files)));
+    };
+    let body = body::write_to_count(request, &hints.files, *way).map_err(|error| unwritable(&link.name, &error))?;
+    let betas = betas.passed(&request.betas);
+    let betas = (!betas.is_empty()).then(|| betas.join(","));
+    let call = call(place, body, betas.as_deref(), *way);
     match link::send(link, &call, &hints.request_id).await {
-        Ok(response) => read(link, response).await.map(TokenCount::Counted),
+        Ok(answer) => read(link, answer).await.map(TokenCount::Counted),
         Err(error) if error.kind == UpstreamErrorKind::NoSuchEndpoint => {
             Ok(TokenCount::Estimated(estimate(request, &hints.files)))
         }
@@ -38,8 +41,8 @@ pub(super) async fn count(
     }
 }
 
-async fn read(link: &Link, response: Response) -> Result<u64, UpstreamError> {
-    let mut body = Body::of(link, response);
+async fn read(link: &Link, answer: Answer) -> Result<u64, UpstreamError> {
+    let mut body = Body::of(link, answer.pieces);
     let mut text = BytesMut::new();
     while let Some(piece) = body.next().await? {
         if text.len() + piece.len() > ANSWER_BYTES_MAX {
@@ -47,8 +50,8 @@ async fn read(link: &Link, response: Response) -> Result<u64, UpstreamError> {
         }
         text.extend_from_slice(&piece);
     }
-    let answer: Result<Answer, _> = serde_json::from_slice(&text);
-    answer
-        .map(|answer| answer.input_tokens)
+    let counted: Result<Counted, _> = serde_json::from_slice(&text);
+    counted
+        .map(|counted| counted.input_tokens)
         .map_err(|error| body.unreadable(&format!("the count cannot be read: {error}")))
 }

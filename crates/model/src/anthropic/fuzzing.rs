@@ -4,11 +4,21 @@ use belljar_wire::sampling::SamplingEvent;
 
 use super::EVENT_BYTES_MAX;
 use super::decode::Decoder;
-use crate::link::sse::SseParser;
+use super::parser::Parser;
+use super::way::Way;
 
 /// The events that come of these pieces of a reply's body, and what ended the reading, if something did.
 pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
-    let mut parser = SseParser::new(EVENT_BYTES_MAX);
+    read(Way::Vendor, pieces)
+}
+
+/// The same for a body in Amazon's frames.
+pub fn framed_events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+    read(Way::Bedrock, pieces)
+}
+
+fn read<'a>(way: Way, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+    let mut parser = Parser::new(way, EVENT_BYTES_MAX);
     let mut decoder = Decoder::default();
     let mut events = Vec::new();
     for piece in pieces {
@@ -21,7 +31,7 @@ pub fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEv
             }
         }
         if let Some(error) = unparsed.filter(|_| !decoder.ended()) {
-            return (events, Some(error.to_string()));
+            return (events, Some(format!("{error:?}")));
         }
         if decoder.ended() {
             break;

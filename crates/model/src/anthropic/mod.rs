@@ -1,34 +1,41 @@
-//! The hosted Messages API, or another server that speaks it.
+//! The hosted Messages API, or another server that speaks it, Amazon Bedrock and Vertex AI among them.
 //!
-//! Every call is `POST /v1/messages` with `stream: true` and without server tools. `anthropic-version` is always `2023-06-01`:
+//! Every call asks for a stream and offers no server tools. At the vendor's own, `anthropic-version` is always `2023-06-01`:
 //! it takes everything that this server's own clients may send under either version, sampling parameters included, and what is
 //! newer is switched by betas and model names, not by the version (wire.md §2.3).
 
+mod access;
+mod betas;
 mod body;
 mod breakpoint;
 mod count;
 mod decode;
 mod failure;
+mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod parser;
+mod way;
 
 use std::sync::Arc;
 
 use async_stream::try_stream;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
-use reqwest::{Response, Url};
+use http::header;
 
+pub(crate) use self::access::Access;
+pub(crate) use self::betas::Betas;
 use self::decode::Decoder;
 use self::failure::of_fault;
-use crate::config::{ConfigError, Secret};
+use self::frames::FrameFault;
+use self::parser::Parser;
+pub(crate) use self::way::Way;
+use crate::config::ConfigError;
 use crate::error::{UpstreamError, UpstreamErrorKind};
-use crate::link::sse::{SseError, SseParser};
-use crate::link::{self, Address, Body, Call, Link, Patience};
+use crate::link::{self, Answer, Body, Call, Link, Patience, Place};
 use crate::upstream::{CountFuture, SamplingHints, SamplingStream, Upstream};
 
-const API_VERSION: &str = "2023-06-01";
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
 
@@ -41,25 +48,29 @@ pub(crate) struct Anthropic {
 /// What every call needs.
 struct Shared {
     link: Link,
-    url: Url,
-    count_url: Url,
+    way: Way,
+    betas: Betas,
 }
 
 impl Anthropic {
-    /// Checks the address and the key, and makes the HTTP client. Connects to nothing.
+    /// At the vendor's own or in a cloud. Connects to nothing.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
     pub(crate) fn new(
         name: String,
-        address: &Address<'_>,
-        key: &Secret,
+        access: Access<'_>,
         patience: Patience,
+        betas: Betas,
         models: Vec<String>,
     ) -> Result<Self, ConfigError> {
-        let url = messages_url(&name, address.base_url)?;
-        let mut count_url = url.clone();
-        count_url.set_path(&format!("{}/count_tokens", url.path()));
-        let headers = headers(&name, key)?;
-        let link = Link::new(name, address, Some(key), headers, patience)?;
-        Ok(Self { shared: Arc::new(Shared { link, url, count_url }), models })
+        let way = access.way;
+        Ok(Self::over(access.into_link(name, patience)?, way, betas, models))
+    }
+
+    /// Over that link.
+    pub(crate) fn over(link: Link, way: Way, betas: Betas, models: Vec<String>) -> Self {
+        Self { shared: Arc::new(Shared { link, way, betas }), models }
     }
 }
 
@@ -71,14 +82,16 @@ impl Upstream for Anthropic {
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         let shared = Arc::clone(&self.shared);
         Box::pin(try_stream! {
-            let link = &shared.link;
-            let body = body::write(&request, &hints.files)
+            let Shared { link, way, betas } = &*shared;
+            let place = way.sampling(&link.name, &request.model)?;
+            let betas = betas.passed(&request.betas);
+            let body = body::write(&request, &hints.files, *way, &betas)
                 .map_err(|error| unwritable(&link.name, &error))?;
-            let betas = body::betas(&request.betas);
+            let betas = (!betas.is_empty() && !way.betas_in_body()).then(|| betas.join(","));
             drop(request);
-            let call = call(&shared.url, body, betas.as_deref());
-            let response = link::send(link, &call, &hints.request_id).await?;
-            let mut reply = Reply::new(link, response)?;
+            let call = call(place, body, betas.as_deref(), *way);
+            let answer = link::send(link, &call, &hints.request_id).await?;
+            let mut reply = Reply::new(link, answer, *way)?;
             while let Some(events) = reply.next().await? {
                 for event in events {
                     yield event;
@@ -105,33 +118,54 @@ fn unwritable(name: &str, error: &serde_json::Error) -> UpstreamError {
 }
 
 /// One call of the Messages API.
-fn call<'a>(url: &'a Url, body: Vec<u8>, betas: Option<&'a str>) -> Call<'a> {
-    let header = betas.map(|betas| ("anthropic-beta", betas));
-    Call { url, body: Bytes::from(body), header, refused: failure::refused }
+fn call<'a>(place: Place, body: Vec<u8>, betas: Option<&'a str>, way: Way) -> Call<'a> {
+    let refused = match way {
+        Way::Vendor => failure::refused,
+        Way::Bedrock => failure::refused_by_amazon,
+        Way::Vertex => failure::refused_by_google,
+    };
+    Call { place, body: Bytes::from(body), betas, refused }
+}
+
+/// The events of an answer that was recorded, and what ended them, if something did. Clouds are not recorded.
+pub(crate) async fn reread(link: &Link, answer: Answer) -> (Vec<SamplingEvent>, Option<UpstreamError>) {
+    let mut all = Vec::new();
+    let mut reply = match Reply::new(link, answer, Way::Vendor) {
+        Ok(reply) => reply,
+        Err(error) => return (all, Some(error)),
+    };
+    loop {
+        match reply.next().await {
+            Ok(Some(events)) => all.extend(events),
+            Ok(None) => return (all, None),
+            Err(error) => return (all, Some(error)),
+        }
+    }
 }
 
 /// A reply being read.
 struct Reply<'a> {
     link: &'a Link,
     body: Body<'a>,
-    parser: SseParser,
+    parser: Parser,
     decoder: Decoder,
     /// Met behind events that are still to be handed out.
     failed: Option<UpstreamError>,
 }
 
 impl<'a> Reply<'a> {
-    fn new(link: &'a Link, response: Response) -> Result<Self, UpstreamError> {
-        let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
-        let body = Body::of(link, response);
+    fn new(link: &'a Link, answer: Answer, way: Way) -> Result<Self, UpstreamError> {
+        let parser = Parser::new(way, EVENT_BYTES_MAX);
+        let content_type = answer.headers.get(header::CONTENT_TYPE).cloned();
+        let body = Body::of(link, answer.pieces);
         let is_stream = content_type
             .as_ref()
             .and_then(|value| value.to_str().ok())
-            .is_some_and(|value| value.trim_start().starts_with("text/event-stream"));
+            .is_some_and(|value| value.trim_start().starts_with(parser.content_type()));
         if !is_stream {
             return Err(body.unreadable(&format!("the reply is no event stream: {content_type:?}")));
         }
-        Ok(Self { link, body, parser: SseParser::new(EVENT_BYTES_MAX), decoder: Decoder::default(), failed: None })
+        Ok(Self { link, body, parser, decoder: Decoder::default(), failed: None })
     }
 
     /// The events that the next bytes complete; none when the reply is complete.
@@ -140,6 +174,7 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
+            self.body.read();
             return Ok(None);
         }
         let Some(piece) = self.body.next().await? else {
@@ -159,30 +194,12 @@ impl<'a> Reply<'a> {
         }
         // Behind a complete reply, nothing counts.
         if self.failed.is_none() && !self.decoder.ended() {
-            self.failed = unparsed.map(|error| match error {
-                SseError::TooLong(max) => self.body.too_large(max),
-                SseError::NotUtf8 => self.body.unreadable(&error.to_string()),
+            self.failed = unparsed.map(|fault| match fault {
+                FrameFault::TooLong(max) => self.body.too_large(max),
+                FrameFault::Unreadable(text) => self.body.unreadable(&text),
+                FrameFault::Exception(fault) => of_fault(fault, &self.link.name, &self.link.scrub()),
             });
         }
         Ok(Some(events))
     }
-}
-
-/// `/v1/messages` below the base; a base that ends in `/v1` is taken as meant.
-fn messages_url(upstream: &str, base_url: &str) -> Result<Url, ConfigError> {
-    let mut url = link::checked_url(upstream, base_url)?;
-    let base = url.path().trim_end_matches('/');
-    let base = base.strip_suffix("/v1").unwrap_or(base);
-    let path = format!("{base}/v1/messages");
-    url.set_path(&path);
-    Ok(url)
-}
-
-fn headers(upstream: &str, key: &Secret) -> Result<HeaderMap, ConfigError> {
-    Ok(HeaderMap::from_iter([
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (header::ACCEPT, HeaderValue::from_static("text/event-stream")),
-        (header::HeaderName::from_static("anthropic-version"), HeaderValue::from_static(API_VERSION)),
-        (header::HeaderName::from_static("x-api-key"), link::key_header(upstream, "", key)?),
-    ]))
 }

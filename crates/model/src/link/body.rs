@@ -4,11 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
-use reqwest::Response;
 use tokio::time::timeout;
 
-use super::{Link, send};
+use super::{Broken, Link, Pieces};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 
 /// Most bytes of one reply: far more than any model's output limit comes to.
@@ -17,13 +15,13 @@ const REPLY_BYTES_MAX: usize = 64 << 20;
 /// A body being read.
 pub(crate) struct Body<'a> {
     link: &'a Link,
-    pieces: BoxStream<'static, reqwest::Result<Bytes>>,
+    pieces: Pieces,
     bytes: usize,
 }
 
 impl<'a> Body<'a> {
-    pub(crate) fn of(link: &'a Link, response: Response) -> Self {
-        Self { link, pieces: response.bytes_stream().boxed(), bytes: 0 }
+    pub(crate) fn of(link: &'a Link, pieces: Pieces) -> Self {
+        Self { link, pieces, bytes: 0 }
     }
 
     /// The next bytes; none at the end.
@@ -41,9 +39,14 @@ impl<'a> Body<'a> {
 
     /// The same; none when `limit` has passed.
     pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Result<Option<Bytes>, UpstreamError>> {
-        let piece = match timeout(limit, self.pieces.next()).await.ok()? {
+        let Ok(piece) = timeout(limit, self.pieces.next()).await else {
+            self.pieces.given_up();
+            return None;
+        };
+        let piece = match piece {
             None => return Some(Ok(None)),
-            Some(Err(error)) => return Some(Err(self.cut(&send::causes(&error)))),
+            Some(Err(Broken::TimedOut)) => return None,
+            Some(Err(Broken::Cut(how))) => return Some(Err(self.cut(&how))),
             Some(Ok(piece)) => piece,
         };
         self.bytes = self.bytes.saturating_add(piece.len());
@@ -51,6 +54,11 @@ impl<'a> Body<'a> {
             return Some(Err(self.too_large(REPLY_BYTES_MAX)));
         }
         Some(Ok(Some(piece)))
+    }
+
+    /// The reply in it is whole: what may still come is not read.
+    pub(crate) fn read(&mut self) {
+        self.pieces.read();
     }
 
     /// The error of a body that ended before its reply was complete.

@@ -1,18 +1,26 @@
-//! The way to an upstream over HTTP, whatever it speaks: addresses, keys, one call with its retries, one body within its limits.
+//! The way to an upstream over HTTP, whatever it speaks: addresses, keys, one call with its retries, one body within its limits. In
+//! place of the network there may be a recording; above this room, nobody can tell.
 
+mod answer;
 mod body;
 mod refusal;
 mod send;
+mod signer;
 pub(crate) mod sse;
+
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue};
 use reqwest::{Client, Url};
 
+pub(crate) use answer::{Answer, Broken, Pieces};
 pub(crate) use body::Body;
 pub(crate) use refusal::{Refusal, Scrub};
-pub(crate) use send::{Call, send};
+pub(crate) use send::{Call, Place, send};
+pub(crate) use signer::Signer;
 
 use crate::config::{ConfigError, Secret, Timeouts};
+use crate::recording::{Replay, Tape};
 
 /// Where the upstream is, as configured.
 pub(crate) struct Address<'a> {
@@ -30,19 +38,39 @@ pub(crate) struct Patience {
 /// What every call to one upstream needs.
 pub(crate) struct Link {
     pub(crate) name: String,
+    /// What nobody may read.
     base_url: String,
-    client: Client,
-    headers: HeaderMap,
     key: Option<Secret>,
+    transport: Transport,
     pub(crate) timeouts: Timeouts,
     pub(crate) retries_max: u32,
 }
 
+/// Where calls go.
+enum Transport {
+    Network(Box<Network>),
+    Recording(Arc<Replay>),
+    Nothing,
+}
+
+/// An upstream that is asked over HTTP.
+struct Network {
+    client: Client,
+    headers: HeaderMap,
+    /// What stands before the path of a place, with the slash.
+    root: Url,
+    /// Says who asks, where the headers do not.
+    signer: Option<Signer>,
+    /// Where what is said is kept, too.
+    tape: Option<Arc<Tape>>,
+}
+
 impl Link {
-    /// Makes the HTTP client. Connects to nothing.
+    /// Makes the HTTP client. Connects to nothing. `root` is what stands before a place's path.
     pub(crate) fn new(
         name: String,
         address: &Address<'_>,
+        root: Url,
         key: Option<&Secret>,
         headers: HeaderMap,
         patience: Patience,
@@ -50,12 +78,49 @@ impl Link {
         let Patience { timeouts, retries_max } = patience;
         let client = client(&name, address.proxy, timeouts)?;
         let base_url = address.base_url.trim_end_matches('/').to_owned();
-        Ok(Self { name, base_url, client, headers, key: key.cloned(), timeouts, retries_max })
+        let transport = Transport::Network(Box::new(Network { client, headers, root, signer: None, tape: None }));
+        Ok(Self { name, base_url, key: key.cloned(), transport, timeouts, retries_max })
+    }
+
+    /// A link that is answered by a recording.
+    pub(crate) fn replaying(name: String, replay: Arc<Replay>, timeouts: Timeouts) -> Self {
+        let transport = Transport::Recording(replay);
+        Self { name, base_url: String::new(), key: None, transport, timeouts, retries_max: 0 }
+    }
+
+    /// A link over which nothing is sent: for reading what was.
+    pub(crate) fn rereading(name: String, timeouts: Timeouts) -> Self {
+        Self { name, base_url: String::new(), key: None, transport: Transport::Nothing, timeouts, retries_max: 0 }
+    }
+
+    /// The same link, with every request signed.
+    #[must_use]
+    pub(crate) fn signed(mut self, signer: Option<Signer>) -> Self {
+        if let Transport::Network(network) = &mut self.transport {
+            network.signer = signer;
+        }
+        self
+    }
+
+    /// The same link, with what is said over it kept on a tape. A recording is not recorded again.
+    #[must_use]
+    pub(crate) fn taped(mut self, tape: Option<Arc<Tape>>) -> Self {
+        if let Transport::Network(network) = &mut self.transport {
+            network.tape = tape;
+        }
+        self
     }
 
     /// What nobody may read in an upstream's texts.
     pub(crate) fn scrub(&self) -> Scrub<'_> {
-        Scrub { key: self.key.as_ref().map_or("", Secret::expose), base_url: &self.base_url }
+        Scrub {
+            key: self.key.as_ref().map_or("", Secret::expose),
+            token: match &self.transport {
+                Transport::Network(network) => network.signer.as_ref().and_then(Signer::token),
+                Transport::Recording(_) | Transport::Nothing => None,
+            },
+            base_url: &self.base_url,
+        }
     }
 }
 
@@ -73,6 +138,14 @@ pub(crate) fn checked_url(upstream: &str, base_url: &str) -> Result<Url, ConfigE
         return Err(wrong("it has a query or a fragment"));
     }
     Ok(url)
+}
+
+impl Network {
+    fn url(&self, place: &Place) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("{}{}", self.root.path(), place.path));
+        url
+    }
 }
 
 /// A header's value that holds a key, behind `scheme`.

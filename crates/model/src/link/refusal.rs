@@ -5,6 +5,8 @@ use std::time::Duration;
 use belljar_wire::read::Brief;
 use http::HeaderMap;
 
+use crate::config::Secret;
+
 /// Longest message of the upstream that is passed on, in characters.
 const MESSAGE_CHARS_MAX: usize = 2000;
 
@@ -15,6 +17,8 @@ pub(crate) struct Refusal {
     /// `x-should-retry: false`.
     final_word: bool,
     request_id: Option<String>,
+    /// Amazon's name for what is wrong, as `ThrottlingException`.
+    pub(crate) exception: Option<String>,
     /// As much of the body as is read.
     pub(crate) body: Vec<u8>,
 }
@@ -27,7 +31,11 @@ impl Refusal {
             status,
             retry_after: retry_after(headers),
             final_word: text("x-should-retry") == Some("false"),
-            request_id: text("request-id").or(text("x-request-id")).map(|id| Brief(id).to_string()),
+            exception: text("x-amzn-errortype").and_then(|name| name.split(':').next()).map(str::to_owned),
+            request_id: text("request-id")
+                .or(text("x-request-id"))
+                .or(text("x-amzn-requestid"))
+                .map(|id| Brief(id).to_string()),
             body: Vec::new(),
         }
     }
@@ -57,6 +65,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// Takes what nobody may read out of an upstream's texts.
 pub(crate) struct Scrub<'a> {
     pub(crate) key: &'a str,
+    /// A token that was fetched, and sent last.
+    pub(crate) token: Option<Secret>,
     pub(crate) base_url: &'a str,
 }
 
@@ -64,7 +74,8 @@ impl Scrub<'_> {
     /// The text without the key and the address, and not endless.
     pub(crate) fn clean(&self, text: &str) -> String {
         let mut clean = text.to_owned();
-        for secret in [self.key, self.base_url] {
+        let token = self.token.as_ref().map_or("", Secret::expose);
+        for secret in [self.key, token, self.base_url] {
             if !secret.is_empty() {
                 clean = clean.replace(secret, "***");
             }
@@ -81,7 +92,7 @@ impl Scrub<'_> {
 mod tests {
     use super::*;
 
-    const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", base_url: "https://up.example" };
+    const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", token: None, base_url: "https://up.example" };
 
     #[test]
     fn retry_after_as_data() {

@@ -4,9 +4,10 @@ use belljar_wire::sampling::SamplingRequest;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{Written, effort, messages, tools};
-use crate::config::ChatSettings;
+use super::{Written, effort, messages, responses, tools};
+use crate::config::{Api, ChatSettings};
 use crate::error::{UpstreamError, UpstreamErrorKind};
+use crate::estimate;
 use crate::lower::lower;
 use crate::upstream::KnownFiles;
 
@@ -26,7 +27,7 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles, settings: &Ch
     let plain = lower(request, files);
     let system =
         request.system.as_ref().map(|system| messages::system_text(&system.content)).filter(|text| !text.is_empty());
-    let lowered = messages::lowered(plain.messages, system, settings.thinking_key.as_deref())?;
+    let lowered = messages::lowered(plain.messages, system, settings)?;
     let mut body = Map::new();
     body.insert("model".to_owned(), request.model.as_str().into());
     body.insert("messages".to_owned(), lowered.messages.into());
@@ -46,11 +47,15 @@ pub(super) fn write(request: &SamplingRequest, files: &KnownFiles, settings: &Ch
     if settings.thinking {
         body.extend(effort::of(request).map(|effort| ("reasoning_effort".to_owned(), effort.into())));
     }
+    if settings.api == Api::Responses {
+        body = responses::of_chat(body)?;
+    }
     for (key, value) in &settings.body {
         body.insert(key.clone(), value.clone());
     }
-    let body = Bytes::from(Value::Object(body).to_string());
-    Ok(Written { body, calls: lowered.calls })
+    let body = Value::Object(body);
+    let input_tokens = estimate::of_body(&body);
+    Ok(Written { body: Bytes::from(body.to_string()), calls: lowered.calls, input_tokens })
 }
 
 /// What the dialect shares with the Messages API, under its own names. `metadata.user_id` is not passed on: not every server takes

@@ -17,6 +17,8 @@ pub(super) struct Chunk {
     pub(super) stop_sequence: Option<String>,
     pub(super) usage: Option<Usage>,
     pub(super) error: Option<Told>,
+    /// Whether nothing can come behind it.
+    pub(super) over: bool,
 }
 
 /// A piece of the reply.

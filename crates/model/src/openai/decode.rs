@@ -1,17 +1,18 @@
 //! From chunks to sampling events. Every broken promise of the upstream is a fault with a text, never a panic.
 
-use belljar_ids::RequestId;
+use belljar_ids::{RequestId, SeededIds};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
-use bytes::Bytes;
+use serde_json::Value;
 
 use super::Written;
 use super::blocks::{Blocks, NamelessCall};
 use super::chunk::{self, Chunk, Said};
 use super::failure::Told;
-use super::rescue::{Found, Rescuer};
-use crate::config::Rescue;
+use super::rescue::{Found, Offer, Rescuer};
+use super::responses;
+use crate::config::{Api, ChatSettings};
 use crate::estimate;
 
 /// What stands for a chunk at the end of a stream.
@@ -33,30 +34,57 @@ pub(super) struct Asked {
     offered: Vec<String>,
     stop_sequences: Vec<String>,
     max_tokens: u64,
-    /// For an estimate of the input, where the upstream does not count.
-    body: Bytes,
+    /// An estimate of the input, until the upstream has counted, or for ever.
+    input_tokens: u64,
     rescuer: Option<Rescuer>,
+    api: Api,
 }
 
 impl Asked {
-    pub(super) fn of(request: &SamplingRequest, request_id: &RequestId, written: &Written, rescue: &[Rescue]) -> Self {
+    pub(super) fn of(
+        request: &SamplingRequest,
+        request_id: &RequestId,
+        written: &Written,
+        settings: &ChatSettings,
+    ) -> Self {
         Self {
-            rescuer: Rescuer::new(rescue, request),
+            api: settings.api,
+            rescuer: Rescuer::new(&settings.rescue, request),
             request_id: request_id.clone(),
             calls: written.calls,
             offered: request.tools.iter().map(|tool| tool.name().to_owned()).collect(),
             stop_sequences: request.stop_sequences.clone(),
             max_tokens: request.max_tokens,
-            body: written.body.clone(),
+            input_tokens: written.input_tokens,
+        }
+    }
+}
+
+impl Asked {
+    /// What can be told of a recorded body. Ids of calls are minted anew: nobody answers them.
+    pub(super) fn of_body(body: &Value, settings: &ChatSettings) -> Self {
+        let offers: Vec<Offer> = body["tools"].as_array().into_iter().flatten().filter_map(Offer::of_tool).collect();
+        let stop_sequences = body["stop"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let limit =
+            ["max_tokens", "max_completion_tokens", "max_output_tokens"].iter().find_map(|key| body[*key].as_u64());
+        Self {
+            request_id: RequestId::mint(&mut SeededIds::new(0)),
+            calls: 0,
+            offered: offers.iter().map(|offer| offer.name.clone()).collect(),
+            stop_sequences: stop_sequences.map(str::to_owned).collect(),
+            max_tokens: limit.unwrap_or(u64::MAX),
+            input_tokens: estimate::of_body(body),
+            rescuer: Rescuer::of(&settings.rescue, offers),
+            api: settings.api,
         }
     }
 }
 
 #[cfg(fuzzing)]
 impl Asked {
-    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, body: Bytes, rescuer: Option<Rescuer>) -> Self {
+    pub(super) fn fuzzed(request_id: RequestId, offered: Vec<String>, rescuer: Option<Rescuer>, api: Api) -> Self {
         let stop_sequences = vec!["END".to_owned()];
-        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, body, rescuer }
+        Self { request_id, calls: 0, offered, stop_sequences, max_tokens: 100, input_tokens: 0, rescuer, api }
     }
 }
 
@@ -64,14 +92,21 @@ impl Asked {
 pub(super) struct Decoder {
     stop_sequences: Vec<String>,
     max_tokens: u64,
-    body: Bytes,
+    input_tokens: u64,
     rescuer: Option<Rescuer>,
+    form: Form,
     blocks: Blocks,
     started: bool,
     refused: bool,
     usage: Option<Usage>,
     finish: Option<Finish>,
     ended: bool,
+}
+
+/// What a reply is written in.
+enum Form {
+    Chat,
+    Responses(responses::Reader),
 }
 
 /// Why the model stopped.
@@ -120,12 +155,16 @@ const REASONS: [(&str, Reason); 22] = [
 
 impl Decoder {
     pub(super) fn new(asked: Asked) -> Self {
-        let Asked { request_id, calls, offered, stop_sequences, max_tokens, body, rescuer } = asked;
+        let Asked { request_id, calls, offered, stop_sequences, max_tokens, input_tokens, rescuer, api } = asked;
         Self {
             stop_sequences,
             max_tokens,
-            body,
+            input_tokens,
             rescuer,
+            form: match api {
+                Api::Chat => Form::Chat,
+                Api::Responses => Form::Responses(responses::Reader::default()),
+            },
             blocks: Blocks::new(request_id, calls, offered),
             started: false,
             refused: false,
@@ -153,8 +192,11 @@ impl Decoder {
         if data.trim() == DONE {
             return self.end();
         }
-        let chunk = chunk::read(data).map_err(DecodeFault::Protocol)?;
-        self.take_chunk(chunk)
+        let chunk = match &mut self.form {
+            Form::Chat => chunk::read(data),
+            Form::Responses(reader) => reader.read(data),
+        };
+        self.take_chunk(chunk.map_err(DecodeFault::Protocol)?)
     }
 
     fn take_chunk(&mut self, chunk: Chunk) -> Result<Vec<SamplingEvent>, DecodeFault> {
@@ -185,6 +227,9 @@ impl Decoder {
             self.finish = Some(Finish { reason, stop_sequence });
         }
         self.blocks.advance(&mut events);
+        if chunk.over {
+            events.extend(self.end()?);
+        }
         Ok(events)
     }
 
@@ -209,8 +254,9 @@ impl Decoder {
 
     fn start(&mut self, events: &mut Vec<SamplingEvent>) {
         if !std::mem::replace(&mut self.started, true) {
-            // Nothing is counted this early.
-            events.push(SamplingEvent::Started { usage: Usage::default() });
+            // Nothing is counted this early, and clients show how full the context is.
+            let usage = Usage { input_tokens: self.input_tokens, ..Usage::default() };
+            events.push(SamplingEvent::Started { usage });
         }
     }
 
@@ -258,7 +304,7 @@ impl Decoder {
     /// Where the upstream does not count. An estimate never uses up the turn's tokens: it must not be what ends a turn.
     fn estimated(&self) -> Usage {
         Usage {
-            input_tokens: estimate::of_body(&self.body),
+            input_tokens: self.input_tokens,
             output_tokens: estimate::of_bytes(self.blocks.bytes).min(self.max_tokens.saturating_sub(1)),
             ..Usage::default()
         }

@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", base_url: "https://up.example" };
+    const SCRUB: Scrub<'_> = Scrub { key: "sk-secret", token: None, base_url: "https://up.example" };
 
     /// (status, body, kind, what the client is told, or nothing where it is this server's own text).
     const REFUSALS: &[(u16, &str, UpstreamErrorKind, &str)] = &[

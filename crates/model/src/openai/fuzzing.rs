@@ -2,22 +2,21 @@
 
 use belljar_ids::{RequestId, SeededIds};
 use belljar_wire::sampling::SamplingEvent;
-use bytes::Bytes;
 
 use super::decode::{Asked, Decoder};
 use super::rescue::Rescuer;
-use crate::config::Rescue;
+use crate::config::{Api, Rescue};
 use crate::link::sse::SseParser;
 
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
 /// The events that come of these pieces of a stream, with every rescue on, and what ended the reading, if something did.
-pub fn chat_events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
+pub fn events<'a>(api: Api, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<SamplingEvent>, Option<String>) {
     let offered = vec!["bash_code_execution".to_owned(), "look_up".to_owned()];
     let rescuer = Rescuer::offering(&Rescue::ALL.map(|(rescue, _)| rescue), &offered);
     let request_id = RequestId::mint(&mut SeededIds::new(7));
-    let asked = Asked::fuzzed(request_id, offered, Bytes::new(), rescuer);
+    let asked = Asked::fuzzed(request_id, offered, rescuer, api);
     let (mut parser, mut decoder) = (SseParser::new(EVENT_BYTES_MAX), Decoder::new(asked));
     let mut events = Vec::new();
     for piece in pieces {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::body::Unfit;
 use super::parts::{self, Part};
+use crate::config::ChatSettings;
 use crate::lower::{PlainBlock, PlainContent, PlainMessage, PlainToolResult, PlainToolUse};
 
 /// What stands before the text of a result whose tool failed, unless it says so: the dialect has no mark for it.
@@ -21,14 +22,16 @@ pub(super) struct Lowered {
     pub(super) calls: usize,
 }
 
-/// Lowers a conversation; `system` stands first. Past thinking is written as the member `thinking_key`, if there is one.
+/// Lowers a conversation; `system` stands first. Past thinking is written as the member that the settings name, if they name one.
 pub(super) fn lowered(
     plain: Vec<PlainMessage>,
     system: Option<String>,
-    thinking_key: Option<&str>,
+    settings: &ChatSettings,
 ) -> Result<Lowered, Unfit> {
-    let mut writer = Writer { messages: Vec::new(), ids: HashMap::new(), thinking_key };
+    let thinking_key = settings.thinking_key.as_deref();
+    let mut writer = Writer { messages: Vec::new(), ids: HashMap::new(), thinking_key, strict: settings.strict_roles };
     writer.messages.extend(system.map(|text| json!({"role": "system", "content": text})));
+    let plain = if settings.strict_roles { by_turns(plain) } else { plain };
     for message in plain {
         match message.role {
             Role::Assistant => writer.assistant(message.content),
@@ -37,6 +40,22 @@ pub(super) fn lowered(
         }
     }
     Ok(Lowered { messages: writer.messages, calls: writer.ids.len() })
+}
+
+/// System messages behind the head as the user's, so that users and assistants speak by turns.
+fn by_turns(plain: Vec<PlainMessage>) -> Vec<PlainMessage> {
+    let mut out: Vec<PlainMessage> = Vec::with_capacity(plain.len());
+    for mut message in plain {
+        if message.role == Role::System {
+            message.role = Role::User;
+            message.content.insert(0, PlainBlock::text("[from the system, not from the user:]"));
+        }
+        match out.last_mut() {
+            Some(last) if last.role == message.role => last.content.extend(message.content),
+            _ => out.push(message),
+        }
+    }
+    out
 }
 
 /// The text of a system prompt.
@@ -57,6 +76,7 @@ struct Writer<'a> {
     /// Ids of calls, by the ids that the client knows.
     ids: HashMap<String, String>,
     thinking_key: Option<&'a str>,
+    strict: bool,
 }
 
 impl Writer<'_> {
@@ -101,8 +121,25 @@ impl Writer<'_> {
                 other => said.extend(parts::of(other)?),
             }
         }
+        if self.strict && self.joined(&said) {
+            return Ok(());
+        }
         self.say("user", said);
         Ok(())
+    }
+
+    /// Puts what the user says beside results into the last of them: behind results, some templates take the assistant alone. What is
+    /// no text cannot stand there.
+    fn joined(&mut self, said: &[Part]) -> bool {
+        let texts: Option<Vec<&str>> = said.iter().map(Part::text).collect();
+        let last = self.messages.last_mut().filter(|message| message["role"] == "tool");
+        let (Some(texts), Some(last)) = (texts.filter(|texts| !texts.is_empty()), last) else {
+            return false;
+        };
+        let result = last["content"].as_str().unwrap_or_default();
+        let beside = texts.join(BETWEEN);
+        last["content"] = format!("{result}{BETWEEN}[from the user, beside the result:]{BETWEEN}{beside}").into();
+        true
     }
 
     fn system(&mut self, blocks: Vec<PlainBlock>) -> Result<(), Unfit> {

@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use belljar_wire::sampling::SamplingEvent;
 use http::header;
-use reqwest::Response;
 
 use super::decode::{DecodeFault, Decoder};
 use super::failure::of_fault;
 use crate::error::UpstreamError;
 use crate::link::sse::{SseError, SseParser};
-use crate::link::{Body, Link};
+use crate::link::{Answer, Body, Link};
 
 /// Most bytes of one event.
 const EVENT_BYTES_MAX: usize = 16 << 20;
@@ -37,9 +36,9 @@ enum Form {
 }
 
 impl<'a> Reply<'a> {
-    pub(super) fn new(link: &'a Link, response: Response, decoder: Decoder) -> Result<Self, UpstreamError> {
-        let encoding = response.headers().get(header::CONTENT_ENCODING).cloned();
-        let body = Body::of(link, response);
+    pub(super) fn new(link: &'a Link, answer: Answer, decoder: Decoder) -> Result<Self, UpstreamError> {
+        let encoding = answer.headers.get(header::CONTENT_ENCODING).cloned();
+        let body = Body::of(link, answer.pieces);
         match encoding {
             Some(encoding) if encoding != "identity" => {
                 Err(body.unreadable(&format!("the reply is compressed, and nobody asked for it: {encoding:?}")))
@@ -54,6 +53,7 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
+            self.body.read();
             return Ok(None);
         }
         let piece = if self.decoder.finished() {
@@ -80,7 +80,9 @@ impl<'a> Reply<'a> {
         let text = text.trim_start_matches('\u{feff}').trim();
         if text.ends_with('}') {
             let mut events = self.decoder.take(text).map_err(|fault| self.fault(fault))?;
-            events.extend(self.end()?);
+            if !self.decoder.ended() {
+                events.extend(self.end()?);
+            }
             return Ok(events);
         }
         Err(self.body.cut("it ended within a document"))

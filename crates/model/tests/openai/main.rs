@@ -6,6 +6,7 @@ mod support;
 
 mod replies;
 mod requests;
+mod responses;
 
 use std::collections::BTreeMap;
 use std::path::Path;

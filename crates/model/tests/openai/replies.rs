@@ -61,7 +61,7 @@ impl Case {
 }
 
 /// What was sampled, in the form of the cases: whole blocks, and the end; or the error.
-fn told(events: &Sampled) -> Value {
+pub(super) fn told(events: &Sampled) -> Value {
     let mut blocks: Vec<Value> = Vec::new();
     for event in events {
         let event = match event {
@@ -127,6 +127,7 @@ fn kind(kind: UpstreamErrorKind) -> &'static str {
         UpstreamErrorKind::Authentication => "authentication",
         UpstreamErrorKind::ModelNotFound => "model not found",
         UpstreamErrorKind::NoSuchEndpoint => "no such endpoint",
+        UpstreamErrorKind::NotRecorded => "not recorded",
         UpstreamErrorKind::Unavailable => "unavailable",
         UpstreamErrorKind::TimedOut { .. } => "timed out",
         UpstreamErrorKind::Protocol => "protocol",
@@ -202,6 +203,9 @@ async fn pieces_are_handed_out_as_they_come() {
     let answer = Answer { raw: Some(raw), first_byte_delay_ms: 0, ..Answer::default() };
     let fake = Fake::start(vec![answer]).await.expect("the fake listens");
     let events = sample(config(&fake.url, ChatSettings::default()), request(&json!({}))).await;
+    // What the model will have read is an estimate until it is counted: some thirty bytes of text.
+    let Some(Ok(SamplingEvent::Started { usage })) = events.first() else { panic!("{events:?}") };
+    assert!((1..100).contains(&usage.input_tokens) && usage.output_tokens == 0, "{usage:?}");
     let told = told(&events);
     assert_eq!(told["blocks"], json!([{"text": "Hm"}, {"call": "look_up", "input": "{\"q\":\"x"}]));
     assert_eq!(told["error"], "cut");

@@ -1,6 +1,6 @@
 //! What is sent.
 
-use belljar_model::{ChatSettings, MaxTokensKey};
+use belljar_model::{Api, ChatSettings, MaxTokensKey};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -31,6 +31,7 @@ struct Settings {
     without_usage: bool,
     thinking: bool,
     thinking_key: Option<String>,
+    strict_roles: bool,
     body: serde_json::Map<String, Value>,
 }
 
@@ -38,6 +39,7 @@ impl Settings {
     fn read(self) -> ChatSettings {
         let key = self.max_tokens_key.as_deref().map(|key| MaxTokensKey::from_name(key).expect("a known key"));
         ChatSettings {
+            api: Api::Chat,
             max_tokens_key: key.unwrap_or(MaxTokensKey::MaxTokens),
             output_tokens_max: self.output_tokens_max,
             stream: !self.whole,
@@ -46,6 +48,7 @@ impl Settings {
             thinking_key: self.thinking_key,
             body: self.body,
             rescue: Vec::new(),
+            strict_roles: self.strict_roles,
         }
     }
 }

@@ -1,8 +1,9 @@
-//! A fake upstream that speaks the Messages API and chat completions: it checks every request strictly and answers from a list.
+//! A fake upstream that speaks the Messages API, chat completions and the Responses API: it checks every request strictly and answers from a list.
 #![allow(dead_code, missing_docs)]
 
 pub mod chat;
 pub mod check;
+pub mod responses;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,6 +85,7 @@ impl Fake {
             .route("/v1/messages", post(messages))
             .route("/v1/messages/count_tokens", post(count_tokens))
             .route("/v1/chat/completions", post(chat_completions))
+            .route("/v1/responses", post(responses_api))
             .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
             .with_state(Arc::clone(&shared));
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -170,9 +172,24 @@ async fn messages(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: B
 }
 
 async fn chat_completions(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let headers = texts(&headers);
-    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
-    let checked = chat::check_headers(&headers).and_then(|()| chat::check::request(&body));
+    openai(&shared, &headers, &body, chat::check::request, chat::reply).await
+}
+
+async fn responses_api(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
+    openai(&shared, &headers, &body, responses::check, responses::reply).await
+}
+
+/// Both dialects of `openai`: they differ in what a request may say, and in how a reply is written.
+async fn openai(
+    shared: &Arc<Shared>,
+    headers: &HeaderMap,
+    body: &[u8],
+    check: fn(&Value) -> Result<(), String>,
+    reply: fn(&Answer, &Value) -> (&'static str, String),
+) -> Response {
+    let headers = texts(headers);
+    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let checked = chat::check_headers(&headers).and_then(|()| check(&body));
     held(&shared.seen).push(Seen { headers, body: body.clone() });
     if let Err(violation) = checked {
         held(&shared.violations).push(violation.clone());
@@ -187,11 +204,11 @@ async fn chat_completions(State(shared): State<Arc<Shared>>, headers: HeaderMap,
         return chat::refusal(status, answer.error, &answer.headers);
     }
     if answer.raw.is_none() {
-        let (content_type, text) = chat::reply(&answer, &body);
+        let (content_type, text) = reply(&answer, &body);
         answer.headers.entry("content-type".to_owned()).or_insert_with(|| content_type.to_owned());
         answer.raw = Some(text);
     }
-    stream(answer, &shared)
+    stream(answer, shared)
 }
 
 fn check_headers(headers: &BTreeMap<String, String>) -> Result<(), String> {

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod exec;
 pub mod image;
 pub mod keys;
+pub mod recording;
 pub mod serve;
 
 use std::io::Write as _;
@@ -47,6 +48,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
+    /// Show what an upstream was asked and answered.
+    Recording(recording::RecordingArgs),
     /// Print every configuration key with its default and meaning, as Markdown.
     Config,
 }
@@ -92,6 +95,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
             .unwrap_or_else(|error| Err(Exit::failed(error.to_string()))),
         Command::Compare(args) => runtime.block_on(compare::run(&args, &environment)),
         Command::Config => print_reference(),
+        Command::Recording(args) => runtime.block_on(recording::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
     // Whatever still blocks a thread must not hold up the end of the process.

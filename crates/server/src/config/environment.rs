@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Every environment variable that Belljar reads, with its meaning.
-pub const VARIABLES: [(&str, &str); 12] = [
+pub const VARIABLES: [(&str, &str); 14] = [
     ("BELLJAR_CONFIG", "path of the configuration file, when `--config` is not given"),
     ("BELLJAR_CACHE_DIR", "where images are kept"),
     ("BELLJAR_LOG", "what is logged, in `tracing` filter syntax; default `info`"),
@@ -14,10 +14,12 @@ pub const VARIABLES: [(&str, &str); 12] = [
     ("HTTPS_PROXY", "proxy towards `anthropic` upstreams, and towards `openai` upstreams whose `base_url` is `https`"),
     (
         "AWS_ACCESS_KEY_ID",
-        "what requests to the object store are signed with, when `store.access_key_id_env` names no other",
+        "signs requests of `via = \"bedrock\"`, and to the object store where `store.access_key_id_env` names no other",
     ),
-    ("AWS_SECRET_ACCESS_KEY", "its secret, likewise"),
-    ("AWS_SESSION_TOKEN", "of credentials that end, likewise"),
+    ("AWS_SECRET_ACCESS_KEY", "its secret; never sent"),
+    ("AWS_SESSION_TOKEN", "goes with them where they are temporary"),
+    ("AWS_BEARER_TOKEN_BEDROCK", "a Bedrock API key, in place of a signature"),
+    ("GOOGLE_APPLICATION_CREDENTIALS", "file of a service account's key, for `via = \"vertex\"`"),
     ("XDG_DATA_HOME", "where user data goes"),
     ("XDG_CACHE_HOME", "where caches go"),
 ];

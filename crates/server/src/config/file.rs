@@ -1,5 +1,6 @@
 //! The configuration file as it was written.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 use belljar_guard::Rule;
 use belljar_model::UpstreamConfig;
 use belljar_sandbox::{Isolation, LimitsNeed, SandboxConfig, find_runsc};
+use belljar_turn::ToolTexts;
 use serde::Deserialize;
 
 use super::environment::Environment;
@@ -165,11 +167,16 @@ impl ConfigFile {
     }
 
     /// The models; the scripted one under every name when none is configured.
-    pub fn upstreams(&self, environment: &Environment) -> Result<Vec<UpstreamConfig>, ConfigError> {
+    pub fn upstreams(&self, environment: &Environment, data_dir: &Path) -> Result<Vec<UpstreamConfig>, ConfigError> {
         if self.upstream.is_empty() {
             return Ok(vec![default_upstream()]);
         }
-        self.upstream.iter().map(|table| table.resolve(environment)).collect()
+        self.upstream.iter().map(|table| table.resolve(environment, data_dir)).collect()
+    }
+
+    /// The words in which models are told of the tool, by the upstream's name, where the file says so.
+    pub fn tool_texts(&self) -> Result<BTreeMap<String, ToolTexts>, ConfigError> {
+        self.upstream.iter().filter_map(|table| table.tool_texts().transpose()).collect()
     }
 
     /// `[serving]` and the cells' clocks, resolved.

@@ -38,7 +38,7 @@ pub const KEYS: &[Key] = &[
         "upstream",
         "kind",
         "required",
-        "`anthropic`, `openai` (any server of the chat completions API) or `scripted`.",
+        "`anthropic`, `openai` (any server of the chat completions API), `scripted`, or `recorded` (answers from a file).",
     ),
     key(
         "upstream",
@@ -52,6 +52,21 @@ pub const KEYS: &[Key] = &[
         "api_key_env",
         "none",
         "Environment variable that holds the upstream's key. The key itself never stands in the file. `openai` upstreams may do without.",
+    ),
+    key(
+        "upstream",
+        "via",
+        "none",
+        "For `anthropic`: `bedrock` or `vertex`, when the models stand in a cloud (upstreams.md). Credentials come from the environment.",
+    ),
+    key("upstream", "region", "required with `via`", "The cloud's region, as `us-east-1`; for `vertex` also `global`."),
+    key("upstream", "project", "required with `via = \"vertex\"`", "The project's id."),
+    key(
+        "upstream",
+        "betas",
+        "those of the model",
+        "For `anthropic`: globs over the `anthropic-beta` values of requests that are passed on, as `[\"context-1m-*\"]`. Without it, \
+         those that concern the model are. Those that switch what this server does are never passed on.",
     ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
@@ -120,6 +135,13 @@ pub const KEYS: &[Key] = &[
     key("upstream", "rest_s", "10", "Seconds of such a rest. Then one request tries."),
     key(
         "upstream",
+        "api",
+        "\"chat\"",
+        "For `openai`: `chat`, or `responses` for a server that offers only the Responses API. That one has no stop sequences: requests \
+         with some are refused.",
+    ),
+    key(
+        "upstream",
         "max_tokens_key",
         "\"max_tokens\"",
         "For `openai`: what the server calls the limit of a reply; the newest hosted models want `max_completion_tokens`.",
@@ -152,7 +174,35 @@ pub const KEYS: &[Key] = &[
         "For `openai`: formats of calls that the model writes into its text because its server does not read them; found there, a call \
          of a tool on offer is made. `hermes` (`<tool_call>`, Qwen's `<function=...>`), `llama` (`<|python_tag|>`, JSON that begins a \
          line), `mistral` (`[TOOL_CALLS]`), `fenced` (a block of JSON), `json` (JSON anywhere: also where the model only speaks of a \
-         call); `thinking` (`<think>`).",
+         call), `deepseek` and `kimi` (their own tokens); `thinking` (`<think>`).",
+    ),
+    key(
+        "upstream",
+        "strict_roles",
+        "false",
+        "For `openai`: whether the model's chat template takes a system message at the head alone, and users and assistants by turns. Then \
+         later system messages are the user's, and what the user says beside results stands in the last of these.",
+    ),
+    key(
+        "upstream",
+        "tool_texts",
+        "see its meaning",
+        "In which words the model is told of the code execution tool: `hosted`, the default, `plain`, the default for `openai`: shorter, \
+         with an example of each call, for models that were never taught the tool; or the absolute path of a file of texts.",
+    ),
+    key(
+        "upstream",
+        "record",
+        "false",
+        "For `anthropic` and `openai`: whether what the upstream is asked and answers is added to a recording, `recordings/NAME.jsonl` \
+         in `data_dir`; or a path, where a relative one is beside that. Keys are never in it; everything that is said is. Not with \
+         `via`.",
+    ),
+    key(
+        "upstream",
+        "recording",
+        "required",
+        "For `recorded`: the recording that answers; a relative path is one in `recordings` in `data_dir`.",
     ),
     key("upstream", "scripts_dir", "none", "Folder of scripts, for `kind = \"scripted\"`."),
     key("sandbox", "image", "\"default\"", "Name or digest of the image containers start from."),

@@ -2,13 +2,16 @@
 //!
 //! Lowered once: [`file::ConfigFile`] is what was written, [`Config`] what will be done. The environment is read here alone.
 
+mod cloud;
 pub mod environment;
 pub mod file;
 pub mod keys;
 mod limits;
 mod store;
+mod tool_texts;
 mod upstream;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +19,7 @@ use std::time::Duration;
 use belljar_guard::Rule;
 use belljar_model::UpstreamConfig;
 use belljar_sandbox::SandboxConfig;
+use belljar_turn::ToolTexts;
 
 use environment::Environment;
 use file::ConfigFile;
@@ -41,6 +45,8 @@ pub struct Config {
     pub image: String,
     /// Models, first match wins.
     pub upstreams: Vec<UpstreamConfig>,
+    /// The words in which models are told of the tool, by the upstream's name, where they are configured.
+    pub tool_texts: BTreeMap<String, ToolTexts>,
     /// Limits of containers.
     pub sandbox: SandboxConfig,
     /// Where metadata and contents are kept.
@@ -116,12 +122,13 @@ impl Config {
         let is_default = file.is_empty();
         let data_dir = first([&overrides.data_dir, &file.data_dir]).unwrap_or_else(|| environment.default_data_dir());
         let listen = overrides.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
-        let upstreams = file.upstreams(environment)?;
+        let upstreams = file.upstreams(environment, &data_dir)?;
         Ok(Self {
             listen,
             cache_dir: environment.cache_dir(),
             image: file.sandbox.image.clone(),
             upstreams,
+            tool_texts: file.tool_texts()?,
             sandbox: file.sandbox.limits(environment)?,
             store: file.store.resolve(environment)?,
             serving: file.serving(),

@@ -167,6 +167,7 @@ pub fn plan(
         betas: &betas,
         samplings_max,
         limits: app.tool_limits,
+        texts: app.texts_of(&request.model),
         model: app.traits_of(&request.model),
         lost_cells,
     };

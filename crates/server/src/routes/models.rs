@@ -108,7 +108,11 @@ fn info(app: &App, id: String) -> ModelInfo {
     let supported = |supported| Supported { supported };
     let hosted = app.router.like(&id).and_then(HostedModel::of);
     // The capability of this name is that code may call tools; the tool itself is among the server tools.
-    let called_from_code = supported(app.traits_of(&id).programmatic_tool_calling);
+    let served = app.router.served(&id);
+    let can = served.map(|served| served.capabilities.clone()).unwrap_or_default();
+    // A model that calls no tools runs no code.
+    let tools = can.tools != Some(false);
+    let called_from_code = supported(tools && app.traits_of(&id).programmatic_tool_calling);
     ModelInfo {
         tag: ModelTag::Model,
         display_name: hosted.map_or_else(|| id.clone(), |hosted| hosted.display_name.to_owned()),
@@ -119,16 +123,19 @@ fn info(app: &App, id: String) -> ModelInfo {
         line: hosted.map(|hosted| hosted.line),
         deprecated_at: None,
         retires_at: None,
-        max_input_tokens: None,
-        max_tokens: None,
+        max_input_tokens: can.context_tokens_max,
+        max_tokens: served.and_then(|served| served.output_tokens_max),
         capabilities: Capabilities {
             batch: supported(true),
             code_execution: called_from_code,
             server_tools: ServerTools {
-                supported: true,
-                code_execution: supported(true),
+                supported: tools,
+                code_execution: supported(tools),
                 web_search: supported(false),
             },
+            image_input: can.vision.map(supported),
+            pdf_input: can.documents.map(supported),
+            thinking: can.thinking.map(supported),
         },
     }
 }
@@ -154,6 +161,9 @@ mod tests {
                 batch: no,
                 code_execution: no,
                 server_tools: ServerTools { supported: false, code_execution: no, web_search: no },
+                image_input: None,
+                pdf_input: None,
+                thinking: None,
             },
         }
     }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use belljar_ids::{FileId, RequestId, SeededIds, ServerToolUseId};
 use belljar_turn::{
     CodeCall, CodeTool, Effect, Input, Interpreter, ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ServerCall,
-    ToolLimits, Turn, TurnEnd, error_result, plan,
+    ToolLimits, ToolTexts, Turn, TurnEnd, error_result, plan,
 };
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ServerToolUseBlock;
@@ -317,6 +317,7 @@ fn start(
         betas,
         samplings_max,
         limits: ToolLimits::default(),
+        texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
         lost_cells,
     };

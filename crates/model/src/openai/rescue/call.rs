@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::Offer;
-use super::form::Form;
+use super::form::{Form, Marks};
 use crate::openai::blocks::known_name;
 
 /// A call that a model wrote.
@@ -24,6 +24,7 @@ pub(super) fn read(form: Form, inside: &str, offers: &[Offer]) -> Option<Vec<Wri
         Form::Function => Some(vec![function(inside, offers)?]),
         Form::PythonTag => json_calls(inside, offers).or_else(|| code(inside, offers)),
         Form::Mistral => mistral(inside, offers),
+        Form::Marked(marks) => marked(marks, inside, offers),
     }
 }
 
@@ -104,6 +105,24 @@ fn function(text: &str, offers: &[Offer]) -> Option<Written> {
         rest = behind.trim_start();
     }
     Some(Written { name: offer.name.clone(), arguments: Value::Object(arguments) })
+}
+
+/// Calls between tokens. What DeepSeek's older models write has the word `function` for a name, and then the name and a fenced object.
+fn marked(marks: &Marks, text: &str, offers: &[Offer]) -> Option<Vec<Written>> {
+    let mut calls = Vec::new();
+    let mut rest = text.trim();
+    while !rest.is_empty() {
+        let inner = rest.strip_prefix(marks.call)?;
+        let (inner, behind) = inner.split_once(marks.end).unwrap_or((inner, ""));
+        let (mut name, mut arguments) = inner.split_once(marks.arguments)?;
+        if let Some((named, fenced)) = arguments.split_once("\n```json\n").filter(|_| name.trim() == "function") {
+            (name, arguments) = (named, fenced.trim_end().strip_suffix("```")?);
+        }
+        let arguments = serde_json::from_str(arguments.trim()).ok().filter(Value::is_object)?;
+        calls.push(Written { name: offered(name, offers)?.name.clone(), arguments });
+        rest = behind.trim();
+    }
+    (!calls.is_empty()).then_some(calls)
 }
 
 /// A value as its schema has it: these elements have no types.

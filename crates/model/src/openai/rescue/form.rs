@@ -17,7 +17,23 @@ pub(super) enum Form {
     Mistral,
     /// JSON and nothing else.
     Json,
+    /// Calls between tokens of their own.
+    Marked(&'static Marks),
 }
+
+/// The tokens of a format in which each call has a beginning and an end.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Marks {
+    pub(super) call: &'static str,
+    /// Between the name and the arguments.
+    pub(super) arguments: &'static str,
+    pub(super) end: &'static str,
+}
+
+const DEEPSEEK_MARKS: Marks =
+    Marks { call: "<｜tool▁call▁begin｜>", arguments: "<｜tool▁sep｜>", end: "<｜tool▁call▁end｜>" };
+const KIMI_MARKS: Marks =
+    Marks { call: "<|tool_call_begin|>", arguments: "<|tool_call_argument_begin|>", end: "<|tool_call_end|>" };
 
 /// Where it ends. What the reply ends in is always an end.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +87,17 @@ const FENCED: &[Opening] = &[
 ];
 const JSON: &[Opening] = &[opening("{", End::Object, Form::Json)];
 
+const DEEPSEEK: &[Opening] = &[opening(
+    "<｜tool▁calls▁begin｜>",
+    End::Markers(&["<｜tool▁calls▁end｜>", "<｜end▁of▁sentence｜>"]),
+    Form::Marked(&DEEPSEEK_MARKS),
+)];
+const KIMI: &[Opening] = &[opening(
+    "<|tool_calls_section_begin|>",
+    End::Markers(&["<|tool_calls_section_end|>", "<|im_end|>"]),
+    Form::Marked(&KIMI_MARKS),
+)];
+
 /// What to look for. Without tools there are no calls.
 pub(super) fn openings(rescue: &[Rescue], tools: bool) -> Vec<Opening> {
     let of = |rescue: &Rescue| match rescue {
@@ -80,6 +107,8 @@ pub(super) fn openings(rescue: &[Rescue], tools: bool) -> Vec<Opening> {
         Rescue::Mistral => MISTRAL,
         Rescue::Fenced => FENCED,
         Rescue::Json => JSON,
+        Rescue::DeepSeek => DEEPSEEK,
+        Rescue::Kimi => KIMI,
     };
     let all = rescue.iter().flat_map(of).copied();
     all.filter(|opening| tools || opening.form == Form::Thinking).collect()

@@ -25,6 +25,14 @@ pub(super) struct Offer {
     input_schema: Value,
 }
 
+impl Offer {
+    /// A tool in a body of this dialect.
+    pub(super) fn of_tool(tool: &Value) -> Option<Self> {
+        let function = &tool["function"];
+        Some(Self { name: function["name"].as_str()?.to_owned(), input_schema: function["parameters"].clone() })
+    }
+}
+
 /// What is found in a text.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Found {
@@ -62,7 +70,8 @@ impl Rescuer {
         Self::of(rescue, offers)
     }
 
-    fn of(rescue: &[Rescue], offers: Vec<Offer>) -> Option<Self> {
+    /// The same for tools of which that much is known.
+    pub(super) fn of(rescue: &[Rescue], offers: Vec<Offer>) -> Option<Self> {
         let openings = form::openings(rescue, !offers.is_empty());
         let looks = !openings.is_empty();
         looks.then(|| Self {
@@ -317,6 +326,12 @@ mod tests {
             "é",
             "<",
             "look_up",
+            "<｜tool▁calls▁begin｜>",
+            "<｜tool▁call▁begin｜>look_up<｜tool▁sep｜>{}<｜tool▁call▁end｜>",
+            "<｜tool▁calls▁end｜>",
+            "<|tool_calls_section_begin|>",
+            "<|tool_call_begin|>look_up:0<|tool_call_argument_begin|>{}<|tool_call_end|>",
+            "<|tool_calls_section_end|>",
             "a b",
             "{\"name\": \"look_up\", \"arguments\": {\"q\": 1}}",
             "{\"name\": \"other\"}",
@@ -342,7 +357,8 @@ mod tests {
         #[test]
         fn what_is_no_call_stays_as_it_was(fragments in texts()) {
             let text = fragments.concat().replace("look_up", "lock_up");
-            let calls = [Rescue::Hermes, Rescue::Llama, Rescue::Mistral, Rescue::Fenced, Rescue::Json];
+            let calls: Vec<Rescue> =
+                Rescue::ALL.into_iter().map(|(rescue, _)| rescue).filter(|rescue| *rescue != Rescue::Thinking).collect();
             let expected: Vec<Found> = Some(text.clone()).filter(|text| !text.is_empty()).map(Found::Text).into_iter().collect();
             prop_assert_eq!(read(&calls, &[text.as_str()]), expected);
         }
