@@ -7,7 +7,7 @@ die() { printf '\nbelljar: %s\n' "$*" >&2; exit 1; }
 # Downloads and builds that outlive one run. The server keeps its images in the same place.
 export BELLJAR_CACHE_DIR="${BELLJAR_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/belljar}"
 
-# Prints the Debian packages that are missing for: image (build the root filesystem), rust, python, node.
+# Prints the Debian packages that are missing for: image (build the root filesystem), rust, python, node, git, postgres.
 missing_packages() {
   local want
   for want in "$@"; do
@@ -33,6 +33,8 @@ missing_packages() {
         [ -n "$(command -v npm)" ] || echo npm
         ;;
       git) [ -n "$(command -v git)" ] || echo git ;;
+      # The server: Debian keeps its programs beside the PATH.
+      postgres) ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || [ -n "$(command -v postgres)" ] || echo postgresql ;;
     esac
   done
 }

@@ -38,6 +38,7 @@ import restart_suite  # noqa: E402
 import room_suite  # noqa: E402
 import shown_files_suite  # noqa: E402
 import stop_suite  # noqa: E402
+import stores_suite  # noqa: E402
 import stream_suite  # noqa: E402
 import tenants_suite  # noqa: E402
 import transfer_suite  # noqa: E402
@@ -135,7 +136,7 @@ def run(arguments):
             ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("tenants", tenants_suite), ("limits", limits_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
-            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("faults", fault_suite), ("hostile", hostile_suite),
+            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
             ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )

@@ -23,11 +23,11 @@ class MachineCannot(Exception):
 class Server:
     """A running server with a data directory of its own. Use it in a `with` statement."""
 
-    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None, log=None, limits=None, workspaces=None):
+    def __init__(self, belljar, scripts=None, sandbox=None, serving=None, environment=None, prepare=None, upstreams=None, log=None, limits=None, workspaces=None, store=None):
         self.belljar = str(Path(belljar).resolve())
         self.scripts = scripts
         self.upstreams = upstreams or []
-        self.tables = {"sandbox": sandbox or {}, "serving": serving or {}}
+        self.tables = {"sandbox": sandbox or {}, "serving": serving or {}, "store": store or {}}
         if limits:
             self.tables["limits"] = limits
         self.workspaces = workspaces or []

@@ -40,6 +40,8 @@ enum Task {
     Unit,
     /// Tests of what runs inside the wall in Python alone.
     Driver,
+    /// The store's tests once more, against a PostgreSQL and an S3-compatible object store started for them.
+    Stores,
     /// The fixture tests of the wire format and the turn.
     Conformance,
     /// The attack suite, as root and as an ordinary user.
@@ -64,6 +66,7 @@ impl Task {
             Task::Deny => vec![Stage::Deny],
             Task::Unit => vec![Stage::Unit, Stage::Driver],
             Task::Driver => vec![Stage::Driver],
+            Task::Stores => vec![Stage::Stores],
             Task::Conformance => vec![Stage::Conformance],
             Task::Escape => vec![Stage::Build, Stage::Escape],
             Task::E2e => vec![Stage::Build, Stage::E2e],

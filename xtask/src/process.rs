@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 pub struct Ended {
     /// Exit status 0.
     pub success: bool,
+    /// The exit status; none when a signal ended it.
+    pub code: Option<i32>,
     /// Standard output and standard error, in the order in which lines arrived.
     pub output: String,
 }
@@ -32,7 +34,7 @@ pub fn run(command: &mut Command) -> Result<Ended, String> {
     }
     let status = child.wait().map_err(|error| format!("waiting for {shown} failed: {error}"))?;
     let output = kept.lock().map_or_else(|poisoned| poisoned.into_inner().clone(), |text| text.clone());
-    Ok(Ended { success: status.success(), output })
+    Ok(Ended { success: status.success(), code: status.code(), output })
 }
 
 fn copy(pipe: impl Read + Send + 'static, kept: &Arc<Mutex<String>>) -> std::thread::JoinHandle<()> {

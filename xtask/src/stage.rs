@@ -26,6 +26,8 @@ pub enum Stage {
     Driver,
     /// The sandbox's tests once more, in gVisor.
     Gvisor,
+    /// The store's tests once more, with its state elsewhere.
+    Stores,
     /// Fixture tests of the wire and the turn.
     Conformance,
     /// The binary that the last two stages run.
@@ -62,6 +64,7 @@ impl Stage {
         Stage::Deny,
         Stage::Unit,
         Stage::Gvisor,
+        Stage::Stores,
         Stage::Conformance,
         Stage::Build,
         Stage::Escape,
@@ -81,6 +84,7 @@ impl Stage {
             Stage::Deny => "deny",
             Stage::Unit => "unit",
             Stage::Gvisor => "gvisor",
+            Stage::Stores => "stores",
             Stage::Driver => "driver",
             Stage::Conformance => "conformance",
             Stage::Build => "build",
@@ -105,6 +109,7 @@ pub fn run(stage: Stage, root: &Path) -> Finished {
         Stage::Deny => deny(root),
         Stage::Unit => tests(root, &format!("not ({CONFORMANCE})"), &["--workspace"]),
         Stage::Gvisor => gvisor(root),
+        Stage::Stores => stores(root),
         Stage::Driver => driver(root),
         Stage::Conformance => tests(root, CONFORMANCE, &["-p", "belljar-wire", "-p", "belljar-turn", "--test", "*"]),
         Stage::Build => whole(cargo(root, &["build", "-p", "belljar-server", "--bin", "belljar"])),
@@ -169,6 +174,32 @@ fn gvisor(root: &Path) -> Result<Counts, String> {
     command.args(arguments).args(["--", "--test-threads=1"]);
     let ended = process::run(in_gvisor(&mut command))?;
     settle(&ended, counts::from_cargo_test(&ended.output))
+}
+
+/// The store's tests, which an earlier stage ran on this disk, against a PostgreSQL and an object store; and those that need them.
+fn stores(root: &Path) -> Result<Counts, String> {
+    /// What `stores.py` ends with when it could not start one of them, and said so.
+    const NOT_THERE: i32 = 77;
+    let mut command = Command::new("python3");
+    command.current_dir(root).args(["-u", "tests/harness/stores.py"]);
+    command.arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let with_nextest = has_nextest(root);
+    if with_nextest {
+        let filter = "package(belljar-store) & kind(test) & not test(child_that_uploads_until_killed)";
+        command.args(["nextest", "run", "--workspace", "--profile", "ci", "--run-ignored", "all", "-E", filter]);
+    } else {
+        command.args(["test", "--no-fail-fast", "-p", "belljar-store", "--test", "store", "--", "--include-ignored"]);
+    }
+    let ended = process::run(&mut command)?;
+    if ended.code == Some(NOT_THERE) {
+        let skips: Vec<Skip> = ended.output.lines().filter_map(Skip::from_line).collect();
+        return Ok(Counts { skips, ..Counts::default() });
+    }
+    if !with_nextest {
+        return settle(&ended, counts::from_cargo_test(&ended.output));
+    }
+    let junit = std::fs::read_to_string(target_dir(root).join("nextest/ci/junit.xml")).unwrap_or_default();
+    settle(&ended, counts::from_nextest(&ended.output, &junit))
 }
 
 fn in_gvisor(command: &mut Command) -> &mut Command {
@@ -265,7 +296,7 @@ mod tests {
     use super::*;
 
     fn ended(success: bool) -> Ended {
-        Ended { success, output: String::new() }
+        Ended { success, code: Some(i32::from(!success)), output: String::new() }
     }
 
     #[test]

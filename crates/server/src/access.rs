@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use belljar_ids::RequestId;
-use belljar_store::{KeyEnd, KeyHash, KeyScope, Principal as Key, ShownKey, StoreError, UserId, WorkspaceId};
+use belljar_store::{KeyEnd, KeyHash, KeyScope, Principal as Key, ShownKey, UserId, WorkspaceId};
 use belljar_wire::error::{ApiError, ErrorKind};
 use http::header::{AUTHORIZATION, HOST};
 use http::{HeaderMap, HeaderValue, Method};
@@ -16,6 +16,7 @@ use crate::clock;
 use crate::failure::Failure;
 use crate::principal::{Access, LOCAL_WORKSPACE, Principal, isolation_of};
 use crate::random::OsIds;
+use crate::routes::files::store_failure;
 use crate::scope::{self, Scope};
 use crate::tenants::permit::ModelPermit;
 use crate::tenants::rates::RateHeaders;
@@ -67,7 +68,7 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
         }
         Access::Keys => match key.starts_with(scope::PREFIX) {
             true => signed(&app, key, user).await?,
-            false => match app.store.authenticate(KeyHash::of(key)).await.map_err(failed)? {
+            false => match app.store.authenticate(KeyHash::of(key)).await.map_err(store_failure)? {
                 ShownKey::Opens(key) => Caller::of_key(key, user)?,
                 no_key => return Err(refused(&no_key)),
             },
@@ -78,7 +79,7 @@ pub async fn authenticate(State(app): State<Arc<App>>, mut request: Request, nex
     if let Caller::User { user, principal, .. } = &caller
         && makes
     {
-        app.store.enter_scope(&principal.workspace, user).await.map_err(failed)?;
+        app.store.enter_scope(&principal.workspace, user).await.map_err(store_failure)?;
     }
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)
@@ -107,7 +108,7 @@ async fn signed(app: &App, token: &str, user: Option<UserId>) -> Result<Caller, 
     let said = Scope::read(&app.gate.secret(&app.store).await?, token, clock::now());
     let said = said.ok_or_else(|| refused(&ShownKey::Unknown))?;
     // The key may have ended since it was signed, or be another's by now.
-    match app.store.key(&said.key_id).await.map_err(failed)? {
+    match app.store.key(&said.key_id).await.map_err(store_failure)? {
         ShownKey::Opens(key) if key.scope == KeyScope::PerUser && key.workspace == said.workspace => {
             if user.is_some_and(|user| user != said.user) {
                 let text = "belljar-user: this is not the end user that the scope was signed for";
@@ -131,10 +132,6 @@ fn refused(shown: &ShownKey) -> Failure {
         ShownKey::Opens(_) | ShownKey::Unknown => {}
     }
     ApiError::new(ErrorKind::Authentication, "invalid x-api-key").into()
-}
-
-fn failed(error: StoreError) -> Failure {
-    Failure::internal("authenticate", &error)
 }
 
 fn local() -> Result<Principal, Failure> {
@@ -234,7 +231,7 @@ impl Caller {
         })?;
         let user: UserId = text.parse().map_err(|error| ApiError::invalid(format!("metadata.user_id: {error}")))?;
         let workspace = key.workspace.scope_of(&user);
-        app.store.enter_scope(&workspace, &user).await.map_err(failed)?;
+        app.store.enter_scope(&workspace, &user).await.map_err(store_failure)?;
         Ok(Principal { workspace, ..principal(&key) })
     }
 }

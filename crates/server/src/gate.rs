@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use crate::failure::Failure;
 use crate::principal::Access;
 use crate::random::OsIds;
+use crate::routes::files::store_failure;
 
 /// See the module's head.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl Gate {
         if self.keyed.load(Ordering::Acquire) {
             return Ok(Access::Keys);
         }
-        match store.has_keys().await.map_err(|error| Failure::internal("authenticate", &error))? {
+        match store.has_keys().await.map_err(store_failure)? {
             false => Ok(Access::Open),
             true => {
                 if !self.keyed.swap(true, Ordering::AcqRel) {
@@ -43,6 +44,6 @@ impl Gate {
             OsIds.fill(&mut candidate);
             store.scope_secret(candidate)
         });
-        kept.await.copied().map_err(|error| Failure::internal("scope", &error))
+        kept.await.copied().map_err(store_failure)
     }
 }

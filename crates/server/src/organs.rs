@@ -52,6 +52,8 @@ pub async fn open(config: &Config, inheritance: Option<Inheritance>) -> Result<O
     let mut options = StoreOptions::new(Arc::new(SystemClock));
     options.file_bytes_max = config.serving.file_bytes_max;
     (options.file_quota, options.file_quotas) = config.limits.file_quotas(config.serving.workspace_bytes_max);
+    options.database = config.store.database.clone();
+    options.blobs = config.store.blobs.clone();
     let store = Store::open(&config.data_dir, options).await.map_err(store_exit)?;
     // Recordings stand in the data directory, which is the store's to make.
     let router = Router::new(config.upstreams.clone()).map_err(|error| Exit::usage(error.to_string()))?;

@@ -3,13 +3,16 @@
 use crate::StoreError;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 const DATABASE: &str = "belljar.sqlite";
 const LOCK: &str = "lock";
 const SECRET: &str = "scope.secret";
+/// Holds the id of the store whose contents lie here.
+const OWNER: &str = "blobs.owner";
+const SPOOL: &str = "spool";
 const OTHERS: u32 = 0o077;
 
 /// A data directory that exists and only its owner may enter.
@@ -41,6 +44,48 @@ impl DataDir {
 
     pub(crate) fn blobs(&self) -> PathBuf {
         self.root.join("blobs")
+    }
+
+    /// Contents that are needed as files for a moment; empty after this. Only for who holds the lock.
+    pub(crate) fn spool(&self) -> Result<PathBuf, StoreError> {
+        let doing = "making the directory for contents on their way";
+        let spool = self.root.join(SPOOL);
+        match std::fs::remove_dir_all(&spool) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(StoreError::io(doing)(error)),
+            _ => {}
+        }
+        DirBuilder::new().mode(0o700).create(&spool).map_err(StoreError::io(doing))?;
+        Ok(spool)
+    }
+
+    /// Makes the contents in the directory those of a store, or says that they are another's: whose database does not know
+    /// them would sweep them. Contents without an owner are from before there were owners: of the database beside them, so
+    /// `beside` has to say that this is it.
+    pub(crate) fn claim(&self, store: &str, beside: bool) -> Result<(), StoreError> {
+        let doing = "noting whose contents these are";
+        let path = self.root.join(OWNER);
+        match std::fs::read_to_string(&path) {
+            Ok(owner) if owner.trim() == store => Ok(()),
+            Ok(owner) => {
+                let place = self.blobs().display().to_string();
+                Err(StoreError::Foreign { place, owner: Some(owner.trim().to_owned()) })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && !beside && self.blobs().exists() => {
+                Err(StoreError::Foreign { place: self.blobs().display().to_string(), owner: None })
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let new = self.root.join("blobs.owner.new");
+                let write = || -> std::io::Result<()> {
+                    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+                    writeln!(file, "{store}")?;
+                    file.sync_all()?;
+                    std::fs::rename(&new, &path)
+                };
+                write().map_err(StoreError::io(doing))?;
+                self.sync()
+            }
+            Err(error) => Err(StoreError::io(doing)(error)),
+        }
     }
 
     /// Makes the names in the directory durable.
@@ -115,7 +160,8 @@ fn close_to_others(root: &Path) -> Result<(), StoreError> {
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    let ours = root.join(DATABASE).exists() || std::fs::read_dir(root).map_err(StoreError::io(doing))?.next().is_none();
+    let ours = [DATABASE, OWNER, SPOOL].iter().any(|name| root.join(name).exists())
+        || std::fs::read_dir(root).map_err(StoreError::io(doing))?.next().is_none();
     if !ours {
         return Err(StoreError::Exposed { data_dir: root.to_owned(), mode: mode & 0o777 });
     }

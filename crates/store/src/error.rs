@@ -67,6 +67,16 @@ pub enum StoreError {
     #[error("the database is held by another process")]
     Busy,
 
+    /// The database or the object store cannot be reached, or left before it had answered: what was asked of it may be done or
+    /// not.
+    #[error("{what} cannot be reached: {why}")]
+    Unreachable {
+        /// Which one.
+        what: &'static str,
+        /// What it, or the network, said.
+        why: String,
+    },
+
     // What was kept is damaged; other files survive.
     /// What is on disk is not what was written.
     #[error("kept data is damaged: {what}")]
@@ -87,6 +97,37 @@ pub enum StoreError {
         data_dir: PathBuf,
         /// The process, when its note could be read.
         pid: Option<u32>,
+    },
+    /// Another process serves from this database.
+    #[error("the database {place} is in use by another Belljar; stop it, or choose another database or schema")]
+    Held {
+        /// Which database.
+        place: String,
+    },
+    /// Another process has served from this database since this one did.
+    #[error(
+        "another Belljar has served from the database {place} meanwhile; this one changes nothing any more: stop or restart it"
+    )]
+    Superseded {
+        /// Which database.
+        place: String,
+    },
+    /// Contents of another database lie in the place.
+    #[error(
+        "{place} holds the contents of {}, which this one would sweep; choose another place, or the database that belongs to it",
+        .owner.as_ref().map_or_else(|| "a database that is not known".to_owned(), |owner| format!("the store {owner}"))
+    )]
+    Foreign {
+        /// The place.
+        place: String,
+        /// Whose it is, when that is known.
+        owner: Option<String>,
+    },
+    /// The store cannot be what the configuration asks for.
+    #[error("{what}")]
+    Misconfigured {
+        /// What is wrong.
+        what: String,
     },
     /// A later Belljar wrote the database.
     #[error(
@@ -147,9 +188,14 @@ impl StoreError {
             | Self::Locked { .. }
             | Self::NewerSchema { .. }
             | Self::Exposed { .. }
+            | Self::Held { .. }
+            | Self::Superseded { .. }
+            | Self::Foreign { .. }
+            | Self::Misconfigured { .. }
             | Self::Broken { .. } => "Internal server error".to_owned(),
             Self::DiskFull { .. } => "The server has no space left to store files.".to_owned(),
             Self::Busy => "The server's storage is busy. Try again.".to_owned(),
+            Self::Unreachable { .. } => "The server's storage cannot be reached. Try again.".to_owned(),
         }
     }
 
@@ -162,25 +208,6 @@ impl StoreError {
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull { doing },
             _ => Self::broken(doing, source),
-        }
-    }
-}
-
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        use rusqlite::ErrorCode;
-        const DOING: &str = "using the database";
-        match error {
-            rusqlite::Error::FromSqlConversionFailure(..)
-            | rusqlite::Error::InvalidColumnType(..)
-            | rusqlite::Error::IntegralValueOutOfRange(..) => Self::Corrupt { what: error.to_string() },
-            rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
-                ErrorCode::DiskFull => Self::DiskFull { doing: DOING },
-                ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { what: error.to_string() },
-                _ => Self::broken(DOING, error),
-            },
-            _ => Self::broken(DOING, error),
         }
     }
 }

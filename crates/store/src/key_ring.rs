@@ -1,10 +1,9 @@
 //! The keys of a data directory, for a command beside a running server.
 
 use crate::data_dir::DataDir;
-use crate::db::{self, Connected, OldSchema};
-use crate::{Clock, Day, Holding, KeyDraft, KeyRecord, StoreError};
+use crate::db::{self, Connected, Connection, Role};
+use crate::{Clock, Database, Day, Holding, KeyDraft, KeyRecord, StoreError};
 use belljar_ids::KeyId;
-use rusqlite::Connection;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,24 +15,35 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Opens the keys in `data_dir`, making it if need be.
+    /// Opens the keys of the store in `data_dir`, or of its `database`, making it if need be.
     ///
     /// # Errors
-    /// [`StoreError::Locked`] when the database must be brought up to date and a server runs on it.
-    pub fn open(data_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+    /// [`StoreError::Locked`] and [`StoreError::Held`] when the database must be brought up to date and a server runs on it.
+    pub fn open(data_dir: &Path, database: &Database, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let dir = DataDir::prepare(data_dir)?;
+        let place = database.place(&dir);
+        if let db::Place::Postgres(_) = place {
+            // A connection that holds the store for a moment brings it up to date.
+            let (now, beside) = (clock.now(), || db::connect(&place, Role::Beside, clock.now()));
+            let connection = match beside()? {
+                Connected::Ready(connection) => connection,
+                Connected::Outdated => {
+                    drop(db::connect(&place, Role::Serve, now)?);
+                    ready(beside()?)?
+                }
+            };
+            return Ok(Self { connection, clock });
+        }
         // Held only while the schema may change.
-        let (held, old) = match dir.lock() {
-            Ok(lock) => (Ok(lock), OldSchema::Migrate),
-            Err(locked @ StoreError::Locked { .. }) => (Err(locked), OldSchema::Keep),
+        let (held, role) = match dir.lock() {
+            Ok(lock) => (Ok(lock), Role::Serve),
+            Err(locked @ StoreError::Locked { .. }) => (Err(locked), Role::Beside),
             Err(error) => return Err(error),
         };
-        match (db::connect(&dir.database(), old, clock.now())?, held) {
+        match (db::connect(&place, role, clock.now())?, held) {
             (Connected::Ready(connection), _) => Ok(Self { connection, clock }),
             (Connected::Outdated, Err(locked)) => Err(locked),
-            (Connected::Outdated, Ok(_)) => {
-                Err(StoreError::broken("bringing the database up to date", "it is still outdated"))
-            }
+            (outdated @ Connected::Outdated, Ok(_)) => Ok(Self { connection: ready(outdated)?, clock }),
         }
     }
 
@@ -61,5 +71,13 @@ impl KeyRing {
         let revoked = db::keys::revoke(&change, id, self.clock.now())?;
         change.commit()?;
         Ok(revoked)
+    }
+}
+
+/// After the schema was brought up to date.
+pub(crate) fn ready(connected: Connected) -> Result<Connection, StoreError> {
+    match connected {
+        Connected::Ready(connection) => Ok(connection),
+        Connected::Outdated => Err(StoreError::broken("bringing the database up to date", "it is still outdated")),
     }
 }

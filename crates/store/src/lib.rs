@@ -5,10 +5,14 @@
 //! <data_dir>/                 mode 0700
 //!   lock                      flock held by the one process that serves from here; holds its pid
 //!   scope.secret              with what scopes are signed, once one is
+//!   blobs.owner               the id of the database that the blobs belong to
 //!   belljar.sqlite            metadata: SQLite, WAL, synchronous=FULL
 //!   blobs/tmp/                uploads in progress
 //!   blobs/ab/cdef...          contents, named by their SHA-256; identical contents are kept once
 //! ```
+//!
+//! By configuration the metadata are in a PostgreSQL instead ([`Database`]), the contents in a bucket of an S3-compatible
+//! store ([`BlobPlace`]), or both. What follows holds there too; `db/sql` and `blobs/objects` tell how.
 //!
 //! # The promise
 //! A file that [`FileWriter::finish`] returned is there, whole, after `kill -9` or a power cut at any later
@@ -17,7 +21,7 @@
 //! file without a row, and [`Store::open`] removes those. Deleting goes the other way: row first, blob next.
 //!
 //! # Threads
-//! SQLite blocks, so it runs on two threads of its own, one connection each, fed through bounded channels.
+//! The database blocks, so it runs on two threads of its own, one connection each, fed through bounded channels.
 //! One **writer** carries out every change in turn; this is what makes it safe to drop a blob with its last
 //! reference while the same content is being uploaded again, and SQLite takes one writer at a time anyway.
 //! One **reader** answers look-ups, so that they never wait for the writer's disk syncs. Contents are
@@ -27,14 +31,18 @@
 
 mod blobs;
 mod data_dir;
+mod database;
 mod db;
 mod error;
 mod key_ring;
+mod random;
 mod store;
 mod values;
 mod worker;
 mod writer;
 
+pub use blobs::{BlobPlace, ContentReader, ObjectCredentials, ObjectPlace};
+pub use database::{Database, PostgresPlace};
 pub use error::StoreError;
 pub use key_ring::KeyRing;
 pub use store::{

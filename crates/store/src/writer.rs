@@ -27,7 +27,7 @@ pub(crate) struct Unfinished {
     size_bytes: u64,
 }
 
-/// A content that is durable under its temporary name.
+/// A content that is durable, and not in its place yet.
 pub(crate) struct Finished {
     pub(crate) staged: Staged,
     pub(crate) digest: ContentDigest,
@@ -39,18 +39,16 @@ impl Unfinished {
         Self { staged, hasher: sha2::Sha256::new(), size_bytes: 0 }
     }
 
-    /// Blocks.
-    fn write(mut self, chunk: &[u8]) -> Result<Self, StoreError> {
-        self.staged.write(chunk)?;
-        self.hasher.update(chunk);
-        Ok(self)
+    async fn write(self, chunk: Bytes) -> Result<Self, StoreError> {
+        let Self { staged, hasher, size_bytes } = self;
+        let hash = |hasher: &mut sha2::Sha256, chunk: &[u8]| hasher.update(chunk);
+        let (staged, hasher) = staged.write(hasher, hash, chunk).await?;
+        Ok(Self { staged, hasher, size_bytes })
     }
 
-    /// Blocks.
-    fn finish(self) -> Result<Finished, StoreError> {
-        self.staged.sync()?;
+    async fn finish(self) -> Result<Finished, StoreError> {
         let digest = ContentDigest(self.hasher.finalize().into());
-        Ok(Finished { staged: self.staged, digest, size_bytes: self.size_bytes })
+        Ok(Finished { staged: self.staged.finish().await?, digest, size_bytes: self.size_bytes })
     }
 }
 
@@ -74,7 +72,7 @@ impl FileWriter {
         if self.bytes_used_before.saturating_add(content.size_bytes) > self.quota.bytes_max {
             return Err(StoreError::QuotaExceeded { bytes_max: self.quota.bytes_max });
         }
-        self.content = Some(blocking(move || content.write(&chunk)).await?);
+        self.content = Some(content.write(chunk).await?);
         Ok(())
     }
 
@@ -92,7 +90,7 @@ impl FileWriter {
     /// [`StoreError::DiskFull`].
     pub async fn finish(mut self) -> Result<FileRecord, StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
-        let finished = blocking(move || content.finish()).await?;
+        let finished = content.finish().await?;
         let (draft, quota) = (self.draft, self.quota);
         self.store.writer.call(move |writer| writer.commit_file(draft, finished, quota)).await
     }
@@ -122,7 +120,7 @@ impl CheckpointWriter {
         if content.size_bytes > self.bytes_max {
             return Err(StoreError::TooLarge { bytes_max: self.bytes_max });
         }
-        self.content = Some(blocking(move || content.write(&chunk)).await?);
+        self.content = Some(content.write(chunk).await?);
         Ok(())
     }
 
@@ -139,7 +137,7 @@ impl CheckpointWriter {
     /// Makes the content durable; what refers to it is for the caller to commit.
     pub(crate) async fn durable(mut self) -> Result<(Arc<Inner>, CheckpointDraft, Finished), StoreError> {
         let content = self.content.take().ok_or(StoreError::Interrupted)?;
-        let finished = blocking(move || content.finish()).await?;
+        let finished = content.finish().await?;
         Ok((self.store, self.draft, finished))
     }
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use belljar_image::{ImageStore, Monitor};
 use belljar_sandbox::probe::{Finding, Status, probe};
 use belljar_sandbox::{Isolation, Rootfs, Sandbox, SandboxConfig, descriptors};
+use belljar_store::{BlobPlace, Database, StoreError};
 use clap::Args;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -30,6 +31,8 @@ pub fn run(args: &DoctorArgs, environment: &Environment, runtime: &Runtime) -> R
     let mut findings = probe(config.sandbox.limits_need);
     findings.push(open_files(&config.sandbox, descriptors::room()));
     findings.push(image(&config));
+    findings.push(runtime.block_on(database(&config)));
+    findings.push(runtime.block_on(contents(&config)));
     findings.push(runtime.block_on(gvisor(&config)));
     let refused = findings.iter().any(|finding| finding.status == Status::Refused);
     if args.json {
@@ -76,6 +79,44 @@ fn image(config: &Config) -> Finding {
             found: error.to_string(),
             advice: Some("run `belljar image build`".to_owned()),
         },
+    }
+}
+
+/// Whether the database that is configured answers.
+async fn database(config: &Config) -> Finding {
+    let place = match &config.store.database {
+        Database::Sqlite => format!("SQLite in {}", config.data_dir.display()),
+        Database::Postgres(place) => place.to_string(),
+    };
+    reached(
+        "database",
+        place,
+        config.store.database.reach().await,
+        "see [store] of the configuration, and docs/storage.md",
+    )
+}
+
+/// Whether the place for contents that is configured answers.
+async fn contents(config: &Config) -> Finding {
+    let place = match &config.store.blobs {
+        BlobPlace::Disk => format!("files in {}", config.data_dir.display()),
+        BlobPlace::Objects(place) => place.to_string(),
+    };
+    reached(
+        "contents",
+        place,
+        config.store.blobs.reach().await,
+        "see [store] of the configuration, and docs/storage.md",
+    )
+}
+
+fn reached(name: &'static str, place: String, reach: Result<Option<String>, StoreError>, advice: &str) -> Finding {
+    match reach {
+        Ok(None) => Finding { name, status: Status::Ok, found: place, advice: None },
+        Ok(Some(answer)) => Finding { name, status: Status::Ok, found: format!("{place} ({answer})"), advice: None },
+        Err(error) => {
+            Finding { name, status: Status::Refused, found: error.to_string(), advice: Some(advice.to_owned()) }
+        }
     }
 }
 

@@ -113,7 +113,7 @@ const KEY_LETTERS: usize = 43;
 /// Runs one action.
 pub fn run(args: &KeysArgs, environment: &Environment) -> Result<(), Exit> {
     let config = args.common.load(environment)?;
-    let mut keys = KeyRing::open(&config.data_dir, Arc::new(SystemClock)).map_err(failed)?;
+    let mut keys = KeyRing::open(&config.data_dir, &config.store.database, Arc::new(SystemClock)).map_err(failed)?;
     match &args.action {
         Action::Create { workspace, label, isolation, end, models, scope } => {
             let workspace =

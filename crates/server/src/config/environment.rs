@@ -12,8 +12,11 @@ pub const VARIABLES: [(&str, &str); 14] = [
     ("BELLJAR_HANDOVER", "set by a server for itself alone, when it restarts in place"),
     ("PATH", "where `runsc` is looked for, when `sandbox.runsc` does not say"),
     ("HTTPS_PROXY", "proxy towards `anthropic` upstreams, and towards `openai` upstreams whose `base_url` is `https`"),
-    ("AWS_ACCESS_KEY_ID", "signs requests of `via = \"bedrock\"`, with the next"),
-    ("AWS_SECRET_ACCESS_KEY", "signs requests of `via = \"bedrock\"`; never sent"),
+    (
+        "AWS_ACCESS_KEY_ID",
+        "signs requests of `via = \"bedrock\"`, and to the object store where `store.access_key_id_env` names no other",
+    ),
+    ("AWS_SECRET_ACCESS_KEY", "its secret; never sent"),
     ("AWS_SESSION_TOKEN", "goes with them where they are temporary"),
     ("AWS_BEARER_TOKEN_BEDROCK", "a Bedrock API key, in place of a signature"),
     ("GOOGLE_APPLICATION_CREDENTIALS", "file of a service account's key, for `via = \"vertex\"`"),

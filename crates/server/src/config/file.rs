@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::environment::Environment;
 use super::limits::{self, WorkspaceTable};
+use super::store::StoreTable;
 use super::upstream::{UpstreamTable, default_upstream};
 use super::{ConfigError, Serving, keys};
 use crate::tenants::limits::{AllLimits, Limits};
@@ -36,6 +37,8 @@ pub struct ConfigFile {
     pub limits: Limits,
     /// `[[workspace]]`.
     pub workspace: Vec<WorkspaceTable>,
+    /// `[store]`.
+    pub store: StoreTable,
     /// `[guard]`.
     pub guard: GuardTable,
     #[serde(skip)]

@@ -31,6 +31,7 @@ pub const KEYS: &[Key] = &[
         "none",
         "The same for one workspace; a list of tables. What a table does not say is as in `[limits]`.",
     ),
+    key("", "store", "", "Where metadata and contents are kept. [storage.md](storage.md) tells how to choose."),
     key("", "guard", "", "What may not run."),
     key("upstream", "name", "required", "A name for logs and errors."),
     key(
@@ -389,6 +390,43 @@ pub const KEYS: &[Key] = &[
     key("workspace", "input_tokens_per_minute_max", "as in `[limits]`", "Tokens in, without what came out of a cache."),
     key("workspace", "output_tokens_per_minute_max", "as in `[limits]`", "Tokens out."),
     key(
+        "store",
+        "database",
+        "\"sqlite\"",
+        "Where metadata is kept: `sqlite`, in `data_dir`; or a PostgreSQL (11 or later), as `postgres://user@host:5432/name`, without \
+         a password. Beyond this machine TLS is required unless the address says `sslmode=disable`.",
+    ),
+    key(
+        "store",
+        "database_url_env",
+        "none",
+        "Environment variable that holds the whole address, in place of `database`.",
+    ),
+    key("store", "database_password_env", "none", "Environment variable that holds the password for `database`."),
+    key(
+        "store",
+        "blobs",
+        "\"disk\"",
+        "Where contents are kept: `disk`, in `data_dir`; or a bucket of an S3-compatible store, as `s3://bucket/prefix`. The bucket \
+         has to exist.",
+    ),
+    key("store", "endpoint", "Amazon's", "Where that store is, as `https://s3.example.org`."),
+    key("store", "region", "\"us-east-1\"", "Its region."),
+    key("store", "allow_http", "false", "Whether an `endpoint` without TLS may be used."),
+    key(
+        "store",
+        "access_key_id_env",
+        "\"AWS_ACCESS_KEY_ID\"",
+        "Environment variable that holds the access key. Without one there, the machine's own role is asked for credentials.",
+    ),
+    key("store", "secret_access_key_env", "\"AWS_SECRET_ACCESS_KEY\"", "Environment variable that holds its secret."),
+    key(
+        "store",
+        "token_env",
+        "\"AWS_SESSION_TOKEN\"",
+        "Environment variable that holds the token of credentials that end.",
+    ),
+    key(
         "guard",
         "rule",
         "none",
@@ -425,6 +463,7 @@ pub fn reference() -> String {
         ("serving", "`[serving]`"),
         ("limits", "`[limits]`"),
         ("workspace", "`[[workspace]]`"),
+        ("store", "`[store]`"),
         ("guard", "`[guard]`"),
         ("guard.rule", "`[[guard.rule]]`"),
     ];

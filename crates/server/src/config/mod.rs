@@ -7,6 +7,7 @@ pub mod environment;
 pub mod file;
 pub mod keys;
 mod limits;
+mod store;
 mod tool_texts;
 mod upstream;
 
@@ -22,6 +23,7 @@ use belljar_turn::ToolTexts;
 
 use environment::Environment;
 use file::ConfigFile;
+pub use store::StoreChoice;
 
 use crate::tenants::limits::AllLimits;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub tool_texts: BTreeMap<String, ToolTexts>,
     /// Limits of containers.
     pub sandbox: SandboxConfig,
+    /// Where metadata and contents are kept.
+    pub store: StoreChoice,
     /// Limits of the loop and of requests.
     pub serving: Serving,
     /// What workspaces may hold and use.
@@ -126,6 +130,7 @@ impl Config {
             upstreams,
             tool_texts: file.tool_texts()?,
             sandbox: file.sandbox.limits(environment)?,
+            store: file.store.resolve(environment)?,
             serving: file.serving(),
             limits: file.all_limits()?,
             guard_rules: file.guard_rules()?,

@@ -21,6 +21,7 @@ use crate::checkpoints::{self, CheckpointError};
 use crate::driver::place::{PlaceError, new_container};
 use crate::failure::Failure;
 use crate::principal::Principal;
+use crate::routes::files::store_failure;
 use crate::routes::{body, page};
 
 /// How often a container that is put away under one's hands is brought back.
@@ -85,7 +86,7 @@ pub async fn list(
 ) -> Result<Json<ContainerPage>, Failure> {
     let (limit, after) = read_page(query)?;
     let page = app.store.list_containers(&principal.workspace, after, limit).await;
-    let page = page.map_err(|error| Failure::internal("containers", &error))?;
+    let page = page.map_err(store_failure)?;
     let mut data = Vec::with_capacity(page.entries.len());
     for record in &page.entries {
         if let Some(state) = state(&app, record).await? {
@@ -125,10 +126,7 @@ pub async fn delete(
     let record = find_with_checkpoints(&app, &principal, &id).await?;
     app.parked.forget(&record.id);
     app.sandbox.remove(&record.id).await;
-    app.store
-        .delete_container(&principal.workspace, &record.id)
-        .await
-        .map_err(|error| Failure::internal("container", &error))?;
+    app.store.delete_container(&principal.workspace, &record.id).await.map_err(store_failure)?;
     Ok(Json(serde_json::json!({ "id": record.id, "type": "container_deleted" })))
 }
 
@@ -181,7 +179,7 @@ pub async fn get_file(
 pub async fn find(app: &Shared, principal: &Principal, text: &str) -> Result<(ContainerRecord, &'static str), Failure> {
     let id: ContainerId = text.parse().map_err(|_| missing(text))?;
     let record = app.store.container(&principal.workspace, &id).await;
-    let record = record.map_err(|error| Failure::internal("container", &error))?.ok_or_else(|| missing(text))?;
+    let record = record.map_err(store_failure)?.ok_or_else(|| missing(text))?;
     let state = state(app, &record).await?.ok_or_else(|| missing(text))?;
     Ok((record, state))
 }
@@ -194,7 +192,7 @@ pub async fn find_with_checkpoints(
 ) -> Result<ContainerRecord, Failure> {
     let id: ContainerId = text.parse().map_err(|_| missing(text))?;
     let record = app.store.container(&principal.workspace, &id).await;
-    let record = record.map_err(|error| Failure::internal("container", &error))?.ok_or_else(|| missing(text))?;
+    let record = record.map_err(store_failure)?.ok_or_else(|| missing(text))?;
     if state(app, &record).await?.is_some() {
         return Ok(record);
     }
@@ -269,7 +267,7 @@ async fn state(app: &Shared, record: &ContainerRecord) -> Result<Option<&'static
         Some(ContainerState::Dead) | None => {}
     }
     let kept = checkpoints::kept(app, &record.workspace, &record.id).await;
-    let kept = kept.map_err(|error| Failure::internal("container", &error))?;
+    let kept = kept.map_err(store_failure)?;
     Ok(kept.map(|_checkpoint| "checkpointed"))
 }
 

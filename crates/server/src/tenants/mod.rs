@@ -20,6 +20,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::clock;
 use crate::failure::Failure;
+use crate::routes::files::store_failure;
 use limits::{AllLimits, Limits};
 use meter::Meter;
 use rates::Rates;
@@ -76,7 +77,7 @@ impl Tenants {
             None => None,
             Some(max) => {
                 let taken = self.store.take_tokens(workspace, tokens, max).await;
-                let taken = taken.map_err(|error| Failure::internal("quota", &error))?;
+                let taken = taken.map_err(store_failure)?;
                 Some(taken.ok_or_else(|| self.used_up(max, "tokens"))?)
             }
         };
@@ -98,7 +99,7 @@ impl Tenants {
         match self.store.take_execution(workspace, max).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.used_up(max, "executions")),
-            Err(error) => Err(Failure::internal("quota", &error)),
+            Err(error) => Err(store_failure(error)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Statements about batches and their requests.
 
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::tenants::ALL_OF_IT;
 use super::{as_integer, instant, next_number, optional_instant, parsed};
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
 };
 use belljar_ids::BatchId;
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
+use std::ops::ControlFlow;
 
 const COLUMNS: &str = "id, workspace, number, asked, isolation, items, created_at_us, expires_at_us, \
                        cancel_initiated_at_us, ended_at_us, archived_at_us, succeeded, errored, canceled, expired";
@@ -51,7 +52,7 @@ pub(crate) fn open(connection: &Connection) -> Result<Vec<BatchRecord>, StoreErr
     let sql =
         format!("SELECT {COLUMNS} FROM batches WHERE ended_at_us IS NULL AND is_whole = 1 ORDER BY created_at_us");
     let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement.query_map([], from_row)?.collect::<Result<_, _>>()?)
+    Ok(statement.query_map((), from_row)?.collect::<Result<_, _>>()?)
 }
 
 /// One page of a workspace's batches, newest first.
@@ -61,7 +62,7 @@ pub(crate) fn list(
     query: &BatchQuery,
     limit: u16,
 ) -> Result<Paged<BatchRecord>, StoreError> {
-    let snapshot = connection.unchecked_transaction()?;
+    let snapshot = connection.snapshot()?;
     let (from, towards, order) = match query {
         BatchQuery::Newest => (PageCursor::START, "<", "DESC"),
         BatchQuery::OlderThan(id) => (anchor(&snapshot, workspace, id)?, "<", "DESC"),
@@ -96,7 +97,7 @@ fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &BatchId) -> Res
 /// How many requests of a whole workspace's batches have not come to anything yet.
 pub(crate) fn items_waiting(connection: &Connection, workspace: &WorkspaceId) -> Result<u64, StoreError> {
     let sql = format!(
-        "SELECT coalesce(sum(items - succeeded - errored - canceled - expired), 0) AS waiting
+        "SELECT CAST(coalesce(sum(items - succeeded - errored - canceled - expired), 0) AS BIGINT) AS waiting
          FROM batches WHERE {ALL_OF_IT} AND ended_at_us IS NULL"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -156,7 +157,7 @@ pub(crate) fn take_back(change: &Transaction<'_>, id: &BatchId) -> Result<(), St
 
 /// Removes all batches that were never completed. Only for a store that is being opened.
 pub(crate) fn remove_incomplete(change: &Transaction<'_>) -> Result<(), StoreError> {
-    change.prepare_cached("DELETE FROM batches WHERE is_whole = 0")?.execute([])?;
+    change.prepare_cached("DELETE FROM batches WHERE is_whole = 0")?.execute(())?;
     Ok(())
 }
 
@@ -274,7 +275,10 @@ pub(crate) fn cancel(
     find(change, workspace, id)
 }
 
-/// Results behind a position, in order, until they have `bytes_max` bytes together; at least one where there is one.
+/// The most results that a PostgreSQL sends at once; each may have some megabytes. SQLite's are read one by one.
+const RESULTS_AT_ONCE: i64 = 32;
+
+/// Results behind a position, in order, until they have `bytes_max` bytes together or are many; at least one where there is one.
 pub(crate) fn results(
     connection: &Connection,
     id: &BatchId,
@@ -283,19 +287,17 @@ pub(crate) fn results(
 ) -> Result<Vec<BatchResult>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT position, custom_id, outcome, result FROM batch_items
-         WHERE batch = ?1 AND position > ?2 AND outcome IS NOT NULL ORDER BY position",
+         WHERE batch = ?1 AND position > ?2 AND outcome IS NOT NULL ORDER BY position LIMIT ?3",
     )?;
-    let mut rows = statement.query((id.as_str(), after.map_or(-1, i64::from)))?;
-    let (mut results, mut bytes) = (Vec::new(), 0_usize);
-    while let Some(row) = rows.next()? {
+    let limit = connection.choose(i64::from(u32::MAX), RESULTS_AT_ONCE);
+    let mut bytes = 0_usize;
+    let found = statement.query_until((id.as_str(), after.map_or(-1, i64::from), limit), |row| {
         let result = result_from_row(row)?;
         bytes += result.custom_id.len() + text_bytes(&result.outcome);
-        results.push(result);
-        if bytes >= bytes_max {
-            break;
-        }
-    }
-    Ok(results)
+        let flow = if bytes >= bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        Ok((result, flow))
+    });
+    Ok(found?)
 }
 
 fn text_bytes(outcome: &BatchOutcome) -> usize {
@@ -307,7 +309,7 @@ fn text_bytes(outcome: &BatchOutcome) -> usize {
 
 fn result_from_row(row: &Row<'_>) -> rusqlite::Result<BatchResult> {
     let outcome: String = row.get("outcome")?;
-    let index = row.as_ref().column_index("result")?;
+    let index = row.index("result")?;
     let damaged = |what: String| rusqlite::Error::FromSqlConversionFailure(index, Type::Blob, what.into());
     let text = || {
         let bytes: Vec<u8> = row.get(index)?;

@@ -1,10 +1,10 @@
 //! Statements about checkpoints: the kept files of containers.
 
 use super::files::{add_blob, drop_if_unreferenced};
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, instant, parsed, unsigned};
 use crate::{CheckpointDraft, CheckpointRecord, ContentDigest, StoreError, Timestamp, WorkspaceId};
 use belljar_ids::ContainerId;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<CheckpointRecord> {
     Ok(CheckpointRecord {
@@ -45,8 +45,10 @@ pub(crate) fn replace(
     add_blob(change, digest, size_bytes)?;
     change
         .prepare_cached(
-            "INSERT OR REPLACE INTO checkpoints (container, image, isolation, size_bytes, made_at_us, blob)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO checkpoints (container, image, isolation, size_bytes, made_at_us, blob)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (container) DO UPDATE SET image = excluded.image, isolation = excluded.isolation,
+             size_bytes = excluded.size_bytes, made_at_us = excluded.made_at_us, blob = excluded.blob",
         )?
         .execute((
             draft.container.as_str(),

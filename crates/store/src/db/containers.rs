@@ -1,9 +1,9 @@
 //! Statements about containers: which workspace owns which.
 
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{instant, next_number, parsed};
 use crate::{ContainerRecord, PageCursor, Paged, StoreError, Timestamp, WorkspaceId};
 use belljar_ids::ContainerId;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 const COLUMNS: &str = "id, workspace, number, created_at_us, expires_at_us";
 

@@ -1,12 +1,12 @@
 //! Statements about files and blobs.
 
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, instant, next_number, optional_instant, parsed, tenants, unsigned};
 use crate::{
     ContentDigest, FileDraft, FilePage, FileQuery, FileRecord, Origin, PageCursor, Paged, StoreError, Timestamp,
     WorkspaceId,
 };
 use belljar_ids::FileId;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 use std::collections::BTreeSet;
 
 const COLUMNS: &str = "id, workspace, number, filename, mime_type, size_bytes, container, created_at_us, \
@@ -66,7 +66,7 @@ pub(crate) fn list(
     query: &FileQuery,
 ) -> Result<FilePage, StoreError> {
     // One transaction, so that all statements of one answer see the same files.
-    let snapshot = connection.unchecked_transaction()?;
+    let snapshot = connection.snapshot()?;
     match query {
         FileQuery::Page { limit, after } => older(&snapshot, workspace, after.unwrap_or(PageCursor::START), *limit),
         FileQuery::OlderThan { id, limit } => {
@@ -177,7 +177,7 @@ pub(crate) fn blob_is_known(connection: &Connection, digest: &ContentDigest) -> 
 
 /// How many blobs there should be.
 pub(crate) fn blobs_known(connection: &Connection) -> Result<u64, StoreError> {
-    Ok(connection.query_row("SELECT count(*) AS blobs FROM blobs", [], |row| unsigned(row, "blobs"))?)
+    Ok(connection.query_row("SELECT count(*) AS blobs FROM blobs", (), |row| unsigned(row, "blobs"))?)
 }
 
 /// Adds a file whose blob lies in its place.
@@ -246,8 +246,9 @@ pub(crate) fn delete(
     let cursor = placed.cursor();
     change
         .prepare_cached(
-            "INSERT OR REPLACE INTO deleted_files (id, workspace, created_at_us, number, deleted_at_us)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO deleted_files (id, workspace, created_at_us, number, deleted_at_us) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
+             number = excluded.number, deleted_at_us = excluded.deleted_at_us",
         )?
         .execute((id.as_str(), workspace.as_str(), cursor.created_at_us, cursor.number, now.as_micros()))?;
     let orphan = match placed.record.content {

@@ -1,9 +1,9 @@
 //! Statements about access keys.
 
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{instant, optional_instant, parsed};
 use crate::{KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRecord, Principal, ShownKey, StoreError, Timestamp};
 use belljar_ids::KeyId;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 const COLUMNS: &str = "id, workspace, label, created_at_us, revoked_at_us, isolation, expires_at_us, models, scope";
 
@@ -59,12 +59,12 @@ pub(crate) fn insert(change: &Transaction<'_>, draft: KeyDraft, now: Timestamp) 
 pub(crate) fn list(connection: &Connection) -> Result<Vec<KeyRecord>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM keys ORDER BY created_at_us, id");
     let mut statement = connection.prepare_cached(&sql)?;
-    Ok(statement.query_map([], from_row)?.collect::<Result<_, _>>()?)
+    Ok(statement.query_map((), from_row)?.collect::<Result<_, _>>()?)
 }
 
 /// Whether there has ever been a key. Keys that have ended count: a server whose last key has must not open to everybody.
 pub(crate) fn exist(connection: &Connection) -> Result<bool, StoreError> {
-    Ok(connection.prepare_cached("SELECT 1 FROM keys LIMIT 1")?.exists([])?)
+    Ok(connection.prepare_cached("SELECT 1 FROM keys LIMIT 1")?.exists(())?)
 }
 
 /// Ends a key; `false` when there is none or it has ended already.

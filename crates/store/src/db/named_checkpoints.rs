@@ -1,12 +1,12 @@
 //! Statements about checkpoints that have an id.
 
 use super::files::{add_blob, drop_if_unreferenced};
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, instant, next_number, parsed, tenants, unsigned};
 use crate::{
     CheckpointDraft, CheckpointRecord, ContentDigest, NamedCheckpoint, PageCursor, Paged, StoreError, WorkspaceId,
 };
 use belljar_ids::{CheckpointId, ContainerId};
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 const COLUMNS: &str = "id, number, image, isolation, size_bytes, made_at_us, blob";
 

@@ -1,8 +1,8 @@
 //! Statements about what workspaces hold and use, their end users' parts among it.
 
+use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, parsed, unsigned};
 use crate::{Day, Holding, Spending, StoreError, Timestamp, UserId, UserIdError, WorkspaceId};
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 use std::collections::BTreeSet;
 
 /// The workspace of parameter 1 and its scopes.
@@ -198,7 +198,7 @@ pub(crate) fn holdings(connection: &Connection, day: Day) -> Result<Vec<Holding>
            (SELECT count(*) FROM batches b WHERE b.workspace = w.workspace AND b.ended_at_us IS NULL) AS batches
          FROM workspaces w LEFT JOIN scopes s ON s.scope = w.workspace ORDER BY w.workspace",
     )?;
-    let mut holdings: Vec<Holding> = statement.query_map([], holding)?.collect::<Result<_, _>>()?;
+    let mut holdings: Vec<Holding> = statement.query_map((), holding)?.collect::<Result<_, _>>()?;
     let named: BTreeSet<_> =
         holdings.iter().filter(|held| held.user.is_none()).map(|held| held.workspace.clone()).collect();
     // A workspace of which only end users have anything, or nobody has by now, still has what was used of it.
@@ -215,7 +215,7 @@ pub(crate) fn holdings(connection: &Connection, day: Day) -> Result<Vec<Holding>
 fn holding(row: &Row<'_>) -> rusqlite::Result<Holding> {
     let scope: WorkspaceId = parsed(row, "workspace")?;
     let user: Option<String> = row.get("user_id")?;
-    let index = row.as_ref().column_index("user_id")?;
+    let index = row.index("user_id")?;
     let damaged = |error: UserIdError| {
         rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
     };

@@ -2,30 +2,32 @@
 
 mod batches;
 mod named_checkpoints;
+mod opened;
 mod tenants;
 mod threads;
 mod touches;
 
 pub use batches::{BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT};
 
-use crate::blobs::BlobDir;
+use crate::blobs::{BlobPlace, Blobs, ContentReader};
 use crate::data_dir::DataDir;
-use crate::db::{self, Connected, OldSchema};
+use crate::database::Database;
+use crate::db::{self, Role};
+use crate::key_ring::ready;
 use crate::worker::Worker;
 use crate::writer::blocking;
 use crate::{
-    CheckpointDraft, CheckpointRecord, CheckpointWriter, Clock, ContainerRecord, ContentDigest, FileDraft, FilePage,
-    FileQuery, FileQuota, FileRecord, FileWriter, KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, ShownKey,
-    StoreError, SweepReport, Timestamp, WorkspaceId,
+    CheckpointDraft, CheckpointRecord, CheckpointWriter, Clock, ContainerRecord, FileDraft, FilePage, FileQuery,
+    FileQuota, FileRecord, FileWriter, KeyDraft, KeyHash, KeyRecord, PageCursor, Paged, ShownKey, StoreError,
+    SweepReport, Timestamp, WorkspaceId,
 };
 use belljar_ids::{ContainerId, FileId, KeyId};
 use std::collections::HashMap;
-use std::io::Seek as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tenants::Scopes;
-use threads::{Found, Reader, Writer};
+use threads::{Reader, Writer};
 use touches::Touches;
 
 /// The most bytes one file may have by default: the hosted service's 500 MB (wire.md §2.8).
@@ -59,6 +61,10 @@ pub struct StoreOptions {
     pub file_quotas: HashMap<WorkspaceId, FileQuota>,
     /// How much of the filesystem contents leave free, for the database.
     pub disk_free_bytes_min: u64,
+    /// Where metadata is kept.
+    pub database: Database,
+    /// Where contents are kept.
+    pub blobs: BlobPlace,
 }
 
 impl StoreOptions {
@@ -70,6 +76,8 @@ impl StoreOptions {
             file_quota: FileQuota { bytes_max: WORKSPACE_BYTES_MAX, files_max: None },
             file_quotas: HashMap::new(),
             disk_free_bytes_min: DISK_FREE_BYTES_MIN,
+            database: Database::default(),
+            blobs: BlobPlace::default(),
         }
     }
 
@@ -87,7 +95,7 @@ pub enum Content {
         /// The file.
         record: FileRecord,
         /// Its content.
-        file: tokio::fs::File,
+        file: ContentReader,
     },
     /// The file has expired; only its record is left, for 30 days.
     Expired {
@@ -111,7 +119,7 @@ pub(crate) struct Inner {
     /// Where the secret of scopes is kept.
     dir: DataDir,
     /// Behind the threads, because it holds the lock and is to let go of it when they have ended.
-    blobs: Arc<BlobDir>,
+    blobs: Arc<Blobs>,
     pub(crate) limits: StoreOptions,
 }
 
@@ -168,12 +176,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Corrupt`] when the content is absent or has another size than it was kept with.
     pub async fn open_content(&self, workspace: &WorkspaceId, id: &FileId) -> Result<Option<Content>, StoreError> {
-        let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
-        let found = self.inner.reader.call(move |reader| reader.open_content(&workspace, &id, now)).await?;
-        Ok(found.map(|found| match found {
-            Found::Expired(record) => Content::Expired { record },
-            Found::Open(record, file) => Content::Open { record, file: tokio::fs::File::from_std(file) },
-        }))
+        opened::content(&self.inner, workspace, id).await
     }
 
     /// Reads a file's content and holds it against its digest. `false` when there is no content to check.
@@ -184,8 +187,7 @@ impl Store {
         match self.open_content(workspace, id).await? {
             None | Some(Content::Expired { .. }) => Ok(false),
             Some(Content::Open { record, file }) => {
-                let file = file.into_std().await;
-                blocking(move || threads::check(record.content, &file)).await?;
+                opened::check(&record, file).await?;
                 Ok(true)
             }
         }
@@ -195,6 +197,12 @@ impl Store {
     pub async fn delete_file(&self, workspace: &WorkspaceId, id: &FileId) -> Result<bool, StoreError> {
         let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
         self.inner.writer.call(move |writer| writer.delete_file(&workspace, &id, now)).await
+    }
+
+    /// Waits until contents that lost their last reference are removed. With an object store that is done behind the
+    /// caller's back.
+    pub async fn removals_done(&self) {
+        self.inner.blobs.removed().await;
     }
 
     /// The bytes of the whole workspace's files and named checkpoints. Identical contents count each time; expired ones do not once a
@@ -342,16 +350,7 @@ impl Store {
         workspace: &WorkspaceId,
         container: &ContainerId,
     ) -> Result<Option<(CheckpointRecord, tokio::fs::File)>, StoreError> {
-        let (workspace, container) = (workspace.clone(), container.clone());
-        let found = self.inner.reader.call(move |reader| reader.open_checkpoint(&workspace, &container)).await?;
-        let Some((record, mut file)) = found else { return Ok(None) };
-        let checked = blocking(move || {
-            threads::check(Some(record.content), &file)?;
-            file.rewind().map_err(StoreError::io("reading a blob again"))?;
-            Ok((record, file))
-        });
-        let (record, file) = checked.await?;
-        Ok(Some((record, tokio::fs::File::from_std(file))))
+        opened::checkpoint(&self.inner, workspace, container).await
     }
 
     /// Removes a container's checkpoint; `false` when there is none.
@@ -395,24 +394,24 @@ impl Inner {
     fn open(data_dir: &Path, limits: StoreOptions) -> Result<Self, StoreError> {
         let dir = DataDir::prepare(data_dir)?;
         let lock = dir.lock()?;
-        let now = limits.clock.now();
-        let connect = || match db::connect(&dir.database(), OldSchema::Migrate, now)? {
-            Connected::Ready(connection) => Ok(connection),
-            Connected::Outdated => Err(StoreError::broken("bringing the database up to date", "it is still outdated")),
-        };
-        let (mut writing, reading) = (connect()?, connect()?);
-        let unfinished = db::begin(&mut writing)?;
-        db::batches::remove_incomplete(&unfinished)?;
-        unfinished.commit()?;
-        let blobs = Arc::new(BlobDir::prepare(dir.blobs(), limits.disk_free_bytes_min, lock)?);
+        let (now, place) = (limits.clock.now(), limits.database.place(&dir));
+        let mut writing = ready(db::connect(&place, Role::Serve, now)?)?;
+        let reading = ready(db::connect(&place, Role::Beside, now)?)?;
+        let change = db::begin(&mut writing)?;
+        let identity = db::whole::identity(&change, &crate::random::name()?)?;
+        db::batches::remove_incomplete(&change)?;
+        change.commit()?;
+        db::whole::begin_tenure(&mut writing)?;
+        let blobs = Blobs::prepare(&limits.blobs, &dir, lock, limits.disk_free_bytes_min, &identity, &place)?;
+        let blobs = Arc::new(blobs);
         dir.sync()?;
-        let swept = blobs.sweep(|digest: &ContentDigest| db::files::blob_is_known(&reading, digest))?;
+        let swept = blobs.sweep(&mut writing)?;
         if swept.temporaries_removed + swept.orphans_removed > 0 {
             tracing::info!(?swept, "removed what an earlier process left unfinished");
         }
         let known = db::files::blobs_known(&reading)?;
         if known != swept.kept {
-            tracing::error!(known, found = swept.kept, "contents are missing from the data directory");
+            tracing::error!(known, found = swept.kept, "contents are missing from where they are kept");
         }
         let writer = Writer { connection: writing, blobs: Arc::clone(&blobs) };
         let reader = Reader { connection: reading, blobs: Arc::clone(&blobs) };

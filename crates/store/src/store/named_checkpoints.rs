@@ -2,11 +2,11 @@
 //!
 //! Contents are kept once under their digest, so none of this copies a byte: a row more refers to the same content.
 
-use super::Store;
-use super::threads::{self, Writer};
+use super::threads::Writer;
+use super::{Store, opened};
 use crate::blobs::Placed;
-use crate::db::{self, named_checkpoints::Deleted};
-use crate::writer::{Finished, blocking};
+use crate::db::{self, Transaction, named_checkpoints::Deleted};
+use crate::writer::Finished;
 use crate::{
     CheckpointDraft, CheckpointRecord, CheckpointWriter, ContainerRecord, KeyIsolation, NamedCheckpoint, PageCursor,
     Paged, StoreError, Timestamp, WorkspaceId,
@@ -66,12 +66,8 @@ impl Store {
         container: &ContainerId,
         id: &CheckpointId,
     ) -> Result<Option<NamedCheckpoint>, StoreError> {
-        let Some(named) = self.named_checkpoint(workspace, container, id).await? else { return Ok(None) };
-        let content = named.record.content;
-        let file = self.inner.blobs.open(&content)?;
-        let file = file.ok_or_else(|| StoreError::Corrupt { what: format!("blob {content} is missing") })?;
-        blocking(move || threads::check(Some(content), &file)).await?;
-        Ok(Some(named))
+        let record = opened::check_named(&self.inner, workspace, container, id).await?;
+        Ok(record.map(|record| NamedCheckpoint { id: id.clone(), record }))
     }
 
     /// One page of a container's named checkpoints, newest first.
@@ -143,7 +139,7 @@ impl Store {
                 Ok(Some((record, orphan)))
             })?;
             let Some((record, orphan)) = kept else { return Ok(None) };
-            orphan.iter().for_each(|digest| writer.blobs.remove(digest));
+            writer.remove_all(&orphan);
             Ok(Some(record))
         };
         self.inner.writer.call(keep).await
@@ -219,12 +215,12 @@ impl Writer {
         draft: &CheckpointDraft,
         finished: Finished,
         now: Timestamp,
-        rows: impl FnOnce(&rusqlite::Transaction<'_>, CheckpointRecord) -> Result<T, StoreError>,
+        rows: impl FnOnce(&Transaction<'_>, CheckpointRecord) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let Finished { staged, digest, size_bytes } = finished;
+        let Finished { mut staged, digest, size_bytes } = finished;
         let change = db::begin(&mut self.connection)?;
         let referenced = db::files::blob_is_known(&change, &digest)?;
-        let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
+        let placed = self.blobs.place(&change, &mut staged, &digest, size_bytes, referenced)?;
         let record = CheckpointRecord {
             image: draft.image.clone(),
             isolation: draft.isolation,
@@ -234,7 +230,7 @@ impl Writer {
         };
         let committed = rows(&change, record).and_then(|done| change.commit().map(|()| done).map_err(StoreError::from));
         if let (Err(error), Placed::New) = (&committed, placed) {
-            self.take_back(&digest, error);
+            self.take_back(staged, &digest, error);
         }
         committed
     }
@@ -248,7 +244,7 @@ impl Writer {
         match self.change(|change| db::named_checkpoints::delete(change, workspace, container, id))? {
             Deleted::Nothing => Ok(false),
             Deleted::Checkpoint(orphan) => {
-                orphan.iter().for_each(|digest| self.blobs.remove(digest));
+                self.remove_all(&orphan);
                 Ok(true)
             }
         }

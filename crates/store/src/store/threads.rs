@@ -1,15 +1,14 @@
 //! What the writer and the reader thread do with their connection and the blobs.
 
 use super::{PLACE_KEPT_AFTER_DELETION, RECORD_KEPT_AFTER_EXPIRY};
-use crate::blobs::{BlobDir, Placed};
-use crate::db::{self, files::Deleted};
+use crate::blobs::{Blobs, Objects, Placed, Staged};
+use crate::db::{self, Connection, Transaction, files::Deleted};
 use crate::writer::Finished;
 use crate::{
     CheckpointDraft, CheckpointRecord, ContentDigest, FileDraft, FileQuota, FileRecord, StoreError, SweepReport,
     Timestamp, WorkspaceId,
 };
-use belljar_ids::{ContainerId, FileId};
-use rusqlite::{Connection, Transaction};
+use belljar_ids::{CheckpointId, ContainerId, FileId};
 use sha2::Digest as _;
 use std::fs::File;
 use std::io::Read as _;
@@ -18,7 +17,7 @@ use std::sync::Arc;
 /// Owned by the writer thread: every change goes through here, one after another.
 pub(crate) struct Writer {
     pub(super) connection: Connection,
-    pub(super) blobs: Arc<BlobDir>,
+    pub(super) blobs: Arc<Blobs>,
 }
 
 /// One step of a sweep, and whether it found nothing more to do.
@@ -46,18 +45,18 @@ impl Writer {
         finished: Finished,
         quota: FileQuota,
     ) -> Result<FileRecord, StoreError> {
-        let Finished { staged, digest, size_bytes } = finished;
+        let Finished { mut staged, digest, size_bytes } = finished;
         let change = db::begin(&mut self.connection)?;
         refuse_beyond(quota, &change, &draft.workspace, size_bytes)?;
         if db::files::is_taken(&change, &draft.id)? {
             return Err(StoreError::IdTaken { id: draft.id.to_string() });
         }
         let referenced = db::files::blob_is_known(&change, &digest)?;
-        let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
+        let placed = self.blobs.place(&change, &mut staged, &digest, size_bytes, referenced)?;
         let committed = db::files::insert(&change, draft, digest, size_bytes)
             .and_then(|record| change.commit().map(|()| record).map_err(StoreError::from));
         if let (Err(error), Placed::New) = (&committed, placed) {
-            self.take_back(&digest, error);
+            self.take_back(staged, &digest, error);
         }
         committed
     }
@@ -69,15 +68,15 @@ impl Writer {
         finished: Finished,
         now: Timestamp,
     ) -> Result<CheckpointRecord, StoreError> {
-        let Finished { staged, digest, size_bytes } = finished;
+        let Finished { mut staged, digest, size_bytes } = finished;
         let change = db::begin(&mut self.connection)?;
         let referenced = db::files::blob_is_known(&change, &digest)?;
-        let placed = self.blobs.place(staged, &digest, size_bytes, referenced)?;
+        let placed = self.blobs.place(&change, &mut staged, &digest, size_bytes, referenced)?;
         let committed = db::checkpoints::replace(&change, draft, digest, size_bytes, now)
             .and_then(|orphan| change.commit().map(|()| orphan).map_err(StoreError::from));
         match (&committed, placed) {
-            (Ok(Some(orphan)), _) => self.blobs.remove(orphan),
-            (Err(error), Placed::New) => self.take_back(&digest, error),
+            (Ok(Some(orphan)), _) => self.blobs.remove(&mut self.connection, orphan),
+            (Err(error), Placed::New) => self.take_back(staged, &digest, error),
             (Ok(None), _) | (Err(_), Placed::Shared) => {}
         }
         committed.map(|_orphan| CheckpointRecord {
@@ -100,9 +99,16 @@ impl Writer {
             Ok((found, db::checkpoints::delete(change, workspace, container)?))
         })?;
         if let Some(digest) = orphan {
-            self.blobs.remove(&digest);
+            self.blobs.remove(&mut self.connection, &digest);
         }
         Ok(found)
+    }
+
+    /// Removes contents whose last references are gone.
+    pub(super) fn remove_all<'d>(&mut self, orphans: impl IntoIterator<Item = &'d ContentDigest>) {
+        for digest in orphans {
+            self.blobs.remove(&mut self.connection, digest);
+        }
     }
 
     /// Forgets a container and its checkpoints.
@@ -116,15 +122,15 @@ impl Writer {
             orphans.extend(db::checkpoints::delete(change, workspace, container)?);
             Ok((db::containers::delete(change, workspace, container)?, orphans))
         })?;
-        orphans.iter().for_each(|digest| self.blobs.remove(digest));
+        self.remove_all(&orphans);
         Ok(removed)
     }
 
     /// Removes a blob whose row was not committed. A commit that failed in its sync may yet turn out done
     /// after a power cut, so then the blob stays, and the next opening decides.
-    pub(super) fn take_back(&self, digest: &ContentDigest, error: &StoreError) {
+    pub(super) fn take_back(&self, staged: Staged, digest: &ContentDigest, error: &StoreError) {
         match error {
-            StoreError::Broken { .. } | StoreError::Corrupt { .. } => {
+            StoreError::Broken { .. } | StoreError::Corrupt { .. } | StoreError::Unreachable { .. } => {
                 tracing::warn!(%digest, "a blob was left for the next start to judge");
             }
             StoreError::TooLarge { .. }
@@ -139,7 +145,11 @@ impl Writer {
             | StoreError::Busy
             | StoreError::Locked { .. }
             | StoreError::NewerSchema { .. }
-            | StoreError::Exposed { .. } => self.blobs.remove(digest),
+            | StoreError::Held { .. }
+            | StoreError::Superseded { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Misconfigured { .. }
+            | StoreError::Exposed { .. } => self.blobs.take_back(staged, digest),
         }
     }
 
@@ -155,7 +165,7 @@ impl Writer {
             Deleted::Nothing => Ok(false),
             Deleted::File(orphan) => {
                 if let Some(digest) = orphan {
-                    self.blobs.remove(&digest);
+                    self.blobs.remove(&mut self.connection, &digest);
                 }
                 Ok(true)
             }
@@ -171,9 +181,7 @@ impl Writer {
             let forgotten = db::files::forget_deleted(change, deleted_by, rows_max)?;
             Ok((released, orphans, removed, forgotten))
         })?;
-        for digest in &orphans {
-            self.blobs.remove(digest);
-        }
+        self.remove_all(&orphans);
         let rows_max = u64::from(rows_max);
         Ok(SweepStep {
             report: SweepReport { contents_released: released, records_removed: removed },
@@ -202,12 +210,14 @@ pub(super) fn refuse_beyond(
 /// Owned by the reader thread.
 pub(crate) struct Reader {
     pub(super) connection: Connection,
-    pub(super) blobs: Arc<BlobDir>,
+    pub(super) blobs: Arc<Blobs>,
 }
 
 /// What [`Reader::open_content`] found.
 pub(super) enum Found {
     Open(FileRecord, File),
+    /// In an object store, under this name.
+    Object(FileRecord, Arc<Objects>, String),
     Expired(FileRecord),
 }
 
@@ -225,7 +235,16 @@ impl Reader {
             Some(digest) if !record.expired(now) => digest,
             _ => return Ok(Some(Found::Expired(record))),
         };
-        let Some(file) = self.blobs.open(&digest)? else {
+        let dir = match &*self.blobs {
+            Blobs::Disk(dir) => dir,
+            Blobs::Objects(objects) => {
+                return match db::objects::find(&self.connection, &digest)? {
+                    Some(name) => Ok(Some(Found::Object(record, Arc::clone(objects), name))),
+                    None => self.gone_meanwhile(workspace, id, &digest),
+                };
+            }
+        };
+        let Some(file) = dir.open(&digest)? else {
             return self.gone_meanwhile(workspace, id, &digest);
         };
         let there = file.metadata().map_err(StoreError::io("reading a blob's size"))?.len();
@@ -252,7 +271,16 @@ impl Reader {
 }
 
 /// A container's checkpoint and its content.
-pub(super) type FoundCheckpoint = (CheckpointRecord, File);
+pub(super) struct FoundCheckpoint {
+    pub(super) record: CheckpointRecord,
+    pub(super) content: FoundContent,
+}
+
+/// Where a content is.
+pub(super) enum FoundContent {
+    File(File),
+    Object(Arc<Objects>, String),
+}
 
 impl Reader {
     pub(super) fn open_checkpoint(
@@ -260,31 +288,52 @@ impl Reader {
         workspace: &WorkspaceId,
         container: &ContainerId,
     ) -> Result<Option<FoundCheckpoint>, StoreError> {
-        let Some(record) = db::checkpoints::find(&self.connection, workspace, container)? else {
-            return Ok(None);
-        };
+        let found = db::checkpoints::find(&self.connection, workspace, container)?;
+        found.map(|record| self.open_layer(record)).transpose()
+    }
+
+    /// The same of one that has an id.
+    pub(super) fn open_named_checkpoint(
+        &self,
+        workspace: &WorkspaceId,
+        container: &ContainerId,
+        id: &CheckpointId,
+    ) -> Result<Option<FoundCheckpoint>, StoreError> {
+        let found = db::named_checkpoints::find(&self.connection, workspace, container, id)?;
+        found.map(|named| self.open_layer(named.record)).transpose()
+    }
+
+    fn open_layer(&self, record: CheckpointRecord) -> Result<FoundCheckpoint, StoreError> {
         let missing = || StoreError::Corrupt { what: format!("blob {} is missing", record.content) };
-        let file = self.blobs.open(&record.content)?.ok_or_else(missing)?;
-        Ok(Some((record, file)))
+        let content = match &*self.blobs {
+            Blobs::Disk(dir) => FoundContent::File(dir.open(&record.content)?.ok_or_else(missing)?),
+            Blobs::Objects(objects) => {
+                let name = db::objects::find(&self.connection, &record.content)?.ok_or_else(missing)?;
+                FoundContent::Object(Arc::clone(objects), name)
+            }
+        };
+        Ok(FoundCheckpoint { record, content })
     }
 }
 
-/// Holds a content against the digest it was kept with.
-pub(super) fn check(kept: Option<ContentDigest>, mut file: &File) -> Result<(), StoreError> {
+/// Holds a file against the digest its content was kept with. Blocks.
+pub(super) fn check(kept: &ContentDigest, mut file: &File) -> Result<(), StoreError> {
     let mut hasher = sha2::Sha256::new();
     let mut buffer = vec![0_u8; 64 * 1024];
     loop {
         let count = file.read(&mut buffer).map_err(StoreError::io("reading a blob"))?;
         if count == 0 {
-            break;
+            return compare(kept, hasher);
         }
         hasher.update(&buffer[..count]);
     }
+}
+
+/// Whether what was hashed is what was kept.
+pub(super) fn compare(kept: &ContentDigest, hasher: sha2::Sha256) -> Result<(), StoreError> {
     let found = ContentDigest(hasher.finalize().into());
-    match kept {
-        Some(kept) if kept != found => {
-            Err(StoreError::Corrupt { what: format!("blob {kept} holds content with digest {found}") })
-        }
-        _ => Ok(()),
+    match *kept == found {
+        true => Ok(()),
+        false => Err(StoreError::Corrupt { what: format!("blob {kept} holds content with digest {found}") }),
     }
 }

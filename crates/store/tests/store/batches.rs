@@ -168,14 +168,12 @@ async fn results_are_archived() {
 async fn a_batch_that_a_crash_left_unfinished_is_gone() {
     let fixture = Fixture::new().await;
     let batch = made(&fixture, 1, 2).await;
-    let path = data_dir(&fixture.dir).join("belljar.sqlite");
-    let half = rusqlite::Connection::open(path).unwrap();
-    half.execute("UPDATE batches SET is_whole = 0", []).unwrap();
+    let path = data_dir(&fixture.dir);
+    fixture.place.sql(&path, "UPDATE batches SET is_whole = 0").await;
     assert_eq!(fixture.store.batch(&workspace("local"), &batch.id).await.unwrap(), None);
     assert_eq!(fixture.store.open_batches().await.unwrap(), []);
     let fixture = fixture.reopened().await;
-    let left: u32 = half.query_row("SELECT count(*) FROM batch_items", [], |row| row.get(0)).unwrap();
-    assert_eq!(left, 0);
+    assert_eq!(fixture.place.number(&path, "SELECT count(*) FROM batch_items").await, 0);
     assert_eq!(fixture.store.open_batches().await.unwrap(), []);
 }
 

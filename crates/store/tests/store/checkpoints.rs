@@ -52,7 +52,7 @@ async fn the_latest_one_is_kept_and_survives_a_reopening() {
     keep(&fixture.store, &id, noise(1, 5000)).await.unwrap();
     let second = keep(&fixture.store, &id, noise(2, 7000)).await.unwrap();
     assert_eq!((second.size_bytes, second.made_at, second.image.as_str()), (7000, fixture.now(), "sha256:one"));
-    assert_eq!(fixture.blobs().len(), 1, "the first one's content is gone");
+    assert_eq!(fixture.blobs().await.len(), 1, "the first one's content is gone");
     let fixture = fixture.reopened().await;
     assert_eq!(read(&fixture.store, &id).await, Some(noise(2, 7000)));
     assert_eq!(fixture.store.checkpoint(&workspace("local"), &id).await.unwrap(), Some(second));
@@ -71,7 +71,7 @@ async fn one_that_was_not_finished_leaves_the_former_one() {
     let too_large = keep(&fixture.store, &id, noise(3, usize::try_from(ROOM).unwrap() + 1)).await;
     assert!(matches!(too_large, Err(StoreError::TooLarge { bytes_max: ROOM })));
     assert_eq!(read(&fixture.store, &id).await, Some(noise(1, 5000)));
-    assert_eq!(fixture.blobs().len(), 1);
+    assert_eq!(fixture.blobs().await.len(), 1);
 }
 
 #[tokio::test]
@@ -83,17 +83,17 @@ async fn it_goes_with_its_container_but_not_with_a_file_of_the_same_content() {
     put(store, draft(&file_id(9)), content.clone()).await.unwrap();
     keep(store, &one, content.clone()).await.unwrap();
     keep(store, &other, content.clone()).await.unwrap();
-    assert_eq!(fixture.blobs().len(), 1);
+    assert_eq!(fixture.blobs().await.len(), 1);
     assert!(store.delete_container(&local, &one).await.unwrap());
     assert_eq!(read(store, &one).await, None);
     assert!(store.delete_file(&local, &file_id(9)).await.unwrap());
     assert_eq!(read(store, &other).await, Some(content));
     assert!(store.delete_checkpoint(&local, &other).await.unwrap());
     assert!(!store.delete_checkpoint(&local, &other).await.unwrap());
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
     let unknown = keep(store, &one, noise(3, 10)).await;
     assert!(matches!(unknown, Err(StoreError::NoContainer { id }) if id == one.as_str()));
-    assert_eq!(fixture.blobs().len(), 0, "a checkpoint of nothing leaves nothing");
+    assert_eq!(fixture.blobs().await.len(), 0, "a checkpoint of nothing leaves nothing");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_damaged_one_is_not_handed_out() {
     let fixture = Fixture::new().await;
     let id = container(&fixture.store, 1).await;
     keep(&fixture.store, &id, noise(1, 5000)).await.unwrap();
-    let blob = fixture.blobs().pop().unwrap();
+    let blob = fixture.blobs().await.pop().unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(&blob).unwrap();
     file.write_all(b"rolled back").unwrap();
     let damaged = fixture.store.open_checkpoint(&workspace("local"), &id).await;

@@ -72,7 +72,7 @@ async fn what_had_an_end_goes_when_the_clock_says_so_and_does_not_come_back() {
     fixture.clock.set_back(YEAR);
     let record = fixture.store.file(&workspace("local"), &file_id(1)).await.unwrap().unwrap();
     assert!(record.expired(fixture.now()), "its content is gone, whatever the clock says");
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
 }
 
 #[tokio::test]

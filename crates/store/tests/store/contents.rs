@@ -1,14 +1,21 @@
 //! Identical contents are kept once, and as long as somebody refers to them.
 
-use crate::fixture::{Fixture, data_dir, draft, file_id, get, noise, put, workspace};
+use crate::fixture::{Fixture, Place, data_dir, draft, file_id, get, noise, put, workspace};
 use belljar_store::{Content, ContentDigest, StoreError};
 use bytes::Bytes;
 use std::path::PathBuf;
 use tokio::io::AsyncReadExt as _;
 
-fn blob_path(fixture: &Fixture, content: &[u8]) -> PathBuf {
-    let digest = ContentDigest::of(content).to_string();
-    data_dir(&fixture.dir).join("blobs").join(&digest[..2]).join(&digest[2..])
+/// The file that holds the one content there is.
+async fn the_blob(fixture: &Fixture, content: &[u8]) -> PathBuf {
+    let blobs = fixture.blobs().await;
+    let [blob] = blobs.as_slice() else { panic!("{blobs:?}") };
+    assert_eq!(std::fs::read(blob).unwrap(), content);
+    if let Place::Here = fixture.place {
+        let digest = ContentDigest::of(content).to_string();
+        assert_eq!(*blob, data_dir(&fixture.dir).join("blobs").join(&digest[..2]).join(&digest[2..]));
+    }
+    blob.clone()
 }
 
 #[tokio::test]
@@ -20,13 +27,13 @@ async fn the_last_reference_takes_the_content_with_it() {
     let mut theirs = draft(&file_id(2));
     theirs.workspace = other.clone();
     put(store, theirs, content.clone()).await.unwrap();
-    assert_eq!(fixture.blobs(), [blob_path(&fixture, &content)]);
+    the_blob(&fixture, &content).await;
 
     assert!(store.delete_file(&local, &file_id(1)).await.unwrap());
     assert!(!store.delete_file(&local, &file_id(1)).await.unwrap());
     assert_eq!(get(store, &other, &file_id(2)).await.unwrap(), content);
     assert!(store.delete_file(&other, &file_id(2)).await.unwrap());
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
 }
 
 #[tokio::test]
@@ -70,7 +77,7 @@ async fn uploads_and_deletions_of_one_content_do_not_disturb_each_other() {
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
     assert_eq!(fixture.store.workspace_bytes(&workspace("local")).await.unwrap(), 0);
 }
 
@@ -80,7 +87,7 @@ async fn damage_is_reported_and_the_next_upload_mends_it() {
     let (store, local) = (&fixture.store, workspace("local"));
     let content = noise(1, 1000);
     put(store, draft(&file_id(1)), content.clone()).await.unwrap();
-    let path = blob_path(&fixture, &content);
+    let path = the_blob(&fixture, &content).await;
     let digest = ContentDigest::of(&content);
 
     let corrupt = |error: StoreError| match error {

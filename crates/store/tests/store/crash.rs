@@ -1,8 +1,8 @@
 //! `kill -9` at random instants: what was acknowledged is there, what was not leaves nothing behind.
 
-use crate::fixture::{NOON_US, StillClock, draft, file_id, files_under, noise, put, still_clock, workspace};
+use crate::fixture::{NOON_US, Place, StillClock, draft, file_id, noise, put, still_clock, workspace};
 use belljar_ids::{FileId, IdSource as _, SeededIds};
-use belljar_store::{Clock, ContentDigest, FileQuery, Store, StoreOptions, Timestamp};
+use belljar_store::{Clock, ContentDigest, FileQuery, Store, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -10,12 +10,12 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tells the child where to work, and which seeds are its own: `PATH:ROUND`.
+/// Tells the child where to work, and which seeds are its own: `PATH:PLACE:ROUND`.
 const CHILD: &str = "BELLJAR_STORE_CRASH_CHILD";
 const ROUNDS: u64 = 15;
 
-async fn open(path: &Path, clock: Arc<StillClock>) -> Store {
-    Store::open(path, StoreOptions::new(clock as Arc<dyn Clock>)).await.unwrap()
+async fn open(path: &Path, place: &Place, clock: Arc<StillClock>) -> Store {
+    Store::open(path, place.options(clock as Arc<dyn Clock>)).await.unwrap()
 }
 
 fn say(line: &str) {
@@ -53,10 +53,11 @@ fn child_that_uploads_until_killed() {
         return;
     };
     let (path, round) = task.rsplit_once(':').unwrap();
+    let (path, place) = path.rsplit_once(':').unwrap();
     let round: u64 = round.parse().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let store = open(Path::new(path), still_clock()).await;
+        let store = open(Path::new(path), &Place::named(place), still_clock()).await;
         let uploads = (0..4).map(|task| tokio::spawn(upload_forever(store.clone(), (round * 4 + task) * 1_000_000)));
         for upload in uploads.collect::<Vec<_>>() {
             upload.await.unwrap();
@@ -91,10 +92,10 @@ impl Said {
 }
 
 /// Lets a child upload and kills it some time after its first acknowledgement.
-fn run_and_kill(path: &Path, round: u64, after: Duration, said: &mut Said) {
+fn run_and_kill(path: &Path, place: &Place, round: u64, after: Duration, said: &mut Said) {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "crash::child_that_uploads_until_killed", "--ignored", "--nocapture"])
-        .env(CHILD, format!("{}:{round}", path.display()))
+        .env(CHILD, format!("{}:{}:{round}", path.display(), place.name()))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -144,32 +145,33 @@ fn acknowledged_files_survive_kill() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let place = runtime.block_on(Place::new());
     let (mut said, mut random) = (Said::default(), SeededIds::new(2026));
     for round in 0..ROUNDS {
         let mut byte = [0];
         random.fill(&mut byte);
-        run_and_kill(&path, round, Duration::from_micros(u64::from(byte[0]) * 500), &mut said);
+        run_and_kill(&path, &place, round, Duration::from_micros(u64::from(byte[0]) * 500), &mut said);
 
-        let store = runtime.block_on(open(&path, still_clock()));
+        let store = runtime.block_on(open(&path, &place, still_clock()));
         let kept = runtime.block_on(every_file(&store));
         for (id, digest) in said.acknowledged.iter().filter(|(id, _)| !said.maybe_deleted.contains(*id)) {
             assert_eq!(kept.get(id), Some(digest), "{id} was acknowledged");
         }
         assert!(said.deleted.iter().all(|id| !kept.contains_key(id)), "a deletion came undone");
         // Every file, acknowledged or not, is whole; and there is nothing on disk but their contents.
-        let on_disk: BTreeMap<String, Vec<u8>> = files_under(&path.join("blobs"))
-            .into_iter()
-            .map(|blob| {
+        let mut there: Vec<String> = Vec::new();
+        for blob in place.blobs(&path) {
+            let digest = ContentDigest::of(&std::fs::read(&blob).unwrap()).to_string();
+            if let Place::Here = place {
                 let shard = blob.parent().unwrap().file_name().unwrap().to_str().unwrap();
                 let name = format!("{shard}{}", blob.file_name().unwrap().to_str().unwrap());
-                (name, std::fs::read(blob).unwrap())
-            })
-            .collect();
-        for (name, content) in &on_disk {
-            assert_eq!(*name, ContentDigest::of(content).to_string(), "a content is not whole");
+                assert_eq!(name, digest, "a content is not whole");
+            }
+            there.push(digest);
         }
-        let referenced: BTreeSet<&String> = kept.values().collect();
-        assert_eq!(on_disk.keys().collect::<BTreeSet<_>>(), referenced);
+        there.sort();
+        let referenced: BTreeSet<String> = kept.values().cloned().collect();
+        assert_eq!(there, referenced.into_iter().collect::<Vec<_>>());
     }
     assert!(said.acknowledged.len() as u64 > ROUNDS * 2, "{} uploads are too few", said.acknowledged.len());
     println!("{} acknowledged, {} deleted", said.acknowledged.len(), said.deleted.len());

@@ -1,6 +1,6 @@
 //! A disk that is full: refused by name, nothing left behind, nothing lost.
 
-use crate::fixture::{Fixture, data_dir, draft, file_id, files_under, get, noise, put, workspace};
+use crate::fixture::{Fixture, Place, data_dir, draft, file_id, files_under, get, noise, put, workspace};
 use belljar_ids::FileId;
 use belljar_store::{Store, StoreError, StoreOptions};
 use bytes::Bytes;
@@ -155,17 +155,20 @@ async fn a_change_that_fails_for_unknown_reasons_is_judged_at_the_next_opening()
     let fixture = Fixture::new().await;
     let path = data_dir(&fixture.dir);
     put(&fixture.store, draft(&file_id(1)), noise(1, 10)).await.unwrap();
-    let before = fixture.blobs();
-    let other = rusqlite::Connection::open(path.join("belljar.sqlite")).unwrap();
+    let before = fixture.blobs().await;
     // Fails in the middle of the change, after the content was placed.
-    other
-        .execute_batch("CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT raise(ABORT, 'refused'); END")
-        .unwrap();
-    drop(other);
+    let refuse = match &fixture.place {
+        Place::Here => "CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT raise(ABORT, 'refused'); END",
+        Place::Elsewhere(_) => {
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused'; END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON files FOR EACH ROW EXECUTE FUNCTION refuse()"
+        }
+    };
+    fixture.place.sql(&path, refuse).await;
     let error = put(&fixture.store, draft(&file_id(2)), noise(2, 10)).await.unwrap_err();
     assert!(matches!(error, StoreError::Broken { .. }), "{error}");
     assert_eq!(fixture.store.file(&workspace("local"), &file_id(2)).await.unwrap(), None);
-    assert_eq!(fixture.blobs().len(), before.len() + 1);
+    assert_eq!(fixture.blobs().await.len(), before.len() + 1);
     let fixture = fixture.reopened().await;
-    assert_eq!(fixture.blobs(), before);
+    assert_eq!(fixture.blobs().await, before);
 }

@@ -5,6 +5,8 @@ use belljar_store::{
     Clock, Content, FileDraft, FileRecord, Origin, Store, StoreError, StoreOptions, Timestamp, WorkspaceId,
 };
 use bytes::Bytes;
+
+pub use crate::place::Place;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -37,6 +39,7 @@ pub struct Fixture {
     pub dir: TempDir,
     pub clock: Arc<StillClock>,
     pub store: Store,
+    pub place: Place,
 }
 
 pub fn still_clock() -> Arc<StillClock> {
@@ -51,23 +54,26 @@ impl Fixture {
     pub async fn with(adjust: impl FnOnce(&mut StoreOptions)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = still_clock();
-        let mut options = StoreOptions::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let place = Place::new().await;
+        let mut options = place.options(Arc::clone(&clock) as Arc<dyn Clock>);
         adjust(&mut options);
         let store = Store::open(&data_dir(&dir), options).await.unwrap();
-        Self { dir, clock, store }
+        Self { dir, clock, store, place }
     }
 
     /// Closes the store and opens it again.
     pub async fn reopened(self) -> Self {
-        let Self { dir, clock, store } = self;
+        let Self { dir, clock, store, place } = self;
         drop(store);
-        let options = StoreOptions::new(Arc::clone(&clock) as Arc<dyn Clock>);
+        let options = place.options(Arc::clone(&clock) as Arc<dyn Clock>);
         let store = Store::open(&data_dir(&dir), options).await.unwrap();
-        Self { dir, clock, store }
+        Self { dir, clock, store, place }
     }
 
-    pub fn blobs(&self) -> Vec<PathBuf> {
-        files_under(&data_dir(&self.dir).join("blobs"))
+    /// Every content there is, after those that are being removed are gone.
+    pub async fn blobs(&self) -> Vec<PathBuf> {
+        self.store.removals_done().await;
+        self.place.blobs(&data_dir(&self.dir))
     }
 
     pub fn now(&self) -> Timestamp {

@@ -12,6 +12,8 @@ mod fixture;
 mod listing;
 mod named_checkpoints;
 mod opening;
+mod place;
 mod registry;
+mod services;
 mod tenants;
 mod values;

@@ -61,7 +61,7 @@ async fn rows_share_a_content_and_the_last_one_takes_it_along() {
     let (of_named, of_kept) = (record(2, "local"), record(3, "local"));
     assert!(store.fork_kept(&id, Some(&name(7)), of_named.clone()).await.unwrap().is_some());
     assert!(store.fork_kept(&id, None, of_kept.clone()).await.unwrap().is_some());
-    assert_eq!(fixture.blobs().len(), 1);
+    assert_eq!(fixture.blobs().await.len(), 1);
     assert!(store.delete_named_checkpoint(&local, &id, &name(7)).await.unwrap());
     assert!(!store.delete_named_checkpoint(&local, &id, &name(7)).await.unwrap());
     assert_eq!(store.workspace_bytes(&local).await.unwrap(), again.record.size_bytes);
@@ -72,7 +72,7 @@ async fn rows_share_a_content_and_the_last_one_takes_it_along() {
     assert!(store.delete_container(&local, &of_named.id).await.unwrap());
     assert_eq!(read(store, &of_kept.id).await, Some(noise(7, 5000)));
     assert!(store.delete_container(&local, &of_kept.id).await.unwrap());
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
 }
 
 #[tokio::test]
@@ -93,7 +93,7 @@ async fn nothing_is_made_of_what_is_not_there() {
     assert!(store.delete_container(&local, &id).await.unwrap());
     let gone = keep_named(store, &id, 2).await;
     assert!(matches!(gone, Err(StoreError::NoContainer { .. })));
-    assert_eq!(fixture.blobs().len(), 0);
+    assert_eq!(fixture.blobs().await.len(), 0);
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn a_workspace_has_so_much_room_for_them() {
     keep_named(store, &id, 1).await.unwrap();
     keep_named(store, &id, 2).await.unwrap();
     assert!(matches!(keep_named(store, &id, 3).await, Err(StoreError::QuotaExceeded { bytes_max: 12_000 })));
-    assert_eq!(fixture.blobs().len(), 2, "nothing is left of the third");
+    assert_eq!(fixture.blobs().await.len(), 2, "nothing is left of the third");
     assert!(store.delete_named_checkpoint(&local, &id, &name(1)).await.unwrap());
     keep_named(store, &id, 3).await.unwrap();
 }
@@ -151,7 +151,7 @@ async fn one_that_is_imported_is_a_container_or_nothing() {
         writer
     };
     drop(write().await);
-    assert_eq!((store.container(&new.workspace, &new.id).await.unwrap(), fixture.blobs().len()), (None, 0));
+    assert_eq!((store.container(&new.workspace, &new.id).await.unwrap(), fixture.blobs().await.len()), (None, 0));
     write().await.finish_new(new.clone(), KeyIsolation::Namespaces).await.unwrap();
     assert_eq!(read(store, &new.id).await, Some(noise(5, 5000)));
     let twice = write().await.finish_new(new.clone(), KeyIsolation::Namespaces).await;
@@ -166,7 +166,7 @@ async fn a_damaged_one_is_found_out_before_it_is_gone_back_to() {
     keep(&fixture.store, &id, noise(1, 100)).await.unwrap();
     keep_named(&fixture.store, &id, 2).await.unwrap();
     let largest = |path: &std::path::PathBuf| std::fs::metadata(path).unwrap().len();
-    let blob = fixture.blobs().into_iter().max_by_key(largest).unwrap();
+    let blob = fixture.blobs().await.into_iter().max_by_key(largest).unwrap();
     std::fs::OpenOptions::new().write(true).open(&blob).unwrap().write_all(b"rolled back").unwrap();
     let damaged = fixture.store.check_named_checkpoint(&workspace("local"), &id, &name(2)).await;
     assert!(matches!(damaged, Err(StoreError::Corrupt { .. })));

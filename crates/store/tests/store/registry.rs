@@ -1,11 +1,12 @@
 //! Containers and keys.
 
-use crate::fixture::{Fixture, NOON_US, data_dir, still_clock, workspace};
+use crate::fixture::{Fixture, NOON_US, Place, data_dir, still_clock, workspace};
 use belljar_ids::{ContainerId, KeyId, SeededIds};
 use belljar_store::{
-    ContainerRecord, KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRing, KeyScope, PageCursor, Principal, ShownKey,
-    StoreError, Timestamp, WorkspaceId,
+    ContainerRecord, Database, KeyDraft, KeyEnd, KeyHash, KeyIsolation, KeyRing, KeyScope, PageCursor, Principal,
+    ShownKey, StoreError, Timestamp, WorkspaceId,
 };
+use std::path::Path;
 use std::time::Duration;
 
 fn at(minute: i64) -> Timestamp {
@@ -176,17 +177,31 @@ async fn a_key_ends_by_itself_at_its_time_and_not_before() {
 async fn the_key_ring_works_beside_a_server_and_without_one() {
     let fixture = Fixture::new().await;
     let path = data_dir(&fixture.dir);
-    let mut ring = KeyRing::open(&path, still_clock()).unwrap();
-    let made = ring.create(key(1, "bj_one")).unwrap();
+    let ring = |path: &Path, database: Database| {
+        let path = path.to_owned();
+        move || KeyRing::open(&path, &database, still_clock()).unwrap()
+    };
+    let beside = ring(&path, fixture.place.database());
+    let made = blocking(move || beside().create(key(1, "bj_one")).unwrap()).await;
     opened(fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap());
-    assert!(ring.revoke(&made.id).unwrap());
+    let beside = ring(&path, fixture.place.database());
+    assert!(blocking(move || beside().revoke(&made.id).unwrap()).await);
     let shown = fixture.store.authenticate(KeyHash::of("bj_one")).await.unwrap();
     assert!(matches!(shown, ShownKey::Ended { .. }), "{shown:?}");
 
-    let alone = tempfile::tempdir().unwrap();
-    let mut ring = KeyRing::open(&alone.path().join("new"), still_clock()).unwrap();
-    let made = ring.create(key(2, "bj_two")).unwrap();
-    assert_eq!(ring.list().unwrap(), [made]);
+    let (alone, place) = (tempfile::tempdir().unwrap(), Place::new().await);
+    let alone = ring(&alone.path().join("new"), place.database());
+    let lists = move || {
+        let mut ring = alone();
+        let made = ring.create(key(2, "bj_two")).unwrap();
+        assert_eq!(ring.list().unwrap(), [made]);
+    };
+    blocking(lists).await;
+}
+
+/// A key ring blocks, and must not be used inside a runtime.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work).await.unwrap()
 }
 
 #[tokio::test]

@@ -135,7 +135,9 @@ async fn people_are_told_what_is_whose() {
     store.take_tokens(&workspace("spender"), 9, 10).await.unwrap().unwrap();
     let held = store.holdings().await.unwrap();
     assert_eq!(held.last().map(|held| (held.workspace.as_str(), held.today.tokens)), Some(("spender", 9)));
-    assert_eq!(KeyRing::open(&data_dir(&fixture.dir), still_clock()).unwrap().holdings().unwrap(), held);
+    let (path, database) = (data_dir(&fixture.dir), fixture.place.database());
+    let beside = move || KeyRing::open(&path, &database, still_clock()).unwrap().holdings().unwrap();
+    assert_eq!(tokio::task::spawn_blocking(beside).await.unwrap(), held);
 }
 
 #[tokio::test]
@@ -176,22 +178,23 @@ async fn what_a_workspace_holds_is_what_its_files_come_to() {
     assert_eq!(summed, 200);
 }
 
-/// A data directory from before is counted when its schema is brought up to date.
+/// A data directory from before is counted when its schema is brought up to date; it is on this machine's disk, as all were.
 #[tokio::test]
 async fn files_from_before_there_were_quotas_count() {
-    let fixture = Fixture::new().await;
-    put(&fixture.store, draft(&file_id(1)), noise(1, 100)).await.unwrap();
-    let (dir, clock) = (fixture.dir, fixture.clock);
-    drop(fixture.store);
+    let dir = tempfile::tempdir().unwrap();
+    let options = || StoreOptions::new(still_clock() as Arc<dyn Clock>);
+    let store = Store::open(&data_dir(&dir), options()).await.unwrap();
+    put(&store, draft(&file_id(1)), noise(1, 100)).await.unwrap();
+    drop(store);
+    std::fs::remove_file(data_dir(&dir).join("blobs.owner")).unwrap();
     let connection = rusqlite::Connection::open(data_dir(&dir).join("belljar.sqlite")).unwrap();
     connection
         .execute_batch(
-            "DROP TABLE named_checkpoints; DROP TABLE holdings; DROP TABLE usage_by_day;
-             DELETE FROM migrations WHERE version >= 7",
+            "DROP TABLE objects; DROP TABLE store; DROP TABLE named_checkpoints; DROP TABLE holdings;
+             DROP TABLE usage_by_day; DELETE FROM migrations WHERE version >= 7",
         )
         .unwrap();
     drop(connection);
-    let options = StoreOptions::new(clock as Arc<dyn Clock>);
-    let store = Store::open(&data_dir(&dir), options).await.unwrap();
+    let store = Store::open(&data_dir(&dir), options()).await.unwrap();
     assert_eq!(store.workspace_bytes(&workspace("local")).await.unwrap(), 100);
 }

@@ -1,7 +1,7 @@
 //! `belljar_files`: the files of a workspace, for code (divergence/host-tools.md).
 
 use belljar_ids::FileId;
-use belljar_store::{Content, FileQuery, FileRecord, StoreError, WorkspaceId};
+use belljar_store::{Content, ContentReader, FileQuery, FileRecord, StoreError, WorkspaceId};
 use belljar_wire::file::{FileObject, FilePage};
 use belljar_wire::read::Brief;
 use belljar_wire::result::ErrorCode;
@@ -67,7 +67,7 @@ async fn read(app: &Shared, workspace: &WorkspaceId, id: &str) -> Result<String,
     }
 }
 
-async fn text(record: &FileRecord, file: tokio::fs::File) -> Result<String, Refusal> {
+async fn text(record: &FileRecord, file: ContentReader) -> Result<String, Refusal> {
     if record.size_bytes > TEXT_BYTES_MAX {
         return Err(Refusal::invalid(format!(
             "`{}` has {} bytes; at most {TEXT_BYTES_MAX} can be read this way",

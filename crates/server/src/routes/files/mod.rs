@@ -12,7 +12,7 @@ use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use belljar_ids::FileId;
-use belljar_store::{Content, FileRecord, StoreError};
+use belljar_store::{Content, ContentReader, FileRecord, StoreError};
 use belljar_wire::error::{ApiError, ErrorCode, ErrorKind};
 use belljar_wire::file::{FileDeleted, FileDeletedTag, FileObject, FilePage, FileTag};
 use belljar_wire::read::Brief;
@@ -102,7 +102,7 @@ pub async fn content(
 }
 
 /// A file's content, or the part of it that was asked for. Its digest is its tag, and says so (RFC 9530).
-async fn send(record: &FileRecord, mut file: tokio::fs::File, asked: &HeaderMap) -> Result<Response, Failure> {
+async fn send(record: &FileRecord, mut file: ContentReader, asked: &HeaderMap) -> Result<Response, Failure> {
     let size = record.size_bytes;
     let tag = record.content.map(|digest| format!("\"{digest}\"")).unwrap_or_default();
     let (first, bytes) = match Part::read(asked, size, &tag) {
@@ -234,7 +234,7 @@ pub fn store_failure(error: StoreError) -> Failure {
         }
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
-        StoreError::DiskFull { .. } | StoreError::Busy => {
+        StoreError::DiskFull { .. } | StoreError::Busy | StoreError::Unreachable { .. } => {
             tracing::error!(%error, "the store refused");
             ApiError::new(ErrorKind::Overloaded, text).into()
         }
@@ -245,6 +245,10 @@ pub fn store_failure(error: StoreError) -> Failure {
         | StoreError::Locked { .. }
         | StoreError::NewerSchema { .. }
         | StoreError::Exposed { .. }
+        | StoreError::Held { .. }
+        | StoreError::Superseded { .. }
+        | StoreError::Foreign { .. }
+        | StoreError::Misconfigured { .. }
         | StoreError::Broken { .. }) => Failure::internal("store", &error),
     }
 }

@@ -1,5 +1,6 @@
 //! Contents on disk, named by their digest.
 
+use super::{Placed, Swept};
 use crate::data_dir::{DataDirLock, sync_dir};
 use crate::{ContentDigest, StoreError};
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -19,24 +20,6 @@ pub(crate) struct BlobDir {
     /// database's log, and files can be deleted.
     disk_free_bytes_min: u64,
     lock: Arc<DataDirLock>,
-}
-
-/// What sweeping found when the store was opened.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Swept {
-    pub(crate) temporaries_removed: u64,
-    pub(crate) orphans_removed: u64,
-    /// Blobs that have both a row and a file.
-    pub(crate) kept: u64,
-}
-
-/// How a content came to lie under its digest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Placed {
-    /// It is new there: nothing but the row about to be committed refers to it.
-    New,
-    /// Others refer to it already.
-    Shared,
 }
 
 impl BlobDir {
@@ -83,7 +66,7 @@ impl BlobDir {
     /// one just written, whose digest was computed, takes its place.
     pub(crate) fn place(
         &self,
-        mut staged: Staged,
+        staged: &mut Staged,
         digest: &ContentDigest,
         size_bytes: u64,
         referenced: bool,
@@ -109,14 +92,12 @@ impl BlobDir {
         }
     }
 
-    /// Removes a blob no row refers to. Only the writer thread calls this, after the commit that dropped the
-    /// last reference; so a failure loses nothing but space until the next opening, and is only logged.
+    /// Removes a blob no row refers to; a failure is only logged.
     pub(crate) fn remove(&self, digest: &ContentDigest) {
         remove_logged(&self.path(digest));
     }
 
-    /// Empties `tmp/` and removes every blob that `is_referenced` denies. Walks all blobs, so opening a store
-    /// takes time in proportion to their number; in return, uploads keep no journal of their own.
+    /// Empties `tmp/` and removes every blob that `is_referenced` denies.
     pub(crate) fn sweep(
         &self,
         mut is_referenced: impl FnMut(&ContentDigest) -> Result<bool, StoreError>,
@@ -164,13 +145,7 @@ impl Staged {
     }
 
     fn expect_room(&self, bytes: u64) -> Result<(), StoreError> {
-        let doing = "looking for room for a file's content";
-        let disk = rustix::fs::fstatvfs(&self.file).map_err(|errno| StoreError::io(doing)(errno.into()))?;
-        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if free_bytes < self.disk_free_bytes_min.saturating_add(bytes) {
-            return Err(StoreError::DiskFull { doing });
-        }
-        Ok(())
+        expect_room(&self.file, bytes, self.disk_free_bytes_min)
     }
 
     /// Makes the content durable. The name is made durable by [`BlobDir::place`].
@@ -185,6 +160,17 @@ impl Drop for Staged {
             remove_logged(&self.path);
         }
     }
+}
+
+/// Whether a filesystem takes so many more bytes, and then still has the least that is to be free.
+pub(super) fn expect_room(file: &File, bytes: u64, free_bytes_min: u64) -> Result<(), StoreError> {
+    let doing = "looking for room for a file's content";
+    let disk = rustix::fs::fstatvfs(file).map_err(|errno| StoreError::io(doing)(errno.into()))?;
+    let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free_bytes < free_bytes_min.saturating_add(bytes) {
+        return Err(StoreError::DiskFull { doing });
+    }
+    Ok(())
 }
 
 fn remove_logged(path: &Path) {

@@ -1,0 +1,12 @@
+-- Which store this is: contents kept apart from the database carry the same id, so that nobody sweeps another's.
+CREATE TABLE store (
+  id     TEXT PRIMARY KEY,
+  -- How often somebody has taken hold of it. Counted where a lock does not lie beside the data.
+  tenure INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+
+-- Under which name an object store keeps a content. No two uploads ever use one name, so removing an object late does no harm.
+CREATE TABLE objects (
+  digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+  name   TEXT NOT NULL UNIQUE
+) STRICT, WITHOUT ROWID;
