@@ -7,11 +7,11 @@ use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-const DATABASE: &str = "belljar.sqlite";
-const LOCK: &str = "lock";
-const SECRET: &str = "scope.secret";
+pub(crate) const DATABASE: &str = "belljar.sqlite";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const SECRET: &str = "scope.secret";
 /// Holds the id of the store whose contents lie here.
-const OWNER: &str = "blobs.owner";
+pub(crate) const OWNER: &str = "blobs.owner";
 const SPOOL: &str = "spool";
 const OTHERS: u32 = 0o077;
 
@@ -36,6 +36,16 @@ impl DataDir {
             sync_dir(parent)?;
         }
         Ok(Self { root })
+    }
+
+    /// One that is there already; nothing is made or changed.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        let root = std::path::absolute(path).map_err(StoreError::io("finding the data directory"))?;
+        Ok(root.is_dir().then_some(Self { root }))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn database(&self) -> PathBuf {

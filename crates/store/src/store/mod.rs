@@ -9,7 +9,7 @@ mod touches;
 
 pub use batches::{BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT};
 
-use crate::blobs::{BlobPlace, Blobs, ContentReader};
+use crate::blobs::{BlobPlace, Blobs, ContentReader, Sweeping};
 use crate::data_dir::DataDir;
 use crate::database::Database;
 use crate::db::{self, Role};
@@ -405,7 +405,8 @@ impl Inner {
         let blobs = Blobs::prepare(&limits.blobs, &dir, lock, limits.disk_free_bytes_min, &identity, &place)?;
         let blobs = Arc::new(blobs);
         dir.sync()?;
-        let swept = blobs.sweep(&mut writing)?;
+        crate::admin::remove_left(&dir.blobs())?;
+        let swept = blobs.sweep(&mut writing, Sweeping::Remove)?;
         if swept.temporaries_removed + swept.orphans_removed > 0 {
             tracing::info!(?swept, "removed what an earlier process left unfinished");
         }
