@@ -15,6 +15,7 @@ mod listing;
 mod named_checkpoints;
 mod opening;
 mod place;
+mod records;
 mod registry;
 mod services;
 mod tenants;
