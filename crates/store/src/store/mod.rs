@@ -393,7 +393,7 @@ impl Store {
 impl Inner {
     fn open(data_dir: &Path, limits: StoreOptions) -> Result<Self, StoreError> {
         let dir = DataDir::prepare(data_dir)?;
-        let lock = dir.lock()?;
+        let lock = dir.lock_to_serve()?;
         let (now, place) = (limits.clock.now(), limits.database.place(&dir));
         let mut writing = ready(db::connect(&place, Role::Serve, now)?)?;
         let reading = ready(db::connect(&place, Role::Beside, now)?)?;
