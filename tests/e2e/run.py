@@ -13,6 +13,7 @@ TESTS = HERE.parent
 sys.path.insert(0, str(TESTS))
 sys.path.insert(0, str(HERE))
 
+import admin_suite  # noqa: E402
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import checkpoint_suite  # noqa: E402
@@ -136,7 +137,7 @@ def run(arguments):
             ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
             ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("tenants", tenants_suite), ("limits", limits_suite), ("files", files_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
-            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("faults", fault_suite), ("hostile", hostile_suite),
+            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("admin", admin_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
             ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
