@@ -57,7 +57,7 @@ fn request() -> SamplingRequest {
     }];
     let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(CustomTool { strict: true, ..tool })),
-        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => None,
+        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     };
     tools.extend(read.tools.into_iter().filter_map(custom));
     SamplingRequest {

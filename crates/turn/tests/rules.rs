@@ -38,6 +38,7 @@ fn verdict(case: &Value) -> Option<String> {
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::of(&request.model),
+        hosted: None,
         lost_cells: &[],
     };
     let error = plan(request, &context).err()?;

@@ -160,11 +160,6 @@ pub struct HostedTools {
 }
 
 impl HostedTools {
-    /// Everything that sends no token of the client's.
-    pub fn of_the_web() -> Self {
-        Self { kinds: KINDS.iter().filter(|kind| kind.family != HostedFamily::Mcp).collect() }
-    }
-
     /// Reads the operator's list: families, types, and beginnings of types with a `*` behind. The connector is named by its family
     /// alone.
     ///
@@ -185,6 +180,11 @@ impl HostedTools {
             }
         }
         Ok(Self { kinds })
+    }
+
+    /// The types of what is passed on; [`HostedTools::read`] reads them, but for the connector's.
+    pub fn tags(&self) -> Vec<String> {
+        self.kinds.iter().map(|kind| kind.tag.to_owned()).collect()
     }
 
     /// Whether nothing is passed on.
@@ -279,7 +279,11 @@ impl HostedBlock {
         };
         let text = |key: &str| passive.members.get(key)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
         if let Some(family) = HostedFamily::answered_by(passive.tag()) {
-            return Some(Self::Answer(HostedAnswer { family, tool_use_id: text("tool_use_id")?, block: passive.clone() }));
+            return Some(Self::Answer(HostedAnswer {
+                family,
+                tool_use_id: text("tool_use_id")?,
+                block: passive.clone(),
+            }));
         }
         match passive.tag() {
             "mcp_tool_use" => {

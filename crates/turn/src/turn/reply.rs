@@ -146,7 +146,9 @@ impl Reply {
     /// Begins a block of a tool that the vendor runs: a call, or one that comes whole and counts in full.
     pub(crate) fn begin_hosted(&mut self, content_block: ContentBlock) -> Result<(), ApiError> {
         let whole = match &content_block {
-            ContentBlock::Passive(block) if !block.takes_input() => Value::Object(block.members.clone()).to_string().len(),
+            ContentBlock::Passive(block) if !block.takes_input() => {
+                Value::Object(block.members.clone()).to_string().len()
+            }
             _ => 0,
         };
         self.charge(whole)?;

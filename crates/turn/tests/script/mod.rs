@@ -319,6 +319,7 @@ fn start(
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
+        hosted: None,
         lost_cells,
     };
     let plan = plan(request, &context).unwrap();
