@@ -411,10 +411,16 @@ mod tests {
                 "kind=\"scripted\"\nrecord=true",
                 "upstream \"a\": record is for `kind = \"anthropic\"` and `kind = \"openai\"` alone",
             ),
+            ("kind=\"scripted\"\nserver_tools=[]", "upstream \"a\": server_tools is for `kind = \"anthropic\"` alone"),
+            (
+                "kind=\"anthropic\"\napi_key_env=\"K\"\nserver_tools=[\"web_search\", \"web_surf\"]",
+                "upstream \"a\": server_tools: \"web_surf\" is none of \"web_search\", \"web_fetch\", \"tool_search\", \"mcp\", and \
+                 names no type of such a tool",
+            ),
             ("kind=\"scripted\"\nvia=\"bedrock\"", "upstream \"a\": via is for `kind = \"anthropic\"` alone"),
         ];
         for (lines, expected) in cases {
-            assert_eq!(read(lines, &Environment::default()).map(|_| ()), Err(expected.to_owned()), "{lines}");
+            assert_eq!(read(lines, &Environment::of(&[("K", "k")])).map(|_| ()), Err(expected.to_owned()), "{lines}");
         }
     }
 
