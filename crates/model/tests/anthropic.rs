@@ -12,7 +12,7 @@ use belljar_model::{
     UpstreamKind,
 };
 use belljar_wire::event::Delta;
-use belljar_wire::message::{StopReason, Usage};
+use belljar_wire::message::{ServerToolUsage, StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent, SamplingRequest};
 use belljar_wire::tool::{CustomTool, SubTool, Tool};
@@ -57,7 +57,7 @@ fn request() -> SamplingRequest {
     }];
     let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(CustomTool { strict: true, ..tool })),
-        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => None,
+        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     };
     tools.extend(read.tools.into_iter().filter_map(custom));
     SamplingRequest {
@@ -170,7 +170,13 @@ fn expected_events() -> Vec<SamplingEvent> {
             stop_reason: StopReason::ToolUse,
             stop_sequence: None,
             stop_details: None,
-            usage: Usage { input_tokens: 11, output_tokens: 22, cache_read_input_tokens: 3, ..Usage::default() },
+            usage: Usage {
+                input_tokens: 11,
+                output_tokens: 22,
+                cache_read_input_tokens: 3,
+                server_tool_use: Some(ServerToolUsage::default()),
+                ..Usage::default()
+            },
         },
     ]
 }

@@ -1,6 +1,7 @@
 //! From the upstream's events to sampling events. Every broken promise of the upstream is a fault with a text, never a panic.
 
 use belljar_wire::event::Delta;
+use belljar_wire::hosted_tool::HostedBlock;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
@@ -38,8 +39,10 @@ struct Open {
 enum OpenKind {
     Text,
     Thinking,
-    Redacted,
-    ToolUse,
+    /// It came whole.
+    Whole,
+    /// Its input follows.
+    Call,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -217,8 +220,7 @@ impl Decoder {
     /// Later numbers replace earlier ones: usage is cumulative (wire.md §11.2). Nulls say nothing.
     fn learn_usage(&mut self, usage: Option<Map<String, Value>>) {
         for (key, value) in usage.into_iter().flatten() {
-            // Counts of the upstream's own server tools; this server's are none of its business.
-            if !value.is_null() && key != "server_tool_use" {
+            if !value.is_null() {
                 self.usage.insert(key, value);
             }
         }
@@ -252,7 +254,7 @@ fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Opt
             first("thinking").map(|thinking| Delta::ThinkingDelta { thinking }),
         )),
         "redacted_thinking" => match first("data") {
-            Some(data) => Ok((OpenKind::Redacted, SampledBlock::RedactedThinking { data }, None)),
+            Some(data) => Ok((OpenKind::Whole, SampledBlock::RedactedThinking { data }, None)),
             None => protocol("`redacted_thinking` without data"),
         },
         "tool_use" => {
@@ -263,16 +265,24 @@ fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Opt
                 return protocol("`tool_use` without a name");
             };
             let name = name.to_owned();
-            let whole = block.get("input").filter(|input| {
-                let object = input.as_object();
-                object.is_some_and(|object| !object.is_empty())
-            });
-            let first = whole.map(|input| Delta::InputJsonDelta { partial_json: input.to_string() });
-            Ok((OpenKind::ToolUse, SampledBlock::ToolUse { id, name }, first))
+            Ok((OpenKind::Call, SampledBlock::ToolUse { id, name }, whole_input(block)))
         }
-        // Skipping it would lose what the model said.
-        other => protocol(format!("a block of unknown type `{}`", Brief(other))),
+        other => match HostedBlock::read(block) {
+            Ok(Some(HostedBlock::Call(call))) => {
+                Ok((OpenKind::Call, SampledBlock::Hosted(HostedBlock::Call(call)), whole_input(block)))
+            }
+            Ok(Some(whole)) => Ok((OpenKind::Whole, SampledBlock::Hosted(whole), None)),
+            Err(error) => protocol(format!("a block is unreadable: {}", error.message)),
+            // Skipping it would lose what the model said.
+            Ok(None) => protocol(format!("a block of unknown type `{}`", Brief(other))),
+        },
     }
+}
+
+/// The input of a call that the upstream did not cut into pieces.
+fn whole_input(block: &Map<String, Value>) -> Option<Delta> {
+    let whole = block.get("input").filter(|input| input.as_object().is_some_and(|object| !object.is_empty()));
+    whole.map(|input| Delta::InputJsonDelta { partial_json: input.to_string() })
 }
 
 /// A piece that fits the open block; empty pieces and unknown kinds yield none.
@@ -283,7 +293,7 @@ fn read_delta(kind: OpenKind, mut delta: Map<String, Value>) -> Result<Option<De
         "citations_delta" => (OpenKind::Text, "citation"),
         "thinking_delta" => (OpenKind::Thinking, "thinking"),
         "signature_delta" => (OpenKind::Thinking, "signature"),
-        "input_json_delta" => (OpenKind::ToolUse, "partial_json"),
+        "input_json_delta" => (OpenKind::Call, "partial_json"),
         "" => return protocol("a delta without a type"),
         other => {
             tracing::warn!(delta = %Brief(other), "skipping a delta of unknown type");

@@ -52,7 +52,7 @@ impl Asked {
             rescuer: Rescuer::new(&settings.rescue, request),
             request_id: request_id.clone(),
             calls: written.calls,
-            offered: request.tools.iter().map(|tool| tool.name().to_owned()).collect(),
+            offered: request.tools.iter().filter_map(|tool| tool.name().map(str::to_owned)).collect(),
             stop_sequences: request.stop_sequences.clone(),
             max_tokens: request.max_tokens,
             input_tokens: written.input_tokens,

@@ -1,6 +1,8 @@
 //! An exchange as people read it: what the model was told, and what it said.
 
+use belljar_wire::block::PassiveBlock;
 use belljar_wire::event::Delta;
+use belljar_wire::hosted_tool::{HostedBlock, HostedCall};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Serialize;
@@ -255,6 +257,7 @@ fn folded(events: Vec<SamplingEvent>, error: Option<UpstreamError>) -> Reply {
                         Part::Other { kind: "redacted_thinking".to_owned(), bytes: data.len() }
                     }
                     SampledBlock::ToolUse { name, .. } => Part::Call { name, input: Value::Null },
+                    SampledBlock::Hosted(block) => hosted(&block),
                 });
             }
             SamplingEvent::BlockDelta(delta) => match (delta, reply.parts.last_mut()) {
@@ -273,6 +276,20 @@ fn folded(events: Vec<SamplingEvent>, error: Option<UpstreamError>) -> Reply {
         }
     }
     reply
+}
+
+/// What the upstream's vendor ran itself.
+fn hosted(block: &HostedBlock) -> Part {
+    let whole = |block: &PassiveBlock| part(&Value::Object(block.members.clone()));
+    match block {
+        HostedBlock::Call(HostedCall::Tool(call)) => Part::Call { name: call.name.clone(), input: Value::Null },
+        HostedBlock::Call(HostedCall::Mcp { block, .. }) => {
+            let name = block.members.get("name").and_then(Value::as_str).unwrap_or_default();
+            Part::Call { name: name.to_owned(), input: Value::Null }
+        }
+        HostedBlock::Answer(answer) => whole(&answer.block),
+        HostedBlock::Listing(block) => whole(block),
+    }
 }
 
 /// The system prompt and the conversation of a request in either dialect.
@@ -314,7 +331,9 @@ fn part(block: &Value) -> Part {
     match block["type"].as_str() {
         Some("text") => Part::Text { text: text("text") },
         Some("thinking") => Part::Thinking { text: text("thinking") },
-        Some("tool_use") => Part::Call { name: text("name"), input: block["input"].clone() },
+        Some("tool_use" | "server_tool_use" | "mcp_tool_use") => {
+            Part::Call { name: text("name"), input: block["input"].clone() }
+        }
         Some("tool_result") => Part::Result { call: text("tool_use_id"), text: texts(&block["content"]) },
         kind => Part::Other { kind: kind.unwrap_or_default().to_owned(), bytes: block.to_string().len() },
     }

@@ -169,6 +169,7 @@ pub fn plan(
         limits: app.tool_limits,
         texts: app.texts_of(&request.model),
         model: app.traits_of(&request.model),
+        hosted: app.hosted_of(&request.model),
         lost_cells,
     };
     belljar_turn::plan(request, &context)
