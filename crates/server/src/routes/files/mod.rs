@@ -5,6 +5,8 @@ pub mod query;
 pub mod shown;
 pub mod upload;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -31,6 +33,9 @@ use query::{Dialect, FileList};
 
 /// Bytes read at once from a file that is being sent.
 const SEND_CHUNK_BYTES: usize = 128 * 1024;
+
+/// When to ask again for what a database or an object store could not be reached for.
+const STORE_BACK_AFTER: Duration = Duration::from_secs(2);
 
 /// `GET /v1/files`.
 pub async fn list(
@@ -234,9 +239,13 @@ pub fn store_failure(error: StoreError) -> Failure {
         }
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
-        StoreError::DiskFull { .. } | StoreError::Busy | StoreError::Unreachable { .. } => {
+        StoreError::DiskFull { .. } | StoreError::ReadOnly { .. } => {
             tracing::error!(%error, "the store refused");
             ApiError::new(ErrorKind::Overloaded, text).into()
+        }
+        StoreError::Busy | StoreError::Unreachable { .. } => {
+            tracing::error!(%error, "the store refused");
+            Failure::from(ApiError::new(ErrorKind::Overloaded, text)).retry_after(Some(STORE_BACK_AFTER))
         }
         error @ (StoreError::IdTaken { .. }
         | StoreError::NoContainer { .. }
