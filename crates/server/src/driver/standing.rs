@@ -9,10 +9,10 @@ use belljar_model::{SamplingHints, SamplingStream, Upstream, UpstreamError, Upst
 use belljar_store::ShownKey;
 use belljar_wire::sampling::SamplingRequest;
 use futures_util::{StreamExt as _, stream};
-use tokio::time::Instant;
 
 use crate::access::refused;
 use crate::app::Shared;
+use crate::clock::Stopwatch;
 
 /// How long the check of the request itself is good for.
 const CHECKED_FOR: Duration = Duration::from_secs(1);
@@ -21,13 +21,13 @@ const CHECKED_FOR: Duration = Duration::from_secs(1);
 pub struct Standing {
     app: Shared,
     key: Option<KeyId>,
-    began_at: Instant,
+    since: Stopwatch,
 }
 
 impl Standing {
     /// Of a turn that begins now, by this key; by none where the server has none, and in a batch, which outlives its key.
     pub fn new(app: Shared, key: Option<KeyId>) -> Self {
-        Self { app, key, began_at: Instant::now() }
+        Self { app, key, since: Stopwatch::start() }
     }
 
     /// Asks the model, unless the key has ended since.
@@ -37,7 +37,7 @@ impl Standing {
         request: SamplingRequest,
         hints: SamplingHints,
     ) -> SamplingStream {
-        let Some(key) = self.key.clone().filter(|_key| self.began_at.elapsed() >= CHECKED_FOR) else {
+        let Some(key) = self.key.clone().filter(|_key| self.since.elapsed() >= CHECKED_FOR) else {
             return upstream.sample(request, hints);
         };
         let (app, upstream) = (Shared::clone(&self.app), Arc::clone(upstream));
