@@ -44,7 +44,7 @@ pub async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Failure> {
-    let dialect = Dialect::of(&headers);
+    let dialect = Dialect::read(&headers)?;
     let list = FileList::read(query.as_deref().unwrap_or_default(), dialect)?;
     let page = app.store.list_files(&principal.workspace, list.query).await.map_err(store_failure)?;
     let data: Vec<FileObject> = page.entries.iter().map(|record| object(&app, record)).collect();
@@ -77,8 +77,9 @@ pub async fn retrieve(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
+    let dialect = Dialect::read(&headers)?;
     let record = find(&app, &principal, &id).await?;
-    Ok(Json(in_dialect(&app, &record, Dialect::of(&headers))))
+    Ok(Json(in_dialect(&app, &record, dialect)))
 }
 
 /// `GET /v1/files/{id}/content`: generated files only (wire.md §9.4), unless the operator gives out uploads too.
@@ -88,6 +89,7 @@ pub async fn content(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
+    Dialect::read(&headers)?;
     let record = find(&app, &principal, &id).await?;
     if !downloadable(&app, &record) {
         let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
@@ -155,8 +157,10 @@ async fn send(record: &FileRecord, mut file: ContentReader, asked: &HeaderMap) -
 pub async fn delete(
     State(app): State<Shared>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<FileDeleted>, Failure> {
+    Dialect::read(&headers)?;
     let parsed: FileId = id.parse().map_err(|_| missing(&id))?;
     match app.store.delete_file(&principal.workspace, &parsed).await.map_err(store_failure)? {
         true => Ok(Json(FileDeleted { id: parsed, tag: FileDeletedTag::FileDeleted })),

@@ -1,6 +1,7 @@
 //! The query of `GET /v1/files` (wire.md §9.3, §9.6, §19 row 27).
 
 use belljar_store::FileQuery;
+use belljar_wire::beta::Betas;
 use belljar_wire::error::ApiError;
 use http::HeaderMap;
 
@@ -26,14 +27,19 @@ pub enum Dialect {
 
 impl Dialect {
     /// Reads the beta headers.
-    pub fn of(headers: &HeaderMap) -> Self {
-        let values = headers.get_all("anthropic-beta").iter().filter_map(|value| value.to_str().ok());
-        let said: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
-        match (said.contains(&OLD_DIALECT), said.contains(&BOTH_DIALECTS)) {
+    ///
+    /// # Errors
+    /// A beta value that is none (wire.md §19 row 2).
+    pub fn read(headers: &HeaderMap) -> Result<Self, ApiError> {
+        // Lossy: a value that is no text is read as one that is unknown, and refused.
+        let values = headers.get_all("anthropic-beta").iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let values: Vec<_> = values.collect();
+        let betas = Betas::read(values.iter().map(AsRef::as_ref))?;
+        Ok(match (betas.has(OLD_DIALECT), betas.has(BOTH_DIALECTS)) {
             (true, _) => Self::Old,
             (false, true) => Self::Both,
             (false, false) => Self::Current,
-        }
+        })
     }
 }
 
@@ -199,8 +205,10 @@ mod tests {
                 http::HeaderValue::from_static(betas),
             )])
         };
-        assert_eq!(Dialect::of(&headers("managed-agents-2026-04-01")), Dialect::Both);
-        assert_eq!(Dialect::of(&headers("managed-agents-2026-04-01, files-api-2025-04-14")), Dialect::Old);
+        assert_eq!(Dialect::read(&headers("managed-agents-2026-04-01")), Ok(Dialect::Both));
+        assert_eq!(Dialect::read(&headers("managed-agents-2026-04-01, files-api-2025-04-14")), Ok(Dialect::Old));
+        assert_eq!(Dialect::read(&headers("skills-2025-10-02")), Ok(Dialect::Current));
+        assert!(Dialect::read(&headers("files-api-2025-04-14,nonsense")).is_err());
         let id: FileId = "file_01b".parse().expect("an id");
         let old = FileList::read("after_id=file_01b&limit=2", Dialect::Both);
         assert_eq!(old, Ok(FileList { query: FileQuery::OlderThan { id: id.clone(), limit: 2 } }));

@@ -39,7 +39,7 @@ pub async fn upload(
     headers: HeaderMap,
     multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let dialect = Dialect::of(&headers);
+    let dialect = Dialect::read(&headers)?;
     let mut multipart = multipart
         .map_err(|_| Failure::from(ApiError::invalid("content-type: expected multipart/form-data with a boundary")))?;
     let bytes_max = app.serving.file_bytes_max;
