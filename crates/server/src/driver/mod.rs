@@ -10,6 +10,7 @@ mod live;
 pub mod place;
 pub mod reply;
 mod sink;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -47,6 +48,7 @@ use host::Answering;
 use live::LiveOutput;
 use place::Place;
 use sink::Sink;
+use standing::Standing;
 
 /// Events that may wait for a slow client; a full queue slows the turn down to the client's pace.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -101,6 +103,7 @@ pub struct Driver {
     app: Shared,
     request_id: RequestId,
     upstream: Arc<dyn Upstream>,
+    standing: Standing,
     hints: SamplingHints,
     place: Option<Place>,
     sampling: Option<SamplingStream>,
@@ -116,7 +119,8 @@ pub struct Driver {
     /// Calls of that code that are being answered here.
     host: Option<(ServerToolUseId, Answering)>,
     retry_after: Option<Duration>,
-    /// The upstream refuses this server's own credentials: asking again is no use until the operator has been there.
+    /// The upstream refuses this server's own credentials, or the turn's key has ended: asking again is no use until the operator has been
+    /// there.
     refused_credentials: bool,
     /// What running code writes, where the client wants to know at once.
     live: Option<LiveOutput>,
@@ -147,11 +151,13 @@ impl Driver {
         let known = Arc::new(known_files(&uploads, contents));
         let hints = SamplingHints { script, request_id: request_id.clone(), files: known };
         let deferred = Deferred::none(principal.workspace.clone());
+        let standing = Standing::new(app.clone(), principal.key.clone());
         let place = Place::new(app.clone(), principal, lease, uploads);
         Self {
             app,
             request_id,
             upstream,
+            standing,
             hints,
             place: Some(place),
             sampling: None,
@@ -379,7 +385,7 @@ impl Driver {
     }
 
     fn sample(&mut self, request: SamplingRequest) {
-        self.sampling = Some(self.upstream.sample(request, self.hints.clone()));
+        self.sampling = Some(self.standing.sample(&self.upstream, request, self.hints.clone()));
     }
 
     /// The place, for one call. It is missing only while another call holds it, and the turn runs one at a time.
