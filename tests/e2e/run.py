@@ -30,6 +30,7 @@ import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
 import limits_suite  # noqa: E402
+import llama_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
@@ -138,7 +139,7 @@ def run(arguments):
             ("files that blocks show", shown_files_suite), ("room", room_suite),
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("faults", fault_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
+            ("clouds", clouds_suite), ("llama", llama_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:
