@@ -7,6 +7,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::piece::{self, Piece};
 use crate::link::sse::SseEvent;
 
 /// What an upstream's stream can come to instead of a reply.
@@ -124,6 +125,9 @@ impl Decoder {
         if self.ended {
             return Ok(Vec::new());
         }
+        if let Some(piece) = piece::read(&event.data).filter(|piece| self.takes(piece)) {
+            return Ok(vec![SamplingEvent::BlockDelta(piece.delta)]);
+        }
         let tag = match serde_json::from_str::<Tagged>(&event.data) {
             Ok(tagged) => tagged.tag,
             Err(error) => {
@@ -145,6 +149,17 @@ impl Decoder {
             // `ping`, and what later years bring.
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Whether it belongs to the open block. If not, the event is read again, and what is wrong with it is said.
+    fn takes(&self, piece: &Piece) -> bool {
+        let kind = match piece.delta {
+            Delta::TextDelta { .. } => OpenKind::Text,
+            Delta::ThinkingDelta { .. } => OpenKind::Thinking,
+            Delta::InputJsonDelta { .. } => OpenKind::ToolUse,
+            Delta::SignatureDelta { .. } | Delta::CitationsDelta { .. } => return false,
+        };
+        self.open == Some(Open { index: piece.index, kind })
     }
 
     fn between_blocks(&self, what: &str) -> Result<(), DecodeFault> {

@@ -15,6 +15,7 @@ mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod parser;
+mod piece;
 mod way;
 
 use std::sync::Arc;
