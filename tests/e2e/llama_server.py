@@ -14,6 +14,7 @@ def main():
     file, key, context = sys.argv[1:]
     parameters = xllamacpp.CommonParams()
     parameters.model.path = file
+    parameters.model_alias = {"toy"}
     parameters.api_keys = [key]
     parameters.n_ctx = int(context) * SLOTS
     parameters.n_parallel = SLOTS

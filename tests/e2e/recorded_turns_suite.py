@@ -80,6 +80,8 @@ def make(belljar):
         tables = []
         for name, dialect in TURNS.items():
             [table, _] = [table for table in llama_suite.tables(llama.url) if table["name"].startswith(dialect)]
+            # As it is by default: whoever replays it says nothing of that.
+            table = {key: value for key, value in table.items() if key != "tool_texts"}
             tables.append({**table, "name": name, "models": [name], "record": str(FOLDER / f"{name}.jsonl")})
         with server.Server(belljar, upstreams=tables, environment={llama_suite.KEY_VARIABLE: llama_suite.KEY}) as recorder:
             for name in TURNS:
