@@ -33,10 +33,12 @@ import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
 import life_suite  # noqa: E402
 import limits_suite  # noqa: E402
+import llama_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
 import read_only_suite  # noqa: E402
+import recorded_turns_suite  # noqa: E402
 import recording_suite  # noqa: E402
 import restart_suite  # noqa: E402
 import room_suite  # noqa: E402
@@ -143,7 +145,7 @@ def run(arguments):
             ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("admin", admin_suite),
             ("faults", fault_suite), ("faults, read-only", read_only_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
+            ("clouds", clouds_suite), ("llama", llama_suite), ("recorded turns", recorded_turns_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

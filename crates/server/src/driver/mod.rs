@@ -9,13 +9,14 @@ mod host;
 mod live;
 pub mod place;
 pub mod reply;
+mod silence;
 mod sink;
 mod standing;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,6 @@ use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 
 use crate::app::Shared;
 use crate::clock;
@@ -47,6 +47,7 @@ use deferred::Deferred;
 use host::Answering;
 use live::LiveOutput;
 use place::Place;
+use silence::Silence;
 use sink::Sink;
 use standing::Standing;
 
@@ -217,17 +218,20 @@ impl Driver {
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {
         self.deferred.enter(&plan);
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
-        let stopping = self.app.stopping.clone();
+        // What is waited for all the time is set up once: a turn has thousands of events.
+        let mut client_gone = pin!(sink.when_client_gone());
+        let mut stopping = pin!(self.app.stopping.clone().cancelled_owned());
         let mut told_to_stop = false;
-        let ping_interval = self.app.serving.ping_interval;
+        let mut silence = Silence::new(self.app.serving.ping_interval);
         loop {
             if self.carry_out(effects, &mut sink).await.is_break() {
                 return;
             }
+            silence.break_now();
             let input = tokio::select! {
                 biased;
-                () = sink.client_gone() => Input::ClientGone,
-                () = stopping.cancelled(), if !told_to_stop => {
+                () = &mut client_gone => Input::ClientGone,
+                () = &mut stopping, if !told_to_stop => {
                     told_to_stop = true;
                     Input::Stopping
                 }
@@ -239,7 +243,7 @@ impl Driver {
                         continue;
                     }
                 },
-                () = sleep_until(Instant::now() + ping_interval), if sink.begun() => {
+                () = silence.too_long(), if sink.begun() => {
                     sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;
