@@ -62,3 +62,8 @@ async fn it_is_nowhere_in_a_container() {
     sandbox.close().await;
     assert_eq!(nurseries(), Vec::<i32>::new());
 }
+
+#[test]
+fn as_an_ordinary_user_too() {
+    support::ordinary::run_all("as_an_ordinary_user_too");
+}
