@@ -159,7 +159,7 @@ impl Decoder {
         let kind = match piece.delta {
             Delta::TextDelta { .. } => OpenKind::Text,
             Delta::ThinkingDelta { .. } => OpenKind::Thinking,
-            Delta::InputJsonDelta { .. } => OpenKind::ToolUse,
+            Delta::InputJsonDelta { .. } => OpenKind::Call,
             Delta::SignatureDelta { .. } | Delta::CitationsDelta { .. } => return false,
         };
         self.open == Some(Open { index: piece.index, kind })
