@@ -97,6 +97,7 @@ fn told(events: &[Result<SamplingEvent, UpstreamError>]) -> Value {
                     SampledBlock::Thinking => json!({"thinking": "", "signature": ""}),
                     SampledBlock::RedactedThinking { data } => json!({"redacted": data}),
                     SampledBlock::ToolUse { name, .. } => json!({"call": name, "input": ""}),
+                    SampledBlock::Hosted(block) => panic!("a tool that nobody declared: {block:?}"),
                 });
             }
             Ok(SamplingEvent::BlockDelta(delta)) => {
