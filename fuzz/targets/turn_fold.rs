@@ -83,6 +83,7 @@ impl Played {
             limits: ToolLimits::default(),
             texts: ToolTexts::hosted(),
             model: ModelTraits::of("claude-opus-5-5"),
+            hosted: None,
             lost_cells: &[],
         };
         let plan = plan(request, &context).expect("a plan");

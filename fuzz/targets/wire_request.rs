@@ -19,7 +19,8 @@ fuzz_target!(|body: &[u8]| {
                 limits: ToolLimits::default(),
                 texts: ToolTexts::hosted(),
                 model,
-                lost_cells: &[],
+                hosted: None,
+            lost_cells: &[],
             };
             let _planned_or_refused = plan(request, &context);
         }

@@ -175,6 +175,7 @@ fn planned(request: &Request, body: &Value) -> Result<TurnPlan, ApiError> {
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::of(&read.model),
+        hosted: None,
         lost_cells: &[],
     };
     plan(read, &context)

@@ -1,6 +1,6 @@
-"""The server between a client and a Messages API: a strict fake upstream per case of `upstream/cases.json`.
+"""The server between a client and a Messages API: a strict fake upstream per case of `upstream/*.json`.
 
-A case names its model, and its fake serves that model only, so one server takes them all. `answers` are the fake's
+A case names its model, and its fake serves that model only, so one server takes them all. `server_tools` is its upstream's setting. `answers` are the fake's
 (crates/model/tests/support/mod.rs); `files` are uploaded first, by the official SDK, and their ids are `file_$word`; `asks` are the client's requests (one without
 `user` is the last one again), each with the whole reply that is expected;
 `upstream` is every request that the fake is to see, whole but for the tools, of which the names are compared.
@@ -29,7 +29,8 @@ def run(report, running, fake_binary):
     if not fake_binary.is_file():
         how = "cargo build -p belljar-model --example fake_upstream"
         return report.fail("starting", f"{fake_binary} is missing: {how}")
-    cases = json.loads((HERE / "upstream" / "cases.json").read_text().replace("$UPSTREAM_KEY", KEY))
+    texts = [path.read_text().replace("$UPSTREAM_KEY", KEY) for path in sorted((HERE / "upstream").glob("*.json"))]
+    cases = [case for text in texts for case in json.loads(text)]
     settings = sorted({serving(case) for case in cases})
     for setting in settings:
         chosen = [case for case in cases if serving(case) == setting]
@@ -50,7 +51,8 @@ def serve(report, belljar, fake_binary, cases, setting):
     try:
         for case in cases:
             fakes[case["model"]] = Fake(fake_binary, case["answers"])
-        tables = [upstream_table(model, fake.url) for model, fake in fakes.items()]
+        passed = {case["model"]: case.get("server_tools") for case in cases}
+        tables = [upstream_table(model, fake.url, passed[model]) for model, fake in fakes.items()]
         with server.Server(
             belljar, serving=setting, upstreams=tables,
             environment={KEY_VARIABLE: KEY, "BELLJAR_LOG": "trace"},
@@ -68,8 +70,9 @@ def serve(report, belljar, fake_binary, cases, setting):
             fake.kill()
 
 
-def upstream_table(model, url):
-    return {"name": model, "kind": "anthropic", "base_url": url, "api_key_env": KEY_VARIABLE, "models": [model]}
+def upstream_table(model, url, server_tools):
+    table = {"name": model, "kind": "anthropic", "base_url": url, "api_key_env": KEY_VARIABLE, "models": [model]}
+    return {**table, "server_tools": server_tools} if server_tools is not None else table
 
 
 class Fake:
@@ -188,7 +191,14 @@ def lowered(request, betas):
     headers, body = request["headers"], request["body"]
     found = [headers.get(name) for name in ("x-api-key", "authorization", "anthropic-beta")]
     equal(found, [KEY, None, betas], "credentials and betas upstream")
-    return {**body, "tools": [tool["name"] for tool in body.get("tools", [])]}
+    return {**body, "tools": [told_upstream(tool) for tool in body.get("tools", [])]}
+
+
+def told_upstream(tool):
+    """A tool of the vendor's own is compared whole, any other by its name."""
+    vendors = tool.get("type", "").startswith(("web_", "tool_search_", "mcp_"))
+    return tool if vendors else tool["name"]
+
 
 
 def plain(base_url, body, headers, replies):

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_stream::stream;
-use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
+use belljar_wire::hosted_tool::{HostedFamily, HostedTools};
+use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
 use futures_util::StreamExt as _;
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::breaker::Breaker;
@@ -22,6 +24,8 @@ pub(crate) struct Member {
     pub(crate) capabilities: Capabilities,
     pub(crate) dialect: Option<Dialect>,
     pub(crate) output_tokens_max: Option<u64>,
+    /// What of the vendor's own server tools it passes on; none where it has no such tools.
+    pub(crate) server_tools: Option<HostedTools>,
     pub(crate) whole_max: Option<Duration>,
     /// None for what has no network to fail.
     pub(crate) breaker: Option<Breaker>,
@@ -54,7 +58,8 @@ impl Upstream for Chain {
     fn sample(&self, request: SamplingRequest, hints: SamplingHints) -> SamplingStream {
         // Kept only while another may have to be asked: it can be large.
         let mut kept = Some(request);
-        let candidates: Vec<Candidate> = std::iter::once(&self.first).chain(&self.others).cloned().collect();
+        let others = self.others.iter().filter(|other| kept.as_ref().is_some_and(|request| other.passes_on(request)));
+        let candidates: Vec<Candidate> = std::iter::once(&self.first).chain(others).cloned().collect();
         Box::pin(stream! {
             let last = candidates.len() - 1;
             for (index, candidate) in candidates.into_iter().enumerate() {
@@ -117,6 +122,19 @@ const fn goes_on(kind: UpstreamErrorKind) -> bool {
 }
 
 impl Candidate {
+    /// Whether it has the vendor's tools that a request was admitted with. One that has not is no help when another fails: what the
+    /// client is told then is how that one failed.
+    fn passes_on(&self, request: &SamplingRequest) -> bool {
+        let passed = self.member.server_tools.as_ref();
+        let tools = request.tools.iter().all(|tool| match tool {
+            ModelTool::Hosted(tool) => passed.is_some_and(|passed| passed.has(tool.kind)),
+            ModelTool::Custom(_) | ModelTool::Vendor(_) | ModelTool::Server { .. } => true,
+        });
+        let connects =
+            request.rest.get("mcp_servers").and_then(Value::as_array).is_some_and(|servers| !servers.is_empty());
+        tools && (!connects || passed.is_some_and(|passed| passed.has_of(HostedFamily::Mcp)))
+    }
+
     /// Asks this one alone.
     fn sample(&self, mut request: SamplingRequest, hints: &SamplingHints) -> SamplingStream {
         let name = self.member.upstream.name();

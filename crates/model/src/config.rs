@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use belljar_wire::hosted_tool::HostedTools;
 use serde_json::{Map, Value};
 
 use crate::recording::Endpoint;
@@ -32,6 +33,8 @@ pub struct UpstreamConfig {
     pub resilience: Resilience,
     /// Of the Messages API: globs over the `anthropic-beta` values that are passed on; none for those that concern the model.
     pub betas: Option<Vec<String>>,
+    /// Of the Messages API: the vendor's own server tools that are passed on.
+    pub server_tools: HostedTools,
     /// The file that what it is asked and answers is added to; not for scripts, clouds and recordings.
     pub record: Option<PathBuf>,
 }
@@ -51,6 +54,7 @@ impl UpstreamConfig {
             timeouts: Timeouts::default(),
             resilience: Resilience::default(),
             betas: None,
+            server_tools: HostedTools::default(),
             record: None,
         }
     }

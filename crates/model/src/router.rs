@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use belljar_wire::hosted_tool::{HostedFamily, HostedTools};
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use crate::anthropic::{Access, Anthropic, Betas, Way};
@@ -31,6 +32,8 @@ pub struct Served<'a> {
     pub capabilities: &'a Capabilities,
     /// Most tokens of a reply.
     pub output_tokens_max: Option<u64>,
+    /// What of the vendor's own server tools it passes on; none where it has no such tools.
+    pub server_tools: Option<&'a HostedTools>,
 }
 
 struct Route {
@@ -107,12 +110,13 @@ impl Router {
     /// What is known of the upstream that is asked first for a model.
     pub fn served(&self, model: &str) -> Option<Served<'_>> {
         let route = self.routes.iter().find(|route| route.serves(model))?;
-        let Member { upstream, capabilities, dialect, output_tokens_max, .. } = &*route.member;
+        let Member { upstream, capabilities, dialect, output_tokens_max, server_tools, .. } = &*route.member;
         Some(Served {
             upstream: upstream.name(),
             dialect: *dialect,
             capabilities,
             output_tokens_max: *output_tokens_max,
+            server_tools: server_tools.as_ref(),
         })
     }
 
@@ -161,69 +165,90 @@ fn member(config: UpstreamConfig) -> Result<Member, ConfigError> {
         | UpstreamKind::Scripted { .. }
         | UpstreamKind::Recorded { .. } => None,
     };
-    let (upstream, dialect) = build(config)?;
-    Ok(Member { upstream, capabilities, whole_max, breaker, dialect, output_tokens_max })
+    let Built { upstream, dialect, server_tools } = build(config)?;
+    Ok(Member { upstream, capabilities, whole_max, breaker, dialect, output_tokens_max, server_tools })
 }
 
-/// The upstream, and what it speaks.
-fn build(config: UpstreamConfig) -> Result<(Arc<dyn Upstream>, Option<Dialect>), ConfigError> {
+/// An upstream that is set up.
+struct Built {
+    upstream: Arc<dyn Upstream>,
+    /// What it speaks.
+    dialect: Option<Dialect>,
+    /// See [`Member::server_tools`].
+    server_tools: Option<HostedTools>,
+}
+
+impl Built {
+    fn messages(upstream: Anthropic, server_tools: HostedTools) -> Self {
+        Self { upstream: Arc::new(upstream), dialect: Some(Dialect::Anthropic), server_tools: Some(server_tools) }
+    }
+}
+
+fn build(config: UpstreamConfig) -> Result<Built, ConfigError> {
     let models = literal_models(&config.models);
     let patience = Patience { timeouts: config.timeouts, retries_max: config.resilience.retries_max };
-    let UpstreamConfig { name, kind, record, betas: globs, .. } = config;
+    let UpstreamConfig { name, kind, record, betas: globs, server_tools, .. } = config;
     let tape = |head: &Head, key: Option<&Secret>| -> Result<Option<Arc<Tape>>, ConfigError> {
         let tape = record.as_deref().map(|path| Tape::open(path, head, key)).transpose();
         tape.map(|tape| tape.map(Arc::new)).map_err(|error| unrecorded(&head.upstream, "record", &error))
     };
-    let betas = Betas::new(&name, globs.as_deref())?;
-    let (upstream, dialect): (Arc<dyn Upstream>, _) = match kind {
+    if record.is_some() && server_tools.has_of(HostedFamily::Mcp) {
+        let problem =
+            "not with `server_tools = [\"mcp\"]`: requests carry tokens of clients, which must not be written"
+                .to_owned();
+        return Err(ConfigError::Recording { upstream: name, key: "record", problem });
+    }
+    let betas = Betas::new(&name, globs.as_deref(), &server_tools)?;
+    Ok(match kind {
         UpstreamKind::Anthropic { base_url, api_key, proxy } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
-            let head = Head { betas: globs, ..Head::new(Dialect::Anthropic, &name, None) };
+            let told = Head::new(Dialect::Anthropic, &name, None);
+            let head = Head { betas: globs, server_tools: server_tools.tags(), ..told };
             let access = Access::vendor(&name, address, &api_key, tape(&head, Some(&api_key))?)?;
-            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
+            Built::messages(Anthropic::new(name, access, patience, betas, models)?, server_tools)
         }
         UpstreamKind::Bedrock { base_url, region, credentials, proxy } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
             let access = Access::bedrock(&name, address, region, credentials)?;
-            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
+            Built::messages(Anthropic::new(name, access, patience, betas, models)?, server_tools)
         }
         UpstreamKind::Vertex { base_url, region, project, credentials, proxy } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
             let access = Access::vertex(&name, address, &region, &project, credentials)?;
-            (Arc::new(Anthropic::new(name, access, patience, betas, models)?), Some(Dialect::Anthropic))
+            Built::messages(Anthropic::new(name, access, patience, betas, models)?, server_tools)
         }
         UpstreamKind::OpenAi { base_url, api_key, proxy, settings } => {
             let address = Address { base_url: &base_url, proxy: proxy.as_deref() };
             let tape = tape(&Head::new(Dialect::Openai, &name, Some(&settings)), api_key.as_ref())?;
             let link = openai::link(name, &address, api_key.as_ref(), patience)?;
-            (Arc::new(OpenAi::over(link.taped(tape), settings, models)), Some(Dialect::Openai))
+            let upstream = Arc::new(OpenAi::over(link.taped(tape), settings, models));
+            Built { upstream, dialect: Some(Dialect::Openai), server_tools: None }
         }
         UpstreamKind::Scripted { scripts_dir } => {
-            (Arc::new(Scripted::new(name, scripts_dir.as_deref(), models)?), None)
+            let upstream = Arc::new(Scripted::new(name, scripts_dir.as_deref(), models)?);
+            Built { upstream, dialect: None, server_tools: None }
         }
         UpstreamKind::Recorded { file } => {
             let replay = Replay::open(&file).map_err(|error| unrecorded(&name, "recording", &error))?;
-            return replayed(name, replay, patience.timeouts, models);
+            replayed(name, replay, patience.timeouts, models)?
         }
-    };
-    Ok((upstream, dialect))
+    })
 }
 
 /// A recording in an upstream's place. What is sent depends on how that was configured, and the head knows it.
-fn replayed(
-    name: String,
-    replay: Replay,
-    timeouts: Timeouts,
-    models: Vec<String>,
-) -> Result<(Arc<dyn Upstream>, Option<Dialect>), ConfigError> {
+fn replayed(name: String, replay: Replay, timeouts: Timeouts, models: Vec<String>) -> Result<Built, ConfigError> {
     let head = replay.recording().head().clone();
-    let betas = Betas::new(&name, head.betas.as_deref())?;
+    // What a later version could name is not in here: the rules refuse it.
+    let server_tools = HostedTools::read(&head.server_tools).unwrap_or_default();
+    let betas = Betas::new(&name, head.betas.as_deref(), &server_tools)?;
     let link = Link::replaying(name, Arc::new(replay), timeouts);
-    let upstream: Arc<dyn Upstream> = match head.dialect {
-        Dialect::Anthropic => Arc::new(Anthropic::over(link, Way::Vendor, betas, models)),
-        Dialect::Openai => Arc::new(OpenAi::over(link, head.chat_settings(), models)),
-    };
-    Ok((upstream, Some(head.dialect)))
+    Ok(match head.dialect {
+        Dialect::Anthropic => Built::messages(Anthropic::over(link, Way::Vendor, betas, models), server_tools),
+        Dialect::Openai => {
+            let upstream = Arc::new(OpenAi::over(link, head.chat_settings(), models));
+            Built { upstream, dialect: Some(Dialect::Openai), server_tools: None }
+        }
+    })
 }
 
 /// The name by which the vendor knows a model that Bedrock calls `anthropic.NAME`, with a region before it or a whole ARN.

@@ -12,7 +12,7 @@ use belljar_model::{
     UpstreamKind,
 };
 use belljar_wire::event::Delta;
-use belljar_wire::message::{StopReason, Usage};
+use belljar_wire::message::{ServerToolUsage, StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent, SamplingRequest};
 use belljar_wire::tool::{CustomTool, SubTool, Tool};
@@ -57,7 +57,7 @@ fn request() -> SamplingRequest {
     }];
     let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(CustomTool { strict: true, ..tool })),
-        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => None,
+        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     };
     tools.extend(read.tools.into_iter().filter_map(custom));
     SamplingRequest {
@@ -170,7 +170,13 @@ fn expected_events() -> Vec<SamplingEvent> {
             stop_reason: StopReason::ToolUse,
             stop_sequence: None,
             stop_details: None,
-            usage: Usage { input_tokens: 11, output_tokens: 22, cache_read_input_tokens: 3, ..Usage::default() },
+            usage: Usage {
+                input_tokens: 11,
+                output_tokens: 22,
+                cache_read_input_tokens: 3,
+                server_tool_use: Some(ServerToolUsage::default()),
+                ..Usage::default()
+            },
         },
     ]
 }
@@ -260,7 +266,7 @@ async fn broken_promises_are_protocol_errors() {
         (block(0), 0),
         (format!("{start}{start}"), 1),
         (format!("{start}{}", delta(0, piece.clone())), 1),
-        (format!("{start}{}{}", block(0), block(1)), 2),
+        (format!("{start}{}{}", block(1), block(0)), 2),
         (format!("{start}{}{}", block(0), delta(1, piece)), 2),
         (format!("{start}{}{}", block(0), delta(0, json!({"type": "thinking_delta", "thinking": "x"}))), 2),
         (format!("{start}{}{stop}", block(0)), 2),

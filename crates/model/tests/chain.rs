@@ -36,6 +36,7 @@ fn request(model: &str, more: &Value) -> SamplingRequest {
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
     let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => ModelTool::Custom(tool),
+        Tool::Hosted(tool) => ModelTool::Hosted(tool),
         Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => panic!("not in these tests"),
     };
     SamplingRequest {

@@ -79,7 +79,7 @@ fn request(said: &str) -> SamplingRequest {
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
     let tools = read.tools.into_iter().filter_map(|tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(tool)),
-        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => None,
+        Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     });
     SamplingRequest {
         tools: tools.collect(),

@@ -9,6 +9,7 @@ use belljar_model::{Dialect, Router};
 use belljar_sandbox::Sandbox;
 use belljar_store::{Store, Timestamp};
 use belljar_turn::{ModelTraits, ToolLimits, ToolTexts};
+use belljar_wire::hosted_tool::HostedTools;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,6 +86,11 @@ impl App {
     /// What a model of that name takes and refuses: the rules of the hosted model that the configuration says it is like.
     pub fn traits_of(&self, model: &str) -> ModelTraits {
         self.router.like(model).map(ModelTraits::of).unwrap_or_default()
+    }
+
+    /// What of the vendor's own server tools the upstream of a model of that name passes on; none where it has no such tools.
+    pub fn hosted_of(&self, model: &str) -> Option<&HostedTools> {
+        self.router.served(model).and_then(|served| served.server_tools)
     }
 
     /// The words in which a model of that name is told of the tool.

@@ -53,6 +53,7 @@ fn planned(request: MessagesRequest) -> TurnPlan {
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
+        hosted: None,
         lost_cells: &[],
     };
     plan(request, &context).unwrap()

@@ -2,6 +2,7 @@
 
 use belljar_wire::beta::{ApiVersion, Betas};
 use belljar_wire::block::ServerToolUseBlock;
+use belljar_wire::hosted_tool::HostedTools;
 
 use crate::models::ModelTraits;
 use crate::texts::ToolTexts;
@@ -28,6 +29,8 @@ pub struct PlanContext<'a> {
     pub texts: &'a ToolTexts,
     /// What the model can do.
     pub model: ModelTraits,
+    /// What of the vendor's own server tools the model's upstream passes on; none where it has no such tools.
+    pub hosted: Option<&'a HostedTools>,
     /// The calls that [`lost_cells`](crate::lost_cells) has asked for, as far as they are known.
     pub lost_cells: &'a [ServerToolUseBlock],
 }

@@ -16,7 +16,7 @@ const TAKEN: &str = include_str!("../data/python_names.txt");
 
 /// The tools as code calls them, in their order.
 pub(crate) fn code_tools(tools: &[&Tool]) -> Vec<CodeTool> {
-    let functions = functions(tools.iter().map(|tool| tool.name()));
+    let functions = functions(tools.iter().map(|tool| tool.name().unwrap_or_default()));
     let described = |(tool, function): (&&Tool, String)| {
         let (description, input_schema) = match tool {
             Tool::Custom(tool) => (tool.description.clone(), tool.input_schema.clone()),
@@ -27,13 +27,14 @@ pub(crate) fn code_tools(tools: &[&Tool]) -> Vec<CodeTool> {
             Tool::Vendor(tool) => {
                 (Some(format!("The tool of type `{}`, with the input you know.", tool.tag)), any_object())
             }
-            Tool::CodeExecution(_) => (None, any_object()),
+            // No code calls these.
+            Tool::CodeExecution(_) | Tool::Hosted(_) => (None, any_object()),
         };
         let answered_by = match tool {
             Tool::Host(tool) => AnsweredBy::Host(tool.kind),
-            Tool::Custom(_) | Tool::Vendor(_) | Tool::CodeExecution(_) => AnsweredBy::Client,
+            Tool::Custom(_) | Tool::Vendor(_) | Tool::Hosted(_) | Tool::CodeExecution(_) => AnsweredBy::Client,
         };
-        CodeTool { name: tool.name().to_owned(), function, description, input_schema, answered_by }
+        CodeTool { name: tool.name().unwrap_or_default().to_owned(), function, description, input_schema, answered_by }
     };
     tools.iter().zip(functions).map(described).collect()
 }

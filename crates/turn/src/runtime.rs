@@ -53,7 +53,7 @@ impl Runtime {
 pub(crate) fn declared(tools: &[Tool]) -> Option<&CodeExecutionTool> {
     tools.iter().find_map(|tool| match tool {
         Tool::CodeExecution(tool) => Some(tool),
-        Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_) => None,
+        Tool::Custom(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     })
 }
 
@@ -92,10 +92,11 @@ pub(crate) struct Callers {
     pub(crate) code: bool,
 }
 
-/// Reads `allowed_callers`; absent means the model only (wire.md §10.1). On the code execution tool itself it has no use.
+/// Reads `allowed_callers`; absent means the model only (wire.md §10.1). On the code execution tool itself it has no use, and on tools
+/// that the vendor runs it says what it must.
 pub(crate) fn callers(tool: &Tool) -> Callers {
     match (tool, tool.allowed_callers()) {
-        (Tool::CodeExecution(_), _) | (Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_), None) => {
+        (Tool::CodeExecution(_) | Tool::Hosted(_), _) | (Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_), None) => {
             Callers { direct: true, code: false }
         }
         (Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_), Some(callers)) => Callers {

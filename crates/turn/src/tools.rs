@@ -3,10 +3,11 @@
 use std::fmt::Write as _;
 use std::sync::LazyLock;
 
+use belljar_wire::hosted_tool::HostedTool;
 use belljar_wire::sampling::ModelTool;
 use belljar_wire::tool::{CustomTool, SubTool, Tool, ToolVersion, VendorTool};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::call::{CodeTool, Interpreter};
 use crate::context::ToolLimits;
@@ -66,6 +67,7 @@ pub(crate) fn lower(
             // An upstream that knows the field would start a sandbox of its own for it (wire.md §23).
             Tool::Custom(tool) => lowered.push(ModelTool::Custom(CustomTool { allowed_callers: None, ..tool })),
             Tool::Vendor(tool) => lowered.push(ModelTool::Vendor(VendorTool { allowed_callers: None, ..tool })),
+            Tool::Hosted(tool) => lowered.push(ModelTool::Hosted(called_by_the_model(tool))),
         }
     }
     if let Some(runtime) = runtime {
@@ -73,6 +75,15 @@ pub(crate) fn lower(
         lowered.splice(at..at, sub_tools(runtime, breakpoint, limits, texts));
     }
     lowered
+}
+
+/// Of versions that are for code unless they say otherwise, the vendor would start a sandbox of its own (wire.md §14): code runs here,
+/// so they say otherwise (divergence/hosted-tools.md).
+fn called_by_the_model(mut tool: HostedTool) -> HostedTool {
+    if tool.kind.for_code && tool.allowed_callers.is_none() {
+        tool.members.insert("allowed_callers".to_owned(), json!(["direct"]));
+    }
+    tool
 }
 
 fn sub_tools(runtime: &Runtime, breakpoint: Option<Value>, limits: &ToolLimits, texts: &ToolTexts) -> Vec<ModelTool> {

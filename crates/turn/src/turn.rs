@@ -1,6 +1,7 @@
 //! The loop: sample, run what the model called, sample again, until the reply ends.
 
 mod host;
+mod hosted;
 mod reply;
 mod sampling;
 mod transcript;
@@ -26,6 +27,7 @@ use crate::input_text::Verdict;
 use crate::plan::{DeferredCall, Resume, TurnPlan};
 use crate::runtime::Runtime;
 use host::Asked;
+use hosted::Hosted;
 use reply::{Ending, Reply};
 use sampling::{Calls, Sampled, Sampling, Sinks};
 use transcript::Transcript;
@@ -42,6 +44,8 @@ pub struct Turn {
     template: SamplingRequest,
     /// What code runs with.
     runtime: Option<Runtime>,
+    /// What the vendor runs.
+    hosted: Hosted,
     tokens_max: u64,
     rounds_max: u32,
     rounds: u32,
@@ -74,6 +78,7 @@ impl Turn {
     pub fn start(plan: TurnPlan, request_id: RequestId, mut ids: Box<dyn IdSource + Send>) -> (Self, Vec<Effect>) {
         let message_id = MessageId::mint(ids.as_mut());
         let mut template = plan.sampling;
+        let hosted = Hosted::of(&template);
         let messages = std::mem::take(&mut template.messages);
         let mut turn = Self {
             phase: Phase::Sampling(Sampling::default()),
@@ -82,6 +87,7 @@ impl Turn {
             tokens_max: template.max_tokens,
             template,
             runtime: plan.runtime,
+            hosted,
             rounds_max: plan.samplings_max,
             rounds: 0,
             pausing: false,
@@ -151,6 +157,7 @@ impl Turn {
             transcript: &mut self.transcript,
             tools: &self.template.tools,
             runtime: self.runtime.as_ref(),
+            hosted: &mut self.hosted,
             ids: self.ids.as_mut(),
         };
         match sampling.take(event, &mut sinks) {
@@ -187,7 +194,14 @@ impl Turn {
 
     /// The model stopped of its own accord. What it called decides how it goes on, whatever it said about its reason.
     fn model_paused(&mut self, ending: Ending, calls: Calls) {
-        let Calls { mut server, client, nobody } = calls;
+        let Calls { mut server, client, nobody, hosted_spoilt } = calls;
+        if hosted_spoilt {
+            // What the vendor runs is not what would stand in the conversation.
+            return self.fail_over(ApiError::new(
+                ErrorKind::Api,
+                "The model called a tool of its vendor with an input that is not a JSON object",
+            ));
+        }
         let run_max = server.len().min(CALLS_AT_ONCE_MAX);
         for DeferredCall { id, sub_tool, .. } in server.split_off(run_max) {
             let text = format!("not run: at most {CALLS_AT_ONCE_MAX} calls are run at once");
@@ -223,8 +237,7 @@ impl Turn {
         let spoilt = client.iter().find(|(_, verdict)| *verdict != Verdict::Whole);
         if let Some((name, _)) = spoilt {
             // Its closed prefix must not be taken for a call that the model made.
-            self.phase = Phase::Over;
-            return self.reply.fail(ApiError::new(
+            return self.fail_over(ApiError::new(
                 ErrorKind::Api,
                 format!("The model called `{}` with an input that is not a JSON object", Brief(name)),
             ));
@@ -406,6 +419,12 @@ impl Turn {
         self.reply.complete(ending);
     }
 
+    /// Fails when nothing is under way.
+    fn fail_over(&mut self, error: ApiError) {
+        self.phase = Phase::Over;
+        self.reply.fail(error);
+    }
+
     fn fail(&mut self, error: ApiError) {
         self.cancel();
         self.reply.fail(error);
@@ -448,7 +467,8 @@ fn broken(what: &str) -> ApiError {
 }
 
 fn no_such_tool(name: &str, tools: &[ModelTool]) -> String {
-    let known: Vec<&str> = tools.iter().map(ModelTool::name).collect();
+    let called = |tool: &&ModelTool| !matches!(tool, ModelTool::Hosted(_));
+    let known: Vec<&str> = tools.iter().filter(called).filter_map(ModelTool::name).collect();
     if known.is_empty() {
         return format!("There is no tool named `{}`. There are no tools.", Brief(name));
     }

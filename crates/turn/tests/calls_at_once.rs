@@ -25,6 +25,7 @@ fn start() -> Turn {
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
+        hosted: None,
         lost_cells: &[],
     };
     let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();

@@ -44,6 +44,7 @@ fn shortest(tries: usize, rounds: usize) -> Duration {
             limits: ToolLimits::default(),
             texts: ToolTexts::hosted(),
             model: ModelTraits::default(),
+            hosted: None,
             lost_cells: &[],
         };
         let begun = Instant::now();

@@ -39,6 +39,7 @@ fn try_plan_for(members: Value, model: ModelTraits) -> Result<TurnPlan, ApiError
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model,
+        hosted: None,
         lost_cells: &[],
     };
     plan(request, &context)
@@ -149,7 +150,7 @@ fn the_model_sees_sub_tools_in_place_of_the_tool() {
         "system": "S",
         "context_management": { "edits": [] },
     })));
-    let names: Vec<&str> = request.tools.iter().map(ModelTool::name).collect();
+    let names: Vec<&str> = request.tools.iter().filter_map(ModelTool::name).collect();
     assert_eq!(names, ["a", "bash_code_execution", "text_editor_code_execution", "code_execution", "bash"]);
     // The upstream must not start a sandbox of its own.
     let ModelTool::Custom(custom) = &request.tools[0] else {
@@ -166,7 +167,7 @@ fn the_model_sees_sub_tools_in_place_of_the_tool() {
         .iter()
         .filter_map(|tool| match tool {
             ModelTool::Server { cache_control, .. } => Some(cache_control.as_ref()),
-            ModelTool::Custom(_) | ModelTool::Vendor(_) => None,
+            ModelTool::Custom(_) | ModelTool::Vendor(_) | ModelTool::Hosted(_) => None,
         })
         .collect();
     assert_eq!(breakpoints, [None, None, Some(&json!({ "type": "ephemeral" }))]);
@@ -182,7 +183,7 @@ fn tool_texts_differ_by_the_time_limit_only() {
         let request = first_sampling(planned(json!({ "tools": [code(version)] })));
         request.tools.iter().find_map(|tool| match tool {
             ModelTool::Server { sub_tool: SubTool::BashCodeExecution, description, .. } => Some(description.clone()),
-            ModelTool::Server { .. } | ModelTool::Custom(_) | ModelTool::Vendor(_) => None,
+            ModelTool::Server { .. } | ModelTool::Custom(_) | ModelTool::Vendor(_) | ModelTool::Hosted(_) => None,
         })
     };
     let (old, middle, new) = (text("20250825").unwrap(), text("20260120").unwrap(), text("20260521").unwrap());
@@ -222,7 +223,7 @@ fn server_tools(request: &SamplingRequest) -> Vec<(SubTool, &str, Option<&Value>
         ModelTool::Server { sub_tool, description, cache_control, .. } => {
             Some((*sub_tool, description.as_str(), cache_control.as_ref()))
         }
-        ModelTool::Custom(_) | ModelTool::Vendor(_) => None,
+        ModelTool::Custom(_) | ModelTool::Vendor(_) | ModelTool::Hosted(_) => None,
     });
     server.collect()
 }
@@ -252,7 +253,7 @@ fn python_is_offered_where_code_can_call() {
         let plan = planned(json!({ "tools": tools }));
         assert_eq!(plan.has_code_execution, version, "{tools}");
         let request = first_sampling(plan);
-        let names: Vec<&str> = request.tools.iter().map(ModelTool::name).collect();
+        let names: Vec<&str> = request.tools.iter().filter_map(ModelTool::name).collect();
         assert_eq!(names, expected, "{tools}");
     }
 }
@@ -318,7 +319,8 @@ fn the_boolean_declares_the_newest_version() {
     for (value, version) in [(json!(true), Some(ToolVersion::V20260521)), (json!(false), None), (Value::Null, None)] {
         let plan = planned(json!({ "code_execution": value, "tools": [own] }));
         assert_eq!(plan.has_code_execution, version);
-        let names: Vec<String> = first_sampling(plan).tools.iter().map(|tool| tool.name().to_owned()).collect();
+        let names: Vec<String> =
+            first_sampling(plan).tools.iter().filter_map(|tool| tool.name().map(str::to_owned)).collect();
         let expected: &[&str] = match version {
             Some(_) => &["t", "bash_code_execution", "text_editor_code_execution"],
             None => &["t"],

@@ -53,6 +53,7 @@ impl World {
             limits: ToolLimits::default(),
             texts: ToolTexts::hosted(),
             model: ModelTraits::of("claude-opus-5-5"),
+            hosted: None,
             lost_cells,
         };
         let neighbours = neighbours(&request.messages);

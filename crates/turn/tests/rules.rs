@@ -3,6 +3,7 @@
 
 use belljar_turn::{ModelTraits, PlanContext, SAMPLINGS_MAX_DEFAULT, ToolLimits, ToolTexts, plan};
 use belljar_wire::beta::{ApiVersion, Betas};
+use belljar_wire::hosted_tool::HostedTools;
 use belljar_wire::request::MessagesRequest;
 use serde_json::{Value, json};
 
@@ -31,6 +32,10 @@ fn verdict(case: &Value) -> Option<String> {
     let betas = Betas::read(betas).unwrap();
     let version = case["version"].as_str().unwrap_or("2023-06-01");
     let request = MessagesRequest::read(body.to_string().as_bytes()).unwrap();
+    let passed = case.get("server_tools").map(|families| {
+        let families = families.as_array().unwrap().iter().map(|family| family.as_str().unwrap().to_owned());
+        HostedTools::read(&families.collect::<Vec<_>>()).unwrap()
+    });
     let context = PlanContext {
         api_version: ApiVersion::read(Some(version)).unwrap(),
         betas: &betas,
@@ -38,6 +43,7 @@ fn verdict(case: &Value) -> Option<String> {
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::of(&request.model),
+        hosted: passed.as_ref(),
         lost_cells: &[],
     };
     let error = plan(request, &context).err()?;

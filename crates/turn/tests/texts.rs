@@ -22,6 +22,7 @@ fn sampling(texts: &ToolTexts, tools: Value, system: Value) -> SamplingRequest {
         limits: ToolLimits::default(),
         texts,
         model: ModelTraits::default(),
+        hosted: None,
         lost_cells: &[],
     };
     plan(request, &context).expect("a plan").into_sampling()

@@ -172,6 +172,11 @@ impl PassiveBlock {
     pub fn tag(&self) -> &str {
         self.members.get("type").and_then(Value::as_str).unwrap_or_default()
     }
+
+    /// Whether it is a call, whose input a stream gives in pieces.
+    pub fn takes_input(&self) -> bool {
+        self.tag() == "mcp_tool_use"
+    }
 }
 
 /// Content of a message or of a tool result: the short form is kept, so that a replay is what was sent.
@@ -225,7 +230,7 @@ pub enum Place {
 
 const PASSIVE_IN_USER: [&str; 3] = ["document", "image", "search_result"];
 const PASSIVE_IN_TOOL_RESULT: [&str; 4] = ["document", "image", "search_result", "tool_reference"];
-const PASSIVE_IN_ASSISTANT: [&str; 12] = [
+const PASSIVE_IN_ASSISTANT: [&str; 13] = [
     "advisor_tool_result",
     "belljar_files_tool_result",
     "compaction",
@@ -233,6 +238,7 @@ const PASSIVE_IN_ASSISTANT: [&str; 12] = [
     "document",
     "fallback",
     "image",
+    "mcp_tool_listing",
     "mcp_tool_result",
     "mcp_tool_use",
     "tool_search_tool_result",

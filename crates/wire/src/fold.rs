@@ -135,6 +135,9 @@ impl Fold {
             (ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_), Delta::InputJsonDelta { partial_json }) => {
                 open.input_json.push_str(&partial_json);
             }
+            (ContentBlock::Passive(block), Delta::InputJsonDelta { partial_json }) if block.takes_input() => {
+                open.input_json.push_str(&partial_json);
+            }
             _ => return Err(FoldError::WrongDelta(index)),
         }
         Ok(())
@@ -157,6 +160,7 @@ impl Fold {
             match &mut open.block {
                 ContentBlock::ToolUse(block) => block.input = Value::Object(input),
                 ContentBlock::ServerToolUse(block) => block.input = Value::Object(input),
+                ContentBlock::Passive(block) => _ = block.members.insert("input".to_owned(), Value::Object(input)),
                 _ => return Err(FoldError::WrongDelta(index)),
             }
         }

@@ -21,6 +21,7 @@ pub mod event;
 pub mod file;
 pub mod fold;
 pub mod host_tool;
+pub mod hosted_tool;
 pub mod media;
 pub mod message;
 pub mod models;

@@ -133,10 +133,10 @@ pub struct OutputTokensDetails {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerToolUsage {
     /// Web searches.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "zero_for_null")]
     pub web_search_requests: u64,
     /// Web fetches.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "zero_for_null")]
     pub web_fetch_requests: u64,
     /// Cells run: documented, in no recording, so absent where it would say nothing.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -148,8 +148,8 @@ fn is_zero(count: &u64) -> bool {
 }
 
 impl Usage {
-    /// Adds what another sampling of the same turn took; labels of the later one win. `server_tool_use` is not added: it
-    /// tells of this server's tools, not of an upstream's.
+    /// Adds what another sampling of the same turn took; labels of the later one win. Of `server_tool_use`, what the vendor's own tools
+    /// did is added; cells run here, and are counted here.
     pub fn add(&mut self, other: &Usage) {
         let Self { input_tokens, cache_creation_input_tokens, cache_read_input_tokens, output_tokens, .. } = other;
         self.input_tokens = self.input_tokens.saturating_add(*input_tokens);
@@ -167,6 +167,11 @@ impl Usage {
         if let Some(added) = other.output_tokens_details {
             let sum = self.output_tokens_details.get_or_insert_default();
             sum.thinking_tokens = sum.thinking_tokens.saturating_add(added.thinking_tokens);
+        }
+        if let Some(added) = other.server_tool_use {
+            let sum = self.server_tool_use.get_or_insert_default();
+            sum.web_search_requests = sum.web_search_requests.saturating_add(added.web_search_requests);
+            sum.web_fetch_requests = sum.web_fetch_requests.saturating_add(added.web_fetch_requests);
         }
         if other.service_tier.is_some() {
             self.service_tier.clone_from(&other.service_tier);

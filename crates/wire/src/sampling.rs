@@ -7,6 +7,7 @@ use belljar_ids::ToolUseId;
 use serde_json::{Map, Number, Value};
 
 use crate::event::Delta;
+use crate::hosted_tool::{HostedBlock, HostedTool};
 use crate::message::{StopReason, Usage};
 use crate::request::{InputMessage, System};
 use crate::tool::{CustomTool, SubTool, ToolChoice, VendorTool};
@@ -52,6 +53,8 @@ pub enum ModelTool {
     Custom(CustomTool),
     /// The vendor's, run by the caller.
     Vendor(VendorTool),
+    /// The vendor's, run by the vendor.
+    Hosted(HostedTool),
     /// A sub-tool of the code execution tool, run by this server.
     Server {
         /// Which.
@@ -66,12 +69,13 @@ pub enum ModelTool {
 }
 
 impl ModelTool {
-    /// The name under which the model calls it.
-    pub fn name(&self) -> &str {
+    /// The name under which the model calls it; a set of MCP tools has none of its own.
+    pub fn name(&self) -> Option<&str> {
         match self {
-            Self::Custom(tool) => &tool.name,
-            Self::Vendor(tool) => &tool.name,
-            Self::Server { sub_tool, .. } => sub_tool.name(),
+            Self::Custom(tool) => Some(&tool.name),
+            Self::Vendor(tool) => Some(&tool.name),
+            Self::Hosted(tool) => tool.kind.name,
+            Self::Server { sub_tool, .. } => Some(sub_tool.name()),
         }
     }
 }
@@ -125,4 +129,6 @@ pub enum SampledBlock {
         /// The tool's name, not yet checked against what was offered.
         name: String,
     },
+    /// Of a tool that the upstream's vendor runs: a call, whose input follows in deltas, or what comes whole.
+    Hosted(HostedBlock),
 }

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::ApiError;
 use crate::host_tool::{HostTool, HostToolKind};
+use crate::hosted_tool::{HostedKind, HostedTool};
 use crate::read::{Object, Path, string, unknown_tag};
 
 /// The four versions of the code execution tool.
@@ -142,27 +143,32 @@ pub enum Tool {
     Custom(CustomTool),
     /// Ours, called by code and answered here.
     Host(HostTool),
+    /// One that the upstream's vendor runs itself: passed on where the operator allows it.
+    Hosted(HostedTool),
     /// One that the upstream's vendor defines and the caller runs (`bash_20250124`, `text_editor_…`): passed on untouched.
     Vendor(VendorTool),
 }
 
 impl Tool {
-    /// The name under which the model calls it.
-    pub fn name(&self) -> &str {
+    /// The name under which the model calls it; a set of MCP tools has none of its own.
+    pub fn name(&self) -> Option<&str> {
         match self {
-            Self::CodeExecution(_) => "code_execution",
-            Self::Custom(tool) => &tool.name,
-            Self::Host(tool) => tool.kind.name(),
-            Self::Vendor(tool) => &tool.name,
+            Self::CodeExecution(_) => Some("code_execution"),
+            Self::Custom(tool) => Some(&tool.name),
+            Self::Host(tool) => Some(tool.kind.name()),
+            Self::Hosted(tool) => tool.kind.name,
+            Self::Vendor(tool) => Some(&tool.name),
         }
     }
 
-    /// Its `allowed_callers`, as sent.
+    /// Its `allowed_callers`, as sent. Code in our containers calls none of the vendor's own tools: what is said there of it is for a
+    /// rule to look at.
     pub fn allowed_callers(&self) -> Option<&[AllowedCaller]> {
         match self {
             Self::CodeExecution(tool) => tool.allowed_callers.as_deref(),
             Self::Custom(tool) => tool.allowed_callers.as_deref(),
             Self::Host(tool) => Some(&tool.allowed_callers),
+            Self::Hosted(_) => None,
             Self::Vendor(tool) => tool.allowed_callers.as_deref(),
         }
     }
@@ -173,17 +179,24 @@ impl Tool {
         let tag = object.optional_string("type")?;
         match tag.as_deref() {
             None | Some("custom") => CustomTool::read(object.at(path.key("custom")), tag).map(Self::Custom),
-            Some(tag) => match (ToolVersion::from_tag(tag), HostToolKind::from_tag(tag)) {
-                (Some(version), _) => {
-                    CodeExecutionTool::read(object.at(path.key(tag)), version).map(Self::CodeExecution)
-                }
-                (None, Some(kind)) => HostTool::read(object.at(path.key(tag)), kind).map(Self::Host),
-                (None, None) if VENDOR_CLIENT_TOOLS.contains(&tag) => {
-                    VendorTool::read(object.at(path.key(tag)), tag.to_owned()).map(Self::Vendor)
-                }
-                (None, None) => Err(unknown_tag(&path, tag, &expected_tags())),
-            },
+            Some(tag) => Self::read_tagged(object.at(path.key(tag)), tag, &path),
         }
+    }
+
+    fn read_tagged(object: Object<'_>, tag: &str, path: &Path<'_>) -> Result<Self, ApiError> {
+        if let Some(version) = ToolVersion::from_tag(tag) {
+            return CodeExecutionTool::read(object, version).map(Self::CodeExecution);
+        }
+        if let Some(kind) = HostToolKind::from_tag(tag) {
+            return HostTool::read(object, kind).map(Self::Host);
+        }
+        if let Some(kind) = HostedKind::from_tag(tag) {
+            return HostedTool::read(object, kind).map(Self::Hosted);
+        }
+        if VENDOR_CLIENT_TOOLS.contains(&tag) {
+            return VendorTool::read(object, tag.to_owned()).map(Self::Vendor);
+        }
+        Err(unknown_tag(path, tag, &expected_tags()))
     }
 }
 
@@ -204,7 +217,9 @@ pub const VENDOR_CLIENT_TOOLS: [&str; 10] = [
 fn expected_tags() -> Vec<&'static str> {
     let ours = ToolVersion::ALL.iter().map(|(_, tag)| *tag);
     let host = HostToolKind::ALL.map(HostToolKind::tag);
-    let mut tags: Vec<&str> = VENDOR_CLIENT_TOOLS.into_iter().chain(ours).chain(host).chain(["custom"]).collect();
+    let hosted = HostedKind::all().iter().map(|kind| kind.tag);
+    let mut tags: Vec<&str> =
+        VENDOR_CLIENT_TOOLS.into_iter().chain(ours).chain(host).chain(hosted).chain(["custom"]).collect();
     tags.sort_unstable();
     tags
 }

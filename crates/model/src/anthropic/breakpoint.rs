@@ -53,7 +53,9 @@ fn count(plain: &Plain, request: &SamplingRequest) -> usize {
         _ => false,
     });
     let tools = plain.tools.iter().filter(|tool| match tool {
-        PlainTool::Schema { rest, .. } | PlainTool::Vendor { rest, .. } => in_map(rest),
+        PlainTool::Schema { rest, .. } | PlainTool::Vendor { rest, .. } | PlainTool::Hosted { members: rest, .. } => {
+            in_map(rest)
+        }
     });
     let blocks = plain.messages.iter().flat_map(|message| &message.content).map(in_block);
     system.count() + tools.count() + blocks.sum::<usize>()

@@ -1,12 +1,14 @@
 //! From the upstream's events to sampling events. Every broken promise of the upstream is a fault with a text, never a panic.
 
 use belljar_wire::event::Delta;
+use belljar_wire::hosted_tool::HostedBlock;
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::read::Brief;
 use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::piece::{self, Piece};
 use crate::link::sse::SseEvent;
 
 /// What an upstream's stream can come to instead of a reply.
@@ -23,6 +25,8 @@ pub(crate) enum DecodeFault {
 pub(crate) struct Decoder {
     started: bool,
     open: Option<Open>,
+    /// Blocks that ended when a later one began, and are still to be told to end: llama.cpp ends all of them last.
+    outrun: Vec<Open>,
     usage: Map<String, Value>,
     ending: Option<Ending>,
     ended: bool,
@@ -38,8 +42,10 @@ struct Open {
 enum OpenKind {
     Text,
     Thinking,
-    Redacted,
-    ToolUse,
+    /// It came whole.
+    Whole,
+    /// Its input follows.
+    Call,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -122,6 +128,9 @@ impl Decoder {
         if self.ended {
             return Ok(Vec::new());
         }
+        if let Some(piece) = piece::read(&event.data).filter(|piece| self.takes(piece)) {
+            return Ok(vec![SamplingEvent::BlockDelta(piece.delta)]);
+        }
         let tag = match serde_json::from_str::<Tagged>(&event.data) {
             Ok(tagged) => tagged.tag,
             Err(error) => {
@@ -145,6 +154,17 @@ impl Decoder {
         }
     }
 
+    /// Whether it belongs to the open block. If not, the event is read again, and what is wrong with it is said.
+    fn takes(&self, piece: &Piece) -> bool {
+        let kind = match piece.delta {
+            Delta::TextDelta { .. } => OpenKind::Text,
+            Delta::ThinkingDelta { .. } => OpenKind::Thinking,
+            Delta::InputJsonDelta { .. } => OpenKind::Call,
+            Delta::SignatureDelta { .. } | Delta::CitationsDelta { .. } => return false,
+        };
+        self.open == Some(Open { index: piece.index, kind })
+    }
+
     fn between_blocks(&self, what: &str) -> Result<(), DecodeFault> {
         match (self.started, self.open) {
             (false, _) => protocol(format!("`{what}` before `message_start`")),
@@ -163,11 +183,16 @@ impl Decoder {
     }
 
     fn block_start(&mut self, start: BlockStart) -> Result<Vec<SamplingEvent>, DecodeFault> {
-        self.between_blocks("content_block_start")?;
         let BlockStart { index, content_block: block } = start;
+        let mut events = Vec::new();
+        if let Some(outrun) = self.open.take_if(|open| open.index < index) {
+            self.outrun.push(outrun);
+            events.push(SamplingEvent::BlockEnded);
+        }
+        self.between_blocks("content_block_start")?;
         let (kind, sampled, first) = read_block(&block)?;
         self.open = Some(Open { index, kind });
-        let mut events = vec![SamplingEvent::BlockStarted(sampled)];
+        events.push(SamplingEvent::BlockStarted(sampled));
         events.extend(first.map(SamplingEvent::BlockDelta));
         Ok(events)
     }
@@ -176,20 +201,31 @@ impl Decoder {
         let BlockDelta { index, delta } = delta;
         let kind = match self.open {
             Some(open) if open.index == index => open.kind,
-            Some(open) => {
-                return protocol(format!("a delta for block {index} while block {} is open", open.index));
-            }
+            Some(open) => return self.late_delta(index, delta, open),
             None => return protocol(format!("a delta for block {index}, which is not open")),
         };
         let piece = read_delta(kind, delta)?;
         Ok(piece.map(SamplingEvent::BlockDelta).into_iter().collect())
     }
 
-    fn block_stop(&mut self, stop: &BlockStop) -> Result<Vec<SamplingEvent>, DecodeFault> {
-        match self.open.take() {
-            Some(open) if open.index == stop.index => Ok(vec![SamplingEvent::BlockEnded]),
-            _ => protocol(format!("block {} ends but is not open", stop.index)),
+    /// A block that has ended may still be told nothing (llama.cpp: that it has no signature).
+    fn late_delta(&self, index: u64, delta: Map<String, Value>, open: Open) -> Result<Vec<SamplingEvent>, DecodeFault> {
+        let outrun = self.outrun.iter().find(|outrun| outrun.index == index);
+        match outrun.map(|outrun| read_delta(outrun.kind, delta)).transpose()? {
+            Some(None) => Ok(Vec::new()),
+            None | Some(Some(_)) => protocol(format!("a delta for block {index} while block {} is open", open.index)),
         }
+    }
+
+    fn block_stop(&mut self, stop: &BlockStop) -> Result<Vec<SamplingEvent>, DecodeFault> {
+        if self.open.take_if(|open| open.index == stop.index).is_some() {
+            return Ok(vec![SamplingEvent::BlockEnded]);
+        }
+        match self.outrun.iter().position(|outrun| outrun.index == stop.index) {
+            Some(at) => drop(self.outrun.swap_remove(at)),
+            None => return protocol(format!("block {} ends but is not open", stop.index)),
+        }
+        Ok(Vec::new())
     }
 
     fn message_delta(&mut self, delta: MessageDelta) -> Result<Vec<SamplingEvent>, DecodeFault> {
@@ -210,6 +246,11 @@ impl Decoder {
             Ok(stop_reason) => stop_reason,
             Err(_) => return protocol(format!("unknown stop reason `{}`", Brief(&reason))),
         };
+        // llama.cpp says which one it was, and calls the end a natural one.
+        let stop_reason = match (stop_reason, &stop_sequence) {
+            (StopReason::EndTurn, Some(_)) => StopReason::StopSequence,
+            (stop_reason, _) => stop_reason,
+        };
         self.ended = true;
         Ok(vec![SamplingEvent::Ended { stop_reason, stop_sequence, stop_details, usage: self.usage()? }])
     }
@@ -217,8 +258,7 @@ impl Decoder {
     /// Later numbers replace earlier ones: usage is cumulative (wire.md §11.2). Nulls say nothing.
     fn learn_usage(&mut self, usage: Option<Map<String, Value>>) {
         for (key, value) in usage.into_iter().flatten() {
-            // Counts of the upstream's own server tools; this server's are none of its business.
-            if !value.is_null() && key != "server_tool_use" {
+            if !value.is_null() {
                 self.usage.insert(key, value);
             }
         }
@@ -252,7 +292,7 @@ fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Opt
             first("thinking").map(|thinking| Delta::ThinkingDelta { thinking }),
         )),
         "redacted_thinking" => match first("data") {
-            Some(data) => Ok((OpenKind::Redacted, SampledBlock::RedactedThinking { data }, None)),
+            Some(data) => Ok((OpenKind::Whole, SampledBlock::RedactedThinking { data }, None)),
             None => protocol("`redacted_thinking` without data"),
         },
         "tool_use" => {
@@ -263,16 +303,24 @@ fn read_block(block: &Map<String, Value>) -> Result<(OpenKind, SampledBlock, Opt
                 return protocol("`tool_use` without a name");
             };
             let name = name.to_owned();
-            let whole = block.get("input").filter(|input| {
-                let object = input.as_object();
-                object.is_some_and(|object| !object.is_empty())
-            });
-            let first = whole.map(|input| Delta::InputJsonDelta { partial_json: input.to_string() });
-            Ok((OpenKind::ToolUse, SampledBlock::ToolUse { id, name }, first))
+            Ok((OpenKind::Call, SampledBlock::ToolUse { id, name }, whole_input(block)))
         }
-        // Skipping it would lose what the model said.
-        other => protocol(format!("a block of unknown type `{}`", Brief(other))),
+        other => match HostedBlock::read(block) {
+            Ok(Some(HostedBlock::Call(call))) => {
+                Ok((OpenKind::Call, SampledBlock::Hosted(HostedBlock::Call(call)), whole_input(block)))
+            }
+            Ok(Some(whole)) => Ok((OpenKind::Whole, SampledBlock::Hosted(whole), None)),
+            Err(error) => protocol(format!("a block is unreadable: {}", error.message)),
+            // Skipping it would lose what the model said.
+            Ok(None) => protocol(format!("a block of unknown type `{}`", Brief(other))),
+        },
     }
+}
+
+/// The input of a call that the upstream did not cut into pieces.
+fn whole_input(block: &Map<String, Value>) -> Option<Delta> {
+    let whole = block.get("input").filter(|input| input.as_object().is_some_and(|object| !object.is_empty()));
+    whole.map(|input| Delta::InputJsonDelta { partial_json: input.to_string() })
 }
 
 /// A piece that fits the open block; empty pieces and unknown kinds yield none.
@@ -283,7 +331,7 @@ fn read_delta(kind: OpenKind, mut delta: Map<String, Value>) -> Result<Option<De
         "citations_delta" => (OpenKind::Text, "citation"),
         "thinking_delta" => (OpenKind::Thinking, "thinking"),
         "signature_delta" => (OpenKind::Thinking, "signature"),
-        "input_json_delta" => (OpenKind::ToolUse, "partial_json"),
+        "input_json_delta" => (OpenKind::Call, "partial_json"),
         "" => return protocol("a delta without a type"),
         other => {
             tracing::warn!(delta = %Brief(other), "skipping a delta of unknown type");

@@ -296,13 +296,10 @@ fn readable(content: Option<&Content>) -> String {
     }
 }
 
-/// A block of another server's tool, kept whole.
+/// A call of another server's tool, kept whole.
 fn as_it_is(block: &ContentBlock) -> PlainBlock {
     let members = match serde_json::to_value(block) {
-        Ok(Value::Object(mut members)) => {
-            members.shift_remove("caller");
-            members
-        }
+        Ok(Value::Object(members)) => members,
         _ => Map::new(),
     };
     PlainBlock::Passive(PassiveBlock { members })

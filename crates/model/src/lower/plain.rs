@@ -1,6 +1,7 @@
 //! The plain dialect's shapes: what is left of the wire when this server's own tools are out of it.
 
 use belljar_wire::block::{PassiveBlock, RedactedThinkingBlock, TextBlock, ThinkingBlock};
+use belljar_wire::hosted_tool::HostedKind;
 use belljar_wire::request::Role;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -111,6 +112,15 @@ pub enum PlainTool {
         #[serde(flatten)]
         rest: Map<String, Value>,
     },
+    /// One that the upstream's vendor runs.
+    Hosted {
+        /// Of what.
+        #[serde(skip)]
+        kind: &'static HostedKind,
+        /// Every member.
+        #[serde(flatten)]
+        members: Map<String, Value>,
+    },
 }
 
 impl PlainTool {
@@ -118,6 +128,7 @@ impl PlainTool {
     pub fn name(&self) -> &str {
         match self {
             Self::Schema { name, .. } | Self::Vendor { name, .. } => name,
+            Self::Hosted { kind, .. } => kind.name.unwrap_or(kind.tag),
         }
     }
 }

@@ -40,6 +40,7 @@ fn lowered(tool: &ModelTool) -> PlainTool {
             // Who may call a tool is settled by this server; the upstream has no code of ours that could.
             PlainTool::Vendor { tag: tool.tag.clone(), name: tool.name.clone(), rest: tool.rest.clone() }
         }
+        ModelTool::Hosted(tool) => PlainTool::Hosted { kind: tool.kind, members: tool.members.clone() },
         ModelTool::Server { sub_tool, description, input_schema, cache_control } => PlainTool::Schema {
             name: sub_tool.name().to_owned(),
             description: Some(description.clone()),

@@ -43,6 +43,9 @@ fn function(tool: PlainTool) -> Result<Value, Unfit> {
             };
             (name, Some(tool.description.clone()), tool.input_schema.clone(), rest)
         }
+        PlainTool::Hosted { kind, .. } => {
+            return Err(Unfit(format!("tools: the model's upstream cannot run `{}`", kind.tag)));
+        }
     };
     let mut function = json!({"name": name});
     if let Some(description) = description {

@@ -55,6 +55,9 @@ pub(crate) struct Head {
     /// Which betas an `anthropic` upstream was told of, where its configuration said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) betas: Option<Vec<String>>,
+    /// Which of the vendor's own tools an `anthropic` upstream was given, as the configuration said it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) server_tools: Vec<String>,
 }
 
 impl Head {
@@ -66,6 +69,7 @@ impl Head {
             belljar: env!("CARGO_PKG_VERSION").to_owned(),
             settings: settings.map(Settings::of),
             betas: None,
+            server_tools: Vec::new(),
         }
     }
 

@@ -57,6 +57,7 @@ fn request(body: &Value) -> SamplingRequest {
         },
         Tool::Custom(tool) => ModelTool::Custom(tool),
         Tool::Vendor(tool) => ModelTool::Vendor(tool),
+        Tool::Hosted(tool) => ModelTool::Hosted(tool),
         Tool::Host(_) => panic!("tools of the host are no model's"),
     });
     SamplingRequest {

@@ -86,7 +86,7 @@ pub(super) fn told(events: &Sampled) -> Value {
                     assert!(id.as_str().starts_with("toolu_01"), "{id}");
                     json!({"call": name, "input": ""})
                 }
-                SampledBlock::CitedText | SampledBlock::RedactedThinking { .. } => {
+                SampledBlock::CitedText | SampledBlock::RedactedThinking { .. } | SampledBlock::Hosted(_) => {
                     panic!("no such block in this dialect")
                 }
             }),

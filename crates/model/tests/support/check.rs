@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
-const TOP_LEVEL: [&str; 22] = [
+const TOP_LEVEL: [&str; 23] = [
     "cache_control",
     "compaction",
     "context_management",
     "inference_geo",
     "max_tokens",
+    "mcp_servers",
     "messages",
     "metadata",
     "model",
@@ -54,7 +55,35 @@ pub fn request(body: &Value) -> Result<(), String> {
     let max_tokens = body.get("max_tokens").and_then(Value::as_u64);
     expect(max_tokens.is_some_and(|tokens| tokens > 0), || "max_tokens: Field required".into())?;
     tools(body.get("tools"), body.contains_key("tool_choice"))?;
-    messages(body.get("messages").and_then(Value::as_array).ok_or("messages: Field required")?)
+    let conversation = body.get("messages").and_then(Value::as_array).ok_or("messages: Field required")?;
+    messages(conversation)?;
+    server_calls(conversation, body.get("tools"))
+}
+
+/// The vendor's own calls: each has one id, its result stands behind it, and where it waits for one, its tool is declared.
+fn server_calls(messages: &[Value], tools: Option<&Value>) -> Result<(), String> {
+    let (mut used, mut open) = (HashSet::new(), Vec::new());
+    let blocks = messages.iter().filter_map(|message| message["content"].as_array()).flatten();
+    for block in blocks {
+        let text = |key: &str| block[key].as_str().unwrap_or_default().to_owned();
+        match block["type"].as_str().unwrap_or_default() {
+            "server_tool_use" => {
+                expect(used.insert(text("id")), || format!("`server_tool_use` ids must be unique: {}", text("id")))?;
+                open.push((text("id"), text("name")));
+            }
+            "web_search_tool_result" | "web_fetch_tool_result" | "tool_search_tool_result" => {
+                let answered = open.iter().position(|(id, _)| *id == text("tool_use_id"));
+                let at = answered.ok_or_else(|| format!("a result for no call: {}", text("tool_use_id")))?;
+                open.remove(at);
+            }
+            _ => {}
+        }
+    }
+    let declared = |name: &str| tools.and_then(Value::as_array).into_iter().flatten().any(|tool| tool["name"] == name);
+    match open.into_iter().find(|(_, name)| !declared(name)) {
+        Some((id, name)) => Err(format!("`{name}` tool use with id `{id}` but no `{name}` tool was provided")),
+        None => Ok(()),
+    }
 }
 
 /// The first rule that a request which counts breaks.
@@ -87,9 +116,24 @@ fn tools(tools: Option<&Value>, chosen: bool) -> Result<(), String> {
     let mut names = HashSet::new();
     for (index, tool) in tools.iter().enumerate() {
         let path = format!("tools.{index}");
+        if tool["type"] == "mcp_toolset" {
+            expect(tool["mcp_server_name"].is_string(), || format!("{path}.mcp_server_name: Field required"))?;
+            continue;
+        }
         let name = tool["name"].as_str().ok_or(format!("{path}.name: Field required"))?;
         expect(names.insert(name), || format!("{path}: Tool names must be unique"))?;
-        expect(tool.get("allowed_callers").is_none(), || format!("{path}.allowed_callers leaks"))?;
+        match tool.get("allowed_callers") {
+            // These versions would start a sandbox over there.
+            callers if tool["type"].as_str().is_some_and(|tag| tag.starts_with("web_") && tag >= "web_fetch_2026") => {
+                let direct = callers.is_some_and(|callers| *callers == serde_json::json!(["direct"]));
+                expect(direct || tool["type"] == "web_search_20250305", || {
+                    format!("{path}: code over there could call it")
+                })?;
+            }
+            None => {}
+            Some(callers) if *callers == serde_json::json!(["direct"]) => {}
+            Some(_) => return Err(format!("{path}.allowed_callers leaks")),
+        }
         match tool.get("type").and_then(Value::as_str) {
             None | Some("custom") => {
                 expect(tool["input_schema"]["type"] == "object", || format!("{path}.input_schema: Field required"))?;
@@ -167,6 +211,7 @@ fn block(block: &Value, role: &str, path: &str) -> Result<(), String> {
             expect(!OURS.contains(&name), || format!("{path}: {name} leaks"))
         }
         ("web_search_tool_result" | "web_fetch_tool_result" | "tool_search_tool_result", true) => Ok(()),
+        ("mcp_tool_use" | "mcp_tool_result" | "mcp_tool_listing", true) => Ok(()),
         _ => Err(format!("{path}: `{tag}` may not stand in a message of role {role}")),
     }
 }

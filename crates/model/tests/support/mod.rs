@@ -33,7 +33,7 @@ pub struct Answer {
     pub raw: Option<String>,
     /// Blocks of the reply.
     pub content: Vec<Value>,
-    /// Of chat completions: chunks in place of `content`; a string is sent as it is.
+    /// Of chat completions and responses: chunks, or events, in place of `content`; a string is sent as it is.
     pub chunks: Option<Vec<Value>>,
     pub stop_reason: Option<String>,
     pub usage: Option<Value>,
@@ -314,17 +314,26 @@ pub fn sse(answer: &Answer) -> String {
 
 fn block_events(index: usize, block: &Value) -> Vec<Value> {
     let (start, deltas) = match block["type"].as_str() {
-        Some("text") => (json!({"type": "text", "text": ""}), pieces(&block["text"], "text_delta", "text")),
+        Some("text") => {
+            let mut start = json!({"type": "text", "text": ""});
+            let mut deltas = pieces(&block["text"], "text_delta", "text");
+            for citation in block["citations"].as_array().into_iter().flatten() {
+                start["citations"] = json!([]);
+                deltas.push(json!({"type": "citations_delta", "citation": citation}));
+            }
+            (start, deltas)
+        }
         Some("thinking") => {
             let mut deltas = pieces(&block["thinking"], "thinking_delta", "thinking");
             deltas.push(json!({"type": "signature_delta", "signature": block["signature"]}));
             (json!({"type": "thinking", "thinking": "", "signature": ""}), deltas)
         }
-        Some("tool_use") => {
+        Some("tool_use" | "server_tool_use" | "mcp_tool_use") => {
             let input = Value::from(block["input"].to_string());
             let mut deltas = vec![json!({"type": "input_json_delta", "partial_json": ""})];
             deltas.extend(pieces(&input, "input_json_delta", "partial_json"));
-            let start = json!({"type": "tool_use", "id": block["id"], "name": block["name"], "input": {}});
+            let mut start = block.clone();
+            start["input"] = json!({});
             (start, deltas)
         }
         _ => (block.clone(), Vec::new()),

@@ -68,6 +68,14 @@ pub const KEYS: &[Key] = &[
         "For `anthropic`: globs over the `anthropic-beta` values of requests that are passed on, as `[\"context-1m-*\"]`. Without it, \
          those that concern the model are. Those that switch what this server does are never passed on.",
     ),
+    key(
+        "upstream",
+        "server_tools",
+        "none",
+        "For `anthropic`: tools that the vendor runs itself, and that requests may therefore declare: `web_search`, `web_fetch`, `tool_search` \
+         (every version of each, or types and their beginnings, as `web_search_20250305` and `web_fetch_2026*`), and `mcp`, its connector, \
+         by which clients hand the vendor tokens of theirs (upstreams.md).",
+    ),
     key("upstream", "models", "[\"*\"]", "Globs over the request's `model`."),
     key("upstream", "model", "the request's", "The name sent upstream."),
     key(

@@ -9,6 +9,7 @@ use belljar_model::{
     UpstreamKind,
 };
 use belljar_turn::{HostedModel, ToolTexts};
+use belljar_wire::hosted_tool::{HostedFamily, HostedTools};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -52,6 +53,7 @@ pub struct UpstreamTable {
     pub(super) region: Option<String>,
     pub(super) project: Option<String>,
     betas: Option<Vec<String>>,
+    server_tools: Option<Vec<String>>,
     record: Option<Record>,
     recording: Option<PathBuf>,
     tool_texts: Option<String>,
@@ -101,6 +103,7 @@ impl UpstreamTable {
         config.timeouts = self.timeouts()?;
         config.resilience = self.resilience();
         config.betas.clone_from(&self.betas);
+        config.server_tools = self.server_tools()?;
         config.record = self.record(data_dir)?;
         config.like = match self.like.as_deref() {
             None => config.like,
@@ -218,6 +221,15 @@ impl UpstreamTable {
         }
     }
 
+    /// The vendor's own tools that are passed on.
+    fn server_tools(&self) -> Result<HostedTools, ConfigError> {
+        HostedTools::read(self.server_tools.as_deref().unwrap_or_default()).map_err(|unknown| {
+            let known = HostedFamily::ALL.map(|family| format!("\"{}\"", family.name())).join(", ");
+            let problem = format!("\"{unknown}\" is none of {known}, and names no type of such a tool");
+            self.wrong("server_tools", &problem)
+        })
+    }
+
     fn rescue(&self) -> Result<Vec<Rescue>, ConfigError> {
         let read = |name: &String| {
             Rescue::from_name(name).ok_or_else(|| {
@@ -244,6 +256,7 @@ impl UpstreamTable {
             ("region", "anthropic", self.region.is_some()),
             ("project", "anthropic", self.project.is_some()),
             ("betas", "anthropic", self.betas.is_some()),
+            ("server_tools", "anthropic", self.server_tools.is_some()),
             ("strict_roles", "openai", self.strict_roles.is_some()),
             ("recording", "recorded", self.recording.is_some()),
         ];
@@ -398,10 +411,16 @@ mod tests {
                 "kind=\"scripted\"\nrecord=true",
                 "upstream \"a\": record is for `kind = \"anthropic\"` and `kind = \"openai\"` alone",
             ),
+            ("kind=\"scripted\"\nserver_tools=[]", "upstream \"a\": server_tools is for `kind = \"anthropic\"` alone"),
+            (
+                "kind=\"anthropic\"\napi_key_env=\"K\"\nserver_tools=[\"web_search\", \"web_surf\"]",
+                "upstream \"a\": server_tools: \"web_surf\" is none of \"web_search\", \"web_fetch\", \"tool_search\", \"mcp\", and \
+                 names no type of such a tool",
+            ),
             ("kind=\"scripted\"\nvia=\"bedrock\"", "upstream \"a\": via is for `kind = \"anthropic\"` alone"),
         ];
         for (lines, expected) in cases {
-            assert_eq!(read(lines, &Environment::default()).map(|_| ()), Err(expected.to_owned()), "{lines}");
+            assert_eq!(read(lines, &Environment::of(&[("K", "k")])).map(|_| ()), Err(expected.to_owned()), "{lines}");
         }
     }
 

@@ -4,6 +4,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::{Extension, Json};
 use belljar_turn::HostedModel;
 use belljar_wire::error::ApiError;
+use belljar_wire::hosted_tool::HostedFamily;
 use belljar_wire::models::{Capabilities, Lifecycle, ModelInfo, ModelPage, ModelTag, ServerTools, Supported};
 use belljar_wire::read::Brief;
 
@@ -110,6 +111,8 @@ fn info(app: &App, id: String) -> ModelInfo {
     // The capability of this name is that code may call tools; the tool itself is among the server tools.
     let served = app.router.served(&id);
     let can = served.map(|served| served.capabilities.clone()).unwrap_or_default();
+    let passed = served.and_then(|served| served.server_tools);
+    let searches = passed.is_some_and(|passed| passed.has_of(HostedFamily::WebSearch));
     // A model that calls no tools runs no code.
     let tools = can.tools != Some(false);
     let called_from_code = supported(tools && app.traits_of(&id).programmatic_tool_calling);
@@ -131,7 +134,7 @@ fn info(app: &App, id: String) -> ModelInfo {
             server_tools: ServerTools {
                 supported: tools,
                 code_execution: supported(tools),
-                web_search: supported(false),
+                web_search: supported(tools && searches),
             },
             image_input: can.vision.map(supported),
             pdf_input: can.documents.map(supported),

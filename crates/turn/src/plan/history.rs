@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use belljar_ids::ServerToolUseId;
 use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock, ToolUseBlock};
+use belljar_wire::hosted_tool;
 use belljar_wire::request::{InputMessage, Role};
 use belljar_wire::tool::Caller;
 
@@ -233,15 +234,20 @@ impl<'a> History<'a> {
     pub(crate) fn ends_with_pause(&self) -> bool {
         let last = self.stretches.last().filter(|_| self.ends_with_assistant());
         let last_block = last.and_then(|stretch| stretch.blocks().last());
-        let result = matches!(
-            last_block,
-            Some((
-                _,
-                ContentBlock::BashCodeExecutionToolResult(_)
-                    | ContentBlock::CodeExecutionToolResult(_)
-                    | ContentBlock::TextEditorCodeExecutionToolResult(_)
-            ))
-        );
+        let result = last_block.is_some_and(|(_, block)| match block {
+            ContentBlock::BashCodeExecutionToolResult(_)
+            | ContentBlock::CodeExecutionToolResult(_)
+            | ContentBlock::TextEditorCodeExecutionToolResult(_) => true,
+            // An MCP call has an id of its own kind, and is not among the pending ones.
+            ContentBlock::Passive(block) => hosted_tool::is_answer(block) || block.takes_input(),
+            ContentBlock::Text(_)
+            | ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::ToolUse(_)
+            | ContentBlock::ServerToolUse(_)
+            | ContentBlock::ToolResult(_)
+            | ContentBlock::ContainerUpload(_) => false,
+        });
         result || (last.is_some() && !self.pending.is_empty())
     }
 

@@ -7,6 +7,7 @@
 mod code;
 mod container;
 mod history;
+mod hosted;
 mod model;
 mod schema;
 mod tools;
@@ -33,9 +34,12 @@ type Rule = fn(&Draft<'_>) -> Result<(), ApiError>;
 
 /// In order: headers and tools, the model, the conversation's form, its calls, the container; at the end what the hosted API has
 /// and this server has not yet.
-const RULES: [(&str, Rule); 38] = [
+const RULES: [(&str, Rule); 41] = [
     ("41", tools::legacy_needs_its_header),
     ("declared twice", code::is_declared_once),
+    ("server tools", hosted::tools_are_passed_on),
+    ("mcp", hosted::servers_are_passed_on),
+    ("server tools' callers", hosted::the_model_calls_them),
     ("14", code::runtime_has_room),
     ("13", tools::names_are_unique),
     ("31", tools::not_all_are_deferred),
@@ -70,7 +74,7 @@ const RULES: [(&str, Rule); 38] = [
     ("34", model::goes_on_from_the_assistant),
     ("6", container::skills_need_the_tool),
     ("22", container::uploads_need_the_tool),
-    ("no skills or connectors", unsupported::skills_and_connectors),
+    ("no skills", unsupported::skills),
     ("no compaction", unsupported::compaction),
 ];
 

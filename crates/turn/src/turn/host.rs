@@ -35,6 +35,7 @@ impl Turn {
                 continue;
             };
             let id = ServerToolUseId::mint(self.ids.as_mut());
+            self.hosted.is_ours(&id);
             let call = ServerToolUseBlock {
                 id: id.clone(),
                 name: kind.name().to_owned(),

@@ -124,12 +124,36 @@ impl Reply {
     /// (wire.md §11.2).
     pub(crate) fn begin(&mut self, content_block: ContentBlock) -> Result<(), ApiError> {
         self.charge(BLOCK_BYTES)?;
-        let tool = matches!(content_block, ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_));
+        let tool = match &content_block {
+            ContentBlock::ServerToolUse(_) | ContentBlock::ToolUse(_) => true,
+            ContentBlock::Passive(block) => block.takes_input(),
+            ContentBlock::Text(_)
+            | ContentBlock::Thinking(_)
+            | ContentBlock::RedactedThinking(_)
+            | ContentBlock::ToolResult(_)
+            | ContentBlock::CodeExecutionToolResult(_)
+            | ContentBlock::BashCodeExecutionToolResult(_)
+            | ContentBlock::TextEditorCodeExecutionToolResult(_)
+            | ContentBlock::ContainerUpload(_) => false,
+        };
         self.open(content_block);
         if tool {
             self.delta(Delta::InputJsonDelta { partial_json: String::new() });
         }
         Ok(())
+    }
+
+    /// Begins a block of a tool that the vendor runs: a call, or one that comes whole and counts in full.
+    pub(crate) fn begin_hosted(&mut self, content_block: ContentBlock) -> Result<(), ApiError> {
+        let whole = match &content_block {
+            ContentBlock::Passive(block) if !block.takes_input() => {
+                Value::Object(block.members.clone()).to_string().len()
+            }
+            _ => 0,
+        };
+        self.charge(whole)?;
+        self.server_tool_took_part = true;
+        self.begin(content_block)
     }
 
     fn open(&mut self, content_block: ContentBlock) {
@@ -202,6 +226,13 @@ impl Reply {
         Ok(())
     }
 
+    /// What the vendor's tools did and what ran here; none when neither had a part in the reply.
+    fn server_tools_used(&self) -> Option<ServerToolUsage> {
+        let of_vendor = self.usage.server_tool_use.unwrap_or_default();
+        let took_part = self.server_tool_took_part || of_vendor != ServerToolUsage::default();
+        took_part.then_some(ServerToolUsage { code_execution_requests: self.cells_run, ..of_vendor })
+    }
+
     /// The end of a complete reply.
     pub(crate) fn complete(&mut self, ending: Ending) {
         let stop_reason = ending.stop_reason;
@@ -211,9 +242,7 @@ impl Reply {
             cache_read_input_tokens: self.usage.cache_read_input_tokens,
             output_tokens: self.usage.output_tokens,
             output_tokens_details: self.usage.output_tokens_details,
-            server_tool_use: self
-                .server_tool_took_part
-                .then(|| ServerToolUsage { code_execution_requests: self.cells_run, ..ServerToolUsage::default() }),
+            server_tool_use: self.server_tools_used(),
             settled: Box::new(SettledUsage {
                 cache_creation: self.usage.cache_creation,
                 service_tier: self.usage.service_tier.clone(),

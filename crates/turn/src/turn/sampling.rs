@@ -2,10 +2,11 @@
 
 use belljar_ids::{IdSource, ServerToolUseId, ToolUseId};
 use belljar_wire::block::{
-    ContentBlock, RedactedThinkingBlock, ServerToolUseBlock, TextBlock, ThinkingBlock, ToolUseBlock,
+    ContentBlock, PassiveBlock, RedactedThinkingBlock, ServerToolUseBlock, TextBlock, ThinkingBlock, ToolUseBlock,
 };
 use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::Delta;
+use belljar_wire::hosted_tool::{HostedBlock, HostedCall};
 use belljar_wire::message::Usage;
 use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent};
 use belljar_wire::tool::{Caller, DirectCaller, SubTool};
@@ -15,6 +16,7 @@ use crate::call::{Interpreter, InvalidInput, ServerCall};
 use crate::input_text::{InputText, Verdict};
 use crate::plan::DeferredCall;
 use crate::runtime::Runtime;
+use crate::turn::hosted::{self, Hosted};
 use crate::turn::reply::{Ending, Reply};
 use crate::turn::transcript::Transcript;
 
@@ -24,6 +26,7 @@ pub(crate) struct Sinks<'a> {
     pub(crate) transcript: &'a mut Transcript,
     pub(crate) tools: &'a [ModelTool],
     pub(crate) runtime: Option<&'a Runtime>,
+    pub(crate) hosted: &'a mut Hosted,
     pub(crate) ids: &'a mut dyn IdSource,
 }
 
@@ -44,6 +47,8 @@ pub(crate) struct Calls {
     pub(crate) client: Vec<(String, Verdict)>,
     /// Calls of tools that nobody has.
     pub(crate) nobody: Vec<(ToolUseId, String)>,
+    /// The input of a call that the vendor runs is not what the model meant.
+    pub(crate) hosted_spoilt: bool,
 }
 
 /// A sampling that came to its end.
@@ -61,6 +66,9 @@ enum Open {
     Thinking(ThinkingBlock),
     RedactedThinking(RedactedThinkingBlock),
     Tool(OpenTool),
+    HostedCall(HostedCall, InputText),
+    /// A block of the vendor's tools that came whole.
+    HostedWhole(PassiveBlock),
 }
 
 #[derive(Debug)]
@@ -79,7 +87,7 @@ enum Callee {
 }
 
 /// The upstream broke the contract of [`SamplingEvent`]; the turn cannot go on.
-fn out_of_order(what: &str) -> ApiError {
+pub(crate) fn out_of_order(what: &str) -> ApiError {
     ApiError::new(ErrorKind::Api, format!("The model's reply is out of order: {what}"))
 }
 
@@ -130,10 +138,21 @@ impl Sampling {
             Open::Text(block) => ContentBlock::Text(block),
             Open::Thinking(block) => ContentBlock::Thinking(block),
             Open::RedactedThinking(block) => ContentBlock::RedactedThinking(block),
+            Open::HostedWhole(block) => ContentBlock::Passive(block),
+            Open::HostedCall(call, text) => self.end_hosted(&call, text, sinks),
             Open::Tool(tool) => return self.end_tool(tool, sinks),
         };
         sinks.reply.end();
         sinks.transcript.said(block);
+    }
+
+    fn end_hosted(&mut self, call: &HostedCall, text: InputText, sinks: &mut Sinks<'_>) -> ContentBlock {
+        let read = text.finish();
+        if !read.closing.is_empty() {
+            sinks.reply.delta(Delta::InputJsonDelta { partial_json: read.closing });
+        }
+        self.calls.hosted_spoilt |= read.verdict != Verdict::Whole;
+        call.with_input(read.input)
     }
 
     fn end_tool(&mut self, tool: OpenTool, sinks: &mut Sinks<'_>) {
@@ -167,6 +186,7 @@ impl Sampling {
 
 fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
     let open = match block {
+        SampledBlock::Hosted(block) => return begin_hosted(block, sinks),
         SampledBlock::Text => Open::Text(TextBlock::default()),
         SampledBlock::CitedText => Open::Text(TextBlock { citations: Some(Vec::new()), ..TextBlock::default() }),
         SampledBlock::Thinking => Open::Thinking(ThinkingBlock::default()),
@@ -183,6 +203,8 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
         Open::Text(block) => sinks.reply.begin(ContentBlock::Text(block.clone()))?,
         Open::Thinking(block) => sinks.reply.begin(ContentBlock::Thinking(block.clone()))?,
         Open::RedactedThinking(block) => sinks.reply.begin(ContentBlock::RedactedThinking(block.clone()))?,
+        // Begun where they were read.
+        Open::HostedCall(..) | Open::HostedWhole(_) => {}
         Open::Tool(OpenTool { callee, name, .. }) => {
             let (name, input) = (name.clone(), Value::Object(Map::new()));
             match callee {
@@ -197,15 +219,40 @@ fn begin(block: SampledBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
     Ok(open)
 }
 
+fn begin_hosted(block: HostedBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiError> {
+    let (open, begun) = match block {
+        HostedBlock::Call(call) => {
+            sinks.hosted.called(&call)?;
+            let begun = hosted::begun(&call);
+            (Open::HostedCall(call, InputText::new()), begun)
+        }
+        HostedBlock::Answer(answer) => {
+            sinks.hosted.answered(&answer)?;
+            let begun = ContentBlock::Passive(answer.block.clone());
+            (Open::HostedWhole(answer.block), begun)
+        }
+        HostedBlock::Listing(block) => {
+            sinks.hosted.listed()?;
+            (Open::HostedWhole(block.clone()), ContentBlock::Passive(block))
+        }
+    };
+    sinks.reply.begin_hosted(begun)?;
+    Ok(open)
+}
+
 /// Who has the tool of that name. A name that nobody has (models make them up, or remember a tool that is no longer declared)
 /// never reaches the client, who could do nothing with it: the model is told, and tries again. A tool that is meant for code is the
 /// client's all the same (wire.md §10.1).
 fn callee(id: ToolUseId, name: &str, sinks: &mut Sinks<'_>) -> Callee {
-    match sinks.tools.iter().find(|tool| tool.name() == name) {
+    match sinks.tools.iter().find(|tool| tool.name() == Some(name)) {
         Some(ModelTool::Server { sub_tool, .. }) => {
-            Callee::Server { id: ServerToolUseId::mint(sinks.ids), sub_tool: *sub_tool }
+            let id = ServerToolUseId::mint(sinks.ids);
+            sinks.hosted.is_ours(&id);
+            Callee::Server { id, sub_tool: *sub_tool }
         }
         Some(ModelTool::Custom(_) | ModelTool::Vendor(_)) => Callee::Client(id),
+        // The vendor runs its tools itself; a call that asks for it to be done elsewhere is a mistake of the model's.
+        Some(ModelTool::Hosted(_)) => Callee::Nobody(id),
         None if sinks.runtime.is_some_and(|runtime| runtime.lets_code_call(name)) => Callee::Client(id),
         None => Callee::Nobody(id),
     }
@@ -240,8 +287,20 @@ fn grow(open: &mut Open, delta: Delta, reply: &mut Reply) -> Result<(), ApiError
                 reply.delta(Delta::InputJsonDelta { partial_json: passed.to_owned() });
             }
         }
+        (Open::HostedCall(_, text), Delta::InputJsonDelta { partial_json }) => {
+            reply.charge(partial_json.len())?;
+            let passed = text.push(&partial_json);
+            if !passed.is_empty() {
+                reply.delta(Delta::InputJsonDelta { partial_json: passed.to_owned() });
+            }
+        }
         (
-            Open::Text(_) | Open::Thinking(_) | Open::RedactedThinking(_) | Open::Tool(_),
+            Open::Text(_)
+            | Open::Thinking(_)
+            | Open::RedactedThinking(_)
+            | Open::Tool(_)
+            | Open::HostedCall(..)
+            | Open::HostedWhole(_),
             Delta::TextDelta { .. }
             | Delta::CitationsDelta { .. }
             | Delta::ThinkingDelta { .. }

@@ -14,6 +14,7 @@ use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::event::{Delta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::host_tool::HostToolAnswer;
+use belljar_wire::hosted_tool::{HostedBlock, HostedTools};
 use belljar_wire::message::{StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::result::{
@@ -117,6 +118,9 @@ impl Script {
                 sampled(vec![tool(head), piece(&format!("{{{json}")), end()])
             }
             "json" => sampled(vec![piece(rest)]),
+            // A block of the vendor's tools in JSON: a call with its input, or what comes whole.
+            "hosted" => sampled(hosted(rest)),
+            "hosted-begin" => sampled(hosted(rest).drain(..1).collect()),
             "end" => sampled(vec![end()]),
             "ended" => sampled(vec![ended(rest)]),
             "failed" => vec![Input::SamplingFailed(ApiError::new(ErrorKind::Overloaded, rest))],
@@ -312,6 +316,8 @@ fn start(
 ) -> (Turn, Vec<Effect>, usize) {
     let request = MessagesRequest::read(request.to_string().as_bytes()).unwrap();
     let history = request.messages.len();
+    let families = ["web_search", "web_fetch", "tool_search", "mcp"].map(str::to_owned);
+    let passed = HostedTools::read(&families).unwrap();
     let context = PlanContext {
         api_version: ApiVersion::V20230601,
         betas,
@@ -319,6 +325,7 @@ fn start(
         limits: ToolLimits::default(),
         texts: ToolTexts::hosted(),
         model: ModelTraits::default(),
+        hosted: Some(&passed),
         lost_cells,
     };
     let plan = plan(request, &context).unwrap();
@@ -340,6 +347,19 @@ fn usage(tokens: &str) -> Usage {
 fn tool(text: &str) -> SamplingEvent {
     let (name, id) = text.split_once(' ').unwrap();
     SamplingEvent::BlockStarted(SampledBlock::ToolUse { id: id.parse().unwrap(), name: name.to_owned() })
+}
+
+fn hosted(text: &str) -> Vec<SamplingEvent> {
+    let mut members: Value = serde_json::from_str(text).unwrap();
+    let input = members.get("input").map(ToString::to_string);
+    if input.is_some() {
+        members["input"] = json!({});
+    }
+    let block = HostedBlock::read(members.as_object().unwrap()).unwrap().expect("a block of the vendor's tools");
+    let mut events = vec![SamplingEvent::BlockStarted(SampledBlock::Hosted(block))];
+    events.extend(input.map(|input| piece(&input)));
+    events.push(SamplingEvent::BlockEnded);
+    events
 }
 
 fn piece(text: &str) -> SamplingEvent {

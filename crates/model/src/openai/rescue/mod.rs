@@ -273,9 +273,9 @@ fn offer(tool: &ModelTool) -> Offer {
     let input_schema = match tool {
         ModelTool::Custom(tool) => tool.input_schema.clone(),
         ModelTool::Server { input_schema, .. } => input_schema.clone(),
-        ModelTool::Vendor(_) => Value::Null,
+        ModelTool::Vendor(_) | ModelTool::Hosted(_) => Value::Null,
     };
-    Offer { name: tool.name().to_owned(), input_schema }
+    Offer { name: tool.name().unwrap_or_default().to_owned(), input_schema }
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ pub(super) fn runtime_has_room(draft: &Draft<'_>) -> Result<(), ApiError> {
     let newest = tools.iter().flat_map(code_versions).max();
     let taken = match (declared(tools).map(|tool| tool.version), newest) {
         (_, None) => false,
-        (None, Some(_)) => tools.iter().any(|tool| tool.name() == SubTool::CodeExecution.name()),
+        (None, Some(_)) => tools.iter().any(|tool| tool.name() == Some(SubTool::CodeExecution.name())),
         (Some(ToolVersion::V20250522), Some(_)) => true,
         (Some(ToolVersion::V20250825), Some(version)) => version > ToolVersion::V20250825,
         (Some(ToolVersion::V20260120 | ToolVersion::V20260521), Some(_)) => false,
@@ -49,7 +49,7 @@ pub(super) fn runtime_has_room(draft: &Draft<'_>) -> Result<(), ApiError> {
 pub(super) fn strict_is_direct(draft: &Draft<'_>) -> Result<(), ApiError> {
     for (index, tool) in draft.request.tools.iter().enumerate() {
         let strict = match tool {
-            Tool::CodeExecution(_) | Tool::Host(_) => false,
+            Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) => false,
             Tool::Custom(tool) => tool.strict,
             Tool::Vendor(tool) => tool.rest.get("strict") == Some(&Value::Bool(true)),
         };

@@ -7,7 +7,7 @@ use belljar_wire::block::{Content, ContentBlock, ServerToolUseBlock};
 use belljar_wire::error::ApiError;
 use belljar_wire::read::Brief;
 use belljar_wire::request::Role;
-use belljar_wire::tool::SubTool;
+use belljar_wire::tool::{SubTool, Tool};
 use serde_json::{Map, Value};
 
 use super::Draft;
@@ -232,7 +232,11 @@ fn has_its_tool(draft: &Draft<'_>, call: &ServerToolUseBlock) -> bool {
         // Whether it is offered is another question: a Python cell belongs to every version (wire.md §4).
         (Some(SubTool::CodeExecution), Some(_)) => true,
         (Some(sub_tool), Some(runtime)) => runtime.offers(sub_tool),
-        (None, _) | (_, None) => false,
+        (None, _) => {
+            let named = |tool: &Tool| matches!(tool, Tool::Hosted(tool) if tool.answers_to(&call.name));
+            draft.request.tools.iter().any(named)
+        }
+        (Some(_), None) => false,
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
             Tool::CodeExecution(tool) => tool.version.tag(),
             Tool::Custom(_) => continue,
             Tool::Host(tool) => tool.kind.tag(),
+            Tool::Hosted(tool) => tool.kind.tag,
             Tool::Vendor(tool) => &tool.tag,
         };
         if draft.context.model.tool_types_refused.contains(&tag) {
@@ -34,7 +35,7 @@ pub(super) fn knows_the_tool_types(draft: &Draft<'_>) -> Result<(), ApiError> {
 /// Row 19.
 pub(super) fn can_call_tools_from_code(draft: &Draft<'_>) -> Result<(), ApiError> {
     let tools = draft.request.tools.iter();
-    let from_code: Vec<&str> = tools.filter(|tool| callers(tool).code).map(Tool::name).collect();
+    let from_code: Vec<&str> = tools.filter(|tool| callers(tool).code).filter_map(Tool::name).collect();
     if from_code.is_empty() || draft.context.model.programmatic_tool_calling {
         return Ok(());
     }

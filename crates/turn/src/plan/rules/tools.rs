@@ -16,6 +16,7 @@ pub(crate) fn path(index: usize, tool: &Tool) -> String {
         Tool::CodeExecution(tool) => tool.version.tag(),
         Tool::Custom(_) => "custom",
         Tool::Host(tool) => tool.kind.tag(),
+        Tool::Hosted(tool) => tool.kind.tag,
         Tool::Vendor(tool) => &tool.tag,
     };
     format!("tools.{index}.{tag}")
@@ -33,7 +34,7 @@ pub(super) fn legacy_needs_its_header(draft: &Draft<'_>) -> Result<(), ApiError>
                     )));
                 }
             }
-            Tool::CodeExecution(_) | Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_) => {}
+            Tool::CodeExecution(_) | Tool::Custom(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => {}
         }
     }
     Ok(())
@@ -41,7 +42,7 @@ pub(super) fn legacy_needs_its_header(draft: &Draft<'_>) -> Result<(), ApiError>
 
 /// Row 13. The sub-tools take their names, too; Python's is that of the declared tool.
 pub(super) fn names_are_unique(draft: &Draft<'_>) -> Result<(), ApiError> {
-    let own = draft.request.tools.iter().map(Tool::name);
+    let own = draft.request.tools.iter().filter_map(Tool::name);
     let offered = draft.runtime.map(|runtime| runtime.offered).unwrap_or_default();
     let sub_tools =
         offered.iter().filter(|sub_tool| **sub_tool != SubTool::CodeExecution).map(|sub_tool| sub_tool.name());
@@ -59,6 +60,7 @@ pub(super) fn not_all_are_deferred(draft: &Draft<'_>) -> Result<(), ApiError> {
         Tool::CodeExecution(tool) => tool.defer_loading,
         Tool::Custom(tool) => tool.defer_loading,
         Tool::Host(_) => false,
+        Tool::Hosted(tool) => tool.is_set("defer_loading"),
         Tool::Vendor(tool) => tool.rest.get("defer_loading") == Some(&Value::Bool(true)),
     };
     if tools.is_empty() || !tools.iter().all(deferred) {
@@ -86,7 +88,7 @@ pub(super) fn host_tools_are_for_code(draft: &Draft<'_>) -> Result<(), ApiError>
             let path = path(index, tool);
             return Err(ApiError::invalid(format!(
                 "{path}.allowed_callers: `{}` can be called from code only; remove \"direct\"",
-                tool.name()
+                tool.name().unwrap_or_default()
             )));
         }
     }
@@ -98,7 +100,7 @@ pub(super) fn chosen_tool_is_declared(draft: &Draft<'_>) -> Result<(), ApiError>
     let Some(name) = chosen(draft) else {
         return Ok(());
     };
-    let own = draft.request.tools.iter().any(|tool| tool.name() == name);
+    let own = draft.request.tools.iter().any(|tool| tool.name() == Some(name));
     let sub_tools = draft.runtime.map(|runtime| runtime.offered).unwrap_or_default();
     if own || sub_tools.iter().any(|sub_tool| sub_tool.name() == name) {
         return Ok(());
@@ -111,7 +113,7 @@ pub(super) fn chosen_tool_is_direct(draft: &Draft<'_>) -> Result<(), ApiError> {
     let Some(name) = chosen(draft) else {
         return Ok(());
     };
-    let tool = draft.request.tools.iter().find(|tool| tool.name() == name);
+    let tool = draft.request.tools.iter().find(|tool| tool.name() == Some(name));
     if tool.is_none_or(|tool| callers(tool).direct) {
         return Ok(());
     }

@@ -5,18 +5,11 @@ use serde_json::Value;
 
 use super::Draft;
 
-/// Agent Skills, and tools of MCP servers that the hosted API would call.
-pub(super) fn skills_and_connectors(draft: &Draft<'_>) -> Result<(), ApiError> {
+/// Agent Skills.
+pub(super) fn skills(draft: &Draft<'_>) -> Result<(), ApiError> {
     let container = draft.request.container.as_ref();
     if container.is_some_and(|container| !container.skills.is_empty()) {
         return Err(ApiError::invalid("container.skills: skills are not supported yet by this server"));
-    }
-    let asked = match draft.request.rest.get("mcp_servers") {
-        None | Some(Value::Null) => false,
-        Some(servers) => servers.as_array().is_none_or(|servers| !servers.is_empty()),
-    };
-    if asked {
-        return Err(ApiError::invalid("mcp_servers: the MCP connector is not supported by this server"));
     }
     Ok(())
 }
