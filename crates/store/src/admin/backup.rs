@@ -80,7 +80,11 @@ pub fn backup(draft: &BackupDraft<'_>) -> Result<BackupReport, AdminError> {
     };
     let (database, file) = part.create(&Kept::Database.path())?;
     drop(file);
-    moment.write(&database)?;
+    moment.write(&database).map_err(|error| match error {
+        // It is the copy that has none, not the store.
+        StoreError::DiskFull { doing } => AdminError::DiskFull { path: database.clone(), doing },
+        other => other.into(),
+    })?;
     let copied = Copied::open(&database)?;
     if let Some(flaw) = copied.flaw()? {
         return Err(StoreError::Corrupt { what: format!("the database: {flaw}") }.into());

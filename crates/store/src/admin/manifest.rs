@@ -337,16 +337,18 @@ mod tests {
             bytes: 1,
             sha256: ContentDigest::of(b"a"),
         });
-        let mut manifest = ManifestWriter::begin(Vec::new(), &head).unwrap();
-        entries.iter().for_each(|entry| manifest.add(entry).unwrap());
-        let (text, files, bytes) = manifest.end().unwrap();
+        let mut manifest = ManifestWriter::begin(Vec::new(), &head).expect("a manifest");
+        entries.iter().for_each(|entry| manifest.add(entry).expect("a manifest"));
+        let (text, files, bytes) = manifest.end().expect("a manifest");
         assert_eq!((files, bytes), (3, 3));
-        let mut reader = ManifestReader::begin(&text[..]).unwrap();
+        let mut reader = ManifestReader::begin(&text[..]).expect("a manifest");
         assert_eq!(*reader.head(), head);
         for entry in &entries {
-            assert_eq!(reader.next_entry().unwrap().as_ref(), Some(entry));
+            assert_eq!(reader.next_entry().expect("a manifest").as_ref(), Some(entry));
         }
-        assert!(reader.next_entry().unwrap().is_none() && reader.next_entry().unwrap().is_none());
+        assert!(
+            reader.next_entry().expect("a manifest").is_none() && reader.next_entry().expect("a manifest").is_none()
+        );
         for cut in 0..text.len() {
             let whole = ManifestReader::begin(&text[..cut]).and_then(|mut reader| {
                 while reader.next_entry()?.is_some() {}
