@@ -19,6 +19,8 @@ from harness.report import equal
 
 HERE = Path(__file__).resolve().parent
 KEY = "sk-upstream-7c1f0e-kept-secret"
+# A client's own, for an MCP server: the vendor gets it and nobody else.
+TOKEN = "token-of-the-client"
 KEY_VARIABLE = "BELLJAR_TEST_UPSTREAM_KEY"
 TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
 FAKE_STOP_S_MAX = 20
@@ -61,7 +63,7 @@ def serve(report, belljar, fake_binary, cases, setting):
             for case in cases:
                 fake = fakes[case["model"]]
                 report.check(case["name"], lambda case=case, fake=fake: play(between.base_url, case, fake, replies))
-            secrets = [KEY, *(fake.url.removeprefix("http://") for fake in fakes.values())]
+            secrets = [KEY, TOKEN, *(fake.url.removeprefix("http://") for fake in fakes.values())]
             report.check("neither key nor address is in a reply", lambda: kept_from_clients(replies, secrets))
             report.check("the key is in no log and no data", lambda: key_kept(between))
             report.check("no thread panicked", between.no_panic)
@@ -273,6 +275,7 @@ def kept_from_clients(replies, secrets):
 
 def key_kept(between):
     kept = [between.log_path, *(path for path in between.data_dir.rglob("*") if path.is_file())]
-    equal([path.name for path in kept if KEY.encode() in path.read_bytes()], [], "files that hold the key")
+    for secret in (KEY, TOKEN):
+        equal([path.name for path in kept if secret.encode() in path.read_bytes()], [], f"files that hold {secret}")
     if "TRACE" not in between.log():
         raise AssertionError("the log is not at its fullest: it proves nothing")
