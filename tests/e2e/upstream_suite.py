@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import batches_suite
 from harness import http_client, server, toolchain
 from harness.report import equal
 
@@ -184,7 +185,8 @@ def play(base_url, case, fake, replies):
         if "content" in reply.get("reply", {}):
             history.append({"role": "assistant", "content": reply["reply"]["content"]})
     defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
-    expected = [{**defaults, **body} for body in case["upstream"]]
+    # A request that counts says less.
+    expected = [{"model": case["model"], **body} if body.pop("counts", False) else {**defaults, **body} for body in case["upstream"]]
     matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")
 
 
@@ -262,7 +264,22 @@ def by_sdk(base_url, what, given):
     return json.loads(ended.stdout)
 
 
-WAYS = {"plain": plain, "stream": stream, "sdk": sdk}
+def counted(base_url, body, headers, replies):
+    """How many tokens it would read, without the number."""
+    asked = {key: value for key, value in body.items() if key != "max_tokens"}
+    said = told(http_client.post_json(base_url, "/v1/messages/count_tokens", asked, headers), replies)
+    if said["status"] == 200:
+        equal(sorted(said.pop("reply")), ["input_tokens"])
+    return said
+
+
+def batched(base_url, body, _headers, _replies):
+    """What comes of it as the only request of a batch."""
+    batch = batches_suite.make(base_url, [{"custom_id": "only", "params": body}])
+    return {"status": 200, "result": batches_suite.results(base_url, batches_suite.ended(base_url, batch["id"]))["only"]}
+
+
+WAYS = {"plain": plain, "stream": stream, "sdk": sdk, "count": counted, "batch": batched}
 
 
 def kept_from_clients(replies, secrets):
