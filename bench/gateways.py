@@ -4,8 +4,9 @@ Both programs are release builds (`cargo build --release --bin belljar`, `cargo 
 Each contestant stands between the client and the fake of `stream_load`, or nothing does (`direct`), by turns, with 1, 50 and 200
 streams at once: `burst` is 200 tokens as fast as they come, `paced` 50 tokens 20 ms apart. Memory is the proportional share
 (PSS) of the gateway's process, and of that with all that it started (Belljar's interpreters and containers ahead of need: LiteLLM
-runs no code), at rest and the most that was seen meanwhile. One line of JSON each; the last ones hold how many times as much
-LiteLLM adds.
+runs no code), at rest and the most that was seen meanwhile. `copier` is a gateway of the same parts as Belljar (axum, hyper, reqwest) that
+passes bytes on and reads none: less than it adds, no gateway of these parts can. One line of JSON each; the last ones hold how many times as much
+LiteLLM adds, and how many times as much as the copier Belljar does.
 """
 
 import json
@@ -42,7 +43,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         fake = subprocess.Popen([stream_load, "fake"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         url = fake.stdout.readline().strip()
-        gateways = [Belljar(belljar, url, Path(folder)), Litellm(litellm, url, Path(folder))]
+        gateways = [Copier(stream_load, url), Belljar(belljar, url, Path(folder)), Litellm(litellm, url, Path(folder))]
         try:
             for gateway in gateways:
                 gateway.wait()
@@ -92,14 +93,16 @@ def verdicts(rows):
                         return (row["stream_ms"]["p50"] - direct["stream_ms"]["p50"]) * 1000 / tokens
                     return row["token_us"]["p50"] - direct["token_us"]["p50"]
 
-                best = {name: min((row for row in those if row["gateway"] == name), key=added, default=None) for name in ("belljar", "litellm")}
+                best = {name: min((row for row in those if row["gateway"] == name), key=added, default=None) for name in ("copier", "belljar", "litellm")}
                 verdict = {"load": load, "streams": streams, "upstream": upstream, "direct_us_per_token": round(direct["stream_ms"]["p50"] * 1000 / tokens, 1)}
                 if None in best.values():
                     yield verdict | {"unmeasured": [name for name, row in best.items() if row is None]}
                     continue
-                ours, theirs = added(best["belljar"]), added(best["litellm"])
+                floor, ours, theirs = (added(row) for row in best.values())
                 yield verdict | {
-                    "added_us_per_token": {"belljar": round(ours, 1), "litellm": round(theirs, 1)}, "litellm_over_belljar": round(theirs / max(ours, 0.1), 1),
+                    "added_us_per_token": {"copier": round(floor, 1), "belljar": round(ours, 1), "litellm": round(theirs, 1)},
+                    "litellm_over_belljar": round(theirs / max(ours, 0.1), 1), "belljar_over_copier": round(ours / max(floor, 0.1), 1),
+                    "litellm_over_copier": round(theirs / max(floor, 0.1), 1),
                     "litellm_memory_over_belljar": {
                         of: round(best["litellm"][key] / best["belljar"][key], 1)
                         for of, key in (("the process", "peak_process_pss_kib"), ("with the sandbox that stands ready", "peak_pss_kib"))
@@ -124,6 +127,20 @@ class Gateway:
             except (urllib.error.URLError, OSError):
                 time.sleep(0.2)
         raise RuntimeError(f"{self.name} did not start: {self.log.read_text()[-2000:]}")
+
+
+class Copier(Gateway):
+    name = "copier"
+
+    def __init__(self, stream_load, fake):
+        self.process = subprocess.Popen([stream_load, "copier", fake], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.url = self.process.stdout.readline().strip()
+
+    def wait(self):
+        """Its address was its first word."""
+
+    def ways(self, model):
+        return [("chat", self.url, "chat", model), ("messages", self.url, "messages", model)]
 
 
 class Belljar(Gateway):

@@ -29,7 +29,7 @@ def generators():
 
 
 def reseed(found):
-    """To be called in each child, after it has joined its container and before it runs anything of the user's."""
+    """To be called in each child, before it runs anything of the user's."""
     for generator in found:
         if hasattr(generator, "bit_generator"):  # One of numpy's newer ones, which have no `seed`.
             generator.bit_generator.state = type(generator.bit_generator)().state

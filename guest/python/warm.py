@@ -11,12 +11,12 @@ from pathlib import Path
 
 STANDARD = """
     argparse array asyncio base64 bisect bz2 calendar collections concurrent.futures concurrent.futures.process
-    concurrent.futures.thread configparser contextlib copy csv ctypes dataclasses datetime decimal difflib enum fractions
-    functools glob gzip hashlib heapq html http.client inspect itertools json linecache logging lzma math multiprocessing
-    multiprocessing.context multiprocessing.pool operator os pathlib pickle platform pprint queue random re secrets select
-    shlex shutil signal socket sqlite3 ssl statistics string struct subprocess tarfile tempfile textwrap threading time
-    timeit traceback types typing unicodedata unittest urllib.parse urllib.request uuid warnings weakref
-    xml.etree.ElementTree zipfile zlib zoneinfo
+    concurrent.futures.thread configparser contextlib copy csv ctypes dataclasses datetime decimal difflib
+    encodings.utf_8_sig enum fractions functools glob gzip hashlib heapq html http.client inspect itertools json
+    linecache logging lzma math multiprocessing multiprocessing.context multiprocessing.pool operator os pathlib pickle
+    platform pprint queue random re secrets select shlex shutil signal socket sqlite3 ssl statistics string struct
+    subprocess tarfile tempfile textwrap threading time timeit traceback types typing unicodedata unittest urllib.parse
+    urllib.request uuid warnings weakref xml.etree.ElementTree zipfile zlib zoneinfo
 """
 
 CORE = """

@@ -135,6 +135,8 @@ class Zygote:
             os._exit(status)
 
     def _live(self, namespaces, channel):
+        # Before the container is there to be joined: nobody waits for it yet.
+        self._reseed(self._generators)
         with socket.socket(fileno=os.dup(channel)) as host:
             data, entrances, _, _ = socket.recv_fds(host, FRAME_BYTES_MAX, ENTRANCES_MAX, socket.MSG_CMSG_CLOEXEC)
             if not data:
@@ -147,7 +149,6 @@ class Zygote:
                 failure = {"failed": {"step": failed.step, "errno": failed.errno}}
                 host.sendmsg([json.dumps(failure).encode()], [], socket.MSG_NOSIGNAL)
                 return BROKEN_EXIT
-        self._reseed(self._generators)
         gc.enable()
         return self._repl_main(channel, start)
 
@@ -187,7 +188,8 @@ def close_all_but(kept):
     """Closes every descriptor but these and standard error, open or not."""
     first = 3
     for descriptor in sorted(kept):
-        os.closerange(first, descriptor)
+        if first < descriptor:
+            os.closerange(first, descriptor)
         first = descriptor + 1
     os.closerange(first, 2**31 - 1)
 

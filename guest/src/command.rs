@@ -1,42 +1,32 @@
-//! Commands of bash: the supervisor's half that starts one, and the new process's half that becomes the shell.
+//! Commands of bash, and the interpreter: how the supervisor starts one.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
 
-use nix::sys::signal::SigSet;
+use belljar_jail::{Code, Spawned};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
-use rustix::io::{Errno, dup};
-use rustix::stdio::{dup2_stdin, dup2_stdout, stderr, stdin, stdout};
+use rustix::io::Errno;
+use rustix::stdio::{stderr, stdin};
 
 use crate::frame::{COMMAND_BYTES_MAX, Failure};
 
 /// Where output directories are made.
 pub const OUTPUT_ROOT: &str = "/files/output";
 /// Where commands start.
-const WORKING_DIRECTORY: &str = "/work";
-const SHELL: &str = "/bin/bash";
+const WORKING_DIRECTORY: &CStr = c"/work";
+const GONE: &[u8] = b"belljar: /work is gone, starting in /\n";
+const SHELL: &CStr = c"/bin/bash";
 /// The longest command that is passed as an argument of `bash -c`, in bytes. The kernel's own limit for one argument
 /// is 128 KiB (execve(2), MAX_ARG_STRLEN).
 const ARGUMENT_BYTES_MAX: usize = 96 * 1024;
-/// The command is the next argument.
-const HOW_ARGUMENT: &str = "argument";
-/// The command is the content of the file descriptor whose number is the next argument.
-const HOW_DESCRIPTOR: &str = "descriptor";
-/// The REPL: its socket is standard input, the driver's source standard output.
-const HOW_REPL: &str = "repl";
 const PYTHON: &str = "python3";
-/// Where the driver expects its socket (guest/python/repl.py).
-const REPL_SOCKET_FD: i32 = 3;
-/// Where the driver's source is put.
+/// Where the driver expects its socket (guest/python/repl.py), the first descriptor behind the standard streams; its source is
+/// the next.
 const DRIVER_FD: i32 = 4;
-/// As a shell says that it cannot execute something.
-const EXIT_NO_SHELL: u8 = 127;
 
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -65,20 +55,44 @@ pub fn spawn(
     }
     make_output_directory(output)?;
     // Code may have removed it; the shell starts in `/` if it cannot be made again.
-    let _kept_or_lost = std::fs::create_dir_all(WORKING_DIRECTORY);
-    // This very program again, which then becomes the shell: what has to be set in the new process is set there.
-    let mut shell = Command::new("/proc/self/exe");
-    shell.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
-    // Standard input is the supervisor's own, /dev/null since the jail was made; the path may be anything by now.
-    shell.stdin(Stdio::inherit()).stdout(stdout).stderr(stderr);
+    let _kept_or_lost = std::fs::create_dir_all(OsStr::from_bytes(WORKING_DIRECTORY.to_bytes()));
     let long = if command.len() > ARGUMENT_BYTES_MAX { Some(keep(&command)?) } else { None };
-    match &long {
-        None => shell.arg(HOW_ARGUMENT).arg(OsStr::from_bytes(&command)),
-        Some(file) => shell.arg(HOW_DESCRIPTOR).arg(file.as_raw_fd().to_string()),
+    let script = match &long {
+        None => command,
+        Some(file) => script_of(file.as_raw_fd()).into_bytes(),
     };
-    let child = shell.spawn()?;
-    // The handle is dropped: the supervisor's loop waits for every child alike.
-    Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
+    // Standard input is the supervisor's own, /dev/null since the jail was made; the path may be anything by now.
+    let code = Code {
+        paths: vec![SHELL.to_owned()],
+        arguments: vec![c"bash".to_owned(), c"-c".to_owned(), terminated(script)?],
+        environment: variables(env)?,
+        directory: WORKING_DIRECTORY,
+        gone: GONE,
+        descriptors: vec![stdin(), stdout.as_fd(), stderr.as_fd()],
+    };
+    start(&code)
+}
+
+/// Starts something of the code's, and says to its standard error why that could not be.
+fn start(code: &Code<'_>) -> Result<Pid, Failure> {
+    let Spawned { pid, executed } = code.spawn()?;
+    if let (Err(errno), Some(words)) = (executed, code.descriptors.get(2)) {
+        let name = code.paths.last().map(|path| path.to_string_lossy()).unwrap_or_default();
+        // Whoever closed it does not want to know.
+        let _said_or_not =
+            writeln!(File::from(words.try_clone_to_owned()?), "belljar: {name}: {}", io::Error::from(errno));
+    }
+    // The supervisor's loop waits for every child alike.
+    Ok(Pid::from_raw(pid.as_raw_nonzero().get()))
+}
+
+/// As a system call takes it: what has a zero in it is no argument.
+fn terminated(text: impl Into<Vec<u8>>) -> Result<CString, Failure> {
+    CString::new(text).map_err(|_zero_inside| Failure::Errno(Errno::INVAL.raw_os_error()))
+}
+
+fn variables(env: &[(String, String)]) -> Result<Vec<CString>, Failure> {
+    env.iter().map(|(name, value)| terminated(format!("{name}={value}"))).collect()
 }
 
 /// A command too long for an argument, in memory of the container. Inherited by the shell on purpose.
@@ -103,63 +117,23 @@ pub fn output_directory(output: &str) -> Option<OwnedFd> {
 
 /// Starts the interpreter with the driver.
 pub fn spawn_repl(env: &[(String, String)], driver: OwnedFd, socket: OwnedFd) -> Result<Pid, Failure> {
-    let _kept_or_lost = std::fs::create_dir_all(WORKING_DIRECTORY);
-    let mut repl = Command::new("/proc/self/exe");
-    repl.env_clear().envs(env.iter().map(|(name, value)| (name, value)));
-    repl.arg(HOW_REPL).stdin(socket).stdout(driver).stderr(Stdio::inherit());
-    let child = repl.spawn()?;
-    Ok(Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX)))
-}
-
-/// Turns this process, just started by [`spawn`] or [`spawn_repl`], into the shell or the interpreter.
-pub fn become_shell(how: &OsStr, mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    if let Err(error) = belljar_jail::limit_code() {
-        eprintln!("belljar: the limit of open files: {error}");
-        return ExitCode::from(EXIT_NO_SHELL);
-    }
-    // Neither can fail in a fresh child of the supervisor, and neither is a wall: the code runs all the same.
-    let _no_leader_before = rustix::process::setsid();
-    let _nothing_blocked = SigSet::empty().thread_set_mask();
-    rustix::process::umask(Mode::from_raw_mode(0o022));
-    if std::env::set_current_dir(WORKING_DIRECTORY).is_err() {
-        eprintln!("belljar: {WORKING_DIRECTORY} is gone, starting in /");
-        let _always_there = std::env::set_current_dir("/");
-    }
-    if how == HOW_REPL {
-        return become_interpreter();
-    }
-    let Some(argument) = arguments.next() else {
-        return ExitCode::from(EXIT_NO_SHELL);
+    let _kept_or_lost = std::fs::create_dir_all(OsStr::from_bytes(WORKING_DIRECTORY.to_bytes()));
+    // Found by its name, as a shell would.
+    let path = env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_str()).unwrap_or_default();
+    let paths = path.split(':').map(|directory| terminated(format!("{directory}/{PYTHON}")));
+    let driver_path = format!("/proc/self/fd/{DRIVER_FD}");
+    let code = Code {
+        paths: paths.collect::<Result<_, _>>()?,
+        arguments: vec![terminated(PYTHON)?, c"-I".to_owned(), terminated(driver_path)?],
+        environment: variables(env)?,
+        directory: WORKING_DIRECTORY,
+        gone: GONE,
+        descriptors: vec![stderr(), stderr(), stderr(), socket.as_fd(), driver.as_fd()],
     };
-    let script = if how == HOW_DESCRIPTOR { read_script(&argument) } else { argument };
-    let error = Command::new(SHELL).arg0("bash").arg("-c").arg(script).exec();
-    eprintln!("belljar: {SHELL}: {error}");
-    ExitCode::from(EXIT_NO_SHELL)
-}
-
-fn become_interpreter() -> ExitCode {
-    let error = match place_descriptors() {
-        Ok(()) => Command::new(PYTHON).arg("-I").arg(format!("/proc/self/fd/{DRIVER_FD}")).exec(),
-        Err(error) => error,
-    };
-    eprintln!("belljar: {PYTHON}: {error}");
-    ExitCode::from(EXIT_NO_SHELL)
-}
-
-/// Puts socket and driver where the interpreter inherits them, and the supervisor's /dev/null in their places.
-fn place_descriptors() -> io::Result<()> {
-    // dup(2) takes the lowest number, and nothing else is open in a fresh child of the supervisor.
-    let placed = [dup(stdin())?.into_raw_fd(), dup(stdout())?.into_raw_fd()];
-    if placed != [REPL_SOCKET_FD, DRIVER_FD] {
-        return Err(io::Error::from(Errno::BADF));
-    }
-    dup2_stdin(stderr())?;
-    dup2_stdout(stderr())?;
-    Ok(())
+    start(&code)
 }
 
 /// What the shell has to run to run a long command: the text of the descriptor, closed before the text runs.
-fn read_script(descriptor: &OsStr) -> OsString {
-    let number = descriptor.to_string_lossy();
-    OsString::from(format!("eval \"$(</proc/self/fd/{number})\" {number}<&-"))
+fn script_of(descriptor: RawFd) -> String {
+    format!("eval \"$(</proc/self/fd/{descriptor})\" {descriptor}<&-")
 }

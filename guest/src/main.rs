@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(how) if how == inside::MODE => inside::main(arguments),
         Some(how) if how == tools::MODE => tools::call(arguments),
-        Some(how) => command::become_shell(&how, arguments),
+        // Nobody starts it so.
+        Some(_) => ExitCode::from(supervise::EXIT_NO_JAIL),
         None => supervise::main(),
     }
 }

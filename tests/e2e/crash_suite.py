@@ -1,24 +1,23 @@
 """The server is killed, stopped and restarted at random instants while clients upload, run cells and make files: what was acknowledged is
-there afterwards, whole, and nothing else is. A few rounds belong to the suite; `crash_suite.py --belljar PATH --rounds 300 --seed 7` plays more."""
+there afterwards, whole, and nothing else is. A few rounds belong to the suite; `crash_suite.py --belljar PATH --rounds 300 --seed 7` plays more, with `--elsewhere` on a PostgreSQL and an object store."""
 
 import argparse
 import hashlib
 import json
 import random
-import sqlite3
 import sys
 import threading
 import time
 from collections import Counter
-from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
+import crash_places
 from container_suite import cell, create, post, until
-from harness import http_client, server
+from harness import http_client
 from harness.report import equal
 
 ROUNDS = 12
@@ -39,18 +38,19 @@ def run(report, running):
     )
 
 
-def played(belljar, scripts, rounds, seed):
+def played(belljar, scripts, rounds, seed, elsewhere=False):
     """Plays, and tells the totals. A failure names the seed, with which the same instants and actions come again."""
     try:
-        with server.Server(belljar, scripts=scripts, sandbox={"containers_max": 256, "container_idle_s_max": 5}) as own:
-            return Game(own, rounds, seed).play()
+        sandbox = {"containers_max": 256, "container_idle_s_max": 5}
+        with crash_places.started(elsewhere, belljar, scripts=scripts, sandbox=sandbox) as (own, place):
+            return Game(own, place, rounds, seed).play()
     except Exception as error:
         raise AssertionError(f"seed {seed}: {error}") from error
 
 
 class Game:
-    def __init__(self, own, rounds, seed):
-        self.own, self.rounds, self.seed = own, rounds, seed
+    def __init__(self, own, place, rounds, seed):
+        self.own, self.place, self.rounds, self.seed = own, place, rounds, seed
         self.lock, self.over = threading.Lock(), threading.Event()
         self.totals, self.failures = Counter(), []
         # By name: the digest of everything that was ever sent; by id: what is promised.
@@ -79,7 +79,7 @@ class Game:
             self.batch_ends(batch)
         self.own.no_panic()
         equal(self.own.stop(), 0, "exit status of the last stop")
-        self.look_at_disk()
+        self.place.check()
         return dict(self.totals)
 
     def shake(self, dice):
@@ -215,8 +215,7 @@ class Game:
             return
         equal((answer.status, answer.json().get("size_bytes")), (200, len(data)), file_id)
         digest = hashlib.sha256(data).hexdigest()
-        blob = self.own.data_dir / "blobs" / digest[:2] / digest[2:]
-        equal(hashlib.sha256(blob.read_bytes()).hexdigest(), digest, f"content of {file_id}")
+        equal(hashlib.sha256(self.place.content(digest)).hexdigest(), digest, f"content of {file_id}")
 
     def look_at_made(self, file_id, data):
         answer = self.get(f"/v1/files/{file_id}/content")
@@ -261,26 +260,17 @@ class Game:
         results = [json.loads(line) for line in self.get(f"/v1/messages/batches/{batch}/results").body.splitlines()]
         equal([result["result"]["type"] for result in results], ["succeeded"] * 2, batch)
 
-    def look_at_disk(self):
-        """Each content that is referred to is there once, and no other."""
-        blobs = self.own.data_dir / "blobs"
-        there = {path.parent.name + path.name for path in blobs.glob("??/*")}
-        with closing(sqlite3.connect(self.own.data_dir / "belljar.sqlite")) as database:
-            wanted = {row[0].hex() for table in ("files", "checkpoints", "named_checkpoints") for row in database.execute(f"SELECT blob FROM {table} WHERE blob IS NOT NULL")}
-        equal(there - wanted, set(), "contents that nothing refers to")
-        equal(wanted - there, set(), "contents that are missing")
-        equal(list((blobs / "tmp").iterdir()), [], "uploads that never ended")
-
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--belljar", required=True)
     arguments.add_argument("--rounds", type=int, default=ROUNDS)
+    arguments.add_argument("--elsewhere", action="store_true", help="with a PostgreSQL and an object store")
     arguments.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     given = arguments.parse_args()
     print(f"seed {given.seed}", flush=True)
     began = time.monotonic()
-    totals = played(given.belljar, Path(__file__).resolve().parent / "scripts", given.rounds, given.seed)
+    totals = played(given.belljar, Path(__file__).resolve().parent / "scripts", given.rounds, given.seed, given.elsewhere)
     print(json.dumps({"seed": given.seed, "seconds": round(time.monotonic() - began), **totals}))
 
 

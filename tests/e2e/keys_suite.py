@@ -2,6 +2,8 @@
 
 import json
 import subprocess
+import threading
+import time
 
 from harness import http_client, server
 from harness.report import equal
@@ -25,6 +27,7 @@ def run(report, running):
             report.check("files are their workspace's", lambda: files_apart(base, keys))
             report.check("containers are their workspace's", lambda: containers_apart(base, keys))
             report.check("batches are their workspace's", lambda: batches_apart(base, keys))
+            report.check("a turn ends with its key, before it asks its model again", lambda: turns_end(closed, keys))
             report.check("no key stands in the log or the data", lambda: no_key_kept(closed, keys))
     except RuntimeError as error:
         report.fail("starting a server with keys", error)
@@ -108,6 +111,44 @@ def batches_apart(base, keys):
     equal(http_client.call(base, "GET", "/v1/messages/batches", other).json()["data"], [])
     beside = http_client.call(base, "GET", f"/v1/messages/batches?after_id={batch}", other)
     equal(beside.status, 404)
+
+
+def turns_end(closed, keys):
+    """One key is revoked while its turns run, one runs out; a third of the same workspace goes on."""
+    base, ended = closed.base_url, {}
+    made = {"revoked": command(closed, "create", "--workspace", "first"), "kept": keys["one"]}
+    made["expired"] = command(closed, "create", "--workspace", "first", "--expires-in", "2s")
+    request = {
+        "model": "m", "max_tokens": 99, "messages": [{"role": "user", "content": "Rest."}],
+        "tools": [{"type": "code_execution_20250825", "name": "code_execution"}],
+    }
+
+    def turn(name, is_stream):
+        headers = http_client.api_headers(key=made[name]["key"], belljar_script="sleeps")
+        ask = http_client.stream if is_stream else lambda *more: http_client.post_json(more[0], "/v1/messages", *more[1:])
+        ended[name, is_stream] = ask(base, request, headers)
+
+    turns = [threading.Thread(target=turn, args=(name, is_stream)) for name in made for is_stream in (False, True)]
+    for one in turns:
+        one.start()
+    listed = lambda: http_client.call(base, "GET", "/belljar/v1/containers", http_client.api_headers(key=keys["one"]["key"])).json()["data"]
+    try:
+        deadline = time.monotonic() + 60
+        while sum(one["state"] == "leased" for one in listed()) < len(turns):
+            equal(time.monotonic() < deadline, True, "the turns run")
+            time.sleep(0.05)
+        command(closed, "revoke", made["revoked"]["id"])
+    finally:
+        for one in turns:
+            one.join()
+    error = {"type": "authentication_error", "message": "invalid x-api-key"}
+    for name in ("revoked", "expired"):
+        plain, streamed = ended[name, False], ended[name, True]
+        equal((plain.status, plain.json()["error"], plain.headers["x-should-retry"]), (401, error, "false"), name)
+        equal((streamed.status, streamed.events[-1][0], streamed.events[-1][1]["error"]), (200, "error", error), name)
+        results = [data["content_block"]["content"] for _, data in streamed.events if data.get("content_block", {}).get("type") == "bash_code_execution_tool_result"]
+        equal([result["stdout"] for result in results], ["rested\n"], "what it was doing has come to its end")
+    equal((ended["kept", False].status, ended["kept", True].events[-1][0]), (200, "message_stop"), "of the other key")
 
 
 def no_key_kept(closed, keys):

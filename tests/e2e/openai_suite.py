@@ -1,4 +1,4 @@
-"""The server between a client and chat completions: the strict fake upstream per case of `openai/cases.json`.
+"""The server between a client and chat completions, or responses: the strict fake upstream per case of `openai/cases.json` and `openai/responses.json`.
 
 As `upstream_suite.py`, whose fakes and matchers these are. `table` is what the case's upstream is told beside its address; `next` are the
 answers of a second upstream for the same name. Of a reply, `expect` holds the status and either the content, why it stopped,
@@ -18,13 +18,19 @@ HERE = Path(__file__).resolve().parent
 SDK_S_MAX = 120
 SDK_MODEL = "openai_sdk"
 NEXT = "_next"
+# Of each API, what every body has unless its case says otherwise.
+DEFAULTS = {
+    "chat": {"model": "sent-upstream", "max_tokens": 1024, "stream": True, "stream_options": {"include_usage": True}},
+    "responses": {"model": "sent-upstream", "max_output_tokens": 1024, "stream": True, "store": False},
+}
 
 
 def run(report, running, fake_binary):
     if not fake_binary.is_file():
         how = "cargo build -p belljar-model --example fake_upstream"
         return report.fail("starting", f"{fake_binary} is missing: {how}")
-    cases = json.loads((HERE / "openai" / "cases.json").read_text().replace("$UPSTREAM_KEY", KEY))
+    texts = [(HERE / "openai" / name).read_text() for name in ("cases.json", "responses.json")]
+    cases = [case for text in texts for case in json.loads(text.replace("$UPSTREAM_KEY", KEY))]
     answers = json.loads((HERE / "openai" / "sdk_answers.json").read_text())
     fakes = {}
     try:
@@ -96,8 +102,7 @@ def play(base_url, case, fake, replies):
         matcher.same(short(reply, ask["expect"]), ask["expect"], f"reply {number}")
         if "content" in reply:
             history.append({"role": "assistant", "content": reply["content"]})
-    defaults = {"model": "sent-upstream", "max_tokens": 1024, "stream": True, "stream_options": {"include_usage": True}}
-    expected = [{**defaults, **body} for body in case["upstream"]]
+    expected = [{**DEFAULTS[case.get("table", {}).get("api", "chat")], **body} for body in case["upstream"]]
     for body in expected:
         for key in [key for key, value in body.items() if value is None]:
             del body[key]
@@ -163,7 +168,7 @@ def lowered(request):
     headers, body = request["headers"], request["body"]
     found = [headers.get(name) for name in ("authorization", "x-api-key", "anthropic-beta", "anthropic-version")]
     equal(found, [f"Bearer {KEY}", None, None, None], "credentials upstream")
-    return {**body, "tools": [tool["function"]["name"] for tool in body.get("tools", [])]}
+    return {**body, "tools": [tool.get("function", tool)["name"] for tool in body.get("tools", [])]}
 
 
 def sdk(base_url, fake):

@@ -136,6 +136,7 @@ def shown(belljar, path, dialect):
 
     listed = show().splitlines()
     equal((listed[0], len(listed)), (f"{dialect} upstream `{dialect}`, 3 exchanges", 4), "the list")
+    equal(["200 complete" in line for line in listed[1:]], [True] * 3, f"how each ended, in {listed!r}")
     turn = show("2")
     for expected in ("== user\n", "  Sum it up.", "[call of bash_code_execution]\n", f"  command: {json.dumps(COMMAND)}\n", "== reply\n  It is 6.\nstop reason: end_turn\n"):
         if expected not in turn:

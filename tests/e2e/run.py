@@ -13,6 +13,7 @@ TESTS = HERE.parent
 sys.path.insert(0, str(TESTS))
 sys.path.insert(0, str(HERE))
 
+import admin_suite  # noqa: E402
 import bad_input_suite  # noqa: E402
 import batches_suite  # noqa: E402
 import checkpoint_suite  # noqa: E402
@@ -24,15 +25,20 @@ import descriptor_suite  # noqa: E402
 import divergence_suite  # noqa: E402
 import examples_suite  # noqa: E402
 import fault_suite  # noqa: E402
+import files_lists_suite  # noqa: E402
 import files_suite  # noqa: E402
 import hang_up_suite  # noqa: E402
 import host_tools_suite  # noqa: E402
 import hostile_suite  # noqa: E402
 import keys_suite  # noqa: E402
+import life_suite  # noqa: E402
 import limits_suite  # noqa: E402
+import llama_suite  # noqa: E402
 import openai_suite  # noqa: E402
 import ptc_replays  # noqa: E402
 import ptc_suite  # noqa: E402
+import read_only_suite  # noqa: E402
+import recorded_turns_suite  # noqa: E402
 import recording_suite  # noqa: E402
 import restart_suite  # noqa: E402
 import room_suite  # noqa: E402
@@ -133,12 +139,13 @@ def run(arguments):
     with server.Server(arguments.belljar, scripts=HERE / "scripts", serving={"ping_interval_s": 1}) as running:
         run_clients(total, [client for client in clients(running.base_url) if arguments.only in client[0]])
         suites = (
-            ("bad input", bad_input_suite), ("container", container_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
-            ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("tenants", tenants_suite), ("limits", limits_suite), ("files", files_suite),
+            ("bad input", bad_input_suite), ("container", container_suite), ("life of a container", life_suite), ("checkpoints", checkpoint_suite), ("transfer", transfer_suite), ("stream", stream_suite),
+            ("hang-up", hang_up_suite), ("descriptors", descriptor_suite), ("keys", keys_suite), ("tenants", tenants_suite), ("limits", limits_suite), ("files", files_suite), ("files, listed", files_lists_suite),
             ("files that blocks show", shown_files_suite), ("room", room_suite),
-            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("faults", fault_suite), ("hostile", hostile_suite),
+            ("stop", stop_suite), ("restart", restart_suite), ("crash", crash_suite), ("stores", stores_suite), ("admin", admin_suite),
+            ("faults", fault_suite), ("faults, read-only", read_only_suite), ("hostile", hostile_suite),
             ("programmatic", ptc_suite), ("programmatic, replayed", ptc_replays), ("host tools", host_tools_suite), ("batches", batches_suite),
-            ("clouds", clouds_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
+            ("clouds", clouds_suite), ("llama", llama_suite), ("recorded turns", recorded_turns_suite), ("examples", examples_suite), ("divergence", divergence_suite), ("compare", compare_suite),
         )
         for name, suite in suites:
             if arguments.only in name:

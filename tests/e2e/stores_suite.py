@@ -198,6 +198,7 @@ def overloaded(answer):
     equal(answer.status, 529, answer.text)
     error = answer.json()["error"]
     equal((error["type"], error["message"]), ("overloaded_error", "The server's storage cannot be reached. Try again."))
+    equal(answer.headers.get("retry-after"), "2", "when to try again")
 
 
 def no_objects(own, stores):
@@ -215,16 +216,48 @@ def no_objects(own, stores):
 
 def no_database(own, stores):
     before = listed(own.base_url)
+    live, away = create(own.base_url), create(own.base_url)
+    equal(post(own.base_url, f"/belljar/v1/containers/{away}/checkpoint", {"put_away": True}).status, 200)
     stores.stop_postgres()
     try:
-        overloaded(send(own.base_url, b"meanwhile"))
-        overloaded(get(own.base_url, "/v1/files"))
+        for ask in without_database(own.base_url, next(iter(before)), live, away):
+            overloaded(ask())
         own.healthy()
     finally:
         stores.start_postgres()
+    for container in (live, away):
+        equal(cell(own.base_url, container, "bash", "echo on")["stdout"], "on\n", "a container afterwards")
     equal(listed(own.base_url), before, "the list after")
     again = send(own.base_url, b"after")
     equal(again.status, 200, again.text)
+
+
+def without_database(base, file, live, away):
+    """Everything that cannot be done without it, each of which says so; first what finds the connection gone."""
+    delete = lambda path: http_client.call(base, "DELETE", path, http_client.api_headers())
+    message = {"model": "claude-opus-5-5", "max_tokens": 1000, "tools": [TOOL]}
+    asking = {**message, "messages": [{"role": "user", "content": "Hello."}]}
+    upload = {**message, "messages": [{"role": "user", "content": [{"type": "container_upload", "file_id": file}]}]}
+    own = "/belljar/v1/containers"
+    return [
+        lambda: post(base, "/v1/messages/batches", {"requests": [{"custom_id": "one", "params": asking}]}),
+        lambda: send(base, b"meanwhile"),
+        lambda: get(base, "/v1/files"),
+        lambda: get(base, f"/v1/files/{file}"),
+        lambda: delete(f"/v1/files/{file}"),
+        lambda: post(base, "/v1/messages", upload),
+        lambda: post(base, "/v1/messages", {**asking, "container": live}),
+        lambda: post(base, "/v1/messages", {**asking, "container": away}),
+        lambda: get(base, "/v1/messages/batches"),
+        lambda: post(base, own, {}),
+        lambda: get(base, own),
+        lambda: get(base, f"{own}/{live}"),
+        lambda: post(base, f"{own}/{live}/cells", {"language": "bash", "source": "true"}),
+        lambda: post(base, f"{own}/{away}/restore", {}),
+        lambda: post(base, f"{own}/{live}/checkpoint", {}),
+        lambda: post(base, f"{own}/{live}/fork", {}),
+        lambda: delete(f"{own}/{live}"),
+    ]
 
 
 def no_secrets(own):

@@ -1,6 +1,7 @@
 """Tenants: every identifier of one, tried at every endpoint by everybody else. It is as if it had never been."""
 
 import json
+import os
 import re
 import string
 from pathlib import Path
@@ -16,6 +17,7 @@ NAMELESS = {
     "GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{id}", "POST /v1/files", "POST /belljar/v1/containers",
     "GET /belljar/v1/containers", "POST /belljar/v1/containers/import", "POST /belljar/v1/scopes",
 }
+MATRIX = Path(__file__).resolve().parents[2] / "docs" / "tenancy-matrix.md"
 KEPT = b"kept by its owner\n"
 
 
@@ -180,7 +182,7 @@ CELL = {"language": "bash", "source": "echo evil > /work/kept; echo $?"}
 OLD = {"anthropic_beta": "files-api-2025-04-14"}
 C, B = "/belljar/v1/containers/{id}", "/v1/messages/batches/{id}"
 
-# Endpoint, what its identifier is of, and how it is asked for.
+# Endpoint, what its identifier is of (before a comma: which of the owner's), and how it is asked for.
 TABLE = [
     ("GET /v1/files/{id}", "file", lambda by, id: by.call("GET", f"/v1/files/{id}")),
     ("GET /v1/files/{id}", "made", lambda by, id: by.call("GET", f"/v1/files/{id}")),
@@ -188,15 +190,15 @@ TABLE = [
     ("GET /v1/files/{id}/content", "made", lambda by, id: by.call("GET", f"/v1/files/{id}/content")),
     ("DELETE /v1/files/{id}", "file", lambda by, id: by.call("DELETE", f"/v1/files/{id}")),
     ("DELETE /v1/files/{id}", "made", lambda by, id: by.call("DELETE", f"/v1/files/{id}")),
-    ("GET /v1/files", "file", lambda by, id: by.call("GET", f"/v1/files?ids[]={id}")),
-    ("GET /v1/files", "file", lambda by, id: by.call("GET", f"/v1/files?after_id={id}", **OLD)),
-    ("GET /v1/files", "made", lambda by, id: by.call("GET", f"/v1/files?before_id={id}", **OLD)),
-    ("POST /v1/messages", "file", lambda by, id: by.message(content=shown("document", id))),
-    ("POST /v1/messages", "made", lambda by, id: by.message(content=shown("image", id))),
-    ("POST /v1/messages", "file", lambda by, id: by.message("read_upload", **uploaded(id))),
+    ("GET /v1/files", "file, by id", lambda by, id: by.call("GET", f"/v1/files?ids[]={id}")),
+    ("GET /v1/files", "file, behind it", lambda by, id: by.call("GET", f"/v1/files?after_id={id}", **OLD)),
+    ("GET /v1/files", "made, before it", lambda by, id: by.call("GET", f"/v1/files?before_id={id}", **OLD)),
+    ("POST /v1/messages", "file, in a document", lambda by, id: by.message(content=shown("document", id))),
+    ("POST /v1/messages", "made, in an image", lambda by, id: by.message(content=shown("image", id))),
+    ("POST /v1/messages", "file, as an upload", lambda by, id: by.message("read_upload", **uploaded(id))),
     ("POST /v1/messages", "container", lambda by, id: by.message("bash", tools=[CODE], container=id)),
-    ("POST /v1/messages", "parked", lambda by, id: by.message("bash", tools=[CODE], container=id)),
-    ("POST /v1/messages", "parked", lambda by, id: continued(by, id, "srvtoolu_01AAAAAAAAAAAAAAAAAAAAAA")),
+    ("POST /v1/messages", "parked, for a turn", lambda by, id: by.message("bash", tools=[CODE], container=id)),
+    ("POST /v1/messages", "parked, to go on", lambda by, id: continued(by, id, "srvtoolu_01AAAAAAAAAAAAAAAAAAAAAA")),
     ("POST /v1/messages/count_tokens", "file", lambda by, id: by.call(
         "POST", "/v1/messages/count_tokens", {"model": "m", "messages": [{"role": "user", "content": shown("document", id)}]})),
     ("POST /v1/messages/batches", "file", lambda by, id: by.batch(content=shown("document", id))),
@@ -205,17 +207,17 @@ TABLE = [
     (f"GET {B}/results", "batch", lambda by, id: by.call("GET", f"/v1/messages/batches/{id}/results")),
     (f"POST {B}/cancel", "batch", lambda by, id: by.call("POST", f"/v1/messages/batches/{id}/cancel")),
     (f"DELETE {B}", "batch", lambda by, id: by.call("DELETE", f"/v1/messages/batches/{id}")),
-    ("GET /v1/messages/batches", "batch", lambda by, id: by.call("GET", f"/v1/messages/batches?after_id={id}")),
-    ("GET /v1/messages/batches", "batch", lambda by, id: by.call("GET", f"/v1/messages/batches?before_id={id}")),
+    ("GET /v1/messages/batches", "batch, behind it", lambda by, id: by.call("GET", f"/v1/messages/batches?after_id={id}")),
+    ("GET /v1/messages/batches", "batch, before it", lambda by, id: by.call("GET", f"/v1/messages/batches?before_id={id}")),
     (f"GET {C}", "container", lambda by, id: by.call("GET", f"/belljar/v1/containers/{id}")),
     (f"DELETE {C}", "container", lambda by, id: by.call("DELETE", f"/belljar/v1/containers/{id}")),
     (f"DELETE {C}", "parked", lambda by, id: by.call("DELETE", f"/belljar/v1/containers/{id}")),
     (f"POST {C}/cells", "container", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/cells", CELL)),
-    (f"POST {C}/cells", "container", lambda by, id: by.call(
+    (f"POST {C}/cells", "container, live", lambda by, id: by.call(
         "POST", f"/belljar/v1/containers/{id}/cells", CELL, accept="text/event-stream")),
     (f"POST {C}/interrupt", "parked", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/interrupt")),
     (f"POST {C}/checkpoint", "container", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/checkpoint")),
-    (f"POST {C}/checkpoint", "container", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/checkpoint", {"put_away": True})),
+    (f"POST {C}/checkpoint", "container, put away", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/checkpoint", {"put_away": True})),
     (f"GET {C}/checkpoints", "container", lambda by, id: by.call("GET", f"/belljar/v1/containers/{id}/checkpoints")),
     (f"DELETE {C}/checkpoints/{{checkpoint_id}}", "checkpoint", lambda by, id: by.call("DELETE", f"/belljar/v1/containers/{id}")),
     (f"POST {C}/restore", "container", lambda by, id: by.call("POST", f"/belljar/v1/containers/{id}/restore")),
@@ -270,20 +272,24 @@ def matrix(report, own, keys):
     ]
     for caller in ended:
         until(lambda caller=caller: caller.call("GET", "/v1/models").status == 401, f"{caller.name} ends")
+    pages = []
     for owner, intruders in owners:
         things = Things(owner)
         rows = []
         for endpoint, kind, ask in TABLE:
             def check(endpoint=endpoint, kind=kind, ask=ask):
-                id = things.ids()[kind]
+                id = things.ids()[kind.partition(",")[0]]
                 told = [as_unknown(ask, by, id) for by in intruders] + [as_no_key(ask, by, id) for by in ended]
-                rows.append((f"{endpoint}  ({kind})", told))
+                rows.append((endpoint, kind, told))
             report.check(f"{owner.name}'s {kind}: {endpoint}", check)
         report.check(f"{owner.name}'s call, in a container of one's own", lambda: [call_unknown(by, things, rows) for by in intruders])
         report.check(f"{owner.name}'s checkpoint, for a container of one's own", lambda: [checkpoint_unknown(by, things) for by in intruders])
         report.check(f"{owner.name}'s things are as they were", things.unchanged)
         report.check(f"{owner.name}'s identifiers mean something to their owner, at every endpoint", lambda: meant(owner, things))
-        show(owner, [by.name for by in intruders + ended], rows)
+        names = [by.name for by in intruders + ended]
+        show(owner, names, rows)
+        pages.append(page(owner, names, rows))
+    report.check("docs/tenancy-matrix.md shows what was found", lambda: shown_in_docs(pages))
 
 
 def as_unknown(ask, by, id):
@@ -299,7 +305,7 @@ def as_unknown(ask, by, id):
 def meant(owner, things):
     """What the table asks for is there for who owns it: else any server would pass. What removes comes last, of that what is within another first."""
     for endpoint, kind, ask in sorted(TABLE, key=lambda row: (row[0].startswith("DELETE"), -row[0].count("/"))):
-        id = things.ids()[kind]
+        id = things.ids()[kind.partition(",")[0]]
         unknown = like(id)
         mine, nobodys = neutral(ask(owner, id), id), neutral(ask(owner, unknown), unknown)
         if mine == nobodys:
@@ -352,11 +358,26 @@ def neutral(answer, id):
 
 
 def show(owner, names, rows):
-    width = max(len(row[0]) for row in rows)
+    rows = [(f"{endpoint}  ({kind})", told) for endpoint, kind, told in rows]
+    width = max(len(name) for name, _ in rows)
     print(f"\nwhat {owner.name}'s identifiers are to others ({' | '.join(names)})")
     for name, told in rows:
         print(f"  {name:<{width}}  {'  '.join(str(status) for status in told)}")
     print(flush=True)
+
+
+def page(owner, names, rows):
+    """The same for a reader: identifiers by endpoint, others by column, statuses."""
+    table = [f"| `{endpoint}` | {kind} | {' | '.join(map(str, told))} |" for endpoint, kind, told in rows]
+    head = [f"| endpoint | identifier | {' | '.join(names)} |", f"|---|---|{'---|' * len(names)}"]
+    return "\n".join([f"## What {owner.name}'s identifiers are to others\n", *head, *table])
+
+
+def shown_in_docs(pages):
+    text = "\n\n".join([MATRIX.read_text().partition("\n## ")[0].rstrip(), *pages]) + "\n"
+    if os.environ.get("BELLJAR_WRITE_DOCS"):
+        MATRIX.write_text(text)
+    equal(MATRIX.read_text(), text)
 
 
 def first_key_closes(own):

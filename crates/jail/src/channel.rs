@@ -13,7 +13,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::plan::JailPlan;
+use crate::plan::{JailPlan, Sizes};
 use crate::step::SetupError;
 use crate::zygote::ZygoteOrder;
 
@@ -28,12 +28,38 @@ pub(crate) enum Order {
     Realm,
     /// Process 1 of a container. Carries the realm.
     Container(Box<JailPlan>),
+    /// A nursery of containers with this plan. Carries the realm.
+    Nursery(Box<JailPlan>),
     /// A zygote. Carries the realm, the pid namespace, the files, the lifeline, and standard error if there is one.
     Zygote(Box<ZygoteOrder>),
 }
 
 /// A plan's serialised size must stay below this; a packet larger than the socket's buffer could not be sent.
 pub(crate) const PLAN_BYTES_MAX: usize = 128 * 1024;
+
+/// What a nursery is told of the next container; its channel, its control socket and the entrances of its cgroups come
+/// beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Birth {
+    pub(crate) sizes: Sizes,
+    /// Whether process 1 is to say when its namespaces stand, with which it does not wait for anybody.
+    pub(crate) tell_apart: bool,
+}
+
+/// A [`Birth`] with what came beside it.
+pub(crate) struct Ordered {
+    pub(crate) birth: Birth,
+    pub(crate) channel: OwnedFd,
+    pub(crate) control: OwnedFd,
+    pub(crate) entrances: Vec<OwnedFd>,
+}
+
+/// Longest [`Birth`].
+const BIRTH_BYTES_MAX: usize = 256;
+
+/// Descriptors before the entrances.
+const BIRTH_FDS: usize = 2;
 
 /// The most cgroups that a process is put into: one for each controller of version 1, and version 2's.
 const ENTRANCES_MAX: usize = 8;
@@ -53,8 +79,12 @@ const GO: &[u8] = b"go";
 pub(crate) enum Report {
     /// The realm's user namespace stands; its id maps are to be written.
     UserNamespace,
+    /// A nursery waits for its first container.
+    Nursery,
     /// Process 1 exists and waits; its id in the host's pid namespace.
     ProcessOne(i32),
+    /// Process 1, born in a nursery, has all its namespaces. Said only to a host that asked, see [`Birth`].
+    Apart,
     /// The jail is complete; from a zygote, all is but for its program.
     Sealed,
     /// A step failed.
@@ -113,8 +143,34 @@ pub(crate) fn receive_order(socket: impl AsFd) -> Result<(Order, Vec<OwnedFd>), 
     }
 }
 
+/// Orders a container from a nursery.
+pub(crate) fn send_birth(
+    socket: impl AsFd,
+    birth: &Birth,
+    fds: [BorrowedFd<'_>; BIRTH_FDS],
+    entrances: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
+    let packet = serde_json::to_vec(birth).map_err(|_| Errno::INVAL)?;
+    send_beside(socket, &packet, &[&fds, entrances].concat())
+}
+
+/// The next container that a nursery is to bear; `None` when the host is gone.
+pub(crate) fn receive_birth(socket: impl AsFd) -> Result<Option<Ordered>, Errno> {
+    let mut packet = [0; BIRTH_BYTES_MAX];
+    let (length, mut fds) = receive_beside(socket, &mut packet)?;
+    let packet = packet.get(..length).unwrap_or_default();
+    if packet.is_empty() {
+        return Ok(None);
+    }
+    let birth = serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?;
+    let entrances = if fds.len() < BIRTH_FDS { Vec::new() } else { fds.split_off(BIRTH_FDS) };
+    let [channel, control] = <[OwnedFd; BIRTH_FDS]>::try_from(fds).map_err(|_| Errno::BADMSG)?;
+    Ok(Some(Ordered { birth, channel, control, entrances }))
+}
+
 /// The most descriptors that go beside a packet.
-const BESIDE_MAX: usize = if ENTRANCES_MAX > ORDER_FDS_MAX { ENTRANCES_MAX } else { ORDER_FDS_MAX };
+const BESIDE_MAX: usize = BIRTH_FDS + ENTRANCES_MAX;
+const _: () = assert!(BESIDE_MAX >= ORDER_FDS_MAX);
 
 fn send_beside(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BESIDE_MAX))];
@@ -150,6 +206,22 @@ pub(crate) fn send_report(fd: impl AsFd, report: Report) -> Result<(), Errno> {
     send_packet(fd, &packet)
 }
 
+/// Sends a report with what holds a process.
+pub(crate) fn send_held(fd: impl AsFd, report: Report, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    let packet = serde_json::to_vec(&report).map_err(|_| Errno::INVAL)?;
+    send_beside(fd, &packet, &[pidfd])
+}
+
+/// Receives a report with what came beside it; `None` when the guest program is gone.
+pub(crate) fn receive_held(fd: impl AsFd) -> Result<Option<(Report, Vec<OwnedFd>)>, Errno> {
+    let mut packet = [0; REPORT_BYTES_MAX];
+    let (length, fds) = receive_beside(fd, &mut packet)?;
+    match packet.get(..length) {
+        Some([]) | None => Ok(None),
+        Some(packet) => Ok(Some((serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?, fds))),
+    }
+}
+
 /// Receives a report; `None` when the guest program is gone.
 pub(crate) fn receive_report(fd: impl AsFd) -> Result<Option<Report>, Errno> {
     receive_packet(fd, REPORT_BYTES_MAX)?
@@ -180,7 +252,9 @@ mod tests {
     fn reports_survive_the_way() {
         let (host, guest) = pair().expect("socket pair");
         let failed = Report::Failed(SetupError { step: Step::Overlay, errno: 22 });
-        for report in [Report::UserNamespace, Report::ProcessOne(7), Report::Sealed, failed] {
+        for report in
+            [Report::UserNamespace, Report::Nursery, Report::ProcessOne(7), Report::Apart, Report::Sealed, failed]
+        {
             send_report(&guest, report).expect("send");
             assert_eq!(receive_report(&host), Ok(Some(report)));
         }
@@ -205,13 +279,31 @@ mod tests {
             send_entrances(&host, &vec![host.as_fd(); count]).expect("send");
             assert_eq!(receive_entrances(&guest).expect("received").len(), count);
         }
-        assert_eq!(send_entrances(&host, &[host.as_fd(); ENTRANCES_MAX + 9]), Err(Errno::INVAL));
+        assert_eq!(send_entrances(&host, &[host.as_fd(); BESIDE_MAX + 9]), Err(Errno::INVAL));
         send_packet(&host, b"other").expect("send");
         assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::BADMSG));
         send_packet(&host, b"longer").expect("send");
         assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::MSGSIZE));
         drop(host);
         assert_eq!(receive_entrances(&guest).map(drop), Err(Errno::PIPE));
+    }
+
+    #[test]
+    fn a_birth_is_whole_or_none() {
+        let (host, nursery) = pair().expect("socket pair");
+        let birth = Birth { sizes: Sizes { disk_bytes_max: u64::MAX, shm_bytes_max: u64::MAX }, tell_apart: true };
+        for count in [0, 1, ENTRANCES_MAX] {
+            send_birth(&host, &birth, [host.as_fd(); 2], &vec![host.as_fd(); count]).expect("send");
+            let ordered = receive_birth(&nursery).expect("received").expect("one");
+            assert_eq!((ordered.birth, ordered.entrances.len()), (birth, count));
+        }
+        let packet = serde_json::to_vec(&birth).expect("packet");
+        for (packet, count) in [(&packet[..], 1), (&packet[..], 0), (b"{}", 2)] {
+            send_beside(&host, packet, &vec![host.as_fd(); count]).expect("send");
+            assert_eq!(receive_birth(&nursery).map(drop), Err(Errno::BADMSG));
+        }
+        drop(host);
+        assert!(receive_birth(&nursery).expect("an end").is_none());
     }
 
     #[test]

@@ -17,10 +17,12 @@ use crate::identity::{IDS, Identity};
 use crate::landlock::{self, Beyond};
 use crate::oom::OomAdjuster;
 use crate::plan::JailPlan;
-use crate::raw::{Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare};
-use crate::step::{INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
+use crate::raw::{
+    Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare, unshare_the_rest,
+};
+use crate::step::{BORN, INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
 use crate::ward::Ward;
-use crate::{privileges, root, seccomp, ward, zygote};
+use crate::{nursery, privileges, root, seccomp, ward, zygote};
 
 /// The jail stands except for its last two walls, Landlock and seccomp.
 ///
@@ -112,6 +114,18 @@ pub(crate) struct Kernel {
     held: root::Held,
     /// The program that a ward is for.
     inner: Option<OwnedFd>,
+    /// Of one that a nursery has borne.
+    born: Option<Born>,
+}
+
+/// What process 1 gets from its nursery, and uses up.
+#[derive(Debug)]
+pub(crate) struct Born {
+    pub(crate) entrances: Vec<OwnedFd>,
+    /// Whether the host wants to hear of its namespaces.
+    pub(crate) tell_apart: bool,
+    /// Where the nursery says that the id maps stand.
+    pub(crate) mapped: OwnedFd,
 }
 
 impl System for Kernel {
@@ -122,6 +136,9 @@ impl System for Kernel {
             Step::EnterRealm => enter_realm(self.realm.take().ok_or(Errno::BADF)?.as_fd()),
             Step::BecomeRealmRoot => become_realm_root(plan.identity),
             Step::BecomeProcessOne => self.become_process_one(),
+            Step::EnterCgroups => enter_cgroups(&std::mem::take(&mut self.born.as_mut().ok_or(Errno::BADF)?.entrances)),
+            Step::OwnNamespaces => self.own_namespaces(),
+            Step::AwaitIdMaps => await_id_maps(self.born.take().ok_or(Errno::BADF)?.mapped.as_fd()),
             Step::BecomeContainerRoot => privileges::become_root(plan.identity),
             Step::DefaultSignals => default_signals(&[libc::SIGPIPE]),
             Step::PrivateMounts => root::private_mounts(),
@@ -177,6 +194,11 @@ impl Kernel {
                 let made = apply(REALM, &mut NewRealm { channel: &channel });
                 exit_now(i32::from(reported(&channel, made).is_err()))
             }
+            Order::Nursery(plan) => {
+                drop(control);
+                let realm = reported(&channel, only(fds).map_err(SetupError::at(Step::ReadPlan)))?;
+                return nursery::serve(*plan, channel, realm);
+            }
             Order::Zygote(order) => {
                 // Its low numbers are the zygote's own.
                 let aside = rustix::io::fcntl_dupfd_cloexec(&channel, zygote::ASIDE);
@@ -187,11 +209,20 @@ impl Kernel {
             }
         };
         let inner = if plan.ward.is_some() { fds.pop() } else { None };
-        let realm = fds.pop().filter(|_| fds.is_empty()).ok_or(Errno::BADMSG).map_err(SetupError::at(Step::ReadPlan));
-        let realm = reported(&channel, realm)?;
+        let realm = reported(&channel, only(fds).map_err(SetupError::at(Step::ReadPlan)))?;
         let inside = if plan.ward.is_some() { WARD } else { INSIDE };
-        let mut kernel = Self { plan, channel, realm: Some(realm), control, held: root::Held::default(), inner };
+        let held = root::Held::default();
+        let mut kernel = Self { plan, channel, realm: Some(realm), control, held, inner, born: None };
         let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
+        reported(&kernel.channel, done)?;
+        Ok(kernel)
+    }
+
+    /// All steps but the last two, by a process that a nursery has just borne.
+    pub(crate) fn born(plan: JailPlan, channel: OwnedFd, control: OwnedFd, born: Born) -> Result<Self, SetupError> {
+        let (control, born, held) = (Some(control), Some(born), root::Held::default());
+        let mut kernel = Self { plan, channel, realm: None, control, held, inner: None, born };
+        let done = apply(BORN, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
     }
@@ -216,16 +247,22 @@ impl Kernel {
                 }
                 // The host hears of it before it can do or say anything itself.
                 let told = send_report(&self.channel, Report::ProcessOne(pid.as_raw_nonzero().get()))
-                    .and_then(|()| rustix::io::write(&mapped, GO).map(drop));
+                    .and_then(|()| say_mapped(mapped.as_fd()));
                 exit_now(i32::from(told.is_err()))
             }
             Side::New => {
                 drop(mapped);
-                match rustix::io::retry_on_intr(|| rustix::io::read(&wait, &mut [0; GO.len()]))? {
-                    0 => Err(Errno::PIPE),
-                    _ => Ok(()),
-                }
+                await_id_maps(wait.as_fd())
             }
+        }
+    }
+
+    /// The ones that process 1 was not born with.
+    fn own_namespaces(&self) -> Result<(), Errno> {
+        unshare_the_rest()?;
+        match &self.born {
+            Some(Born { tell_apart: true, .. }) => send_report(&self.channel, Report::Apart),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -240,6 +277,22 @@ impl Kernel {
 /// What the process that writes the id maps says when they stand.
 const GO: &[u8] = b"g";
 
+pub(crate) fn say_mapped(mapped: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::io::write(mapped, GO).map(drop)
+}
+
+fn await_id_maps(mapped: BorrowedFd<'_>) -> Result<(), Errno> {
+    match rustix::io::retry_on_intr(|| rustix::io::read(mapped, &mut [0; GO.len()]))? {
+        0 => Err(Errno::PIPE),
+        _ => Ok(()),
+    }
+}
+
+/// The one descriptor of an order.
+fn only(fds: Vec<OwnedFd>) -> Result<OwnedFd, Errno> {
+    <[OwnedFd; 1]>::try_from(fds).map(|[fd]| fd).map_err(|_more_or_none| Errno::BADMSG)
+}
+
 /// Full power in the realm, none outside (`user_namespaces(7)`).
 pub(crate) fn enter_realm(realm: BorrowedFd<'_>) -> Result<(), Errno> {
     move_into_link_name_space(realm, Some(LinkNameSpaceType::User))
@@ -252,7 +305,7 @@ pub(crate) fn become_realm_root(identity: Identity) -> Result<(), Errno> {
 }
 
 /// The container's ids are the realm's, one to one.
-fn write_id_maps(pid: Pid, identity: Identity) -> Result<(), Errno> {
+pub(crate) fn write_id_maps(pid: Pid, identity: Identity) -> Result<(), Errno> {
     let count = match identity {
         Identity::Mapped { .. } => IDS,
         Identity::Caller { .. } => 1,

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::process::{
-    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal, waitid,
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+    setpriority_process, waitid,
 };
 
 use crate::cgroup::{Cgroup, CgroupError};
@@ -25,6 +26,9 @@ use crate::step::SetupError;
 /// Longest silence of the guest program during set-up. It takes milliseconds; this is for a machine that swaps.
 const SETUP_WALL_S_MAX: u64 = 30;
 
+/// setpriority(2).
+const HIGHEST_PRIORITY: i32 = -20;
+
 /// What limits the container's memory, processor time and processes.
 #[derive(Debug, Clone, Copy)]
 pub enum Attachment<'a> {
@@ -37,12 +41,16 @@ pub enum Attachment<'a> {
 impl Attachment<'_> {
     /// Has the guest program enter, which it does before it reads its plan.
     pub(crate) fn offer(self, channel: &OwnedFd) -> Result<(), LaunchError> {
-        let entrances = match self {
-            Self::Cgroup(cgroup) => cgroup.entrances()?,
-            Self::Unlimited => Vec::new(),
-        };
+        let entrances = self.entrances()?;
         let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
         channel::send_entrances(channel, &entrances).map_err(talk)
+    }
+
+    pub(crate) fn entrances(self) -> Result<Vec<OwnedFd>, CgroupError> {
+        match self {
+            Self::Cgroup(cgroup) => cgroup.entrances(),
+            Self::Unlimited => Ok(Vec::new()),
+        }
     }
 }
 
@@ -63,14 +71,20 @@ pub struct Jailed {
 
 impl Jailed {
     fn of(pid: Pid) -> Result<Self, Errno> {
-        Ok(Self {
-            pid,
-            // It cannot be somebody else's: only this process can reap it, and has not.
-            pidfd: Arc::new(pidfd_open(pid, PidfdFlags::empty())?),
-            ended: Mutex::new(None),
-            namespaces: None,
-            lifeline: None,
-        })
+        // It cannot be somebody else's: only this process can reap it, and has not.
+        Ok(Self::held(pid, pidfd_open(pid, PidfdFlags::empty())?))
+    }
+
+    /// A child of this process, by its pidfd.
+    pub(crate) fn held(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self::inherited(pid, pidfd, None, None)
+    }
+
+    /// For an ordinary user, who has no right to them when it will be undumpable (ptrace(2)).
+    pub(crate) fn hold_namespaces(&mut self, channel: &OwnedFd) -> Result<(), LaunchError> {
+        let opened = Namespaces::of(self.pid).map_err(|source| gone_or_closed(channel, self, source))?;
+        self.namespaces = Some(opened);
+        Ok(())
     }
 
     /// One that this process has started as another program.
@@ -116,6 +130,20 @@ impl Jailed {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// As [`Jailed::kill`], where many processes compete with it for their container's processor time: it is let go first,
+    /// because the kernel ends the others only when process 1 itself gets to end.
+    ///
+    /// # Errors
+    /// As [`Jailed::kill`].
+    pub fn kill_first(&self) -> io::Result<()> {
+        // Not reaped yet, so that the id is its own; an ordinary user may not raise it, and kills it all the same.
+        let ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.is_none() {
+            let _allowed_or_not = setpriority_process(Some(self.pid), HIGHEST_PRIORITY);
+        }
+        self.kill()
     }
 
     /// The container's namespaces, for a zygote's child to join.
@@ -317,24 +345,28 @@ pub(crate) fn guide(
     // From here on, dropping `jailed` ends it.
     let mut jailed = Jailed::of(pid).map_err(talk)?;
     if let Identity::Caller { .. } = plan.identity {
-        // Later it will be undumpable, and an ordinary user has no other right to them (ptrace(2)).
-        jailed.namespaces = Some(Namespaces::of(pid).map_err(|source| gone_or_closed(channel, &jailed, source))?);
+        jailed.hold_namespaces(channel)?;
     }
+    let jailed = sealed(channel, jailed)?;
+    launcher.finish()?;
+    Ok(jailed)
+}
+
+/// Lets process 1, now in the host's hands, go on, and waits until it is sealed.
+pub(crate) fn sealed(channel: &OwnedFd, jailed: Jailed) -> Result<Jailed, LaunchError> {
     match channel::send_go(channel) {
         // It may have failed and gone by now; its last word says where.
         Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => {}
         Err(errno) => return Err(talk(errno)),
     }
     match next_report(channel)? {
-        Report::Sealed => {}
-        other => return Err(unexpected(other)),
+        Report::Sealed => Ok(jailed),
+        other => Err(unexpected(other)),
     }
-    launcher.finish()?;
-    Ok(jailed)
 }
 
 /// Process 1 may have failed and ended before its namespaces were opened; then its last word counts.
-fn gone_or_closed(channel: &OwnedFd, jailed: &Jailed, source: io::Error) -> LaunchError {
+pub(crate) fn gone_or_closed(channel: &OwnedFd, jailed: &Jailed, source: io::Error) -> LaunchError {
     // So that a word comes, or the end, and at once.
     let heard = jailed.kill().map_err(LaunchError::Namespace).and_then(|()| next_report(channel));
     match heard {
@@ -425,7 +457,9 @@ pub(crate) fn next_report(channel: &OwnedFd) -> Result<Report, LaunchError> {
 pub(crate) fn unexpected(report: Report) -> LaunchError {
     match report {
         Report::Failed(error) => LaunchError::Setup(error),
-        Report::UserNamespace | Report::ProcessOne(_) | Report::Sealed => LaunchError::Disorder,
+        Report::UserNamespace | Report::Nursery | Report::ProcessOne(_) | Report::Apart | Report::Sealed => {
+            LaunchError::Disorder
+        }
     }
 }
 

@@ -29,6 +29,12 @@
 //!     AF_UNIX only; no namespaces, mounts, keys, tracing, io_uring, bpf; the i386 gate is deadly, x32 does not exist.
 //! 18. "Sealed" is reported; only now does the guest program get hold of the control socket, and `launch` returns.
 //!
+//! # A nursery
+//! A [`Nursery`] is a guest program that has done steps 1 and 3 and read the plan, and stays. For each container it makes process
+//! 1 by one clone, with the host as its parent, and passes on to the host the pidfd that the clone returns. Process 1 closes all
+//! that is the nursery's; step 2 is its first, then it makes its namespaces, then steps 6 to 18 as above. Until the host has got
+//! hold of it, it stays in the nursery's process group and before step 15. [`launch`] is the same without a nursery.
+//!
 //! # A zygote, and who joins
 //! [`launch_zygote`] starts a trusted program of the image in the realm: its own mount, network, ipc and uts namespaces, the
 //! image read-only, no `/proc`, `no_new_privs`, capabilities in the realm. It ends with the host. Its child, forked into a
@@ -51,7 +57,9 @@ mod handover;
 mod identity;
 mod join;
 mod landlock;
+mod large_pages;
 mod launch;
+mod nursery;
 pub mod oom;
 mod plan;
 mod privileges;
@@ -60,6 +68,7 @@ mod raw;
 mod realm;
 mod root;
 mod seccomp;
+mod spawn;
 mod step;
 mod ward;
 mod zygote;
@@ -68,14 +77,16 @@ pub use enter::{Entered, enter};
 pub use handover::{HandedFd, HandedJail, HandedRealm, become_program};
 pub use identity::Identity;
 pub use join::join;
+pub use large_pages::gather_pages;
 pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};
+pub use nursery::{Apart, BirthError, Nursery};
 pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
-    Resource, ResourceLimit, SealPlan, Symlink,
+    Resource, ResourceLimit, SealPlan, Sizes, Symlink,
 };
-pub use privileges::limit_code;
 pub use raw::not_received;
 pub use realm::Realm;
+pub use spawn::{Code, Spawned};
 pub use step::{SetupError, Step};
 pub use ward::{CONTROL_FD_INSIDE, GUEST, WORDS, Ward, WardPlan, control_inside};
 pub use zygote::{

@@ -190,6 +190,24 @@ impl SealPlan {
     }
 }
 
+/// What differs between the containers of one [`crate::Nursery`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sizes {
+    /// As in [`ContainerSpec`].
+    pub disk_bytes_max: u64,
+    /// As in [`ContainerSpec`].
+    pub shm_bytes_max: u64,
+}
+
+impl Sizes {
+    pub(crate) fn check(&self) -> Result<(), PlanError> {
+        let sizes = [("disk_bytes_max", self.disk_bytes_max), ("shm_bytes_max", self.shm_bytes_max)];
+        // tmpfs reads 0 as "no limit".
+        sizes.iter().try_for_each(|&(name, size)| if size == 0 { Err(PlanError::Zero(name)) } else { Ok(()) })
+    }
+}
+
 /// Why a [`ContainerSpec`] cannot become a plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
@@ -345,6 +363,17 @@ impl JailPlan {
         if bytes > PLAN_BYTES_MAX { Err(PlanError::TooLarge(bytes)) } else { Ok(self) }
     }
 
+    /// The same, for a container of these sizes.
+    pub(crate) fn resize(&mut self, sizes: Sizes) {
+        (self.disk_bytes_max, self.shm_bytes_max) = (sizes.disk_bytes_max, sizes.shm_bytes_max);
+        self.resource_limits = resource_limits(sizes.disk_bytes_max);
+    }
+
+    /// What a nursery's containers may differ in.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { disk_bytes_max: self.disk_bytes_max, shm_bytes_max: self.shm_bytes_max }
+    }
+
     /// The lower layer's place on the host.
     pub fn rootfs(&self) -> &Path {
         &self.rootfs
@@ -360,15 +389,23 @@ impl JailPlan {
         }
     }
 
-    /// The form in which the guest program gets it: an [`crate::channel::Order`], without a copy of the plan.
+    /// The form in which the guest program gets it.
     pub(crate) fn to_order(&self) -> Result<Vec<u8>, serde_json::Error> {
-        #[derive(Serialize)]
-        #[serde(rename_all = "snake_case")]
-        enum Order<'a> {
-            Container(&'a JailPlan),
-        }
         serde_json::to_vec(&Order::Container(self))
     }
+
+    /// The form in which a nursery gets it.
+    pub(crate) fn to_nursery_order(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(&Order::Nursery(self))
+    }
+}
+
+/// [`crate::channel::Order`] as it is written, without a copy of the plan.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Order<'a> {
+    Container(&'a JailPlan),
+    Nursery(&'a JailPlan),
 }
 
 fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
@@ -389,15 +426,9 @@ fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
     if !(1..=64).contains(&spec.hostname.len()) || !spec.hostname.chars().all(characters) {
         return Err(PlanError::Hostname(spec.hostname.clone()));
     }
-    for (name, value) in [
-        ("disk_bytes_max", spec.disk_bytes_max),
-        ("inodes_max", spec.inodes_max),
-        ("shm_bytes_max", spec.shm_bytes_max),
-    ] {
-        // tmpfs reads 0 as "no limit".
-        if value == 0 {
-            return Err(PlanError::Zero(name));
-        }
+    Sizes { disk_bytes_max: spec.disk_bytes_max, shm_bytes_max: spec.shm_bytes_max }.check()?;
+    if spec.inodes_max == 0 {
+        return Err(PlanError::Zero("inodes_max"));
     }
     match spec.identity {
         // The last id, 4294967295, means "no change" to the kernel.

@@ -94,10 +94,7 @@ const CODE_OPEN_FILES_SHARE: u64 = 4;
 
 /// Limits what a process of the code, and those it makes, may have open; soft and hard alike, so that it cannot raise it
 /// again.
-///
-/// # Errors
-/// What `setrlimit(2)` answers.
-pub fn limit_code() -> Result<(), Errno> {
+pub(crate) fn limit_code() -> Result<(), Errno> {
     let own = getrlimit(Kernel::Nofile).maximum.unwrap_or(u64::MAX);
     let max = Some(CODE_OPEN_FILES_MAX.min(own / CODE_OPEN_FILES_SHARE));
     setrlimit(Kernel::Nofile, Rlimit { current: max, maximum: max })

@@ -8,7 +8,7 @@ use rustix::process::Pid;
 use rustix::thread::UnshareFlags;
 
 /// The last error number of the calling thread.
-fn last_errno() -> Errno {
+pub(crate) fn last_errno() -> Errno {
     Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
@@ -27,29 +27,99 @@ pub(crate) enum Side {
     New,
 }
 
-/// The namespaces of a container, the user namespace first: the kernel makes the others in it.
-const CONTAINER_NAMESPACES: i32 = libc::CLONE_NEWUSER
-    | libc::CLONE_NEWNS
-    | libc::CLONE_NEWPID
-    | libc::CLONE_NEWNET
-    | libc::CLONE_NEWIPC
-    | libc::CLONE_NEWUTS
-    | libc::CLONE_NEWCGROUP;
+/// The namespaces that process 1 is born in: a user namespace, and a pid namespace in it, which no process can enter
+/// itself.
+const BIRTH_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+
+/// The other namespaces of a container. Made together with those of [`BIRTH_NAMESPACES`], they are made in the new user
+/// namespace.
+const OTHER_NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
+    .union(UnshareFlags::NEWNET)
+    .union(UnshareFlags::NEWIPC)
+    .union(UnshareFlags::NEWUTS)
+    .union(UnshareFlags::NEWCGROUP);
 
 /// Makes a copy of this process that is process 1 of namespaces of its own, and whose parent is this process's parent
 /// (`clone(2)` with `CLONE_PARENT`).
 ///
 /// Only for a process with one thread.
 pub(crate) fn clone_process_one() -> Result<Side, Errno> {
-    let flags = libc::c_long::from(CONTAINER_NAMESPACES | libc::CLONE_PARENT | libc::SIGCHLD);
-    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent and the namespaces; the process
-    // has one thread, so the copy finds no lock held by a thread that it does not have.
-    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, 0_usize, 0_usize, 0_usize) };
+    let others = i32::try_from(OTHER_NAMESPACES.bits()).map_err(|_| Errno::OVERFLOW)?;
+    clone_sibling(BIRTH_NAMESPACES | others, std::ptr::null_mut())
+}
+
+/// As [`clone_process_one`], but with user and pid namespaces alone; the others are left to [`unshare_the_rest`]. Beside
+/// the id comes a pidfd, which is the caller's and not the new process's.
+pub(crate) fn bear_process_one() -> Result<(Side, Option<OwnedFd>), Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let side = clone_sibling(BIRTH_NAMESPACES | libc::CLONE_PIDFD, &raw mut pidfd)?;
+    let pidfd = match side {
+        // SAFETY: the kernel has just made this descriptor for the caller (`clone(2)`, CLONE_PIDFD); nobody else has it.
+        Side::Caller(_) => Some(unsafe { OwnedFd::from_raw_fd(pidfd) }),
+        Side::New => None,
+    };
+    Ok((side, pidfd))
+}
+
+/// What [`bear_process_one`] leaves to be made.
+pub(crate) fn unshare_the_rest() -> Result<(), Errno> {
+    unshare(OTHER_NAMESPACES)
+}
+
+/// `pidfd` is null, or where the kernel is to put one (`CLONE_PIDFD`).
+fn clone_sibling(flags: i32, pidfd: *mut libc::c_int) -> Result<Side, Errno> {
+    let flags = libc::c_long::from(flags | libc::CLONE_PARENT | libc::SIGCHLD);
+    // SAFETY: without CLONE_VM and with a null stack this is fork(2) but for the parent and the namespaces; the callers'
+    // process has one thread, so the copy finds no lock held by a thread that it does not have. The third argument is
+    // null, or a place for one integer that outlives the call, on every architecture.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0_usize, pidfd, 0_usize, 0_usize) };
     match pid {
         0 => Ok(Side::New),
         pid if pid > 0 => i32::try_from(pid).ok().and_then(Pid::from_raw).map(Side::Caller).ok_or(Errno::OVERFLOW),
         _ => Err(last_errno()),
     }
+}
+
+/// What a process does with its parent's memory, until it ends or executes a program.
+pub(crate) trait Borrowed {
+    /// Makes system calls and nothing else: it takes no lock, allocates nothing, does not panic. Returns an exit status.
+    fn run(&mut self) -> i32;
+}
+
+/// The stack of such a process. It calls a few functions, one in the other.
+const BORROWED_STACK_BYTES: usize = 32 * 1024;
+
+/// Makes a process that runs `what` with this one's memory, while this one waits (`clone(2)`, `CLONE_VM` with `CLONE_VFORK`):
+/// until it has ended or executed a program. Its signal handlers are the default ones, and all signals are blocked.
+pub(crate) fn clone_borrowing<T: Borrowed>(what: &mut T) -> Result<Pid, Errno> {
+    extern "C" fn run<T: Borrowed>(what: *mut libc::c_void) -> libc::c_int {
+        // A copy of the table of handlers, not the parent's own. One of them would find another stack than its own.
+        for signal in 1..32 {
+            // SAFETY: the default action runs no code; where it may not be set, it was.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        // SAFETY: it is what the caller below passes, which waits, and whose exclusive borrow lasts longer than that.
+        let what = unsafe { &mut *what.cast::<T>() };
+        // SAFETY: `_exit` has no preconditions. Returning would do the same, by way of the C library.
+        unsafe { libc::_exit(what.run()) }
+    }
+    let mut stack = vec![0_u128; BORROWED_STACK_BYTES / size_of::<u128>()];
+    // SAFETY: signal sets are plain structures of which all-zero is a value.
+    let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: both sets outlive the calls.
+    unsafe {
+        libc::sigfillset(&raw mut all);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+    }
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack grows down from its end, which is aligned, and is used by nobody else; it and `what` outlive the new
+    // process's use of them, for the call returns after that. No other thread touches `what`, which is borrowed exclusively.
+    let pid =
+        unsafe { libc::clone(run::<T>, stack.as_mut_ptr_range().end.cast(), flags, std::ptr::from_mut(what).cast()) };
+    let made = if pid < 0 { Err(last_errno()) } else { Pid::from_raw(pid).ok_or(Errno::OVERFLOW) };
+    // SAFETY: the set outlives the call.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const before, std::ptr::null_mut()) };
+    made
 }
 
 /// Makes a copy of this process (`fork(2)`); the copy has one thread.
@@ -61,6 +131,27 @@ pub(crate) fn fork() -> Result<Side, Errno> {
         pid => Pid::from_raw(pid).filter(|_| pid > 0).map(Side::Caller).ok_or_else(last_errno),
     }
 }
+
+/// Has the kernel put a stretch of another process's memory into large pages (`process_madvise(2)`, `MADV_COLLAPSE`).
+pub(crate) fn collapse(process: BorrowedFd<'_>, place: usize, bytes: usize) -> Result<(), Errno> {
+    let stretch = libc::iovec { iov_base: std::ptr::without_provenance_mut(place), iov_len: bytes };
+    // SAFETY: the call reads one structure, which outlives it. The address in it is another process's, and what is done there
+    // changes nothing that a program can see.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_process_madvise,
+            process.as_raw_fd(),
+            &raw const stretch,
+            1_usize,
+            MADV_COLLAPSE,
+            0_usize,
+        )
+    };
+    if done < 0 { Err(last_errno()) } else { Ok(()) }
+}
+
+/// `madvise(2)`, which the `libc` crate does not have for every C library.
+const MADV_COLLAPSE: libc::c_int = 25;
 
 /// Bytes that were sent into a Unix socket and not yet received at its other end, as the kernel accounts for them
 /// (`SIOCOUTQ`, unix(7)); zero when all was.

@@ -45,6 +45,10 @@ steps! {
     BecomeRealmRoot = "become the realm's root",
     /// User, mount, pid, network, ipc, uts and cgroup namespaces, and process 1 in them, with its id maps.
     BecomeProcessOne = "become process 1 of its own namespaces",
+    /// Process 1, born in a nursery with user and pid namespaces, makes its other five.
+    OwnNamespaces = "make mount, network, ipc, uts and cgroup namespaces",
+    /// The nursery has written the id maps of process 1.
+    AwaitIdMaps = "wait for the id maps",
     /// A zygote's mount, network, ipc and uts namespaces; its pid namespace stays the host's.
     OwnZygoteNamespaces = "make mount, network, ipc and uts namespaces",
     /// A process that joins is closed to what runs in the container already, until the last wall stands.
@@ -140,6 +144,13 @@ pub(crate) const REALM: &[Step] = &[Step::OwnUserNamespace];
 
 /// Done by the launched program for a container, which is still in the host's pid namespace.
 pub(crate) const OUTSIDE: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::BecomeProcessOne];
+
+/// Done by a nursery, once.
+pub(crate) const NURSERY: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::Streams];
+
+/// Done by process 1 that a nursery has borne, before [`INSIDE`]. Within its limits first of all: what its namespaces take
+/// is charged to it, and its cgroup namespace begins at its own cgroup.
+pub(crate) const BORN: &[Step] = &[Step::EnterCgroups, Step::OwnNamespaces, Step::AwaitIdMaps];
 
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
@@ -304,7 +315,7 @@ mod tests {
         }
     }
 
-    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, INSIDE, SEAL, WARD, WARD_SEAL, ZYGOTE, JOIN];
+    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, NURSERY, BORN, INSIDE, SEAL, WARD, WARD_SEAL, ZYGOTE, JOIN];
 
     #[test]
     fn nothing_runs_after_a_failed_step() {
@@ -323,7 +334,8 @@ mod tests {
         let container: Vec<Step> = all().collect();
         let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
         let ward = [WARD, WARD_SEAL].concat();
-        for list in [&container[..], &ward, ZYGOTE, JOIN] {
+        let born = [BORN, INSIDE, SEAL].concat();
+        for list in [&container[..], &born, &ward, NURSERY, ZYGOTE, JOIN] {
             let distinct: std::collections::HashSet<_> = list.iter().collect();
             assert_eq!(distinct.len(), list.len(), "{list:?}");
         }

@@ -4,6 +4,9 @@
 //! `stream_load fake` prints its address, and serves chat completions (`/v1/chat/completions`) and messages (`/v1/messages`)
 //! until standard input ends. The model's name says what is streamed: `load-TOKENS-PAUSE_MS`.
 //!
+//! `stream_load copier URL` prints its address, and passes requests and replies on without reading them: what any gateway made of these parts
+//! pays at least.
+//!
 //! `stream_load client URL DIALECT MODEL STREAMS ROUNDS` opens so many streams at once, so many times, and prints one line of
 //! JSON: per stream the milliseconds from the request to the end, per token the microseconds from the fake's pen to here.
 //! A stream that lacks a token is an error, and ends the run.
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::ListenerExt as _;
@@ -22,7 +26,8 @@ use serde_json::{Value, json};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-const USAGE: &str = "usage: stream_load fake | stream_load client URL chat|messages MODEL STREAMS ROUNDS";
+const USAGE: &str =
+    "usage: stream_load fake | stream_load copier URL | stream_load client URL chat|messages MODEL STREAMS ROUNDS";
 /// What a token begins with; its time, in nanoseconds of the system's clock, has always as many digits.
 const MARK: &[u8] = b"@";
 const DIGITS: usize = 19;
@@ -33,6 +38,7 @@ async fn main() -> Result<(), Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["fake"] => fake().await,
+        ["copier", url] => copier((*url).to_owned()).await,
         ["client", url, dialect, model, streams, rounds] => {
             let run = Run { url: (*url).to_owned(), messages: *dialect == "messages", model: (*model).to_owned() };
             run.measure(streams.parse()?, rounds.parse()?).await
@@ -46,11 +52,39 @@ fn now_ns() -> u64 {
 }
 
 async fn fake() -> Result<(), Failure> {
+    serve(
+        Router::new()
+            .route("/v1/chat/completions", post(|body: Bytes| async move { stream(&body, chat) }))
+            .route("/v1/messages", post(|body: Bytes| async move { stream(&body, messages) })),
+    )
+    .await
+}
+
+async fn copier(upstream: String) -> Result<(), Failure> {
+    let client = client(usize::MAX)?;
+    let passed = move |uri: Uri, body: Bytes| async move {
+        let asked =
+            client.post(format!("{upstream}{}", uri.path())).header(CONTENT_TYPE, "application/json").body(body);
+        match asked.send().await {
+            Ok(reply) => {
+                let status = reply.status();
+                (status, [(CONTENT_TYPE, "text/event-stream")], Body::from_stream(reply.bytes_stream())).into_response()
+            }
+            Err(error) => (StatusCode::BAD_GATEWAY, error.to_string()).into_response(),
+        }
+    };
+    serve(Router::new().route("/v1/messages", post(passed.clone())).route("/v1/chat/completions", post(passed))).await
+}
+
+fn client(idle_max: usize) -> Result<reqwest::Client, Failure> {
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "a provider of cryptography was there")?;
+    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle_max).build()?)
+}
+
+/// Prints the address, and serves until standard input ends.
+async fn serve(app: Router) -> Result<(), Failure> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
-    let app = Router::new()
-        .route("/v1/chat/completions", post(|body: Bytes| async move { stream(&body, chat) }))
-        .route("/v1/messages", post(|body: Bytes| async move { stream(&body, messages) }));
     // Otherwise the kernel holds small writes back until earlier ones are acknowledged: 40 ms that no gateway is to blame for.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     let served = tokio::spawn(axum::serve(listener, app).into_future());
@@ -71,7 +105,7 @@ fn stream(body: &[u8], dialect: fn(&str, u32) -> Frames) -> Response {
     let name = asked["model"].as_str().unwrap_or_default().to_owned();
     let mut numbers = name.split('-').filter_map(|part| part.parse::<u32>().ok());
     let (Some(tokens), Some(pause_ms)) = (numbers.next(), numbers.next()) else {
-        return (axum::http::StatusCode::NOT_FOUND, format!("no such model: {name}")).into_response();
+        return (StatusCode::NOT_FOUND, format!("no such model: {name}")).into_response();
     };
     let frames = dialect(&name, tokens);
     let written = async_stream::stream! {
@@ -139,10 +173,7 @@ struct Arrived {
 
 impl Run {
     async fn measure(self, streams: usize, rounds: usize) -> Result<(), Failure> {
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .map_err(|_| "a provider of cryptography was there")?;
-        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(streams).build()?;
+        let client = client(streams)?;
         let (mut stream_ms, mut token_us, mut wall_ms) = (Vec::new(), Vec::new(), Vec::new());
         for round in 0..=rounds {
             let began = Instant::now();

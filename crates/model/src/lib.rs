@@ -18,6 +18,7 @@ mod link;
 pub mod lower;
 mod minting;
 mod openai;
+mod overlong;
 pub mod recording;
 mod router;
 mod scripted;

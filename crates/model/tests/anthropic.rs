@@ -266,7 +266,7 @@ async fn broken_promises_are_protocol_errors() {
         (block(0), 0),
         (format!("{start}{start}"), 1),
         (format!("{start}{}", delta(0, piece.clone())), 1),
-        (format!("{start}{}{}", block(0), block(1)), 2),
+        (format!("{start}{}{}", block(1), block(0)), 2),
         (format!("{start}{}{}", block(0), delta(1, piece)), 2),
         (format!("{start}{}{}", block(0), delta(0, json!({"type": "thinking_delta", "thinking": "x"}))), 2),
         (format!("{start}{}{stop}", block(0)), 2),

@@ -5,8 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use belljar_jail::Apart;
 use belljar_jail::cgroup::{CgroupTree, Limits, Stats};
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::channel::{Channel, Received};
@@ -20,7 +22,7 @@ use crate::image::Image;
 use crate::options::Isolation;
 use crate::outcome::InterpreterEnd;
 use crate::process::{HandedProcess, Process, Reins};
-use crate::repl::{HandedRepl, Repl};
+use crate::repl::{Ahead, HandedRepl, Repl, Warmth};
 use crate::zygote::Retired;
 
 /// For a layer of the largest kind to be written or read.
@@ -31,6 +33,8 @@ pub struct Guest {
     pub talk: Conversation,
     /// From the first cell in Python on.
     pub repl: Option<Repl>,
+    /// Until it is that.
+    pub ahead: Option<Ahead>,
     /// How the last REPL ended, where no cell has been told yet.
     pub lost: Option<InterpreterEnd>,
     pub process: Process,
@@ -51,7 +55,8 @@ pub struct HandedGuest {
 }
 
 impl Guest {
-    /// Starts a container and hears its first word.
+    /// Starts a container and hears its first word. A REPL that it is to have is forked meanwhile, and waits for
+    /// [`crate::repl::start`].
     pub async fn start(
         host: &SharedHost,
         image: Arc<Image>,
@@ -59,16 +64,30 @@ impl Guest {
         isolation: Isolation,
         limits: Limits,
         stop: CancellationToken,
+        ahead: Option<Warmth>,
     ) -> Result<Self, SandboxError> {
         let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
+        let (apart, namespaces) = oneshot::channel();
         let starting = {
             let (host, image) = (SharedHost::clone(host), Arc::clone(&image));
-            tokio::task::spawn_blocking(move || host.start(&image, &name, isolation, &limits, theirs))
+            let (forks, mut apart) = (ahead.is_some(), Some(apart));
+            tokio::task::spawn_blocking(move || {
+                let mut tell = |namespaces| drop(apart.take().map(|apart| apart.send(namespaces)));
+                let apart: Option<Apart<'_>> = if forks { Some(&mut tell) } else { None };
+                host.start(&image, &name, isolation, &limits, theirs, apart)
+            })
         };
-        let process = starting.await.map_err(|error| SandboxError::Launch(error.to_string()))??;
+        let forking = async {
+            match (ahead, namespaces.await) {
+                (Some(warmth), Ok(namespaces)) => Ahead::fork(&image, warmth, namespaces).await,
+                (None, _) | (_, Err(_)) => Ok(None),
+            }
+        };
+        let (process, ahead) = tokio::join!(starting, forking);
+        let process = process.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = Conversation::new(channel, process.ended(), stop);
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, repl: None, lost: None, process, image, ward: None, limits };
+        let mut guest = Self { talk, repl: None, ahead: ahead?, lost: None, process, image, ward: None, limits };
         let words = match isolation {
             Isolation::Namespaces => None,
             Isolation::Gvisor => Some(guest.hear_ward().await?),
@@ -112,7 +131,7 @@ impl Guest {
         let below = ward.as_ref().map(Ward::below);
         let talk = Conversation::take_over(talk, below.cloned(), process.ended(), stop)?;
         let repl = repl.map(|repl| Repl::take_over(repl, below.cloned(), zygotes)).transpose()?;
-        Ok(Self { talk, repl, lost, process, image, ward, limits })
+        Ok(Self { talk, repl, ahead: None, lost, process, image, ward, limits })
     }
 
     /// What a ward says before it starts gVisor, and may be believed: no code has run.

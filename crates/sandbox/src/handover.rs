@@ -102,6 +102,7 @@ impl Sandbox {
         maker.leave_house().await;
         pool.close().await;
         maker.quiet().await;
+        maker.host.image().close_nurseries().await;
         // These first: from here on nothing is started, and so nothing inherits what exec is not to close any more.
         let io = |source| SandboxError::Io { what: "hand containers over", source };
         let zygotes = maker.hand_zygotes_over().await.map_err(io)?;

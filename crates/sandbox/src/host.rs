@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
+use belljar_jail::{Apart, Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::descriptors;
@@ -43,7 +43,7 @@ impl Host {
             Some(realm) => realm,
             None => Realm::create(program.as_fd(), identity).map_err(|error| SandboxError::Host(error.to_string()))?,
         };
-        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm))?;
+        let (image, attendances) = Image::prepare(&config, rootfs, Arc::new(realm), &program)?;
         let cgroups = match CgroupTree::detect() {
             Ok(tree) => Some(tree),
             Err(unavailable) => match config.limits_need {
@@ -69,7 +69,7 @@ impl Host {
             let made = Realm::create(self.program.as_fd(), identity);
             Arc::new(made.map_err(|error| SandboxError::Host(error.to_string()))?)
         };
-        Image::prepare(&self.config, rootfs, realm)
+        Image::prepare(&self.config, rootfs, realm, &self.program)
     }
 
     /// What new containers are made from.
@@ -82,7 +82,8 @@ impl Host {
         std::mem::replace(&mut *self.image.write().unwrap_or_else(PoisonError::into_inner), image)
     }
 
-    /// Starts process 1 of a container, known to this host as `name`. Blocks.
+    /// Starts process 1 of a container, known to this host as `name`. `apart` gets its namespaces before all else stands, where
+    /// that can be. Blocks.
     pub fn start(
         &self,
         image: &Image,
@@ -90,6 +91,7 @@ impl Host {
         isolation: Isolation,
         limits: &Limits,
         control: OwnedFd,
+        apart: Option<Apart<'_>>,
     ) -> Result<Process, SandboxError> {
         let gvisor = match isolation {
             Isolation::Namespaces => None,
@@ -99,11 +101,14 @@ impl Host {
         let cgroup = self.cgroup(name, &outer)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let jailed = match gvisor {
-            None => {
-                let plan = image.plan(limits)?;
-                launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
-                    .map_err(|error| SandboxError::Launch(error.to_string()))?
-            }
+            None => match image.nurseries().launch(image, &self.program, limits, attachment, control.as_fd(), apart) {
+                Some(borne) => borne.map_err(|error| SandboxError::Launch(error.to_string()))?,
+                None => {
+                    let plan = image.plan(limits)?;
+                    launch(image.realm(), self.program.as_fd(), &plan, attachment, control)
+                        .map_err(|error| SandboxError::Launch(error.to_string()))?
+                }
+            },
             Some(gvisor) => {
                 let spec = image.spec(limits);
                 gvisor.start(image.realm(), &self.program, &spec, limits, attachment, control)?

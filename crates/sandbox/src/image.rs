@@ -1,16 +1,18 @@
-//! What containers of one image are started from: its jail plan.
+//! What containers of one image are started from: its jail plan, and the nursery that has read it.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use belljar_jail::cgroup::Limits;
-use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Symlink};
+use belljar_jail::{ContainerSpec, Directory, Identity, JailPlan, Realm, Sizes, Symlink};
 use tokio_util::sync::CancellationToken;
 
 use crate::command::DiskFree;
 use crate::config::{Rootfs, SandboxConfig};
 use crate::environment::{HOME, INPUT_DIRECTORY, OUTPUT_ROOT, WORKING_DIRECTORY};
 use crate::error::SandboxError;
+use crate::nurseries::Nurseries;
 use crate::zygote::{Attendance, Zygotes};
 
 /// Files of one container, directories included.
@@ -30,20 +32,23 @@ pub struct Image {
     spec: ContainerSpec,
     /// For the sandbox's own limits.
     plan: JailPlan,
+    nurseries: Nurseries,
 }
 
 impl Image {
-    /// With what the attendants of its zygotes need.
+    /// With what the attendants of its zygotes need. Blocks.
     pub fn prepare(
         config: &SandboxConfig,
         rootfs: Rootfs,
         realm: Arc<Realm>,
+        program: &File,
     ) -> Result<(Self, [Attendance; 2]), SandboxError> {
         let spec = spec(config, &rootfs, realm.identity());
         let plan = JailPlan::for_container(&spec).map_err(|error| SandboxError::Host(error.to_string()))?;
         let (zygotes, attendances) = Zygotes::new(&config.zygotes);
         let stop = CancellationToken::new();
-        Ok((Self { rootfs, realm, zygotes, stop, spec, plan }, attendances))
+        let nurseries = Nurseries::start(&realm, program, &plan);
+        Ok((Self { rootfs, realm, zygotes, stop, spec, plan, nurseries }, attendances))
     }
 
     /// Where REPLs are forked from.
@@ -59,6 +64,31 @@ impl Image {
     /// What a zygote's child gives up to become a container's, for `belljar_join`.
     pub fn seal(&self) -> Result<Vec<u8>, SandboxError> {
         self.plan.seal_plan().to_bytes().map_err(|error| SandboxError::Launch(error.to_string()))
+    }
+
+    /// What a container with these limits differs in from the others.
+    pub fn sizes(&self, limits: &Limits) -> Sizes {
+        let ContainerSpec { disk_bytes_max, shm_bytes_max, .. } = self.sized(limits);
+        Sizes { disk_bytes_max, shm_bytes_max }
+    }
+
+    /// Ends what waits to bear its containers: they are launched each by itself from here on, if any still are.
+    pub async fn close_nurseries(self: &Arc<Self>) {
+        let image = Arc::clone(self);
+        let closing = tokio::task::spawn_blocking(move || image.nurseries.close());
+        if let Err(error) = closing.await {
+            tracing::error!(%error, "a nursery could not be ended");
+        }
+    }
+
+    /// Where its containers are borne.
+    pub fn nurseries(&self) -> &Nurseries {
+        &self.nurseries
+    }
+
+    /// The plan of a container with the sandbox's own limits.
+    pub fn own_plan(&self) -> &JailPlan {
+        &self.plan
     }
 
     /// The plan of a container with these limits.

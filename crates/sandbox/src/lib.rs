@@ -41,6 +41,7 @@ mod kill;
 mod lease;
 mod maker;
 mod names;
+mod nurseries;
 mod options;
 mod outcome;
 mod parked;

@@ -25,6 +25,9 @@ const LAUNCHES_PER_CORE: usize = 3;
 /// Containers cleared away at once, per core.
 const REAPERS_PER_CORE: usize = 2;
 
+/// Of the REPL that a container is made with.
+const FIRST_WARMTH: Warmth = Warmth::Core;
+
 /// See the module's head.
 pub struct Maker {
     pub host: SharedHost,
@@ -111,7 +114,10 @@ impl Maker {
     ) -> Result<Made, SandboxError> {
         let permit = self.launches.acquire().await.map_err(|_closed| SandboxError::Closed)?;
         let (stop, name) = (self.stop.child_token(), purpose.name()?);
-        let guest = Guest::start(&self.host, self.host.image(), name, isolation, limits, stop.clone()).await?;
+        // In gVisor a REPL is no child of a zygote.
+        let forks = language == Language::Python && isolation == Isolation::Namespaces;
+        let ahead = if forks { Some(FIRST_WARMTH) } else { None };
+        let guest = Guest::start(&self.host, self.host.image(), name, isolation, limits, stop.clone(), ahead).await?;
         let made = self.ready(Made { guest, life: Arc::default(), stop }, language, &purpose).await;
         drop(permit);
         made
@@ -165,7 +171,9 @@ impl Maker {
         self.keepers.close();
         self.keepers.wait().await;
         self.leave_house().await;
-        self.host.image().stop.cancel();
+        let image = self.host.image();
+        image.stop.cancel();
+        image.close_nurseries().await;
         self.attendants.close();
         self.attendants.wait().await;
     }
@@ -231,7 +239,7 @@ impl Maker {
 
 /// A REPL for a container; one that nobody waits for is made to touch its pages too.
 async fn interpreter(guest: &mut Guest, purpose: &Purpose) -> Result<Repl, ReplError> {
-    let mut repl = repl::start(guest, Warmth::Core).await?;
+    let mut repl = repl::start(guest, FIRST_WARMTH).await?;
     if *purpose == Purpose::Ahead {
         repl.touch(&mut guest.talk).await?;
     }

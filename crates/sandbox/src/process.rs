@@ -167,21 +167,28 @@ impl Drop for Process {
     /// Blocks until the kernel has ended every process inside.
     fn drop(&mut self) {
         let cgroup = self.reins.lock().take().map(|held| held.cgroup);
-        if let Some(cgroup) = &cgroup
-            && let Err(error) = cgroup.kill()
-        {
-            tracing::warn!(%error, "could not kill a container by its cgroup");
-        }
-        if let Err(error) = self.jailed.kill() {
+        // One signal, and the kernel ends all of its processes in one go, which no fork can outrun.
+        if let Err(error) = self.jailed.kill_first() {
             tracing::error!(%error, "could not kill a container");
+        }
+        if let Some(cgroup) = &cgroup
+            && let Err(error) = cgroup.let_die()
+        {
+            tracing::warn!(%error, "a container could not be made to die fast");
         }
         if let Err(error) = self.jailed.wait() {
             tracing::error!(%error, "could not wait for a container's end");
         }
-        if let Some(cgroup) = cgroup
-            && let Err(error) = cgroup.remove()
-        {
-            tracing::error!(%error, "could not remove a container's cgroup");
+        if let Some(cgroup) = cgroup {
+            // Whatever is in it has got there by no way that is known.
+            if !cgroup.is_empty()
+                && let Err(error) = cgroup.kill()
+            {
+                tracing::warn!(%error, "could not kill a container by its cgroup");
+            }
+            if let Err(error) = cgroup.remove() {
+                tracing::error!(%error, "could not remove a container's cgroup");
+            }
         }
     }
 }

@@ -211,6 +211,7 @@ impl Sandbox {
         let before = maker.host.change_image(image);
         pool.drain();
         before.stop.cancel();
+        before.close_nurseries().await;
         self.shared.attend(attendances);
         tracing::info!(%digest, "new containers are made from another image");
         Ok(())
@@ -423,7 +424,7 @@ fn freeze_all(shared: &Shared, unused_max: Duration) -> Freezing {
 async fn prove(host: &SharedHost, image: Arc<Image>) -> Result<(), SandboxError> {
     let name = format!("proof_{}", random_name()?);
     let mut guest =
-        Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new()).await?;
+        Guest::start(host, image, name, host.config.isolation, host.limits(), CancellationToken::new(), None).await?;
     let cell = Cell {
         code: Code::Bash(":".to_owned()),
         wall: Duration::from_secs(host.config.cell_wall_s_max),

@@ -33,6 +33,22 @@ async fn a_command_says_what_it_says_and_ends_as_it_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_code_has_taken_away_from_the_next_command_is_told() {
+    let sandbox = sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    assert_eq!(stdout(&mut lease, "cd /; rm -rf /work; echo >/work").await, "");
+    let stderr = "belljar: /work is gone, starting in /\n".to_owned();
+    let expected = Said { return_code: 0, stdout: "/\n".to_owned(), stderr };
+    assert_eq!(said(&run(&mut lease, "pwd").await), expected);
+    assert_eq!(said(&run(&mut lease, "rm /work /bin/bash").await).return_code, 0);
+    let stderr = "belljar: /bin/bash: No such file or directory (os error 2)\n".to_owned();
+    let expected = Said { return_code: 127, stdout: String::new(), stderr };
+    assert_eq!(said(&run(&mut lease, "echo unheard").await), expected);
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_longer_than_an_argument_runs_all_the_same() {
     let sandbox = sandbox!();
     let mut lease = leased(&sandbox, 1).await;

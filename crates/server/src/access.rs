@@ -121,7 +121,7 @@ async fn signed(app: &App, token: &str, user: Option<UserId>) -> Result<Caller, 
 }
 
 /// One text for every key that opens nothing; the log tells the operator more.
-fn refused(shown: &ShownKey) -> Failure {
+pub fn refused(shown: &ShownKey) -> Failure {
     match shown {
         ShownKey::Ended { key_id, end: KeyEnd::Revoked(at) } => {
             tracing::warn!(%key_id, %at, "refused: this key was revoked")
@@ -135,7 +135,7 @@ fn refused(shown: &ShownKey) -> Failure {
 }
 
 fn local() -> Result<Principal, Failure> {
-    Ok(Principal { workspace: local_workspace()?, isolation: None, models: ModelPermit::default() })
+    Ok(Principal { workspace: local_workspace()?, isolation: None, models: ModelPermit::default(), key: None })
 }
 
 /// What a key opens by itself.
@@ -144,6 +144,7 @@ fn principal(key: &Key) -> Principal {
         workspace: key.workspace.clone(),
         isolation: key.isolation.map(isolation_of),
         models: ModelPermit::of(key.models.clone()),
+        key: Some(key.key_id.clone()),
     }
 }
 

@@ -74,7 +74,9 @@ pub enum CheckpointError {
     #[error("its files could not be put back: {0}")]
     Write(#[from] PutError),
     /// It lies over another image than the server's.
-    #[error("it was made from the image {made_from}, and this server has {present}")]
+    #[error(
+        "it was made from the image {made_from}, and this server has {present}; it comes back when the server has that image again"
+    )]
     OtherImage {
         /// The checkpoint's.
         made_from: String,

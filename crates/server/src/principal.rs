@@ -1,5 +1,6 @@
 //! Who asks, and how that is found out.
 
+use belljar_ids::KeyId;
 use belljar_sandbox::Isolation;
 use belljar_store::{KeyIsolation, WorkspaceId};
 
@@ -14,6 +15,8 @@ pub struct Principal {
     pub isolation: Option<Isolation>,
     /// Which models it may name.
     pub models: ModelPermit,
+    /// The key that it was opened with; a batch outlives its key, and a server without keys has none.
+    pub key: Option<KeyId>,
 }
 
 /// A key's isolation, as the sandbox knows it.

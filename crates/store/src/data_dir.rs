@@ -6,13 +6,17 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{ErrorKind, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-const DATABASE: &str = "belljar.sqlite";
-const LOCK: &str = "lock";
-const SECRET: &str = "scope.secret";
+pub(crate) const DATABASE: &str = "belljar.sqlite";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const SECRET: &str = "scope.secret";
 /// Holds the id of the store whose contents lie here.
-const OWNER: &str = "blobs.owner";
+pub(crate) const OWNER: &str = "blobs.owner";
 const SPOOL: &str = "spool";
+/// How long a command may hold the directory before a server that starts takes it for another server.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_LOOKED_AT: Duration = Duration::from_millis(50);
 const OTHERS: u32 = 0o077;
 
 /// A data directory that exists and only its owner may enter.
@@ -36,6 +40,16 @@ impl DataDir {
             sync_dir(parent)?;
         }
         Ok(Self { root })
+    }
+
+    /// One that is there already; nothing is made or changed.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, StoreError> {
+        let root = std::path::absolute(path).map_err(StoreError::io("finding the data directory"))?;
+        Ok(root.is_dir().then_some(Self { root }))
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     pub(crate) fn database(&self) -> PathBuf {
@@ -118,6 +132,18 @@ impl DataDir {
         written().map_err(StoreError::io(doing))?;
         self.sync()?;
         Ok(candidate)
+    }
+
+    /// As [`DataDir::lock`], for a server: waits for a command that holds it for a moment, as `belljar keys` and `belljar admin gc`
+    /// do. A restart in place must not fail by that.
+    pub(crate) fn lock_to_serve(&self) -> Result<DataDirLock, StoreError> {
+        for _ in 0..LOCK_ATTEMPTS {
+            match self.lock() {
+                Err(StoreError::Locked { .. }) => std::thread::sleep(LOCK_LOOKED_AT),
+                taken => return taken,
+            }
+        }
+        self.lock()
     }
 
     /// Takes hold of the directory, or says who has it.

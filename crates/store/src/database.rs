@@ -42,6 +42,10 @@ impl PostgresPlace {
         }
     }
 
+    pub(crate) fn config(&self) -> Box<postgres::Config> {
+        self.0.clone()
+    }
+
     /// Whether the address carries a password.
     pub fn has_password(&self) -> bool {
         self.0.get_password().is_some()
@@ -52,6 +56,15 @@ impl PostgresPlace {
     pub fn with_password(mut self, password: &str) -> Self {
         self.0.password(password);
         self
+    }
+}
+
+impl std::fmt::Display for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sqlite => f.write_str("the data directory"),
+            Self::Postgres(place) => place.fmt(f),
+        }
     }
 }
 

@@ -63,6 +63,14 @@ pub enum StoreError {
         /// What was being done.
         doing: &'static str,
     },
+    /// The data directory, or the disk under it, takes no changes. What was begun may turn out done.
+    #[error("the data directory takes no changes (while {doing}): {why}")]
+    ReadOnly {
+        /// What was being done.
+        doing: &'static str,
+        /// What the system, or the database, said.
+        why: String,
+    },
     /// Another process held the database for too long.
     #[error("the database is held by another process")]
     Busy,
@@ -194,6 +202,7 @@ impl StoreError {
             | Self::Misconfigured { .. }
             | Self::Broken { .. } => "Internal server error".to_owned(),
             Self::DiskFull { .. } => "The server has no space left to store files.".to_owned(),
+            Self::ReadOnly { .. } => "The server's storage takes no changes.".to_owned(),
             Self::Busy => "The server's storage is busy. Try again.".to_owned(),
             Self::Unreachable { .. } => "The server's storage cannot be reached. Try again.".to_owned(),
         }
@@ -203,10 +212,11 @@ impl StoreError {
         Self::Broken { doing, source: source.into() }
     }
 
-    /// Sorts an IO failure: `ENOSPC` and `EDQUOT` are a full disk, the rest is broken.
+    /// Sorts an IO failure: `ENOSPC` and `EDQUOT` are a full disk, `EROFS` is one that takes no changes, the rest is broken.
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Self {
         move |source| match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Self::DiskFull { doing },
+            std::io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { doing, why: source.to_string() },
             _ => Self::broken(doing, source),
         }
     }

@@ -29,6 +29,7 @@
 //!
 //! Nothing here knows HTTP. Every look-up takes a workspace and sees nothing of others.
 
+mod admin;
 mod blobs;
 mod data_dir;
 mod database;
@@ -41,6 +42,16 @@ mod values;
 mod worker;
 mod writer;
 
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    //! What the fuzz targets see of what reads strangers' bytes.
+    pub use crate::admin::read_manifest;
+}
+
+pub use admin::{
+    AdminError, BackupDraft, BackupReport, Collected, Collecting, DayUse, HeldContainer, HeldFile, ManifestFlaw,
+    Records, Tally, Usage, backup, collect, restore, verify,
+};
 pub use blobs::{BlobPlace, ContentReader, ObjectCredentials, ObjectPlace};
 pub use database::{Database, PostgresPlace};
 pub use error::StoreError;

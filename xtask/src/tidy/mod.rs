@@ -5,6 +5,7 @@ mod docs;
 mod effects;
 mod leftovers;
 mod mask;
+mod quirks;
 mod seen;
 mod size;
 mod tree;
@@ -55,6 +56,7 @@ const RULES: &[Rule] = &[
     ("divergence pages have their headings", docs::divergence),
     ("divergence pages name checks that exist", seen::pages),
     ("divergence cases name pages that exist", seen::table),
+    ("quirks name cases that exist, and every case", quirks::table),
     ("links to local files resolve", docs::links),
     ("no machine paths", docs::machine_paths),
 ];

@@ -43,7 +43,7 @@ fn page_findings(tree: &Tree, page: &File) -> Vec<Finding> {
 }
 
 /// What is wrong with what stands behind `Seen by:`.
-fn fault(tree: &Tree, text: &str) -> Option<String> {
+pub(super) fn fault(tree: &Tree, text: &str) -> Option<String> {
     let Some((path, name)) = parts(text) else {
         return Some("it must be `path` in backquotes, then \"name\" unless it is a scenario".to_owned());
     };
@@ -76,7 +76,7 @@ fn parts(text: &str) -> Option<(&str, Option<&str>)> {
     }
 }
 
-fn find<'a>(tree: &'a Tree, path: &str) -> Option<&'a File> {
+pub(super) fn find<'a>(tree: &'a Tree, path: &str) -> Option<&'a File> {
     tree.files.iter().find(|file| file.path == path)
 }
 
@@ -90,7 +90,7 @@ fn has_test(code: &str, name: &str) -> bool {
 }
 
 /// The cases of a table: a list, or the list `cases` of an object.
-fn cases(text: &str) -> Vec<Value> {
+pub(super) fn cases(text: &str) -> Vec<Value> {
     match serde_json::from_str(text) {
         Ok(Value::Array(cases)) => cases,
         Ok(Value::Object(mut table)) => match table.remove("cases") {

@@ -230,6 +230,25 @@ impl Cgroup {
         lifted
     }
 
+    /// Has what has been sent a signal that ends it end at once: neither throttled nor, in version 1, frozen. Version 2 lets
+    /// what is frozen die.
+    ///
+    /// # Errors
+    /// [`CgroupError`]; both have been tried.
+    pub fn let_die(&self) -> Result<(), CgroupError> {
+        let lifted = self.lift_cpu();
+        if self.homes.contains_key(&Controller::Freezer) {
+            self.thaw()?;
+        }
+        lifted
+    }
+
+    /// Whether no process is listed in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.processes().is_none_or(|procs| listed(&procs).is_ok_and(|listed| listed.is_empty()))
+    }
+
     fn kill_all(&self) -> Result<(), CgroupError> {
         if let Some(home) = self.homes.values().find(|home| home.version == Version::V2) {
             match write(&home.directory.join("cgroup.kill"), "1") {

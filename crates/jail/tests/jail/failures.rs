@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LaunchError, Realm, SetupError, Step, launch};
 use serde_json::{Value, json};
 
-use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
+use crate::harness::{self, BASE, Inside, Way, empty_rootfs, spec, start_empty};
 use crate::skip;
 
 /// Children that this thread has started, dead or alive.
@@ -24,10 +24,14 @@ fn altered(spec: &ContainerSpec, field: &str, value: Value) -> JailPlan {
 }
 
 fn failure(plan: &JailPlan, case: &str) -> SetupError {
-    match Inside::start(plan, Attachment::Unlimited) {
-        Err(LaunchError::Setup(error)) => error,
-        other => panic!("{case}: expected a failed step, got {other:?}"),
-    }
+    let [borne, launched] = Way::BOTH.map(|way| {
+        match Inside::start_by(way, &harness::realm().expect("realm"), plan, Attachment::Unlimited) {
+            Err(LaunchError::Setup(error)) => error,
+            other => panic!("{case}, {way:?}: expected a failed step, got {other:?}"),
+        }
+    });
+    assert_eq!(borne, launched, "{case}");
+    borne
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod failures;
 mod harness;
 mod joining;
 mod limits;
+mod nurseries;
 mod ordinary;
 mod policy;
 mod probing;

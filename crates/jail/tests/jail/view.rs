@@ -3,7 +3,7 @@
 use belljar_jail::{Attachment, Identity, JailPlan};
 
 use crate::harness::words::{Answer, Argument, Ask};
-use crate::harness::{BASE, Inside, empty_rootfs, spec, start_empty};
+use crate::harness::{BASE, Inside, Way, empty_rootfs, spec, start_empty, start_empty_by};
 use crate::skip;
 
 fn names(list: &[&str]) -> Answer {
@@ -18,69 +18,75 @@ fn status(inside: &Inside, key: &str) -> String {
 
 #[test]
 fn process_one_has_nothing_to_lose() {
-    let (_rootfs, inside) = start_empty();
-    for (key, value) in [
-        ("Pid", "1"),
-        ("PPid", "0"),
-        ("NSsid", "1"),
-        ("Uid", "0\t0\t0\t0"),
-        ("Gid", "0\t0\t0\t0"),
-        ("CapInh", "0000000000000000"),
-        ("CapPrm", "0000000000000000"),
-        ("CapEff", "0000000000000000"),
-        ("CapBnd", "0000000000000000"),
-        ("CapAmb", "0000000000000000"),
-        ("NoNewPrivs", "1"),
-        ("Seccomp", "2"),
-        ("Seccomp_filters", "4"),
-        ("Umask", "0022"),
-    ] {
-        assert_eq!(status(&inside, key), value, "{key}");
+    for way in Way::BOTH {
+        let (_rootfs, inside) = start_empty_by(way);
+        for (key, value) in [
+            ("Pid", "1"),
+            ("PPid", "0"),
+            ("NSsid", "1"),
+            ("Uid", "0\t0\t0\t0"),
+            ("Gid", "0\t0\t0\t0"),
+            ("CapInh", "0000000000000000"),
+            ("CapPrm", "0000000000000000"),
+            ("CapEff", "0000000000000000"),
+            ("CapBnd", "0000000000000000"),
+            ("CapAmb", "0000000000000000"),
+            ("NoNewPrivs", "1"),
+            ("Seccomp", "2"),
+            ("Seccomp_filters", "4"),
+            ("Umask", "0022"),
+        ] {
+            assert_eq!(status(&inside, key), value, "{key}");
+        }
+        if matches!(Identity::strongest(BASE), Identity::Mapped { .. }) {
+            assert_eq!(status(&inside, "Groups"), "");
+        }
+        // prctl(PR_GET_DUMPABLE), prctl(PR_GET_SECUREBITS): all but KEEP_CAPS, and locked.
+        for (option, value) in [(3, 0), (27, 0b1110_1111)] {
+            assert_eq!(inside.call(libc::SYS_prctl, &[Argument::Number(option)]), Answer::Value(value));
+        }
+        assert!(inside.end().success());
     }
-    if matches!(Identity::strongest(BASE), Identity::Mapped { .. }) {
-        assert_eq!(status(&inside, "Groups"), "");
-    }
-    // prctl(PR_GET_DUMPABLE), prctl(PR_GET_SECUREBITS): all but KEEP_CAPS, and locked.
-    for (option, value) in [(3, 0), (27, 0b1110_1111)] {
-        assert_eq!(inside.call(libc::SYS_prctl, &[Argument::Number(option)]), Answer::Value(value));
-    }
-    assert!(inside.end().success());
 }
 
 #[test]
 fn only_the_two_sockets_and_the_null_streams_are_open() {
-    let (_rootfs, inside) = start_empty();
-    // The control socket, its own oom_score_adj, and the listing's own.
-    let Answer::Names(open) = inside.list("/proc/self/fd") else {
-        panic!("no list");
-    };
-    assert_eq!(open.len(), 6, "{open:?}");
-    assert!(inside.end().success());
+    for way in Way::BOTH {
+        let (_rootfs, inside) = start_empty_by(way);
+        // The control socket, its own oom_score_adj, and the listing's own.
+        let Answer::Names(open) = inside.list("/proc/self/fd") else {
+            panic!("no list");
+        };
+        assert_eq!(open.len(), 6, "{open:?}");
+        assert!(inside.end().success());
+    }
 }
 
 #[test]
 fn the_file_tree_is_the_plans() {
-    let (_rootfs, inside) = start_empty();
-    assert_eq!(inside.list("/"), names(&["dev", "files", "mnt", "proc", "root", "tmp", "work"]));
-    assert_eq!(inside.list("/files"), names(&["input", "output"]));
-    assert_eq!(
-        inside.list("/dev"),
-        names(&["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"])
-    );
-    assert_eq!(inside.list("/mnt/user-data"), names(&[]));
-    assert_eq!(inside.list("/proc/bus"), names(&[]));
-    assert_eq!(inside.read("/proc/cmdline"), Answer::Text(String::new()));
-    assert_eq!(inside.read("/proc/keys"), Answer::Text(String::new()));
-    assert_eq!(inside.text("/proc/sys/kernel/hostname"), "container\n");
-    // Closed even to itself, but for a root that owns all of /proc.
-    let environ = match Identity::strongest(BASE) {
-        Identity::Caller { uid: 0, .. } => Answer::Text(String::new()),
-        Identity::Caller { .. } | Identity::Mapped { .. } => Answer::Failed(libc::EACCES),
-    };
-    assert_eq!(inside.read("/proc/self/environ"), environ);
-    assert_eq!(inside.text("/proc/self/cmdline"), "belljar-guest\0");
-    assert_eq!(inside.text("/proc/self/cgroup").lines().filter(|line| !line.ends_with(":/")).count(), 0);
-    assert!(inside.end().success());
+    for way in Way::BOTH {
+        let (_rootfs, inside) = start_empty_by(way);
+        assert_eq!(inside.list("/"), names(&["dev", "files", "mnt", "proc", "root", "tmp", "work"]));
+        assert_eq!(inside.list("/files"), names(&["input", "output"]));
+        assert_eq!(
+            inside.list("/dev"),
+            names(&["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "urandom", "zero"])
+        );
+        assert_eq!(inside.list("/mnt/user-data"), names(&[]));
+        assert_eq!(inside.list("/proc/bus"), names(&[]));
+        assert_eq!(inside.read("/proc/cmdline"), Answer::Text(String::new()));
+        assert_eq!(inside.read("/proc/keys"), Answer::Text(String::new()));
+        assert_eq!(inside.text("/proc/sys/kernel/hostname"), "container\n");
+        // Closed even to itself, but for a root that owns all of /proc.
+        let environ = match Identity::strongest(BASE) {
+            Identity::Caller { uid: 0, .. } => Answer::Text(String::new()),
+            Identity::Caller { .. } | Identity::Mapped { .. } => Answer::Failed(libc::EACCES),
+        };
+        assert_eq!(inside.read("/proc/self/environ"), environ);
+        assert_eq!(inside.text("/proc/self/cmdline"), "belljar-guest\0");
+        assert_eq!(inside.text("/proc/self/cgroup").lines().filter(|line| !line.ends_with(":/")).count(), 0);
+        assert!(inside.end().success());
+    }
 }
 
 #[test]
@@ -164,16 +170,18 @@ fn ids_outside_are_the_plans() {
 
 #[test]
 fn every_namespace_is_its_own() {
-    let (_rootfs, inside) = start_empty();
-    let pid = inside.jailed.pid().as_raw_nonzero();
-    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
-        let theirs = inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") });
-        let ours = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("link");
-        let Answer::Text(theirs) = theirs else {
-            panic!("{kind} of {pid}: {theirs:?}");
-        };
-        assert_ne!(theirs, ours.to_string_lossy(), "{kind}");
-        assert!(theirs.starts_with(&format!("{kind}:[")), "{theirs}");
+    for way in Way::BOTH {
+        let (_rootfs, inside) = start_empty_by(way);
+        let pid = inside.jailed.pid().as_raw_nonzero();
+        for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+            let theirs = inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") });
+            let ours = std::fs::read_link(format!("/proc/self/ns/{kind}")).expect("link");
+            let Answer::Text(theirs) = theirs else {
+                panic!("{kind} of {pid}: {theirs:?}");
+            };
+            assert_ne!(theirs, ours.to_string_lossy(), "{kind}");
+            assert!(theirs.starts_with(&format!("{kind}:[")), "{theirs}");
+        }
+        assert!(inside.end().success());
     }
-    assert!(inside.end().success());
 }

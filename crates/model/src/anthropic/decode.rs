@@ -8,6 +8,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::piece::{self, Piece};
 use crate::link::sse::SseEvent;
 
 /// What an upstream's stream can come to instead of a reply.
@@ -24,6 +25,8 @@ pub(crate) enum DecodeFault {
 pub(crate) struct Decoder {
     started: bool,
     open: Option<Open>,
+    /// Blocks that ended when a later one began, and are still to be told to end: llama.cpp ends all of them last.
+    outrun: Vec<Open>,
     usage: Map<String, Value>,
     ending: Option<Ending>,
     ended: bool,
@@ -125,6 +128,9 @@ impl Decoder {
         if self.ended {
             return Ok(Vec::new());
         }
+        if let Some(piece) = piece::read(&event.data).filter(|piece| self.takes(piece)) {
+            return Ok(vec![SamplingEvent::BlockDelta(piece.delta)]);
+        }
         let tag = match serde_json::from_str::<Tagged>(&event.data) {
             Ok(tagged) => tagged.tag,
             Err(error) => {
@@ -148,6 +154,17 @@ impl Decoder {
         }
     }
 
+    /// Whether it belongs to the open block. If not, the event is read again, and what is wrong with it is said.
+    fn takes(&self, piece: &Piece) -> bool {
+        let kind = match piece.delta {
+            Delta::TextDelta { .. } => OpenKind::Text,
+            Delta::ThinkingDelta { .. } => OpenKind::Thinking,
+            Delta::InputJsonDelta { .. } => OpenKind::Call,
+            Delta::SignatureDelta { .. } | Delta::CitationsDelta { .. } => return false,
+        };
+        self.open == Some(Open { index: piece.index, kind })
+    }
+
     fn between_blocks(&self, what: &str) -> Result<(), DecodeFault> {
         match (self.started, self.open) {
             (false, _) => protocol(format!("`{what}` before `message_start`")),
@@ -166,11 +183,16 @@ impl Decoder {
     }
 
     fn block_start(&mut self, start: BlockStart) -> Result<Vec<SamplingEvent>, DecodeFault> {
-        self.between_blocks("content_block_start")?;
         let BlockStart { index, content_block: block } = start;
+        let mut events = Vec::new();
+        if let Some(outrun) = self.open.take_if(|open| open.index < index) {
+            self.outrun.push(outrun);
+            events.push(SamplingEvent::BlockEnded);
+        }
+        self.between_blocks("content_block_start")?;
         let (kind, sampled, first) = read_block(&block)?;
         self.open = Some(Open { index, kind });
-        let mut events = vec![SamplingEvent::BlockStarted(sampled)];
+        events.push(SamplingEvent::BlockStarted(sampled));
         events.extend(first.map(SamplingEvent::BlockDelta));
         Ok(events)
     }
@@ -179,20 +201,31 @@ impl Decoder {
         let BlockDelta { index, delta } = delta;
         let kind = match self.open {
             Some(open) if open.index == index => open.kind,
-            Some(open) => {
-                return protocol(format!("a delta for block {index} while block {} is open", open.index));
-            }
+            Some(open) => return self.late_delta(index, delta, open),
             None => return protocol(format!("a delta for block {index}, which is not open")),
         };
         let piece = read_delta(kind, delta)?;
         Ok(piece.map(SamplingEvent::BlockDelta).into_iter().collect())
     }
 
-    fn block_stop(&mut self, stop: &BlockStop) -> Result<Vec<SamplingEvent>, DecodeFault> {
-        match self.open.take() {
-            Some(open) if open.index == stop.index => Ok(vec![SamplingEvent::BlockEnded]),
-            _ => protocol(format!("block {} ends but is not open", stop.index)),
+    /// A block that has ended may still be told nothing (llama.cpp: that it has no signature).
+    fn late_delta(&self, index: u64, delta: Map<String, Value>, open: Open) -> Result<Vec<SamplingEvent>, DecodeFault> {
+        let outrun = self.outrun.iter().find(|outrun| outrun.index == index);
+        match outrun.map(|outrun| read_delta(outrun.kind, delta)).transpose()? {
+            Some(None) => Ok(Vec::new()),
+            None | Some(Some(_)) => protocol(format!("a delta for block {index} while block {} is open", open.index)),
         }
+    }
+
+    fn block_stop(&mut self, stop: &BlockStop) -> Result<Vec<SamplingEvent>, DecodeFault> {
+        if self.open.take_if(|open| open.index == stop.index).is_some() {
+            return Ok(vec![SamplingEvent::BlockEnded]);
+        }
+        match self.outrun.iter().position(|outrun| outrun.index == stop.index) {
+            Some(at) => drop(self.outrun.swap_remove(at)),
+            None => return protocol(format!("block {} ends but is not open", stop.index)),
+        }
+        Ok(Vec::new())
     }
 
     fn message_delta(&mut self, delta: MessageDelta) -> Result<Vec<SamplingEvent>, DecodeFault> {
@@ -212,6 +245,11 @@ impl Decoder {
         let stop_reason: StopReason = match StopReason::deserialize(Value::from(reason.as_str())) {
             Ok(stop_reason) => stop_reason,
             Err(_) => return protocol(format!("unknown stop reason `{}`", Brief(&reason))),
+        };
+        // llama.cpp says which one it was, and calls the end a natural one.
+        let stop_reason = match (stop_reason, &stop_sequence) {
+            (StopReason::EndTurn, Some(_)) => StopReason::StopSequence,
+            (stop_reason, _) => stop_reason,
         };
         self.ended = true;
         Ok(vec![SamplingEvent::Ended { stop_reason, stop_sequence, stop_details, usage: self.usage()? }])

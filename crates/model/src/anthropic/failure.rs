@@ -9,6 +9,7 @@ use super::decode::DecodeFault;
 use super::frames::vendors_tag;
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 use crate::link::{Link, Refusal, Scrub};
+use crate::overlong;
 
 #[derive(Deserialize)]
 struct ErrorBody {
@@ -37,6 +38,7 @@ fn into_error(refusal: &Refusal, upstream: &str, scrub: &Scrub<'_>) -> UpstreamE
         kind = UpstreamErrorKind::NoSuchEndpoint;
     }
     let in_its_voice = told.is_some();
+    let is_overlong = told.as_ref().is_some_and(|told| overlong::is_told(&[&told.error.tag], &told.error.message));
     let message = match told {
         Some(told) => scrub.clean(&told.error.message),
         None => scrub.clean(&String::from_utf8_lossy(&refusal.body)),
@@ -44,7 +46,7 @@ fn into_error(refusal: &Refusal, upstream: &str, scrub: &Scrub<'_>) -> UpstreamE
     let error = UpstreamError::new(kind, refusal.line(upstream, &message));
     match kind {
         UpstreamErrorKind::Rejected { status: 400 | 422 } if in_its_voice && !message.is_empty() => {
-            error.telling(message)
+            error.telling(if is_overlong { overlong::told(message) } else { message })
         }
         _ => error,
     }
@@ -165,8 +167,19 @@ mod tests {
     fn statuses_as_data() {
         let not_found = r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#;
         let invalid = r#"{"type":"error","error":{"type":"invalid_request_error","message":"messages.0: sk-secret at https://up.example"}}"#;
+        let hosted =
+            r#"{"error":{"type":"invalid_request_error","message":"prompt is too long: 9 tokens > 8 maximum"}}"#;
+        let llama_cpp = r#"{"error":{"code":400,"message":"request (9 tokens) exceeds the available context size (8 tokens)","type":"exceed_context_size_error"}}"#;
         let cases = [
             (400, invalid, UpstreamErrorKind::Rejected { status: 400 }, 400, "messages.0: *** at ***"),
+            (400, hosted, UpstreamErrorKind::Rejected { status: 400 }, 400, "prompt is too long: 9 tokens > 8 maximum"),
+            (
+                400,
+                llama_cpp,
+                UpstreamErrorKind::Rejected { status: 400 },
+                400,
+                "prompt is too long: request (9 tokens) exceeds the available context size (8 tokens)",
+            ),
             (400, "<html>", UpstreamErrorKind::Rejected { status: 400 }, 400, ""),
             (401, invalid, UpstreamErrorKind::Authentication, 500, ""),
             (403, invalid, UpstreamErrorKind::Authentication, 500, ""),

@@ -15,6 +15,7 @@ mod frames;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod parser;
+mod piece;
 mod way;
 
 use std::sync::Arc;
@@ -167,7 +168,6 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
-            self.body.read();
             return Ok(None);
         }
         let Some(piece) = self.body.next().await? else {
@@ -185,8 +185,10 @@ impl<'a> Reply<'a> {
                 }
             }
         }
-        // Behind a complete reply, nothing counts.
-        if self.failed.is_none() && !self.decoder.ended() {
+        if self.decoder.ended() {
+            // Behind a complete reply, nothing counts, and whoever is handed its end asks for nothing more.
+            self.body.read();
+        } else if self.failed.is_none() {
             self.failed = unparsed.map(|fault| match fault {
                 FrameFault::TooLong(max) => self.body.too_large(max),
                 FrameFault::Unreadable(text) => self.body.unreadable(&text),

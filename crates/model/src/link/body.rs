@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tokio::time::timeout;
 
+use super::alarm::Alarm;
 use super::{Broken, Link, Pieces};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 
@@ -17,11 +17,12 @@ pub(crate) struct Body<'a> {
     link: &'a Link,
     pieces: Pieces,
     bytes: usize,
+    alarm: Alarm,
 }
 
 impl<'a> Body<'a> {
     pub(crate) fn of(link: &'a Link, pieces: Pieces) -> Self {
-        Self { link, pieces, bytes: 0 }
+        Self { link, pieces, bytes: 0, alarm: Alarm::default() }
     }
 
     /// The next bytes; none at the end.
@@ -39,7 +40,7 @@ impl<'a> Body<'a> {
 
     /// The same; none when `limit` has passed.
     pub(crate) async fn next_within(&mut self, limit: Duration) -> Option<Result<Option<Bytes>, UpstreamError>> {
-        let Ok(piece) = timeout(limit, self.pieces.next()).await else {
+        let Some(piece) = self.alarm.within(limit, self.pieces.next()).await else {
             self.pieces.given_up();
             return None;
         };

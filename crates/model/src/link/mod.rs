@@ -1,6 +1,7 @@
 //! The way to an upstream over HTTP, whatever it speaks: addresses, keys, one call with its retries, one body within its limits. In
 //! place of the network there may be a recording; above this room, nobody can tell.
 
+mod alarm;
 mod answer;
 mod body;
 mod refusal;

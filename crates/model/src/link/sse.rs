@@ -60,25 +60,38 @@ impl SseParser {
                 return self.extend_line(bytes);
             };
             let (head, tail) = bytes.split_at(end);
-            self.extend_line(head)?;
             self.after_cr = tail.starts_with(b"\r");
             bytes = &tail[1..];
-            events.extend(self.end_line()?);
+            // Most lines come whole, and are read where they lie.
+            if self.line.is_empty() {
+                self.check_room(head)?;
+                events.extend(self.end_line(head)?);
+                continue;
+            }
+            self.extend_line(head)?;
+            let mut line = std::mem::take(&mut self.line);
+            events.extend(self.end_line(&line)?);
+            line.clear();
+            self.line = line;
+        }
+    }
+
+    fn check_room(&self, more: &[u8]) -> Result<(), SseError> {
+        let held = self.line.len() + self.data.len() + self.name.len();
+        match held.saturating_add(more.len()) > self.event_bytes_max {
+            true => Err(SseError::TooLong(self.event_bytes_max)),
+            false => Ok(()),
         }
     }
 
     fn extend_line(&mut self, bytes: &[u8]) -> Result<(), SseError> {
-        let held = self.line.len() + self.data.len() + self.name.len();
-        if held.saturating_add(bytes.len()) > self.event_bytes_max {
-            return Err(SseError::TooLong(self.event_bytes_max));
-        }
+        self.check_room(bytes)?;
         self.line.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn end_line(&mut self) -> Result<Option<SseEvent>, SseError> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = std::str::from_utf8(&line).map_err(|_| SseError::NotUtf8)?;
+    fn end_line(&mut self, line: &[u8]) -> Result<Option<SseEvent>, SseError> {
+        let mut line = std::str::from_utf8(line).map_err(|_| SseError::NotUtf8)?;
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix('\u{feff}').unwrap_or(line);
         }

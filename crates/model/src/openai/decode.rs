@@ -54,7 +54,7 @@ impl Asked {
             calls: written.calls,
             offered: request.tools.iter().filter_map(|tool| tool.name().map(str::to_owned)).collect(),
             stop_sequences: request.stop_sequences.clone(),
-            max_tokens: request.max_tokens,
+            max_tokens: request.max_tokens.min(settings.output_tokens_max.unwrap_or(u64::MAX)),
             input_tokens: written.input_tokens,
         }
     }
@@ -277,6 +277,7 @@ impl Decoder {
         // Some end with `[DONE]` alone.
         let finish = self.finish.take().unwrap_or(Finish { reason: Reason::Natural, stop_sequence: None });
         let stop_reason = match finish.reason {
+            Reason::Natural | Reason::Failure if self.is_at_its_limit() => StopReason::MaxTokens,
             Reason::Natural | Reason::Failure => self.natural_end(&finish),
             Reason::Length => StopReason::MaxTokens,
             Reason::Refusal => StopReason::Refusal,
@@ -290,6 +291,14 @@ impl Decoder {
             usage,
         });
         Ok(events)
+    }
+
+    /// llama.cpp's Responses API calls every reply complete: only the count tells that the limit ended it.
+    fn is_at_its_limit(&self) -> bool {
+        match self.form {
+            Form::Chat => false,
+            Form::Responses(_) => self.usage.as_ref().is_some_and(|usage| usage.output_tokens >= self.max_tokens),
+        }
     }
 
     fn natural_end(&self, finish: &Finish) -> StopReason {

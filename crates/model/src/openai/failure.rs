@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use super::decode::DecodeFault;
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
 use crate::link::{Link, Refusal, Scrub};
+use crate::overlong;
 
 /// An error as an upstream tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,12 +69,7 @@ impl Told {
 
     /// Whether the conversation is longer than the model can read.
     fn is_too_long(&self) -> bool {
-        let message = self.message.to_ascii_lowercase();
-        self.says("context_length_exceeded")
-            || self.says("exceed_context_size_error")
-            || ["maximum context length", "exceeds the available context size", "context window"]
-                .iter()
-                .any(|words| message.contains(words))
+        overlong::is_told(&self.words, &self.message)
     }
 }
 
@@ -148,12 +144,11 @@ pub(super) fn of_fault(fault: DecodeFault, upstream: &str, scrub: &Scrub<'_>) ->
     spoken(error, &told, message)
 }
 
-/// Words about the client's own request are the client's to read. That it is too long is said as the hosted API says it: there are
-/// clients that shorten the conversation then.
+/// Words about the client's own request are the client's to read.
 fn spoken(error: UpstreamError, told: &Told, message: String) -> UpstreamError {
     match error.kind {
         UpstreamErrorKind::Rejected { status: 400 | 422 } if !message.is_empty() => {
-            error.telling(if told.is_too_long() { format!("prompt is too long: {message}") } else { message })
+            error.telling(if told.is_too_long() { overlong::told(message) } else { message })
         }
         _ => error,
     }

@@ -53,7 +53,6 @@ impl<'a> Reply<'a> {
             return Err(error);
         }
         if self.decoder.ended() {
-            self.body.read();
             return Ok(None);
         }
         let piece = if self.decoder.finished() {
@@ -69,7 +68,12 @@ impl<'a> Reply<'a> {
                 None => return self.body_ended().map(Some),
             }
         };
-        self.read(&piece).map(Some)
+        let events = self.read(&piece)?;
+        // Whoever is handed the end asks for nothing more.
+        if self.decoder.ended() {
+            self.body.read();
+        }
+        Ok(Some(events))
     }
 
     fn body_ended(&mut self) -> Result<Vec<SamplingEvent>, UpstreamError> {

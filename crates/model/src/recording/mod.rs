@@ -8,6 +8,7 @@
 //! to us, and where the upstream repeats the key, asterisks stand in its place. What was said is all there, so the file is its
 //! owner's alone.
 
+mod asked;
 mod canonical;
 #[cfg(fuzzing)]
 pub mod fuzzing;

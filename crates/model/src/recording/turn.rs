@@ -8,6 +8,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::asked;
 use super::line::{Dialect, Exchange};
 use super::replay::answer;
 use super::{End, Endpoint, Recording, RecordingError};
@@ -23,11 +24,11 @@ pub struct Summary {
     pub number: usize,
     /// RFC 3339.
     pub at: String,
-    /// `messages`, `messages/count_tokens` or `chat/completions`.
+    /// `messages`, `messages/count_tokens`, `chat/completions` or `responses`.
     pub endpoint: &'static str,
     /// The model that was asked for.
     pub model: String,
-    /// How many messages it was sent.
+    /// How many messages, or items, it was sent.
     pub messages: usize,
     /// How often the call had been sent before.
     pub attempt: u32,
@@ -147,7 +148,7 @@ impl Recording {
     pub async fn turn(&self, number: usize) -> Result<RecordedTurn, RecordingError> {
         let exchange = self.numbered(number)?;
         let summary = self.summary_of(number, &exchange);
-        let (system, conversation) = asked(&exchange.request);
+        let (system, conversation) = asked::read(&exchange.request);
         let tools = exchange.request["tools"].as_array().into_iter().flatten();
         let name = |tool: &Value| {
             [&tool["name"], &tool["function"]["name"], &tool["type"]]
@@ -176,7 +177,7 @@ impl Recording {
             at: exchange.at.clone(),
             endpoint: exchange.endpoint.path(),
             model: exchange.request["model"].as_str().unwrap_or_default().to_owned(),
-            messages: exchange.request["messages"].as_array().map_or(0, Vec::len),
+            messages: asked::messages(&exchange.request).len(),
             attempt: exchange.attempt,
             status: exchange.status,
             end: end(&exchange.end),
@@ -280,7 +281,7 @@ fn folded(events: Vec<SamplingEvent>, error: Option<UpstreamError>) -> Reply {
 
 /// What the upstream's vendor ran itself.
 fn hosted(block: &HostedBlock) -> Part {
-    let whole = |block: &PassiveBlock| part(&Value::Object(block.members.clone()));
+    let whole = |block: &PassiveBlock| asked::part(&Value::Object(block.members.clone()));
     match block {
         HostedBlock::Call(HostedCall::Tool(call)) => Part::Call { name: call.name.clone(), input: Value::Null },
         HostedBlock::Call(HostedCall::Mcp { block, .. }) => {
@@ -289,64 +290,5 @@ fn hosted(block: &HostedBlock) -> Part {
         }
         HostedBlock::Answer(answer) => whole(&answer.block),
         HostedBlock::Listing(block) => whole(block),
-    }
-}
-
-/// The system prompt and the conversation of a request in either dialect.
-fn asked(request: &Value) -> (String, Vec<Said>) {
-    let mut system = texts(&request["system"]);
-    let mut conversation = Vec::new();
-    for message in request["messages"].as_array().into_iter().flatten() {
-        let role = message["role"].as_str().unwrap_or_default();
-        if role == "system" && conversation.is_empty() && system.is_empty() {
-            system = texts(&message["content"]);
-            continue;
-        }
-        let mut said: Vec<Part> = match (role, &message["content"]) {
-            ("tool", content) => {
-                let call = message["tool_call_id"].as_str().unwrap_or_default().to_owned();
-                vec![Part::Result { call, text: texts(content) }]
-            }
-            (_, Value::String(text)) => vec![Part::Text { text: text.clone() }],
-            (_, content) => content.as_array().into_iter().flatten().map(part).collect(),
-        };
-        let thinking = ["reasoning_content", "reasoning"].iter().find_map(|key| message[*key].as_str());
-        if let Some(text) = thinking {
-            said.insert(0, Part::Thinking { text: text.to_owned() });
-        }
-        let calls = message["tool_calls"].as_array().into_iter().flatten();
-        said.extend(calls.map(|call| {
-            let function = &call["function"];
-            let written = function["arguments"].as_str().unwrap_or_default();
-            let input = serde_json::from_str(written).unwrap_or_else(|_| written.into());
-            Part::Call { name: function["name"].as_str().unwrap_or_default().to_owned(), input }
-        }));
-        conversation.push(Said { role: role.to_owned(), parts: said });
-    }
-    (system, conversation)
-}
-
-fn part(block: &Value) -> Part {
-    let text = |key: &str| block[key].as_str().unwrap_or_default().to_owned();
-    match block["type"].as_str() {
-        Some("text") => Part::Text { text: text("text") },
-        Some("thinking") => Part::Thinking { text: text("thinking") },
-        Some("tool_use" | "server_tool_use" | "mcp_tool_use") => {
-            Part::Call { name: text("name"), input: block["input"].clone() }
-        }
-        Some("tool_result") => Part::Result { call: text("tool_use_id"), text: texts(&block["content"]) },
-        kind => Part::Other { kind: kind.unwrap_or_default().to_owned(), bytes: block.to_string().len() },
-    }
-}
-
-/// What of a content is text.
-fn texts(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(blocks) => {
-            let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
-            texts.join("\n")
-        }
-        _ => String::new(),
     }
 }

@@ -33,7 +33,7 @@ pub struct Answer {
     pub raw: Option<String>,
     /// Blocks of the reply.
     pub content: Vec<Value>,
-    /// Of chat completions: chunks in place of `content`; a string is sent as it is.
+    /// Of chat completions and responses: chunks, or events, in place of `content`; a string is sent as it is.
     pub chunks: Option<Vec<Value>>,
     pub stop_reason: Option<String>,
     pub usage: Option<Value>,

@@ -115,9 +115,14 @@ fn said(role: &str, content: &Value, path: &str) -> Result<(), String> {
 
 /// The events of a whole reply, as the vendor writes them; or the reply as one document.
 pub fn reply(answer: &Answer, request: &Value) -> (&'static str, String) {
+    if let Some(chunks) = &answer.chunks {
+        return ("text/event-stream", sse(chunks));
+    }
+    let usage =
+        answer.usage.clone().unwrap_or_else(|| json!({"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}));
     let output: Vec<Value> = answer.content.iter().enumerate().map(|(index, block)| item(index, block)).collect();
     let whole = json!({"id": "resp_1", "object": "response", "status": "completed", "error": null, "incomplete_details": null,
-        "model": "fake", "output": output, "usage": {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}});
+        "model": "fake", "output": output, "usage": usage});
     if request["stream"] != true {
         return ("application/json", whole.to_string());
     }

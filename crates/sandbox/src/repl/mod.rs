@@ -35,6 +35,7 @@ pub use calls::{Calls, HandedCalls, Piece};
 pub use cell::{Asked, Handed, Watch, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
+pub use warm::Ahead;
 pub use warmth::Warmth;
 
 /// For the zygote to say how a REPL ended whose end the kernel has told already.

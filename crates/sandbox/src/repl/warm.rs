@@ -1,16 +1,16 @@
 //! A REPL forked from a zygote, and the work that makes its pages its own.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_jail::cgroup::Cgroup;
-use belljar_jail::oom;
+use belljar_jail::{Namespaces, oom};
 
 use crate::channel::Packets;
 use crate::environment;
 use crate::error::{DeathReason, SandboxError};
 use crate::guest::Guest;
+use crate::image::Image;
 use crate::process::Reins;
 use crate::zygote::{ForkError, Forked};
 
@@ -19,6 +19,32 @@ use super::{Event, FromRepl, Repl, ReplEnd, ReplError, ToRepl, Warmth};
 
 /// For a few plots and tables, on a machine that does much else.
 const TOUCH_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// A zygote's child in a container's namespaces, which waits for `go`. Killed when dropped.
+pub struct Ahead {
+    asked: Warmth,
+    channel: Packets,
+    forked: Forked,
+}
+
+impl Ahead {
+    /// Forks one; none when there is no zygote, or when it went wrong in a way that a cold start may not.
+    ///
+    /// # Errors
+    /// [`SandboxError::Io`] when this host has no socket for it.
+    pub async fn fork(image: &Image, asked: Warmth, namespaces: Namespaces) -> Result<Option<Self>, SandboxError> {
+        let (channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
+        match image.zygotes().fork(asked, namespaces, theirs).await {
+            Ok(forked) => Ok(Some(Self { asked, channel, forked })),
+            // Said once, where it was found out.
+            Err(ForkError::NotWarm) => Ok(None),
+            Err(error) => {
+                tracing::warn!(%error, "a REPL could not be forked, it is started cold");
+                Ok(None)
+            }
+        }
+    }
+}
 
 /// Gets a REPL by forking; none when there is no zygote, or when it went wrong in a way that a cold start may not.
 ///
@@ -29,21 +55,18 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
     if guest.below().is_some() {
         return Ok(None);
     }
-    let (mut channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
-    let forked = match guest.process.namespaces() {
-        Ok(namespaces) => guest.image().zygotes().fork(warmth, namespaces, theirs).await,
-        Err(error) => Err(ForkError::Namespaces(error)),
+    let ahead = match guest.ahead.take().filter(|ahead| ahead.asked == warmth) {
+        Some(ahead) => Some(ahead),
+        None => match guest.process.namespaces() {
+            Ok(namespaces) => Ahead::fork(guest.image(), warmth, namespaces).await?,
+            Err(error) => {
+                tracing::warn!(%error, "a container's namespaces could not be opened, its REPL is started cold");
+                None
+            }
+        },
     };
-    let forked = match forked {
-        Ok(forked) => forked,
-        // Said once, where it was found out.
-        Err(ForkError::NotWarm) => return Ok(None),
-        Err(error) => {
-            tracing::warn!(%error, "a REPL could not be forked, it is started cold");
-            return Ok(None);
-        }
-    };
-    let (forked, entrances) = adopt(guest.reins(), forked).await?;
+    let Some(Ahead { mut channel, forked, .. }) = ahead else { return Ok(None) };
+    let entrances = adopt(guest.reins(), &forked)?;
     let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
     // Killed when dropped before it has said that it has joined.
     match greet(&mut guest.talk, &mut channel, &environment::of_repl(), &entrances).await {
@@ -63,14 +86,12 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
 
 /// What a zygote's child, which does nothing before `go`, enters the container's cgroups by; and has it end before the host
 /// when memory runs out.
-async fn adopt(reins: &Arc<Reins>, forked: Forked) -> Result<(Forked, Vec<OwnedFd>), ReplError> {
-    let reins = Arc::clone(reins);
-    let adopting = tokio::task::spawn_blocking(move || {
-        let entrances = reins.with(Cgroup::entrances).map_err(|error| SandboxError::Launch(error.to_string()))?;
-        oom::prefer(forked.pid()).map_err(SandboxError::io("have a REPL end before the host"))?;
-        Ok::<_, SandboxError>((forked, entrances.unwrap_or_default()))
-    });
-    Ok(adopting.await.map_err(|error| SandboxError::Launch(error.to_string()))??)
+///
+/// Some ten system calls, none of which waits for anything: fewer than another thread would cost.
+fn adopt(reins: &Reins, forked: &Forked) -> Result<Vec<OwnedFd>, SandboxError> {
+    let entrances = reins.with(Cgroup::entrances).map_err(|error| SandboxError::Launch(error.to_string()))?;
+    oom::prefer(forked.pid()).map_err(SandboxError::io("have a REPL end before the host"))?;
+    Ok(entrances.unwrap_or_default())
 }
 
 impl Repl {

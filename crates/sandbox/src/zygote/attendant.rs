@@ -215,6 +215,8 @@ async fn warm(zygote: &mut Running) -> Result<String, Unwarmed> {
         Ok(Event::Ended) => return Err(Unwarmed::Ended),
         Err(_elapsed) => return Err(Unwarmed::Late),
     };
+    // It waits for the first request, which comes when it is known to be warm.
+    zygote.gather_pages().await;
     match zygote.has_one_thread() {
         Ok(true) => Ok(python),
         Ok(false) => Err(Unwarmed::Never("it has more than one thread")),

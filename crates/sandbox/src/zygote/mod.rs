@@ -89,8 +89,6 @@ pub enum ForkError {
     Refused(Errno),
     #[error("the zygote did not answer in time")]
     Silent,
-    #[error("the container's namespaces could not be opened: {0}")]
-    Namespaces(std::io::Error),
 }
 
 /// A zygote's child, which waits for `go`. Killed when dropped before it is somebody's.

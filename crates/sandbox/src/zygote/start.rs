@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use belljar_jail::cgroup::{CgroupTree, Limits};
-use belljar_jail::{HandedFd, ZYGOTE_FILES, ZygoteFile, ZygotePlan};
+use belljar_jail::{HandedFd, ZYGOTE_FILES, ZygoteFile, ZygotePlan, gather_pages};
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -128,6 +128,16 @@ impl Running {
     /// Asks for a fork. The descriptors are duplicated by the kernel.
     pub async fn ask(&self, id: u64, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.packets.send(&ToZygote::Fork { id }, fds).await
+    }
+
+    /// Has its forks copy less. They work without, only slower.
+    pub async fn gather_pages(&self) {
+        let (pid, pidfd) = (self.process.pid(), self.process.ended());
+        let gathering = tokio::task::spawn_blocking(move || gather_pages(pid, pidfd.as_fd()));
+        match gathering.await.map_err(io::Error::other).flatten() {
+            Ok(large_pages) => tracing::debug!(large_pages, "a zygote's memory is gathered"),
+            Err(error) => tracing::info!(%error, "a zygote's memory stays in small pages"),
+        }
     }
 
     /// Whether it has one thread, as the host's kernel counts: what forks must.

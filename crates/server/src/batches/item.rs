@@ -75,6 +75,7 @@ async fn ask(app: &Shared, batch: &BatchRecord, item: &BatchItem, request_id: &R
         workspace: batch.workspace.clone(),
         isolation: batch.isolation.map(isolation_of),
         models: ModelPermit::of(models),
+        key: None,
     };
     let request = MessagesRequest::read(&item.params)?;
     refuse_attended(&request)?;

@@ -94,7 +94,7 @@ async fn here(args: &ExecArgs, config: &Config, source: String) -> Result<Value,
 async fn in_new_container(args: &ExecArgs, config: &Config, app: &Shared, source: String) -> Result<Value, Exit> {
     let broken = |error: &dyn std::fmt::Display| Exit::failed(error.to_string());
     let workspace = LOCAL_WORKSPACE.parse().map_err(|error| broken(&error))?;
-    let principal = Principal { workspace, isolation: None, models: ModelPermit::default() };
+    let principal = Principal { workspace, isolation: None, models: ModelPermit::default(), key: None };
     let id = new_container(app, &principal).await.map_err(|error| broken(&error))?;
     let mut lease = app.sandbox.lease(&id, PROBE_WAIT).await.map_err(|error| broken(&error))?;
     for path in &args.files {

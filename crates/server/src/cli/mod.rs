@@ -1,5 +1,6 @@
 //! The command line. Exit status: 0 done; 1 the thing asked for failed; 2 usage; 3 this machine cannot.
 
+pub mod admin;
 pub mod attack;
 pub mod bench;
 pub mod compare;
@@ -48,6 +49,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Create, list or revoke keys.
     Keys(keys::KeysArgs),
+    /// Look after a server's state: list, show, usage, gc, backup, verify, restore.
+    Admin(admin::AdminArgs),
     /// Show what an upstream was asked and answered.
     Recording(recording::RecordingArgs),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -58,13 +61,13 @@ enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct Common {
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Address and port of the server.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", global = true)]
     listen: Option<SocketAddr>,
     /// Where state is kept.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     data_dir: Option<PathBuf>,
 }
 
@@ -96,6 +99,7 @@ pub fn run(command_line: CommandLine) -> ExitCode {
         Command::Compare(args) => runtime.block_on(compare::run(&args, &environment)),
         Command::Config => print_reference(),
         Command::Recording(args) => runtime.block_on(recording::run(&args)).map(|()| ExitCode::SUCCESS),
+        Command::Admin(args) => admin::run(&args, &environment).map(|()| ExitCode::SUCCESS),
         Command::Keys(args) => keys::run(&args, &environment).map(|()| ExitCode::SUCCESS),
     };
     // Whatever still blocks a thread must not hold up the end of the process.

@@ -176,7 +176,9 @@ pub fn place_code(error: &PlaceError) -> ErrorCode {
     tracing::error!(%error, "no container for a call");
     match error {
         PlaceError::Full | PlaceError::Quota => ErrorCode::TooManyRequests,
-        PlaceError::Upload(_) | PlaceError::Isolation | PlaceError::Broken(_) => ErrorCode::Unavailable,
+        PlaceError::Upload(_) | PlaceError::Isolation | PlaceError::Store(_) | PlaceError::Broken(_) => {
+            ErrorCode::Unavailable
+        }
     }
 }
 
@@ -184,7 +186,7 @@ pub fn place_code(error: &PlaceError) -> ErrorCode {
 fn client_text(error: &PlaceError) -> String {
     match error {
         PlaceError::Full | PlaceError::Quota | PlaceError::Isolation | PlaceError::Upload(_) => error.to_string(),
-        PlaceError::Broken(_) => "the container is not available".to_owned(),
+        PlaceError::Store(_) | PlaceError::Broken(_) => "the container is not available".to_owned(),
     }
 }
 

@@ -9,12 +9,14 @@ mod host;
 mod live;
 pub mod place;
 pub mod reply;
+mod silence;
 mod sink;
+mod standing;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +32,6 @@ use belljar_wire::sampling::SamplingRequest;
 use belljar_wire::tool::SubTool;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 
 use crate::app::Shared;
 use crate::clock;
@@ -46,7 +47,9 @@ use deferred::Deferred;
 use host::Answering;
 use live::LiveOutput;
 use place::Place;
+use silence::Silence;
 use sink::Sink;
+use standing::Standing;
 
 /// Events that may wait for a slow client; a full queue slows the turn down to the client's pace.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -101,6 +104,7 @@ pub struct Driver {
     app: Shared,
     request_id: RequestId,
     upstream: Arc<dyn Upstream>,
+    standing: Standing,
     hints: SamplingHints,
     place: Option<Place>,
     sampling: Option<SamplingStream>,
@@ -116,7 +120,8 @@ pub struct Driver {
     /// Calls of that code that are being answered here.
     host: Option<(ServerToolUseId, Answering)>,
     retry_after: Option<Duration>,
-    /// The upstream refuses this server's own credentials: asking again is no use until the operator has been there.
+    /// The upstream refuses this server's own credentials, or the turn's key has ended: asking again is no use until the operator has been
+    /// there.
     refused_credentials: bool,
     /// What running code writes, where the client wants to know at once.
     live: Option<LiveOutput>,
@@ -147,11 +152,13 @@ impl Driver {
         let known = Arc::new(known_files(&uploads, contents));
         let hints = SamplingHints { script, request_id: request_id.clone(), files: known };
         let deferred = Deferred::none(principal.workspace.clone());
+        let standing = Standing::new(app.clone(), principal.key.clone());
         let place = Place::new(app.clone(), principal, lease, uploads);
         Self {
             app,
             request_id,
             upstream,
+            standing,
             hints,
             place: Some(place),
             sampling: None,
@@ -211,17 +218,20 @@ impl Driver {
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {
         self.deferred.enter(&plan);
         let (mut turn, mut effects) = Turn::start(plan, self.request_id.clone(), Box::new(OsIds));
-        let stopping = self.app.stopping.clone();
+        // What is waited for all the time is set up once: a turn has thousands of events.
+        let mut client_gone = pin!(sink.when_client_gone());
+        let mut stopping = pin!(self.app.stopping.clone().cancelled_owned());
         let mut told_to_stop = false;
-        let ping_interval = self.app.serving.ping_interval;
+        let mut silence = Silence::new(self.app.serving.ping_interval);
         loop {
             if self.carry_out(effects, &mut sink).await.is_break() {
                 return;
             }
+            silence.break_now();
             let input = tokio::select! {
                 biased;
-                () = sink.client_gone() => Input::ClientGone,
-                () = stopping.cancelled(), if !told_to_stop => {
+                () = &mut client_gone => Input::ClientGone,
+                () = &mut stopping, if !told_to_stop => {
                     told_to_stop = true;
                     Input::Stopping
                 }
@@ -233,7 +243,7 @@ impl Driver {
                         continue;
                     }
                 },
-                () = sleep_until(Instant::now() + ping_interval), if sink.begun() => {
+                () = silence.too_long(), if sink.begun() => {
                     sink.send(Sent::Event(StreamEvent::Ping)).await;
                     effects = Vec::new();
                     continue;
@@ -379,7 +389,7 @@ impl Driver {
     }
 
     fn sample(&mut self, request: SamplingRequest) {
-        self.sampling = Some(self.upstream.sample(request, self.hints.clone()));
+        self.sampling = Some(self.standing.sample(&self.upstream, request, self.hints.clone()));
     }
 
     /// The place, for one call. It is missing only while another call holds it, and the turn runs one at a time.

@@ -54,6 +54,9 @@ pub enum PlaceError {
     /// The isolation that the key or the configuration asks for cannot be had; nothing weaker is given instead.
     #[error("a container of gVisor cannot be had on this server")]
     Isolation,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Ours to fix; the text is the operator's.
     #[error("{0}")]
     Broken(String),
@@ -147,8 +150,7 @@ impl Place {
     }
 
     async fn mount(&self, lease: &mut Lease, upload: &Upload) -> Result<(), PlaceError> {
-        let opened = self.app.store.open_content(&self.principal.workspace, &upload.id).await;
-        let opened = opened.map_err(|error| PlaceError::Broken(error.to_string()))?;
+        let opened = self.app.store.open_content(&self.principal.workspace, &upload.id).await?;
         let Some(Content::Open { record, file }) = opened else {
             return Err(PlaceError::Upload(format!("file {} is gone", upload.id)));
         };
@@ -198,7 +200,7 @@ async fn make_container(app: &Shared, principal: &Principal) -> Result<Container
     };
     if let Err(error) = app.store.record_container(record).await {
         app.sandbox.remove(&id).await;
-        return Err(PlaceError::Broken(error.to_string()));
+        return Err(error.into());
     }
     Ok(id)
 }

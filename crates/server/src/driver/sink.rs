@@ -1,5 +1,7 @@
 //! Where a turn's events go: to its client, and to whoever asks for the same continuation again.
 
+use std::future::Future;
+
 use belljar_wire::event::StreamEvent;
 use tokio::sync::mpsc;
 
@@ -24,7 +26,7 @@ impl Sink {
         Self { client, teller: Some(teller), begun: false }
     }
 
-    /// Sends; waits for a slow client. That it is gone is no failure: [`Sink::client_gone`] says so where it matters.
+    /// Sends; waits for a slow client. That it is gone is no failure: [`Sink::when_client_gone`] says so where it matters.
     pub async fn send(&mut self, sent: Sent) {
         self.begun = true;
         if let Some(teller) = &self.teller {
@@ -46,10 +48,13 @@ impl Sink {
     }
 
     /// Waits until nobody will read the rest. A continuation's events are read by whoever asks again.
-    pub async fn client_gone(&self) {
-        match &self.teller {
-            None => self.client.closed().await,
-            Some(_) => std::future::pending().await,
+    pub fn when_client_gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        let client = self.teller.is_none().then(|| self.client.clone());
+        async move {
+            match client {
+                Some(client) => client.closed().await,
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::{Extension, Json};
 use belljar_ids::CheckpointId;
 use belljar_sandbox::PutError;
@@ -19,8 +19,9 @@ use crate::checkpoints::fork::{self, Source};
 use crate::checkpoints::{self, CheckpointError, named};
 use crate::failure::Failure;
 use crate::principal::Principal;
-use crate::routes::containers::{self, ContainerObject, ListQuery, busy, find, find_with_checkpoints, missing};
+use crate::routes::containers::{self, ContainerObject, busy, find, find_with_checkpoints, missing};
 use crate::routes::files::store_failure;
+use crate::routes::page;
 
 /// One checkpoint, as we show it.
 #[derive(Debug, Serialize)]
@@ -95,9 +96,9 @@ pub async fn list(
     State(app): State<Shared>,
     Extension(principal): Extension<Principal>,
     Path(id): Path<String>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<CheckpointPage>, Failure> {
-    let (limit, after) = containers::read_page(query)?;
+    let (limit, after) = page::read(query.as_deref().unwrap_or_default())?;
     let record = find_with_checkpoints(&app, &principal, &id).await?;
     let page = app.store.list_named_checkpoints(&record.workspace, &record.id, after, limit).await;
     let page = page.map_err(store_failure)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use belljar_ids::ContainerId;
@@ -13,7 +13,7 @@ use belljar_wire::error::{ApiError, ErrorKind};
 use belljar_wire::read::{Brief, Object, Path as JsonPath};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio_util::io::ReaderStream;
 
 use crate::app::Shared;
@@ -26,8 +26,6 @@ use crate::routes::{body, page};
 
 /// How often a container that is put away under one's hands is brought back.
 const LEASE_ATTEMPTS_MAX: u32 = 3;
-const LIST_LIMIT_DEFAULT: u16 = 20;
-const LIST_LIMIT_MAX: u16 = 1000;
 /// Bytes of a body that only has options.
 const OPTIONS_BYTES_MAX: usize = 64 * 1024;
 
@@ -45,14 +43,6 @@ pub struct ContainerObject {
 pub struct ContainerPage {
     data: Vec<ContainerObject>,
     next_page: Option<String>,
-}
-
-/// Query of the list.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListQuery {
-    limit: Option<u16>,
-    page: Option<String>,
 }
 
 /// `POST /belljar/v1/containers`.
@@ -82,9 +72,9 @@ pub async fn options(headers: &HeaderMap, body: Body) -> Result<Object<'static>,
 pub async fn list(
     State(app): State<Shared>,
     Extension(principal): Extension<Principal>,
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+    RawQuery(query): RawQuery,
 ) -> Result<Json<ContainerPage>, Failure> {
-    let (limit, after) = read_page(query)?;
+    let (limit, after) = page::read(query.as_deref().unwrap_or_default())?;
     let page = app.store.list_containers(&principal.workspace, after, limit).await;
     let page = page.map_err(store_failure)?;
     let mut data = Vec::with_capacity(page.entries.len());
@@ -94,18 +84,6 @@ pub async fn list(
         }
     }
     Ok(Json(ContainerPage { data, next_page: page.next.map(|cursor| cursor.to_token().to_string()) }))
-}
-
-/// How many entries, and where to go on.
-pub fn read_page(
-    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
-) -> Result<(u16, Option<belljar_store::PageCursor>), ApiError> {
-    let Query(query) = query.map_err(|error| ApiError::invalid(error.body_text()))?;
-    let limit = query.limit.unwrap_or(LIST_LIMIT_DEFAULT);
-    if !(1..=LIST_LIMIT_MAX).contains(&limit) {
-        return Err(ApiError::invalid(format!("limit: Input should be between 1 and {LIST_LIMIT_MAX}")));
-    }
-    Ok((limit, query.page.as_deref().map(page::cursor).transpose()?))
 }
 
 /// `GET /belljar/v1/containers/{id}`.
@@ -197,7 +175,7 @@ pub async fn find_with_checkpoints(
         return Ok(record);
     }
     let newest = checkpoints::named::choose(app, &record, None).await;
-    let newest = newest.map_err(|error| Failure::internal("container", &error))?;
+    let newest = newest.map_err(|error| super::checkpoints::failure(app, &record, error))?;
     newest.map(|_there| record).ok_or_else(|| missing(text))
 }
 
@@ -234,12 +212,10 @@ pub async fn bring_back(
     record: &ContainerRecord,
     text: &str,
 ) -> Result<(), Failure> {
-    match checkpoints::bring_back(app, principal, &record.id).await {
-        Ok(()) => Ok(()),
-        Err(CheckpointError::Unknown) => Err(missing(text)),
-        Err(CheckpointError::Place(error)) => Err(place_failure(error)),
-        Err(error) => Err(Failure::internal("container", &error)),
-    }
+    checkpoints::bring_back(app, principal, &record.id).await.map_err(|error| match error {
+        CheckpointError::Unknown => missing(text),
+        error => super::checkpoints::failure(app, record, error),
+    })
 }
 
 /// A key that asks for an isolation runs nothing in a container that another key of its workspace made with another.
@@ -291,6 +267,7 @@ pub fn place_failure(error: PlaceError) -> Failure {
             let text = "All containers that this workspace may have are in use. Try again later, or delete some.";
             Failure::from(ApiError::new(ErrorKind::RateLimit, text)).retry_after(Some(Duration::from_secs(5)))
         }
+        PlaceError::Store(error) => store_failure(error),
         error @ PlaceError::Isolation => ApiError::new(ErrorKind::Api, error.to_string()).into(),
         error @ (PlaceError::Upload(_) | PlaceError::Broken(_)) => Failure::internal("container", &error),
     }

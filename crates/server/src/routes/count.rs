@@ -19,6 +19,7 @@ use crate::driver;
 use crate::failure::Failure;
 use crate::principal::Principal;
 use crate::routes::files::shown;
+use crate::routes::uploads::{self, Earlier};
 use crate::routes::{body, messages};
 
 /// Says that a count is ours, not the upstream's.
@@ -42,7 +43,7 @@ pub async fn count_tokens(
     messages::refuse_model(&principal, &request.model)?;
     let plan = messages::plan(&app, &asked, request, app.serving.samplings_max, &[])?;
     let upstream = messages::route(&app, &plan.model)?;
-    let uploads = messages::find_uploads(&app, &principal, &plan).await?;
+    let uploads = uploads::find_all(&app, &principal, &plan, &Earlier::default()).await?;
     let mut hints = SamplingHints::new(request_id);
     let contents = shown::read_all(&app, &principal, &plan.shown).await?;
     hints.files = Arc::new(driver::known_files(&uploads, contents));

@@ -25,6 +25,7 @@ use crate::driver::{self, Driver, Sent};
 use crate::failure::Failure;
 use crate::principal::Principal;
 use crate::routes::resume::{self, Continuation, Found};
+use crate::routes::uploads::{self, Earlier};
 use crate::routes::{body, containers, files};
 use crate::tenants::Pace;
 
@@ -75,6 +76,7 @@ pub async fn begin(
         Pace::Attended => app.serving.samplings_max,
         Pace::Batch => app.serving.batch_samplings_max,
     };
+    let earlier = Earlier::of(&request.messages);
     let plan = plan(app, asked, request, samplings_max, &lost_cells)?;
     let upstream = route(app, &plan.model)?;
     let meter = app.tenants.begin_turn(&principal.workspace, order.pace, order.tokens).await?;
@@ -101,7 +103,7 @@ pub async fn begin(
                     Joined::Again(told) => return resume::told_again(app, told),
                 },
             };
-            match (files_for(app, principal, &plan).await, teller) {
+            match (files_for(app, principal, &plan, &earlier).await, teller) {
                 (Ok(files), None) => Ok(driver(files).start(plan)),
                 (Ok(files), Some(teller)) => Ok(driver(files).start_telling(plan, teller)),
                 (Err(failure), None) => Err(failure),
@@ -112,9 +114,14 @@ pub async fn begin(
 }
 
 /// What a turn that begins needs of its container and of the store.
-async fn files_for(app: &Shared, principal: &Principal, plan: &TurnPlan) -> Result<driver::Files, Failure> {
+async fn files_for(
+    app: &Shared,
+    principal: &Principal,
+    plan: &TurnPlan,
+    earlier: &Earlier,
+) -> Result<driver::Files, Failure> {
     resume::refuse_running_twice(app, principal, plan)?;
-    let uploads = find_uploads(app, principal, plan).await?;
+    let uploads = uploads::find_all(app, principal, plan, earlier).await?;
     let contents = files::shown::read_all(app, principal, &plan.shown).await?;
     // Held for the whole turn: one turn at a time.
     let lease = match &plan.container {
@@ -173,21 +180,4 @@ pub fn plan(
         lost_cells,
     };
     belljar_turn::plan(request, &context)
-}
-
-/// A request that names a missing or expired file fails before the first sampling (wire.md §9.5).
-pub async fn find_uploads(
-    app: &Shared,
-    principal: &Principal,
-    plan: &TurnPlan,
-) -> Result<Vec<driver::Upload>, Failure> {
-    let mut uploads = Vec::with_capacity(plan.uploads.len());
-    for text in &plan.uploads {
-        let record = files::find(app, principal, text).await?;
-        if record.expired(crate::clock::now()) {
-            return Err(files::expired(&record).into());
-        }
-        uploads.push(driver::Upload { filename: record.filename.to_string(), id: record.id });
-    }
-    Ok(uploads)
 }

@@ -14,6 +14,7 @@ pub mod page;
 pub mod resume;
 pub mod scopes;
 pub mod transfer;
+pub mod uploads;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;

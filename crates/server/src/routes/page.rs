@@ -28,6 +28,19 @@ pub fn limit(text: Option<&str>) -> Result<u16, ApiError> {
     }
 }
 
+/// The query of a list of ours, which knows `limit` and `page`: how many entries, and where to go on.
+pub fn read(query: &str) -> Result<(u16, Option<PageCursor>), ApiError> {
+    let (mut most, mut page) = (None, None);
+    for (name, value) in pairs(query)? {
+        match name.as_str() {
+            "limit" => most = Some(value),
+            "page" => page = Some(value),
+            other => return Err(unknown(other)),
+        }
+    }
+    Ok((limit(most.as_deref())?, page.as_deref().map(cursor).transpose()?))
+}
+
 /// What a client asks for that knows entries, not cursors: `limit`, and `after_id` or `before_id` (wire.md §9.6, §17).
 #[derive(Debug, PartialEq, Eq)]
 pub struct ByIds {

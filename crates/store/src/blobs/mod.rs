@@ -46,11 +46,20 @@ pub(crate) enum Blobs {
     Objects(Arc<Objects>),
 }
 
+/// What is to become of contents that no row stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sweeping {
+    Remove,
+    /// They are counted as if they had been removed.
+    Count,
+}
+
 /// What sweeping found when the store was opened.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Swept {
     pub(crate) temporaries_removed: u64,
     pub(crate) orphans_removed: u64,
+    pub(crate) orphan_bytes: u64,
     /// Blobs that have both a row and a content.
     pub(crate) kept: u64,
 }
@@ -157,14 +166,20 @@ impl Blobs {
 
     /// Removes what is unfinished and what no row refers to. Walks all blobs, so opening a store takes time in proportion to
     /// their number; in return, uploads keep no journal of their own. Blocks.
-    pub(crate) fn sweep(&self, connection: &mut Connection) -> Result<Swept, StoreError> {
+    pub(crate) fn sweep(&self, connection: &mut Connection, sweeping: Sweeping) -> Result<Swept, StoreError> {
         match self {
-            Self::Disk(dir) => dir.sweep(|digest| db::files::blob_is_known(connection, digest)),
+            Self::Disk(dir) => dir.sweep(sweeping, |digest| db::files::blob_is_known(connection, digest)),
             Self::Objects(objects) => {
                 let change = db::begin(connection)?;
                 db::objects::forget_orphans(&change)?;
-                change.commit()?;
-                objects.sweep(|from, to| db::objects::between(connection, from, to))
+                match sweeping {
+                    Sweeping::Remove => {
+                        change.commit()?;
+                        objects.sweep(sweeping, |from, to| db::objects::between(connection, from, to))
+                    }
+                    // Undone afterwards.
+                    Sweeping::Count => objects.sweep(sweeping, |from, to| db::objects::between(&change, from, to)),
+                }
             }
         }
     }

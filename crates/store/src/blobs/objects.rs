@@ -12,8 +12,8 @@
 //! The library is asynchronous, the threads of the database are not, and callers come and go: so requests run on a small
 //! runtime of their own.
 
-use super::Swept;
 use super::reader::ContentReader;
+use super::{Sweeping, Swept};
 use crate::StoreError;
 use crate::data_dir::DataDirLock;
 use bytes::Bytes;
@@ -301,6 +301,7 @@ impl Objects {
     /// Removes every object whose name `known` does not give among those between two names. Blocks.
     pub(crate) fn sweep(
         &self,
+        sweeping: Sweeping,
         mut known: impl FnMut(&str, &str) -> Result<BTreeSet<String>, StoreError>,
     ) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
@@ -314,6 +315,13 @@ impl Objects {
                 names.iter().filter(|name| !known.contains(**name)).map(|name| self.path(name)).collect();
             swept.kept += (names.len() - orphans.len()) as u64;
             swept.orphans_removed += orphans.len() as u64;
+            let is_orphan = |object: &&object_store::ObjectMeta| {
+                object.location.filename().is_some_and(|name| !known.contains(name))
+            };
+            swept.orphan_bytes += page.iter().filter(is_orphan).map(|object| object.size).sum::<u64>();
+            if sweeping == Sweeping::Count {
+                continue;
+            }
             let removing = stream::iter(orphans)
                 .map(|path| async move {
                     match self.store.delete(&path).await {

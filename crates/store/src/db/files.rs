@@ -12,6 +12,11 @@ use std::collections::BTreeSet;
 const COLUMNS: &str = "id, workspace, number, filename, mime_type, size_bytes, container, created_at_us, \
                        expires_at_us, blob";
 
+/// Of a row of `blobs`: neither a file nor a checkpoint, named or not, refers to it.
+pub(super) const UNREFERENCED: &str = "NOT EXISTS (SELECT 1 FROM files WHERE blob = blobs.digest)
+    AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = blobs.digest)
+    AND NOT EXISTS (SELECT 1 FROM named_checkpoints WHERE blob = blobs.digest)";
+
 /// A file and the number that, with its creation, is its place.
 struct Placed {
     record: FileRecord,
@@ -269,11 +274,7 @@ pub(super) fn add_blob(change: &Transaction<'_>, digest: ContentDigest, size_byt
 /// Drops a blob's row if neither a file nor a checkpoint, named or not, refers to it.
 pub(super) fn drop_if_unreferenced(change: &Transaction<'_>, digest: &ContentDigest) -> Result<bool, StoreError> {
     let dropped = change
-        .prepare_cached(
-            "DELETE FROM blobs WHERE digest = ?1 AND NOT EXISTS (SELECT 1 FROM files WHERE blob = ?1)
-             AND NOT EXISTS (SELECT 1 FROM checkpoints WHERE blob = ?1)
-             AND NOT EXISTS (SELECT 1 FROM named_checkpoints WHERE blob = ?1)",
-        )?
+        .prepare_cached(&format!("DELETE FROM blobs WHERE digest = ?1 AND {UNREFERENCED}"))?
         .execute([digest.as_bytes()])?;
     Ok(dropped > 0)
 }

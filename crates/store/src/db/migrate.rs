@@ -32,12 +32,12 @@ const MIGRATIONS: &[Migration] = migrations![
     "0010_store_and_objects",
 ];
 
-fn latest() -> u32 {
+pub(super) fn latest() -> u32 {
     u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX)
 }
 
 /// The schema the database has; 0 for a new one. Refuses one that a later program made.
-fn version(connection: &Connection) -> Result<u32, StoreError> {
+pub(super) fn version(connection: &Connection) -> Result<u32, StoreError> {
     let known = connection.choose(
         "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = 'migrations'",
         "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = current_schema() AND tablename = 'migrations'",

@@ -1,13 +1,17 @@
 //! The database: connections, schema, and every statement. No other module has SQL.
 
 pub(crate) mod batches;
+pub(crate) mod beside;
 pub(crate) mod checkpoints;
 pub(crate) mod containers;
+pub(crate) mod contents;
 pub(crate) mod files;
 pub(crate) mod keys;
 mod migrate;
 pub(crate) mod named_checkpoints;
 pub(crate) mod objects;
+pub(crate) mod records;
+pub(crate) mod snapshot;
 mod sql;
 pub(crate) mod tenants;
 pub(crate) mod whole;

@@ -13,6 +13,11 @@ pub(crate) fn identity(change: &Transaction<'_>, new: &str) -> Result<String, St
     Ok(new.to_owned())
 }
 
+/// The store's id, if it has one yet.
+pub(crate) fn known_identity(connection: &Connection) -> Result<Option<String>, StoreError> {
+    Ok(connection.query_row("SELECT id FROM store", (), |row| row.get("id")).optional()?)
+}
+
 /// Counts on: from now on the store is this process's, until another one counts on. Only for a store whose lock is part of its
 /// database; see [`super::sql::Postgres`].
 pub(crate) fn begin_tenure(connection: &mut Connection) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ mod touches;
 
 pub use batches::{BATCH_ITEMS_WAITING_MAX, BATCH_RESULTS_KEPT};
 
-use crate::blobs::{BlobPlace, Blobs, ContentReader};
+use crate::blobs::{BlobPlace, Blobs, ContentReader, Sweeping};
 use crate::data_dir::DataDir;
 use crate::database::Database;
 use crate::db::{self, Role};
@@ -393,7 +393,7 @@ impl Store {
 impl Inner {
     fn open(data_dir: &Path, limits: StoreOptions) -> Result<Self, StoreError> {
         let dir = DataDir::prepare(data_dir)?;
-        let lock = dir.lock()?;
+        let lock = dir.lock_to_serve()?;
         let (now, place) = (limits.clock.now(), limits.database.place(&dir));
         let mut writing = ready(db::connect(&place, Role::Serve, now)?)?;
         let reading = ready(db::connect(&place, Role::Beside, now)?)?;
@@ -405,7 +405,8 @@ impl Inner {
         let blobs = Blobs::prepare(&limits.blobs, &dir, lock, limits.disk_free_bytes_min, &identity, &place)?;
         let blobs = Arc::new(blobs);
         dir.sync()?;
-        let swept = blobs.sweep(&mut writing)?;
+        crate::admin::remove_left(&dir.blobs())?;
+        let swept = blobs.sweep(&mut writing, Sweeping::Remove)?;
         if swept.temporaries_removed + swept.orphans_removed > 0 {
             tracing::info!(?swept, "removed what an earlier process left unfinished");
         }

@@ -130,7 +130,10 @@ impl Writer {
     /// after a power cut, so then the blob stays, and the next opening decides.
     pub(super) fn take_back(&self, staged: Staged, digest: &ContentDigest, error: &StoreError) {
         match error {
-            StoreError::Broken { .. } | StoreError::Corrupt { .. } | StoreError::Unreachable { .. } => {
+            StoreError::Broken { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::ReadOnly { .. }
+            | StoreError::Unreachable { .. } => {
                 tracing::warn!(%digest, "a blob was left for the next start to judge");
             }
             StoreError::TooLarge { .. }

@@ -4,6 +4,11 @@
 /// hold only 255 bytes in a name.
 pub const FILENAME_CHARS_MAX: usize = 255;
 
+/// The most bytes a name has on Linux.
+const NAME_BYTES_MAX: usize = 255;
+/// Of a longer one, with its dot, nobody would know what kind of file it is.
+const EXTENSION_BYTES_MAX: usize = 32;
+
 /// Characters no name may hold, beside U+0000 to U+001F (wire.md §9.2).
 const FORBIDDEN: &[char] = &['<', '>', ':', '"', '|', '?', '*', '\\', '/'];
 
@@ -64,6 +69,20 @@ impl Filename {
             "." | ".." => Self(text.replace('.', "_")),
             _ => Self(text),
         }
+    }
+
+    /// The name as a directory can hold it: of more than 255 bytes the end of its stem goes, and its extension stays. Two long
+    /// names may become one.
+    pub fn in_container(&self) -> String {
+        let (stem, extension) = match self.0.rfind('.') {
+            Some(dot) if dot > 0 && self.0.len() - dot <= EXTENSION_BYTES_MAX => self.0.split_at(dot),
+            Some(_) | None => (self.0.as_str(), ""),
+        };
+        let mut end = stem.len().min(NAME_BYTES_MAX - extension.len());
+        while !stem.is_char_boundary(end) {
+            end -= 1;
+        }
+        format!("{}{extension}", &stem[..end])
     }
 
     /// The name.

@@ -31,9 +31,29 @@ impl Day {
         Timestamp::from_micros(micros).unwrap_or_else(|_| Timestamp::last())
     }
 
+    /// The day so many days before.
+    #[must_use]
+    pub const fn before(self, days: u32) -> Self {
+        Self(self.0.saturating_sub(days as i64))
+    }
+
+    /// As it was stored.
+    pub(crate) const fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+
     /// As it is stored.
     pub(crate) const fn number(self) -> i64 {
         self.0
+    }
+}
+
+/// As RFC 3339 writes a date.
+impl std::fmt::Display for Day {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let midnight = Timestamp::from_micros(self.0.saturating_mul(DAY_US)).map_err(|_| std::fmt::Error)?;
+        let text = midnight.to_string();
+        f.pad(text.split_once('T').map_or(text.as_str(), |(date, _)| date))
     }
 }
 
@@ -83,6 +103,7 @@ mod tests {
         assert_eq!(day.end(), at("2026-11-30T00:00:00Z"));
         assert_eq!(Day::of(at("2026-11-29T00:00:00Z")), day);
         assert!(Day::of(at("2026-11-30T00:00:00Z")) > day);
+        assert_eq!((day.to_string().as_str(), day.before(29).to_string().as_str()), ("2026-11-29", "2026-10-31"));
         assert_eq!(Day::of(at("1969-12-31T23:00:00Z")).end(), at("1970-01-01T00:00:00Z"));
     }
 }

@@ -75,6 +75,19 @@ fn filenames_of_generated_files() {
     assert_eq!(Filename::of_generated(&[b'x'; 4096]).as_str().len(), FILENAME_CHARS_MAX);
 }
 
+#[test]
+fn filenames_in_a_directory() {
+    let name = |text: &str| text.parse::<Filename>().unwrap().in_container();
+    for short in ["sales.csv", ".hidden", "...", " ", "a.", &"a".repeat(255)] {
+        assert_eq!(name(short), short);
+    }
+    let wide = "ä".repeat(251);
+    assert_eq!(name(&format!("{wide}.csv")), format!("{}.csv", "ä".repeat(125)), "the extension stays");
+    assert_eq!(name(&"報".repeat(255)), "報".repeat(85), "cut between characters");
+    assert_eq!(name(&format!("a.{}", "ä".repeat(253))), format!("a.{}", "ä".repeat(126)), "that is no extension");
+    assert_eq!(name(&format!(".{}", "ä".repeat(254))), format!(".{}", "ä".repeat(127)));
+}
+
 proptest! {
     #[test]
     fn every_accepted_filename_is_safe_in_a_directory(text in any::<String>()) {
@@ -84,6 +97,8 @@ proptest! {
             prop_assert_eq!(components, vec![std::path::Component::Normal(path.as_os_str())]);
             prop_assert!(!name.as_str().contains('\0'));
             prop_assert_eq!(name.as_str().parse::<Filename>(), Ok(name.clone()));
+            let held = name.in_container();
+            prop_assert!((1..=255).contains(&held.len()) && held.parse::<Filename>().is_ok(), "{}", held);
         }
     }
 

@@ -7,7 +7,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use belljar_jail::{
-    Attachment, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError, Realm, Symlink, launch,
+    Attachment, BirthError, ContainerSpec, Directory, Identity, JailPlan, Jailed, LandlockNeed, LaunchError, Nursery,
+    Realm, Symlink, launch,
 };
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use serde::{Deserialize, Serialize};
@@ -103,6 +104,19 @@ pub struct Inside {
     pub line: Line,
 }
 
+/// The two ways to a process 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From a nursery, which is gone again afterwards.
+    Borne,
+    /// By a program started for it.
+    Launched,
+}
+
+impl Way {
+    pub const BOTH: [Self; 2] = [Self::Borne, Self::Launched];
+}
+
 /// A socket to the test program, wherever it runs.
 #[derive(Debug)]
 pub struct Line(pub OwnedFd);
@@ -129,8 +143,20 @@ impl Inside {
     }
 
     pub fn start_in(realm: &Realm, plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
+        Self::start_by(Way::Borne, realm, plan, attachment)
+    }
+
+    pub fn start_by(way: Way, realm: &Realm, plan: &JailPlan, attachment: Attachment<'_>) -> Result<Self, LaunchError> {
         let (control, theirs) = pair();
-        let jailed = launch(realm, program().as_fd(), plan, attachment, theirs)?;
+        let jailed = match way {
+            Way::Launched => launch(realm, program().as_fd(), plan, attachment, theirs)?,
+            Way::Borne => {
+                let nursery = Nursery::start(realm, program().as_fd(), plan)?;
+                nursery.launch(plan.sizes(), attachment, theirs.as_fd(), None).map_err(|error| match error {
+                    BirthError::Container(error) | BirthError::Nursery(error) => error,
+                })?
+            }
+        };
         Ok(Self { jailed, line: Line(control) })
     }
 
@@ -185,8 +211,12 @@ impl Line {
 
 /// A container with an empty root file system and no limits.
 pub fn start_empty() -> (tempfile::TempDir, Inside) {
+    start_empty_by(Way::Borne)
+}
+
+pub fn start_empty_by(way: Way) -> (tempfile::TempDir, Inside) {
     let rootfs = empty_rootfs();
     let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
-    let inside = Inside::start(&plan, Attachment::Unlimited).expect("launch");
+    let inside = Inside::start_by(way, &realm().expect("realm"), &plan, Attachment::Unlimited).expect("launch");
     (rootfs, inside)
 }

@@ -5,6 +5,8 @@ pub mod query;
 pub mod shown;
 pub mod upload;
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +34,9 @@ use query::{Dialect, FileList};
 /// Bytes read at once from a file that is being sent.
 const SEND_CHUNK_BYTES: usize = 128 * 1024;
 
+/// When to ask again for what a database or an object store could not be reached for.
+const STORE_BACK_AFTER: Duration = Duration::from_secs(2);
+
 /// `GET /v1/files`.
 pub async fn list(
     State(app): State<Shared>,
@@ -39,7 +44,7 @@ pub async fn list(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Failure> {
-    let dialect = Dialect::of(&headers);
+    let dialect = Dialect::read(&headers)?;
     let list = FileList::read(query.as_deref().unwrap_or_default(), dialect)?;
     let page = app.store.list_files(&principal.workspace, list.query).await.map_err(store_failure)?;
     let data: Vec<FileObject> = page.entries.iter().map(|record| object(&app, record)).collect();
@@ -72,8 +77,9 @@ pub async fn retrieve(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Failure> {
+    let dialect = Dialect::read(&headers)?;
     let record = find(&app, &principal, &id).await?;
-    Ok(Json(in_dialect(&app, &record, Dialect::of(&headers))))
+    Ok(Json(in_dialect(&app, &record, dialect)))
 }
 
 /// `GET /v1/files/{id}/content`: generated files only (wire.md §9.4), unless the operator gives out uploads too.
@@ -83,6 +89,7 @@ pub async fn content(
     headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Response, Failure> {
+    Dialect::read(&headers)?;
     let record = find(&app, &principal, &id).await?;
     if !downloadable(&app, &record) {
         let text = format!("File `{}` is not downloadable: only files that code made can be downloaded.", record.id);
@@ -150,8 +157,10 @@ async fn send(record: &FileRecord, mut file: ContentReader, asked: &HeaderMap) -
 pub async fn delete(
     State(app): State<Shared>,
     Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
     Path(id): Path<String>,
 ) -> Result<Json<FileDeleted>, Failure> {
+    Dialect::read(&headers)?;
     let parsed: FileId = id.parse().map_err(|_| missing(&id))?;
     match app.store.delete_file(&principal.workspace, &parsed).await.map_err(store_failure)? {
         true => Ok(Json(FileDeleted { id: parsed, tag: FileDeletedTag::FileDeleted })),
@@ -234,9 +243,13 @@ pub fn store_failure(error: StoreError) -> Failure {
         }
         StoreError::AnchorNotFound { .. } => ApiError::not_found(text).into(),
         StoreError::TooManyWaiting { .. } => ApiError::new(ErrorKind::RateLimit, text).into(),
-        StoreError::DiskFull { .. } | StoreError::Busy | StoreError::Unreachable { .. } => {
+        StoreError::DiskFull { .. } | StoreError::ReadOnly { .. } => {
             tracing::error!(%error, "the store refused");
             ApiError::new(ErrorKind::Overloaded, text).into()
+        }
+        StoreError::Busy | StoreError::Unreachable { .. } => {
+            tracing::error!(%error, "the store refused");
+            Failure::from(ApiError::new(ErrorKind::Overloaded, text)).retry_after(Some(STORE_BACK_AFTER))
         }
         error @ (StoreError::IdTaken { .. }
         | StoreError::NoContainer { .. }

@@ -39,7 +39,7 @@ pub async fn upload(
     headers: HeaderMap,
     multipart: Result<Multipart, MultipartRejection>,
 ) -> Result<Json<Value>, Failure> {
-    let dialect = Dialect::of(&headers);
+    let dialect = Dialect::read(&headers)?;
     let mut multipart = multipart
         .map_err(|_| Failure::from(ApiError::invalid("content-type: expected multipart/form-data with a boundary")))?;
     let bytes_max = app.serving.file_bytes_max;
@@ -75,9 +75,12 @@ async fn take_file(
     dialect: Dialect,
     mut field: Field<'_>,
 ) -> Result<FileWriter, Failure> {
-    let Some(given) = field.file_name().map(str::to_owned) else {
+    let given = field.file_name().map(str::to_owned);
+    // With a type it is a file, which need not have a name (wire.md §9.2); without either it is a text, as in any form.
+    if given.is_none() && field.content_type().is_none() {
         return Err(ApiError::invalid("file: Expected UploadFile, received: <class 'str'>").into());
-    };
+    }
+    let given = given.unwrap_or_default();
     let declared = field.content_type().filter(|text| text.len() <= 255 && text.contains('/')).map(str::to_owned);
     if declared.is_none() && dialect == Dialect::Old {
         return Err(ApiError::invalid("file: the part's Content-Type is required").into());
@@ -117,13 +120,16 @@ async fn take_expiry(mut field: Field<'_>) -> Result<Duration, Failure> {
         }
         text.extend_from_slice(&chunk);
     }
-    let seconds: Option<u64> = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+    let seconds: Option<i128> = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
     let seconds = seconds.ok_or_else(|| ApiError::invalid("expires_in_seconds: Input should be a valid integer"))?;
-    if !EXPIRES_IN_SECONDS.contains(&seconds) {
-        let (least, most) = (EXPIRES_IN_SECONDS.start(), EXPIRES_IN_SECONDS.end());
-        return Err(ApiError::invalid(format!("expires_in_seconds: Input should be between {least} and {most}")).into());
+    match u64::try_from(seconds) {
+        Ok(seconds) if EXPIRES_IN_SECONDS.contains(&seconds) => Ok(Duration::from_secs(seconds)),
+        Ok(_) | Err(_) => {
+            let (least, most) = (EXPIRES_IN_SECONDS.start(), EXPIRES_IN_SECONDS.end());
+            let text = format!("expires_in_seconds: Input should be between {least} and {most}");
+            Err(ApiError::invalid(text).into())
+        }
     }
-    Ok(Duration::from_secs(seconds))
 }
 
 /// By the first bytes, else by the name, else by whether it reads as text.

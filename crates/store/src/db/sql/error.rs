@@ -71,12 +71,22 @@ fn from_sqlite(error: rusqlite::Error) -> StoreError {
         | rusqlite::Error::IntegralValueOutOfRange(..) => StoreError::Corrupt { what: error.to_string() },
         rusqlite::Error::SqliteFailure(failure, _) => match failure.code {
             ErrorCode::DiskFull => StoreError::DiskFull { doing: DOING },
+            ErrorCode::ReadOnly => StoreError::ReadOnly { doing: DOING, why: error.to_string() },
+            ErrorCode::SystemIoFailure if is_write(failure.extended_code) => {
+                StoreError::ReadOnly { doing: DOING, why: error.to_string() }
+            }
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => StoreError::Busy,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => StoreError::Corrupt { what: error.to_string() },
             _ => StoreError::broken(DOING, error),
         },
         _ => StoreError::broken(DOING, error),
     }
+}
+
+/// A disk that has turned read-only under open files is no `SQLITE_READONLY`: their writes fail.
+fn is_write(extended_code: i32) -> bool {
+    use rusqlite::ffi::{SQLITE_IOERR_DIR_FSYNC, SQLITE_IOERR_FSYNC, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_WRITE};
+    [SQLITE_IOERR_WRITE, SQLITE_IOERR_FSYNC, SQLITE_IOERR_TRUNCATE, SQLITE_IOERR_DIR_FSYNC].contains(&extended_code)
 }
 
 /// PostgreSQL's own codes: appendix A of its manual.

@@ -98,6 +98,14 @@ impl Connection {
         }
     }
 
+    /// Copies what this connection sees over an SQLite database that nobody else uses.
+    pub(crate) fn copy_to(&self, copy: &mut rusqlite::Connection) -> Result<()> {
+        match &self.engine {
+            Engine::Sqlite(connection) => super::snapshot::copy(connection, copy),
+            Engine::Postgres(connection) => Err(Error::Unreachable(format!("{} is no SQLite", connection.place()))),
+        }
+    }
+
     /// Which one of two wordings this database takes.
     pub(crate) fn choose<T>(&self, sqlite: T, postgres: T) -> T {
         match &self.engine {

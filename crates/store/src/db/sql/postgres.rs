@@ -233,7 +233,9 @@ fn lock(live: &mut Live, place: &str) -> Result<()> {
 /// Whether the server refused, or is gone. One that shuts down says so (class 57) before it goes.
 fn failure(client: &Client, error: postgres::Error) -> Error {
     let leaving = error.code().is_some_and(|code| code.code().starts_with("57P") || code.code().starts_with("08"));
-    if client.is_closed() || error.is_closed() || leaving {
+    // What the network says comes before the connection knows itself that it is over.
+    let cut = std::error::Error::source(&error).is_some_and(|cause| cause.is::<std::io::Error>());
+    if client.is_closed() || error.is_closed() || leaving || cut {
         Error::Unreachable(told(&error))
     } else {
         Error::Postgres(Box::new(error))

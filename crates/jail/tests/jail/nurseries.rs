@@ -1,0 +1,162 @@
+//! A nursery with more than one container, with one that fails, and without a future.
+
+use std::os::fd::AsFd;
+
+use belljar_jail::{
+    Attachment, BirthError, ContainerSpec, JailPlan, Jailed, LaunchError, Namespaces, Nursery, PlanError, SetupError,
+    Sizes, Step,
+};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+use crate::harness::words::{Answer, Ask};
+use crate::harness::{Inside, Line, empty_rootfs, pair, program, realm, spec};
+
+fn start(spec: &ContainerSpec) -> (JailPlan, Nursery) {
+    let plan = JailPlan::for_container(spec).expect("plan");
+    let nursery = Nursery::start(&realm().expect("realm"), program().as_fd(), &plan).expect("nursery");
+    (plan, nursery)
+}
+
+fn bear(nursery: &Nursery, sizes: Sizes) -> Result<Inside, BirthError> {
+    let (control, theirs) = pair();
+    let jailed = nursery.launch(sizes, Attachment::Unlimited, theirs.as_fd(), None)?;
+    Ok(Inside { jailed, line: Line(control) })
+}
+
+fn is_gone(pid: Pid) -> bool {
+    test_kill_process(pid) == Err(rustix::io::Errno::SRCH)
+}
+
+#[test]
+fn each_has_its_own_of_everything_and_the_sizes_it_was_given() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    let large = bear(&nursery, plan.sizes()).expect("container");
+    let small = bear(&nursery, Sizes { disk_bytes_max: 1 << 20, ..plan.sizes() }).expect("container");
+    let write = |inside: &Inside, path: &str| inside.ask(&Ask::Write { path: path.to_owned(), bytes: 2 << 20 });
+    assert_eq!(write(&large, "/work/file"), Answer::Value(2 << 20));
+    assert_eq!(write(&small, "/work/file"), Answer::Failed(libc::ENOSPC));
+    assert!(large.text("/proc/self/limits").contains(&format!("{}", (64 << 20) + 4096)));
+    assert!(small.text("/proc/self/limits").contains(&format!("{}", (1 << 20) + 4096)));
+    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+        let link = |inside: &Inside| inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") });
+        assert_ne!(link(&large), link(&small), "{kind}");
+    }
+    // Neither knows of the other, nor of the nursery.
+    for inside in [&large, &small] {
+        let Answer::Names(names) = inside.list("/proc") else { panic!("no list") };
+        let processes: Vec<_> = names.iter().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).collect();
+        assert_eq!(processes, ["1"]);
+    }
+    // They need it no more.
+    let pid = nursery.pid();
+    drop(nursery);
+    assert!(is_gone(pid));
+    assert!(large.end().success());
+    assert!(small.end().success());
+}
+
+#[test]
+fn one_that_fails_leaves_the_nursery_as_it_was() {
+    let rootfs = empty_rootfs();
+    let mut spec = spec(rootfs.path().to_owned());
+    spec.working_directory = "/nowhere".into();
+    let (plan, nursery) = start(&spec);
+    for _ in 0..3 {
+        match bear(&nursery, plan.sizes()) {
+            Err(BirthError::Container(LaunchError::Setup(error))) => {
+                assert_eq!(error, SetupError { step: Step::WorkingDirectory, errno: libc::ENOENT });
+            }
+            other => panic!("expected a failed step, got {other:?}"),
+        }
+    }
+    match bear(&nursery, Sizes { disk_bytes_max: 0, ..plan.sizes() }) {
+        Err(BirthError::Container(LaunchError::Plan(PlanError::Zero("disk_bytes_max")))) => {}
+        other => panic!("expected a refusal, got {other:?}"),
+    }
+    assert!(!is_gone(nursery.pid()));
+}
+
+#[test]
+fn a_dead_one_says_so_and_leaves_its_containers_alone() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    let inside = bear(&nursery, plan.sizes()).expect("container");
+    kill_process(nursery.pid(), Signal::KILL).expect("kill");
+    for _ in 0..2 {
+        match bear(&nursery, plan.sizes()) {
+            Err(BirthError::Nursery(LaunchError::Vanished)) => {}
+            other => panic!("expected a dead nursery, got {other:?}"),
+        }
+    }
+    drop(nursery);
+    assert_eq!(inside.text("/proc/self/cmdline"), "belljar-guest\0");
+    assert!(inside.end().success());
+}
+
+/// Stopped, it takes an order and answers never: what it has borne by then is in its process group still.
+#[test]
+fn what_nobody_got_hold_of_ends_with_the_nursery() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    let (_control, theirs) = pair();
+    let sizes = plan.sizes();
+    let pid = nursery.pid();
+    kill_process(pid, Signal::STOP).expect("stop");
+    std::thread::scope(|scope| {
+        let waiting =
+            scope.spawn(|| nursery.launch(sizes, Attachment::Unlimited, theirs.as_fd(), None).map(|_: Jailed| ()));
+        while !waiting.is_finished() {
+            // Again and again, as it may not have been asked yet: a stopped process dies all the same.
+            let _killed_or_gone = kill_process(pid, Signal::KILL);
+            std::thread::yield_now();
+        }
+        match waiting.join().expect("thread") {
+            Err(BirthError::Nursery(LaunchError::Vanished)) => {}
+            other => panic!("expected a dead nursery, got {other:?}"),
+        }
+    });
+    drop(nursery);
+    assert!(is_gone(pid));
+}
+
+/// So that something can be made ready for the container while the container is: it must not be another's.
+#[test]
+fn its_namespaces_are_told_before_it_is_complete_and_once() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    let (control, theirs) = pair();
+    let mut told = Vec::new();
+    let mut apart = |namespaces: Namespaces| told.push(namespaces.into_fds());
+    let jailed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut apart)).expect("one");
+    let inside = Inside { jailed, line: Line(control) };
+    assert_eq!(told.len(), 1);
+    for (fd, kind) in told[0].iter().zip(["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"]) {
+        let number = rustix::fs::fstat(fd).expect("open").st_ino;
+        assert_eq!(
+            inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") }),
+            Answer::Text(format!("{kind}:[{number}]"))
+        );
+    }
+    assert!(inside.end().success());
+    // Of one that fails on the way, too: whoever got them finds a dead pid namespace, unless it had ended by then.
+    let mut spec = spec(rootfs.path().to_owned());
+    spec.working_directory = "/nowhere".into();
+    let (plan, nursery) = start(&spec);
+    let mut told = 0;
+    let mut apart = |_: Namespaces| told += 1;
+    let failed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut apart));
+    assert!(matches!(failed, Err(BirthError::Container(LaunchError::Setup(_)))), "{failed:?}");
+    assert!(told <= 1, "{told}");
+}
+
+#[test]
+fn many_at_once_from_one() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    std::thread::scope(|scope| {
+        let started: Vec<_> =
+            (0..16).map(|_| scope.spawn(|| bear(&nursery, plan.sizes()).expect("one").end())).collect();
+        assert!(started.into_iter().all(|thread| thread.join().expect("thread").success()));
+    });
+}
