@@ -14,11 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import batches_suite
 from harness import http_client, server, toolchain
 from harness.report import equal
 
 HERE = Path(__file__).resolve().parent
 KEY = "sk-upstream-7c1f0e-kept-secret"
+# A client's own, for an MCP server: the vendor gets it and nobody else.
+TOKEN = "token-of-the-client"
 KEY_VARIABLE = "BELLJAR_TEST_UPSTREAM_KEY"
 TOOL = {"type": "code_execution_20250825", "name": "code_execution"}
 FAKE_STOP_S_MAX = 20
@@ -61,7 +64,7 @@ def serve(report, belljar, fake_binary, cases, setting):
             for case in cases:
                 fake = fakes[case["model"]]
                 report.check(case["name"], lambda case=case, fake=fake: play(between.base_url, case, fake, replies))
-            secrets = [KEY, *(fake.url.removeprefix("http://") for fake in fakes.values())]
+            secrets = [KEY, TOKEN, *(fake.url.removeprefix("http://") for fake in fakes.values())]
             report.check("neither key nor address is in a reply", lambda: kept_from_clients(replies, secrets))
             report.check("the key is in no log and no data", lambda: key_kept(between))
             report.check("no thread panicked", between.no_panic)
@@ -182,7 +185,8 @@ def play(base_url, case, fake, replies):
         if "content" in reply.get("reply", {}):
             history.append({"role": "assistant", "content": reply["reply"]["content"]})
     defaults = {"model": case["model"], "max_tokens": 1024, "stream": True}
-    expected = [{**defaults, **body} for body in case["upstream"]]
+    # A request that counts says less.
+    expected = [{"model": case["model"], **body} if body.pop("counts", False) else {**defaults, **body} for body in case["upstream"]]
     matcher.same([lowered(request, case.get("upstream_betas")) for request in fake.finish()], expected, "upstream")
 
 
@@ -260,7 +264,22 @@ def by_sdk(base_url, what, given):
     return json.loads(ended.stdout)
 
 
-WAYS = {"plain": plain, "stream": stream, "sdk": sdk}
+def counted(base_url, body, headers, replies):
+    """How many tokens it would read, without the number."""
+    asked = {key: value for key, value in body.items() if key != "max_tokens"}
+    said = told(http_client.post_json(base_url, "/v1/messages/count_tokens", asked, headers), replies)
+    if said["status"] == 200:
+        equal(sorted(said.pop("reply")), ["input_tokens"])
+    return said
+
+
+def batched(base_url, body, _headers, _replies):
+    """What comes of it as the only request of a batch."""
+    batch = batches_suite.make(base_url, [{"custom_id": "only", "params": body}])
+    return {"status": 200, "result": batches_suite.results(base_url, batches_suite.ended(base_url, batch["id"]))["only"]}
+
+
+WAYS = {"plain": plain, "stream": stream, "sdk": sdk, "count": counted, "batch": batched}
 
 
 def kept_from_clients(replies, secrets):
@@ -273,6 +292,7 @@ def kept_from_clients(replies, secrets):
 
 def key_kept(between):
     kept = [between.log_path, *(path for path in between.data_dir.rglob("*") if path.is_file())]
-    equal([path.name for path in kept if KEY.encode() in path.read_bytes()], [], "files that hold the key")
+    for secret in (KEY, TOKEN):
+        equal([path.name for path in kept if secret.encode() in path.read_bytes()], [], f"files that hold {secret}")
     if "TRACE" not in between.log():
         raise AssertionError("the log is not at its fullest: it proves nothing")

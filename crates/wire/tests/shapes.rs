@@ -154,7 +154,8 @@ fn usage() {
 fn usage_adds_up() {
     let mut sum = Usage { input_tokens: u64::MAX, ..Usage::default() };
     sum.add(&full_usage());
-    sum.add(&Usage { service_tier: Some("batch".to_owned()), ..full_usage() });
+    let of_vendor = ServerToolUsage { web_search_requests: 3, web_fetch_requests: 4, code_execution_requests: 5 };
+    sum.add(&Usage { service_tier: Some("batch".to_owned()), server_tool_use: Some(of_vendor), ..full_usage() });
     let expected = Usage {
         input_tokens: u64::MAX,
         cache_creation_input_tokens: 2,
@@ -165,7 +166,8 @@ fn usage_adds_up() {
         service_tier: Some("batch".to_owned()),
         inference_geo: Some("global".to_owned()),
         speed: Some("standard".to_owned()),
-        server_tool_use: None,
+        // Cells are counted where they run.
+        server_tool_use: Some(ServerToolUsage { code_execution_requests: 0, ..of_vendor }),
     };
     assert_eq!(sum, expected);
 }

@@ -66,7 +66,7 @@ enum Open {
     Thinking(ThinkingBlock),
     RedactedThinking(RedactedThinkingBlock),
     Tool(OpenTool),
-    HostedCall(HostedCall, InputText),
+    HostedCall(Box<HostedCall>, InputText),
     /// A block of the vendor's tools that came whole.
     HostedWhole(PassiveBlock),
 }
@@ -224,7 +224,7 @@ fn begin_hosted(block: HostedBlock, sinks: &mut Sinks<'_>) -> Result<Open, ApiEr
         HostedBlock::Call(call) => {
             sinks.hosted.called(&call)?;
             let begun = hosted::begun(&call);
-            (Open::HostedCall(call, InputText::new()), begun)
+            (Open::HostedCall(Box::new(call), InputText::new()), begun)
         }
         HostedBlock::Answer(answer) => {
             sinks.hosted.answered(&answer)?;
