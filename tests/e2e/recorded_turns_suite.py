@@ -1,4 +1,5 @@
-"""The recordings of `docs/examples/recordings`: each answers the official SDK with the reply that is expected, and is shown as its page has it.
+"""The recordings of `docs/examples/recordings`: each answers the official SDK with the reply that is expected, and is shown as its page has it;
+`docs/recordings.md` quotes one.
 
 `recorded_turns_suite.py BELLJAR` makes them anew, from llama.cpp's server with its toy model: after a change of what models are
 told of our tools, which is a part of what was asked.
@@ -18,6 +19,7 @@ from harness import server, toolchain  # noqa: E402
 from harness.report import equal  # noqa: E402
 
 FOLDER = HERE.parents[1] / "docs" / "examples" / "recordings"
+GUIDE, QUOTE = FOLDER.parents[1] / "recordings.md", "```text\n$ "
 # The name of each recording, and of the dialect that was spoken.
 TURNS = {"openai-chat": "chat", "openai-responses": "responses", "anthropic": "messages"}
 QUESTION, MODEL = "What is six by seven? Say code", "toy"
@@ -33,6 +35,7 @@ def run(report, running):
         for name in TURNS:
             report.check(f"{name}: the recording says what was said", lambda name=name: told(replayer.base_url, name))
             report.check(f"{name}: it is shown as its page has it", lambda name=name: equal(shown(running.belljar, name), page(name).read_text(), ANEW))
+        report.check("the page that quotes one quotes it", lambda: equal(quoted(GUIDE.read_text()), page("openai-chat").read_text().split("\n\n$ ")[-1], ANEW))
         report.check("no thread panicked", replayer.no_panic)
 
 
@@ -54,6 +57,10 @@ def turn(base_url, model):
     )
     equal(ended.returncode, 0, f"{ended.stdout}{ended.stderr}; {ANEW}")
     return json.loads(ended.stdout)
+
+
+def quoted(guide):
+    return guide.split(QUOTE)[1].split("```")[0]
 
 
 def page(name):
@@ -92,6 +99,8 @@ def make(belljar):
         (FOLDER / f"{name}.jsonl").chmod(0o644)
         page(name).write_text(shown(belljar, name))
         print(page(name).relative_to(HERE.parents[1]))
+    guide = GUIDE.read_text()
+    GUIDE.write_text(guide.replace(quoted(guide), page("openai-chat").read_text().split("\n\n$ ")[-1]))
 
 
 if __name__ == "__main__":
