@@ -41,7 +41,7 @@ pub fn gather_pages(pid: Pid, pidfd: BorrowedFd<'_>) -> io::Result<usize> {
 fn private_memory(line: &str) -> Option<(usize, usize)> {
     let mut fields = line.split_ascii_whitespace();
     let (range, permissions) = (fields.next()?, fields.next()?);
-    if permissions != "rw-p" || !fields.nth(3).is_none_or(|name| name == "[heap]") {
+    if permissions != "rw-p" || fields.nth(3).is_some_and(|name| name != "[heap]") {
         return None;
     }
     let (first, end) = range.split_once('-')?;
