@@ -98,5 +98,6 @@ async fn usage_is_told_by_day_for_workspaces_with_their_end_users() {
     let busy_days = vec![day("2026-11-23", 0, 5), day("2026-11-22", 0, 5), day("2026-11-21", 0, 5)];
     assert_eq!(found, [(("acme".to_owned(), 2, 200, 1), acme_days), (("busy".to_owned(), 0, 0, 0), busy_days)]);
     fixture.clock.advance(Duration::from_hours(72));
-    assert_eq!(seen(&fixture, told(2)).await[0].1, []);
+    assert_eq!(seen(&fixture, told(2)).await[0].1, [day("2026-11-22", 1, 0)]);
+    assert_eq!(seen(&fixture, told(1)).await[0].1, []);
 }
