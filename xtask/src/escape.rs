@@ -1,5 +1,5 @@
-//! The attack suite, `belljar attack`: in namespaces as the user at hand, and where that is root as an ordinary user too;
-//! then in gVisor as the user at hand, without the cases that are slow there, which the first runs had.
+//! The attack suite, `belljar attack`: in namespaces and in gVisor, as the user at hand, and where that is root as an
+//! ordinary user too. In gVisor without the cases that are slow there, which the runs in namespaces have.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,8 +18,13 @@ const ORDINARY: u32 = 65534;
 const ORDINARY_PLACE: &str = "/var/tmp/belljar-escape";
 /// Exit status of a machine that cannot run containers.
 const CANNOT: i32 = 3;
+/// Where gVisor's program is in a directory of caches.
+const RUNSC: &str = "tools/bin/runsc";
 /// Cgroups are not an ordinary user's unless somebody delegates them.
 const ORDINARY_CONFIG: &str = "[sandbox]\nlimits = \"best_effort\"\n";
+
+/// How each user attacks.
+const MODES: [&[&str]; 2] = [&["--isolation", "namespaces"], &["--isolation", "gvisor", "--skip-slow"]];
 
 /// What `belljar attack --json` prints, as far as it is counted here.
 #[derive(Debug, Deserialize)]
@@ -39,22 +44,27 @@ struct Row {
 pub fn run(belljar: &Path) -> Result<Counts, String> {
     let mut counts = Counts::default();
     let mut reports = Vec::new();
-    let mut here = Command::new(belljar);
-    here.args(["attack", "--json", "--isolation", "namespaces"]);
-    collect("the user at hand", attack(&mut here)?, &mut reports, &mut counts);
-    if fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0) {
-        match ordinary(belljar) {
-            Ok(mut command) => {
-                println!("==> escape, as user {ORDINARY}");
-                collect("an ordinary user", attack(&mut command)?, &mut reports, &mut counts);
+    let is_root = fs::metadata("/proc/self").is_ok_and(|found| found.uid() == 0);
+    let ordinary = match is_root.then(|| Ordinary::set_up(belljar)).transpose() {
+        Ok(ordinary) => ordinary,
+        Err(why) => {
+            counts.skips.push(Skip::Missing(format!("attacks as an ordinary user: {why}")));
+            None
+        }
+    };
+    let here = [("the user at hand", None)];
+    for (who, user) in here.into_iter().chain(ordinary.iter().map(|user| ("an ordinary user", Some(user)))) {
+        for mode in MODES {
+            let who = format!("{who}, {}", mode.join(" "));
+            println!("==> escape, as {who}");
+            let mut command = user.map_or_else(|| Command::new(belljar), Ordinary::command);
+            command.args(["attack", "--json"]).args(mode);
+            if let Some(user) = user {
+                command.arg("--config").arg(user.config());
             }
-            Err(why) => counts.skips.push(Skip::Missing(format!("attacks as an ordinary user: {why}"))),
+            collect(&who, attack(&mut command)?, &mut reports, &mut counts);
         }
     }
-    println!("==> escape, in gVisor, without what is slow there");
-    let mut in_gvisor = Command::new(belljar);
-    in_gvisor.args(["attack", "--json", "--isolation", "gvisor", "--skip-slow"]);
-    collect("the user at hand, in gVisor", attack(&mut in_gvisor)?, &mut reports, &mut counts);
     let told = count(&reports);
     counts.passed += told.passed;
     counts.failed += told.failed;
@@ -122,34 +132,58 @@ fn count(reports: &[Report]) -> Counts {
     counts
 }
 
-/// The suite with a binary, a configuration and an image that belong to an ordinary user.
-fn ordinary(belljar: &Path) -> Result<Command, String> {
-    let place = PathBuf::from(ORDINARY_PLACE);
-    let cache = place.join("cache");
-    owned_directory(&place)?;
-    if fs::metadata(&place).map_err(told(&place))?.uid() != ORDINARY {
-        return Err(format!("{ORDINARY_PLACE} is not the ordinary user's"));
+/// A binary, a configuration, an image and gVisor's program that belong to an ordinary user.
+struct Ordinary {
+    place: PathBuf,
+}
+
+impl Ordinary {
+    fn set_up(belljar: &Path) -> Result<Self, String> {
+        let user = Self { place: PathBuf::from(ORDINARY_PLACE) };
+        owned_directory(&user.place)?;
+        if fs::metadata(&user.place).map_err(told(&user.place))?.uid() != ORDINARY {
+            return Err(format!("{ORDINARY_PLACE} is not the ordinary user's"));
+        }
+        fs::write(user.config(), ORDINARY_CONFIG).map_err(told(&user.config()))?;
+        own(&user.config())?;
+        own_copy(belljar, &user.program())?;
+        let (from, to) = (cache_of_root()?, user.cache());
+        share_image(&from, &to)?;
+        // Elsewhere it is on everybody's path.
+        let runsc = from.join(RUNSC);
+        if runsc.exists() {
+            for folder in [to.join("tools"), to.join("tools/bin")] {
+                owned_directory(&folder)?;
+            }
+            own_copy(&runsc, &to.join(RUNSC))?;
+        }
+        Ok(user)
     }
-    let config = place.join("belljar.toml");
-    let program = place.join("belljar");
-    fs::write(&config, ORDINARY_CONFIG).map_err(told(&config))?;
-    if program.exists() {
-        fs::remove_file(&program).map_err(told(&program))?;
+
+    fn program(&self) -> PathBuf {
+        self.place.join("belljar")
     }
-    fs::copy(belljar, &program).map_err(told(&program))?;
-    for path in [&config, &program] {
-        chown(path, Some(ORDINARY), Some(ORDINARY)).map_err(told(path))?;
+
+    fn config(&self) -> PathBuf {
+        self.place.join("belljar.toml")
     }
-    share_image(&cache_of_root()?, &cache)?;
-    let mut command = Command::new(&program);
-    command.args(["attack", "--json", "--isolation", "namespaces", "--config"]).arg(&config).current_dir(&place);
-    command
-        .env("BELLJAR_CACHE_DIR", &cache)
-        .env("HOME", &place)
-        .env_remove("XDG_CACHE_HOME")
-        .env_remove("XDG_DATA_HOME");
-    command.uid(ORDINARY).gid(ORDINARY);
-    Ok(command)
+
+    fn cache(&self) -> PathBuf {
+        self.place.join("cache")
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.program());
+        command
+            .current_dir(&self.place)
+            .env("BELLJAR_CACHE_DIR", self.cache())
+            .env("HOME", &self.place)
+            .env_remove("XDG_CACHE_HOME")
+            .env_remove("XDG_DATA_HOME")
+            .uid(ORDINARY)
+            .gid(ORDINARY);
+        command
+    }
 }
 
 /// As the server finds it (its `config/environment.rs`).
@@ -182,19 +216,31 @@ fn share_image(from: &Path, to: &Path) -> Result<(), String> {
             // The stamp is of a file that was checked, which the copy is not.
             if (text.contains(digest) || folder == "names" && text == "default") && !text.ends_with(".stamp") {
                 let copy = to.join(folder).join(&file);
-                fs::copy(entry.path(), &copy).map_err(told(&copy))?;
-                chown(&copy, Some(ORDINARY), Some(ORDINARY)).map_err(told(&copy))?;
+                own_copy(&entry.path(), &copy)?;
             }
         }
     }
     Ok(())
 }
 
+fn own(path: &Path) -> Result<(), String> {
+    chown(path, Some(ORDINARY), Some(ORDINARY)).map_err(told(path))
+}
+
+/// A program that is running cannot be written over, but replaced.
+fn own_copy(from: &Path, to: &Path) -> Result<(), String> {
+    if to.exists() {
+        fs::remove_file(to).map_err(told(to))?;
+    }
+    fs::copy(from, to).map_err(told(to))?;
+    own(to)
+}
+
 fn owned_directory(path: &Path) -> Result<(), String> {
     if !path.exists() {
         fs::create_dir(path).map_err(told(path))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(told(path))?;
-        chown(path, Some(ORDINARY), Some(ORDINARY)).map_err(told(path))?;
+        own(path)?;
     }
     Ok(())
 }
