@@ -18,6 +18,7 @@ use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent, SamplingReq
 use belljar_wire::tool::{CustomTool, SubTool, Tool};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use support::request::sampling;
 use support::{Answer, Fake};
 
 const KEY: &str = "sk-test-0123456789";
@@ -49,33 +50,20 @@ fn request() -> SamplingRequest {
                 {"type": "bash_code_execution_tool_result", "tool_use_id": "srvtoolu_a", "content":
                     {"type": "bash_code_execution_result", "stdout": "x\n", "stderr": "", "return_code": 0, "content": []}}]}]});
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
-    let mut tools = vec![ModelTool::Server {
+    let server = ModelTool::Server {
         sub_tool: SubTool::BashCodeExecution,
         description: "runs bash".to_owned(),
         input_schema: json!({"type": "object"}),
         cache_control: Some(json!({"type": "ephemeral"})),
-    }];
+    };
     let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(CustomTool { strict: true, ..tool })),
         Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
     };
-    tools.extend(read.tools.into_iter().filter_map(custom));
-    SamplingRequest {
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: read.system,
-        messages: read.messages,
-        tools,
-        tool_choice: read.tool_choice,
-        stop_sequences: read.stop_sequences,
-        temperature: read.temperature,
-        top_p: None,
-        top_k: None,
-        thinking: read.thinking,
-        user_id: read.user_id,
-        rest: read.rest,
-        betas: vec!["interleaved-thinking-2025-05-14".to_owned(), "code-execution-2025-05-22".to_owned()],
-    }
+    let mut request = sampling(read, custom);
+    request.tools.insert(0, server);
+    request.betas = vec!["interleaved-thinking-2025-05-14".to_owned(), "code-execution-2025-05-22".to_owned()];
+    request
 }
 
 fn hints() -> SamplingHints {

@@ -16,6 +16,7 @@ use belljar_wire::sampling::{ModelTool, SamplingEvent, SamplingRequest};
 use belljar_wire::tool::Tool;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use support::request::sampling;
 use support::{Answer, Fake};
 
 fn upstream(name: &str, fake: &Fake) -> UpstreamConfig {
@@ -35,26 +36,11 @@ fn request(model: &str, more: &Value) -> SamplingRequest {
     }
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
     let custom = |tool: Tool| match tool {
-        Tool::Custom(tool) => ModelTool::Custom(tool),
-        Tool::Hosted(tool) => ModelTool::Hosted(tool),
+        Tool::Custom(tool) => Some(ModelTool::Custom(tool)),
+        Tool::Hosted(tool) => Some(ModelTool::Hosted(tool)),
         Tool::CodeExecution(_) | Tool::Host(_) | Tool::Vendor(_) => panic!("not in these tests"),
     };
-    SamplingRequest {
-        tools: read.tools.into_iter().map(custom).collect(),
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: read.system,
-        messages: read.messages,
-        tool_choice: read.tool_choice,
-        stop_sequences: read.stop_sequences,
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: read.thinking,
-        user_id: None,
-        rest: read.rest,
-        betas: Vec::new(),
-    }
+    sampling(read, custom)
 }
 
 /// The text of a reply, and the error that ended it.

@@ -8,28 +8,14 @@ use belljar_ids::{RequestId, SeededIds};
 use belljar_model::{Router, SamplingHints, Secret, TokenCount, UpstreamConfig, UpstreamErrorKind, UpstreamKind};
 use belljar_wire::request::MessagesRequest;
 use belljar_wire::sampling::SamplingRequest;
-use serde_json::{Map, json};
+use serde_json::json;
+use support::request::sampling;
 use support::{Answer, Fake};
 
 fn request() -> SamplingRequest {
     let body = json!({"model": "m", "messages": [{"role": "user", "content": "How many words are these?"}]});
     let read = MessagesRequest::read_to_count(body.to_string().as_bytes()).expect("the request is legal");
-    SamplingRequest {
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: None,
-        messages: read.messages,
-        tools: Vec::new(),
-        tool_choice: None,
-        stop_sequences: Vec::new(),
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: None,
-        user_id: None,
-        rest: Map::new(),
-        betas: Vec::new(),
-    }
+    sampling(read, |_| None)
 }
 
 async fn count(kind: UpstreamKind, model: Option<&str>) -> Result<TokenCount, belljar_model::UpstreamError> {

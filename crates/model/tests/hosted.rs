@@ -11,6 +11,7 @@ use belljar_wire::sampling::{ModelTool, SampledBlock, SamplingEvent, SamplingReq
 use belljar_wire::tool::Tool;
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use support::request::sampling;
 use support::{Answer, Fake};
 
 fn config(name: &str, base_url: &str, server_tools: &[&str]) -> UpstreamConfig {
@@ -28,22 +29,7 @@ fn request() -> SamplingRequest {
         Tool::Hosted(tool) => Some(ModelTool::Hosted(tool)),
         Tool::CodeExecution(_) | Tool::Custom(_) | Tool::Host(_) | Tool::Vendor(_) => None,
     };
-    SamplingRequest {
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: None,
-        messages: read.messages,
-        tools: read.tools.into_iter().filter_map(hosted).collect(),
-        tool_choice: None,
-        stop_sequences: Vec::new(),
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: None,
-        user_id: None,
-        rest: read.rest,
-        betas: Vec::new(),
-    }
+    sampling(read, hosted)
 }
 
 async fn sampled(configs: Vec<UpstreamConfig>) -> Vec<Result<SamplingEvent, UpstreamError>> {

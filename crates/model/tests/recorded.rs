@@ -18,6 +18,7 @@ use belljar_wire::tool::Tool;
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use support::request::sampling;
 use support::{Answer, Fake};
 
 const KEY: &str = "sk-test-0123456789";
@@ -77,26 +78,11 @@ fn request(said: &str) -> SamplingRequest {
     let body = json!({"model": "m", "max_tokens": 9, "tools": [{"name": "look_up", "input_schema": {"type": "object"}}],
         "messages": [{"role": "user", "content": said}]});
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
-    let tools = read.tools.into_iter().filter_map(|tool| match tool {
+    let custom = |tool: Tool| match tool {
         Tool::Custom(tool) => Some(ModelTool::Custom(tool)),
         Tool::CodeExecution(_) | Tool::Host(_) | Tool::Hosted(_) | Tool::Vendor(_) => None,
-    });
-    SamplingRequest {
-        tools: tools.collect(),
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: read.system,
-        messages: read.messages,
-        tool_choice: None,
-        stop_sequences: Vec::new(),
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: None,
-        user_id: None,
-        rest: read.rest,
-        betas: Vec::new(),
-    }
+    };
+    sampling(read, custom)
 }
 
 async fn ask(router: &Router, said: &str) -> Sampled {

@@ -18,28 +18,15 @@ use belljar_wire::sampling::{SamplingEvent, SamplingRequest};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use support::request::sampling;
 
 use fake::{ACCESS_KEY_ID, BEARER, Cloud, PROJECT, REGION, SECRET, SESSION_TOKEN, Script};
 
 fn request() -> SamplingRequest {
     let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "go"}]});
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
-    SamplingRequest {
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: read.system,
-        messages: read.messages,
-        tools: Vec::new(),
-        tool_choice: read.tool_choice,
-        stop_sequences: read.stop_sequences,
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: None,
-        user_id: None,
-        rest: read.rest,
-        betas: vec!["interleaved-thinking-2025-05-14".to_owned(), "code-execution-2025-05-22".to_owned()],
-    }
+    let betas = vec!["interleaved-thinking-2025-05-14".to_owned(), "code-execution-2025-05-22".to_owned()];
+    SamplingRequest { betas, ..sampling(read, |_| None) }
 }
 
 fn config(model: &str, kind: UpstreamKind) -> UpstreamConfig {

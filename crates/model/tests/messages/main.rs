@@ -15,6 +15,7 @@ use belljar_wire::sampling::{SampledBlock, SamplingEvent, SamplingRequest};
 use futures_util::StreamExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use support::request::sampling;
 use support::{Answer, Fake};
 
 /// One way to answer.
@@ -54,22 +55,7 @@ impl Case {
 fn request() -> SamplingRequest {
     let body = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "go"}]});
     let read = MessagesRequest::read(body.to_string().as_bytes()).expect("the request is legal");
-    SamplingRequest {
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: None,
-        messages: read.messages,
-        tools: Vec::new(),
-        tool_choice: None,
-        stop_sequences: Vec::new(),
-        temperature: None,
-        top_p: None,
-        top_k: None,
-        thinking: None,
-        user_id: None,
-        rest: read.rest,
-        betas: Vec::new(),
-    }
+    sampling(read, |_| None)
 }
 
 async fn sample(base_url: &str) -> Vec<Result<SamplingEvent, UpstreamError>> {

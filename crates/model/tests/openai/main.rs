@@ -23,6 +23,7 @@ use belljar_wire::tool::{SubTool, Tool};
 use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use support::request::sampling;
 
 const KEY: &str = "sk-test-0123456789";
 
@@ -48,34 +49,19 @@ fn request(body: &Value) -> SamplingRequest {
         whole[key] = value.clone();
     }
     let read = MessagesRequest::read(whole.to_string().as_bytes()).expect("the request is legal");
-    let tools = read.tools.into_iter().map(|tool| match tool {
-        Tool::CodeExecution(_) => ModelTool::Server {
+    let tool = |tool: Tool| match tool {
+        Tool::CodeExecution(_) => Some(ModelTool::Server {
             sub_tool: SubTool::BashCodeExecution,
             description: "runs bash".to_owned(),
             input_schema: json!({"type": "object", "properties": {"command": {"type": "string"}}}),
             cache_control: Some(json!({"type": "ephemeral"})),
-        },
-        Tool::Custom(tool) => ModelTool::Custom(tool),
-        Tool::Vendor(tool) => ModelTool::Vendor(tool),
-        Tool::Hosted(tool) => ModelTool::Hosted(tool),
+        }),
+        Tool::Custom(tool) => Some(ModelTool::Custom(tool)),
+        Tool::Vendor(tool) => Some(ModelTool::Vendor(tool)),
+        Tool::Hosted(tool) => Some(ModelTool::Hosted(tool)),
         Tool::Host(_) => panic!("tools of the host are no model's"),
-    });
-    SamplingRequest {
-        tools: tools.collect(),
-        model: read.model,
-        max_tokens: read.max_tokens,
-        system: read.system,
-        messages: read.messages,
-        tool_choice: read.tool_choice,
-        stop_sequences: read.stop_sequences,
-        temperature: read.temperature,
-        top_p: read.top_p,
-        top_k: read.top_k,
-        thinking: read.thinking,
-        user_id: read.user_id,
-        rest: read.rest,
-        betas: vec!["code-execution-2025-05-22".to_owned()],
-    }
+    };
+    SamplingRequest { betas: vec!["code-execution-2025-05-22".to_owned()], ..sampling(read, tool) }
 }
 
 type Sampled = Vec<Result<SamplingEvent, UpstreamError>>;

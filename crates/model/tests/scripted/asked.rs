@@ -15,6 +15,8 @@ use belljar_wire::tool::SubTool;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::support::request::sampling;
+
 /// The tests' own scripts.
 pub(crate) fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts")
@@ -40,22 +42,7 @@ pub(crate) fn asked(messages: Value) -> Asked {
     let body = json!({"model": "any", "max_tokens": 1000, "messages": messages});
     let request = MessagesRequest::read(body.to_string().as_bytes()).expect("a request");
     Asked {
-        request: SamplingRequest {
-            model: request.model,
-            max_tokens: request.max_tokens,
-            system: None,
-            messages: request.messages,
-            tools: vec![sub_tool(SubTool::BashCodeExecution)],
-            tool_choice: None,
-            stop_sequences: Vec::new(),
-            temperature: None,
-            top_p: None,
-            top_k: None,
-            thinking: None,
-            user_id: None,
-            rest: serde_json::Map::new(),
-            betas: Vec::new(),
-        },
+        request: SamplingRequest { tools: vec![sub_tool(SubTool::BashCodeExecution)], ..sampling(request, |_| None) },
         hints: SamplingHints::new(RequestId::mint(&mut SeededIds::new(7))),
     }
 }

@@ -5,3 +5,5 @@ mod bad_scripts;
 mod played;
 mod rule;
 mod steps;
+#[path = "../support/mod.rs"]
+mod support;

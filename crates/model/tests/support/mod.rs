@@ -3,6 +3,7 @@
 
 pub mod chat;
 pub mod check;
+pub mod request;
 pub mod responses;
 
 use std::collections::{BTreeMap, VecDeque};
