@@ -1,5 +1,7 @@
 //! From the upstream's events to sampling events. Every broken promise of the upstream is a fault with a text, never a panic.
 
+use std::collections::BTreeMap;
+
 use belljar_wire::event::Delta;
 use belljar_wire::hosted_tool::HostedBlock;
 use belljar_wire::message::{StopReason, Usage};
@@ -26,7 +28,8 @@ pub(crate) struct Decoder {
     started: bool,
     open: Option<Open>,
     /// Blocks that ended when a later one began, and are still to be told to end: llama.cpp ends all of them last.
-    outrun: Vec<Open>,
+    /// By their number, so that an upstream with a million of them cannot have all looked through for each.
+    outrun: BTreeMap<u64, OpenKind>,
     usage: Map<String, Value>,
     ending: Option<Ending>,
     ended: bool,
@@ -186,7 +189,7 @@ impl Decoder {
         let BlockStart { index, content_block: block } = start;
         let mut events = Vec::new();
         if let Some(outrun) = self.open.take_if(|open| open.index < index) {
-            self.outrun.push(outrun);
+            self.outrun.insert(outrun.index, outrun.kind);
             events.push(SamplingEvent::BlockEnded);
         }
         self.between_blocks("content_block_start")?;
@@ -210,8 +213,7 @@ impl Decoder {
 
     /// A block that has ended may still be told nothing (llama.cpp: that it has no signature).
     fn late_delta(&self, index: u64, delta: Map<String, Value>, open: Open) -> Result<Vec<SamplingEvent>, DecodeFault> {
-        let outrun = self.outrun.iter().find(|outrun| outrun.index == index);
-        match outrun.map(|outrun| read_delta(outrun.kind, delta)).transpose()? {
+        match self.outrun.get(&index).map(|kind| read_delta(*kind, delta)).transpose()? {
             Some(None) => Ok(Vec::new()),
             None | Some(Some(_)) => protocol(format!("a delta for block {index} while block {} is open", open.index)),
         }
@@ -221,9 +223,8 @@ impl Decoder {
         if self.open.take_if(|open| open.index == stop.index).is_some() {
             return Ok(vec![SamplingEvent::BlockEnded]);
         }
-        match self.outrun.iter().position(|outrun| outrun.index == stop.index) {
-            Some(at) => drop(self.outrun.swap_remove(at)),
-            None => return protocol(format!("block {} ends but is not open", stop.index)),
+        if self.outrun.remove(&stop.index).is_none() {
+            return protocol(format!("block {} ends but is not open", stop.index));
         }
         Ok(Vec::new())
     }
