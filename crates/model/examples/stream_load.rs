@@ -31,6 +31,9 @@ const USAGE: &str =
 /// What a token begins with; its time, in nanoseconds of the system's clock, has always as many digits.
 const MARK: &[u8] = b"@";
 const DIGITS: usize = 19;
+/// Connections that have been idle for longer are not used again: LiteLLM's server closes them after five seconds, and a request that
+/// crosses with that would be a failure of nobody's.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -78,7 +81,8 @@ async fn copier(upstream: String) -> Result<(), Failure> {
 
 fn client(idle_max: usize) -> Result<reqwest::Client, Failure> {
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a provider of cryptography was there")?;
-    Ok(reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle_max).build()?)
+    let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(idle_max);
+    Ok(client.pool_idle_timeout(IDLE_MAX).build()?)
 }
 
 /// Prints the address, and serves until standard input ends.

@@ -4,6 +4,7 @@
 mod alarm;
 mod answer;
 mod body;
+mod gather;
 mod refusal;
 mod send;
 mod signer;

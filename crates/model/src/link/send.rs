@@ -11,6 +11,7 @@ use http::HeaderMap;
 use reqwest::Url;
 use tokio::time::{sleep, timeout};
 
+use super::gather::gathered;
 use super::signer::{SignError, Signer};
 use super::{Answer, Broken, Link, Network, Pieces, Refusal, Transport};
 use crate::error::{Phase, UpstreamError, UpstreamErrorKind};
@@ -177,7 +178,12 @@ async fn send_once(
         taping.answered(status, &headers);
     }
     let pieces = response.bytes_stream().map(|piece| piece.map_err(|error| Broken::Cut(causes(&error))));
-    accepted(link, sent, Answer { status, headers, pieces: Pieces::new(pieces, taping) }).await
+    let pieces = match taping {
+        // A recording has the pieces as they came.
+        Some(_) => Pieces::new(pieces, taping),
+        None => Pieces::new(gathered(pieces), None),
+    };
+    accepted(link, sent, Answer { status, headers, pieces }).await
 }
 
 /// Says who asks. Where a token has to be fetched for that, it is a part of connecting.

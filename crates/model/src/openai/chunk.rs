@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 
 use super::calls::CallPiece;
 use super::failure::Told;
+use super::piece;
 
 /// What one chunk says.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Chunk {
     /// In the order in which they count.
     pub(super) said: Vec<Said>,
@@ -36,6 +37,14 @@ pub(super) enum Said {
 /// # Errors
 /// What is wrong with it, for the operator.
 pub(super) fn read(data: &str) -> Result<Chunk, String> {
+    match piece::read(data) {
+        Some(said) => Ok(Chunk { said: vec![said], ..Chunk::default() }),
+        None => read_whole(data),
+    }
+}
+
+/// The same, whatever it holds.
+pub(super) fn read_whole(data: &str) -> Result<Chunk, String> {
     let value: Value = serde_json::from_str(data).map_err(|error| format!("a chunk is no JSON: {error}"))?;
     let Value::Object(members) = value else {
         return Err("a chunk is no JSON object".to_owned());

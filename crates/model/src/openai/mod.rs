@@ -15,6 +15,7 @@ mod failure;
 pub mod fuzzing;
 mod messages;
 mod parts;
+mod piece;
 mod reply;
 mod rescue;
 mod responses;
