@@ -124,7 +124,7 @@ impl<'a> Stub<'a> {
     /// Learns the names of our calls, and that a call was answered without having been run.
     fn note(&mut self, event: &StreamEvent) {
         let StreamEvent::ContentBlockStart { content_block, .. } = event else { return };
-        match content_block {
+        match &**content_block {
             ContentBlock::ServerToolUse(call) if !matches!(call.caller, Some(Caller::Code(_))) => {
                 if let Some((recorded, _)) = self.calls.get(self.sent) {
                     self.cells.insert(call.id.clone(), recorded.clone());

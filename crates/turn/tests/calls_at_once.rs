@@ -54,8 +54,8 @@ fn sampled(turn: &mut Turn, calls: usize, of_the_client: bool) -> Vec<Effect> {
 fn refused(effects: &[Effect]) -> usize {
     let result = |effect: &&Effect| {
         matches!(effect, Effect::Emit(StreamEvent::ContentBlockStart {
-            content_block: block @ ContentBlock::BashCodeExecutionToolResult(_), ..
-        }) if serde_json::to_string(block).unwrap().contains("too_many_requests"))
+            content_block: block, ..
+        }) if matches!(**block, ContentBlock::BashCodeExecutionToolResult(_)) && serde_json::to_string(block).unwrap().contains("too_many_requests"))
     };
     effects.iter().filter(result).count()
 }

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use belljar_ids::{MessageId, SeededIds};
 use belljar_wire::block::ContentBlock;
-use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use belljar_wire::event::{Delta, MessageDelta, StreamEvent};
 use belljar_wire::fold::fold;
 use belljar_wire::message::{AssistantRole, Message, MessageTag, StopReason, Usage};
 use belljar_wire::request::MessagesRequest;
@@ -79,11 +79,11 @@ fn reply(deltas: usize) -> Vec<StreamEvent> {
         MessageDelta { stop_reason: StopReason::EndTurn, stop_sequence: None, stop_details: None, container: None };
     let mut events = vec![
         StreamEvent::MessageStart { message: Box::new(message) },
-        StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") },
+        StreamEvent::ContentBlockStart { index: 0, content_block: Box::new(ContentBlock::text("")) },
     ];
     events.extend((0..deltas).map(|_| text_delta()));
     events.push(StreamEvent::ContentBlockStop { index: 0 });
-    events.push(StreamEvent::MessageDelta { delta, usage: DeltaUsage::default() });
+    events.push(StreamEvent::MessageDelta { delta: Box::new(delta), usage: Box::default() });
     events.push(StreamEvent::MessageStop);
     events
 }

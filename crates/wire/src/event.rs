@@ -22,8 +22,8 @@ pub enum StreamEvent {
     ContentBlockStart {
         /// Contiguous from 0 over the whole reply.
         index: usize,
-        /// The block, empty unless it comes whole.
-        content_block: ContentBlock,
+        /// The block, empty unless it comes whole. Rare and large: what is frequent is to stay small.
+        content_block: Box<ContentBlock>,
     },
     /// A piece of the open block.
     ContentBlockDelta {
@@ -40,9 +40,9 @@ pub enum StreamEvent {
     /// Why the reply ends, its container, and cumulative usage.
     MessageDelta {
         /// Changes to the message.
-        delta: MessageDelta,
+        delta: Box<MessageDelta>,
         /// Usage over all samplings.
-        usage: DeltaUsage,
+        usage: Box<DeltaUsage>,
     },
     /// The last event.
     MessageStop,

@@ -76,10 +76,10 @@ impl Fold {
                 self.message = Some(message);
                 Ok(())
             }
-            StreamEvent::ContentBlockStart { index, content_block } => self.start(index, content_block),
+            StreamEvent::ContentBlockStart { index, content_block } => self.start(index, *content_block),
             StreamEvent::ContentBlockDelta { index, delta } => self.delta(index, delta),
             StreamEvent::ContentBlockStop { index } => self.stop(index),
-            StreamEvent::MessageDelta { delta, usage } => self.end(delta, usage),
+            StreamEvent::MessageDelta { delta, usage } => self.end(*delta, *usage),
             StreamEvent::MessageStop if self.phase == Phase::Ended => {
                 self.phase = Phase::Stopped;
                 Ok(())

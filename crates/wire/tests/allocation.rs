@@ -47,7 +47,7 @@ fn folding_deltas_allocates_only_for_the_text_to_grow() {
         usage: Usage::default(),
     };
     let mut fold = Fold::default();
-    let start = StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") };
+    let start = StreamEvent::ContentBlockStart { index: 0, content_block: Box::new(ContentBlock::text("")) };
     fold.push(StreamEvent::MessageStart { message: Box::new(head) }).expect("the head folds");
     fold.push(start).expect("the block begins");
     let deltas: Vec<StreamEvent> = (0..10_000)

@@ -5,7 +5,7 @@ mod replies;
 use belljar_ids::{MessageId, RequestId, SeededIds, ToolUseId};
 use belljar_wire::block::{ContentBlock, ThinkingBlock, ToolUseBlock};
 use belljar_wire::error::ApiError;
-use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, SettledUsage, StreamEvent};
+use belljar_wire::event::{Delta, MessageDelta, SettledUsage, StreamEvent};
 use belljar_wire::fold::{FoldError, fold};
 use belljar_wire::message::{AssistantRole, CacheCreation, Message, MessageTag, StopReason, Usage};
 use proptest::prelude::*;
@@ -48,14 +48,14 @@ fn is_reply(events: &[StreamEvent]) -> Option<bool> {
             };
             let fits = match delta {
                 Delta::TextDelta { .. } | Delta::CitationsDelta { .. } => {
-                    matches!(content_block, ContentBlock::Text(_))
+                    matches!(**content_block, ContentBlock::Text(_))
                 }
                 Delta::ThinkingDelta { .. } | Delta::SignatureDelta { .. } => {
-                    matches!(content_block, ContentBlock::Thinking(_))
+                    matches!(**content_block, ContentBlock::Thinking(_))
                 }
                 Delta::InputJsonDelta { partial_json } => {
                     input.push_str(partial_json);
-                    matches!(content_block, ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_))
+                    matches!(**content_block, ContentBlock::ToolUse(_) | ContentBlock::ServerToolUse(_))
                 }
             };
             if *index != expected || !fits {
@@ -133,7 +133,7 @@ fn head() -> StreamEvent {
 fn tool_use(index: usize) -> StreamEvent {
     let id = ToolUseId::mint(&mut SeededIds::new(2));
     let block = ToolUseBlock { id, name: "a".to_owned(), input: json!({}), caller: None, rest: Map::new() };
-    StreamEvent::ContentBlockStart { index, content_block: ContentBlock::ToolUse(block) }
+    StreamEvent::ContentBlockStart { index, content_block: Box::new(ContentBlock::ToolUse(block)) }
 }
 
 fn input(index: usize, partial_json: &str) -> StreamEvent {
@@ -142,7 +142,7 @@ fn input(index: usize, partial_json: &str) -> StreamEvent {
 
 fn end(stop_reason: StopReason) -> StreamEvent {
     let delta = MessageDelta { stop_reason, stop_sequence: None, stop_details: None, container: None };
-    StreamEvent::MessageDelta { delta, usage: DeltaUsage::default() }
+    StreamEvent::MessageDelta { delta: Box::new(delta), usage: Box::default() }
 }
 
 /// The first input of a reply whose only block has this input text, and ends like that.
@@ -208,7 +208,7 @@ fn the_last_signature_counts() {
     };
     let folded = fold([
         head(),
-        StreamEvent::ContentBlockStart { index: 0, content_block: block },
+        StreamEvent::ContentBlockStart { index: 0, content_block: Box::new(block) },
         signature("first"),
         signature("last"),
         StreamEvent::ContentBlockStop { index: 0 },
@@ -234,7 +234,7 @@ fn check_faults(cases: Vec<(Vec<StreamEvent>, FoldError)>) {
 }
 
 fn text_start() -> StreamEvent {
-    StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") }
+    StreamEvent::ContentBlockStart { index: 0, content_block: Box::new(ContentBlock::text("")) }
 }
 
 fn stop() -> StreamEvent {

@@ -174,19 +174,24 @@ fn usage_adds_up() {
 
 #[test]
 fn events() {
-    let delta =
-        MessageDelta { stop_reason: StopReason::EndTurn, stop_sequence: None, stop_details: None, container: None };
-    let bare = StreamEvent::MessageDelta { delta: delta.clone(), usage: DeltaUsage::default() };
+    let delta = Box::new(MessageDelta {
+        stop_reason: StopReason::EndTurn,
+        stop_sequence: None,
+        stop_details: None,
+        container: None,
+    });
+    let bare = StreamEvent::MessageDelta { delta: delta.clone(), usage: Box::default() };
     assert_snapshot!(text(&bare), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}"#);
-    let usage = DeltaUsage {
+    let usage = Box::new(DeltaUsage {
         output_tokens_details: Some(OutputTokensDetails::default()),
         server_tool_use: Some(ServerToolUsage::default()),
         ..DeltaUsage::default()
-    };
-    let full = StreamEvent::MessageDelta { delta: MessageDelta { container: Some(container()), ..delta }, usage };
+    });
+    let delta = Box::new(MessageDelta { container: Some(container()), ..*delta });
+    let full = StreamEvent::MessageDelta { delta, usage };
     assert_snapshot!(text(&full), @r#"{"type":"message_delta","delta":{"stop_reason":"end_turn","stop_sequence":null,"stop_details":null,"container":{"id":"container_01Example","expires_at":"2026-11-20T18:54:08.960841Z"}},"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0,"output_tokens_details":{"thinking_tokens":0},"server_tool_use":{"web_search_requests":0,"web_fetch_requests":0}}}"#);
     assert_snapshot!(text(&StreamEvent::MessageStart { message: Box::new(message()) }), @r#"{"type":"message_start","message":{"model":"any","id":"msg_01iEsYwtWiVm3i3K53j4DD7d","type":"message","role":"assistant","content":[],"stop_reason":null,"stop_sequence":null,"stop_details":null,"usage":{"input_tokens":0,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":0}}}"#);
-    let start = StreamEvent::ContentBlockStart { index: 0, content_block: ContentBlock::text("") };
+    let start = StreamEvent::ContentBlockStart { index: 0, content_block: Box::new(ContentBlock::text("")) };
     assert_snapshot!(text(&[start, StreamEvent::ContentBlockStop { index: 0 }, StreamEvent::MessageStop, StreamEvent::Ping]), @r#"[{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}},{"type":"content_block_stop","index":0},{"type":"message_stop"},{"type":"ping"}]"#);
 }
 

@@ -91,7 +91,7 @@ impl Upstream for Anthropic {
             let betas = (!betas.is_empty() && !way.betas_in_body()).then(|| betas.join(","));
             drop(request);
             let call = call(place, body, betas.as_deref(), *way);
-            let answer = link::send(link, &call, &hints.request_id).await?;
+            let answer = Box::pin(link::send(link, &call, &hints.request_id)).await?;
             let mut reply = Reply::new(link, answer, *way)?;
             while let Some(events) = reply.next().await? {
                 for event in events {

@@ -8,7 +8,7 @@ use tokio::task::{JoinSet, yield_now};
 use super::Broken;
 
 /// How much is put together at most. As much again may wait, and as much again be on its way: then the connection is not read.
-const GATHERED_BYTES_MAX: usize = 16 * 1024;
+const GATHERED_BYTES_MAX: usize = 4 * 1024;
 
 type Piece = Result<Bytes, Broken>;
 

@@ -99,7 +99,8 @@ impl Upstream for OpenAi {
             let call = Call {
                 place: Place::of(settings.api.endpoint()), body: written.body, betas: None, refused: failure::refused,
             };
-            let answer = link::send(link, &call, &hints.request_id).await?;
+            // Boxed, it takes no memory while the reply comes.
+            let answer = Box::pin(link::send(link, &call, &hints.request_id)).await?;
             drop(call);
             let mut reply = Reply::new(link, answer, Decoder::new(asked))?;
             while let Some(events) = reply.next().await? {

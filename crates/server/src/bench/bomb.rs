@@ -21,8 +21,11 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 
 const WALL: Duration = Duration::from_secs(90);
 
-/// Every process forks for as long as it lives.
-const BOMB: &str = "exec python3 -c '
+/// The one that everybody knows. Most of its processes wait for a place.
+const SHELL_BOMB: &str = "bomb() { bomb | bomb & }; bomb 2>/dev/null; while :; do wait; done";
+
+/// Every process forks for as long as it lives, and each has a map of memory a dozen times as large as a shell's.
+const PYTHON_BOMB: &str = "exec python3 -c '
 import os
 while True:
     try:
@@ -35,21 +38,24 @@ while True:
 /// with the cell alone, which is interrupted before it is killed.
 pub async fn run(stage: &Stage) -> Result<Vec<Series>, Failure> {
     let sandbox = stage.sandbox_with(|config| config.processes_max = PROCESSES + 1).await?;
+    let mut shell = Series::times("container killed, a shell's");
     let mut container = Series::times("container killed");
     let mut cell = Series::times("cell cancelled");
     for _ in 0..stage.scale.of(ROUNDS) {
-        let mut lease = ours::start(&sandbox, Language::Bash).await?;
-        container.samples.push(remove(&sandbox, &mut lease).await?);
+        for (bomb, series) in [(SHELL_BOMB, &mut shell), (PYTHON_BOMB, &mut container)] {
+            let mut lease = ours::start(&sandbox, Language::Bash).await?;
+            series.samples.push(remove(&sandbox, &mut lease, bomb).await?);
+        }
         let mut lease = ours::start(&sandbox, Language::Bash).await?;
         cell.samples.push(cancel(&mut lease).await?);
         ours::end(&sandbox, lease).await;
     }
     sandbox.close().await;
-    Ok(vec![container, cell, Series::single("processes", "count", f64::from(PROCESSES))])
+    Ok(vec![shell, container, cell, Series::single("processes", "count", f64::from(PROCESSES))])
 }
 
 /// Removes the container under the bomb.
-async fn remove(sandbox: &Sandbox, lease: &mut Lease) -> Result<f64, Failure> {
+async fn remove(sandbox: &Sandbox, lease: &mut Lease, bomb: &str) -> Result<f64, Failure> {
     let id = lease.container().clone();
     let cgroup = Cgroups::of_container(id.as_str());
     let options = CellOptions { wall: WALL, ..ours::options() };
@@ -65,7 +71,7 @@ async fn remove(sandbox: &Sandbox, lease: &mut Lease) -> Result<f64, Failure> {
         sandbox.remove(&id).await;
         watcher.await?
     };
-    let (_, took) = tokio::join!(lease.bash(BOMB, options), killing);
+    let (_, took) = tokio::join!(lease.bash(bomb, options), killing);
     took
 }
 
@@ -83,7 +89,7 @@ async fn cancel(lease: &mut Lease) -> Result<f64, Failure> {
         reach(&cgroup, KILL_WAIT, |processes| processes <= idle)?;
         Ok::<_, Failure>(begun.micros())
     });
-    let outcome = lease.bash(BOMB, options).await?;
+    let outcome = lease.bash(PYTHON_BOMB, options).await?;
     let took = watcher.await??;
     match outcome {
         CellOutcome::Killed(KillReason::Requested, _) => Ok(took),

@@ -12,6 +12,7 @@ mod census;
 mod cgroups;
 mod crowd;
 mod figure;
+mod interpreter;
 mod jupyter;
 pub mod machine;
 mod ours;

@@ -30,6 +30,8 @@ pub enum Peer {
     Bare,
     /// A Jupyter kernel, driven by its own client.
     Jupyter,
+    /// A warm Python of the host that is told a line and answers one.
+    Interpreter,
 }
 
 /// What is said of a peer.
@@ -43,7 +45,8 @@ pub struct Found {
 
 impl Peer {
     /// All of them.
-    pub const ALL: [Peer; 6] = [Peer::Bwrap, Peer::Runc, Peer::Runsc, Peer::Chroot, Peer::Bare, Peer::Jupyter];
+    pub const ALL: [Peer; 7] =
+        [Peer::Bwrap, Peer::Runc, Peer::Runsc, Peer::Chroot, Peer::Bare, Peer::Jupyter, Peer::Interpreter];
 
     /// The name in series and promises.
     pub const fn name(self) -> &'static str {
@@ -54,6 +57,7 @@ impl Peer {
             Self::Chroot => "chroot",
             Self::Bare => "bare",
             Self::Jupyter => "jupyter",
+            Self::Interpreter => "interpreter",
         }
     }
 
@@ -64,6 +68,7 @@ impl Peer {
             Self::Runsc => (&places.runsc, &["--version"]),
             Self::Chroot => (Path::new("chroot"), &["--version"]),
             Self::Bare => (Path::new("bash"), &["--version"]),
+            Self::Interpreter => (Path::new("python3"), &["--version"]),
             Self::Jupyter => (
                 &places.jupyter,
                 &[
@@ -84,6 +89,7 @@ impl Peer {
             Self::Runsc => "install runsc (gVisor)",
             Self::Chroot => "install coreutils",
             Self::Bare => "install bash",
+            Self::Interpreter => "install python3",
             Self::Jupyter => "run scripts/bench, which installs it, or name a Python that has it with --jupyter",
         }
     }
@@ -112,7 +118,7 @@ impl Peer {
                 places.oci(&[&runsc, "--network=none", "--ignore-cgroups"], "runsc", task, run)
             }
             Self::Chroot => places.chroot(task),
-            Self::Bare | Self::Jupyter => task.argv(),
+            Self::Bare | Self::Jupyter | Self::Interpreter => task.argv(),
         };
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).env_clear().envs(ENVIRONMENT.iter().copied());

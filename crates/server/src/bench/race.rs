@@ -4,6 +4,7 @@ use belljar_sandbox::{Lease, Sandbox};
 
 use super::Failure;
 use super::figure::Series;
+use super::interpreter::Interpreter;
 use super::jupyter::Jupyter;
 use super::ours;
 use super::peer::{self, Peer};
@@ -29,7 +30,7 @@ pub enum Does {
     Claim(Task),
     /// The task in a container that is there already.
     Cell(Task),
-    /// The task by a peer, from nothing; of Jupyter, by a warm kernel.
+    /// The task by a peer, from nothing; by a warm kernel of Jupyter, by a warm interpreter.
     Peer(Peer, Task),
 }
 
@@ -67,6 +68,7 @@ enum Runner {
     Cell(Sandbox, Lease, Task),
     Program(Peer, Task),
     Jupyter(Box<Jupyter>, Task),
+    Interpreter(Interpreter, Task),
 }
 
 /// Containers kept ready for rows that claim them.
@@ -89,6 +91,7 @@ impl Runner {
             }
             Does::Peer(peer, _) if !stage.has(peer) => return Ok(None),
             Does::Peer(Peer::Jupyter, task) => Self::Jupyter(Box::new(stage.jupyter()?), task),
+            Does::Peer(Peer::Interpreter, task) => Self::Interpreter(Interpreter::start()?, task),
             Does::Peer(peer, task) => Self::Program(peer, task),
         }))
     }
@@ -112,6 +115,7 @@ impl Runner {
                 tokio::task::block_in_place(|| peer::time(command, *task))
             }
             Self::Jupyter(jupyter, task) => tokio::task::block_in_place(|| jupyter.time(*task)),
+            Self::Interpreter(interpreter, task) => tokio::task::block_in_place(|| interpreter.time(*task)),
         }
     }
 
@@ -122,7 +126,7 @@ impl Runner {
                 drop(lease);
                 sandbox.close().await;
             }
-            Self::Program(..) => {}
+            Self::Program(..) | Self::Interpreter(..) => {}
             Self::Jupyter(jupyter, _) => drop(tokio::task::spawn_blocking(move || drop(jupyter)).await),
         }
     }

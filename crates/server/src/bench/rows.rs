@@ -95,7 +95,7 @@ pub const ROWS: &[Row] = &[
         what: "`print(2 + 2)` in a warm REPL",
         how: How::Race(
             Turns { rounds: 20, each: 25 },
-            &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number)],
+            &[ours(Does::Cell(Task::Number)), peer(Peer::Jupyter, Task::Number), peer(Peer::Interpreter, Task::Number)],
         ),
         promises: &[
             faster(100.0, "jupyter", "at least 100 times faster than a Jupyter kernel, in the median"),
@@ -147,11 +147,18 @@ pub const ROWS: &[Row] = &[
         name: "fork-bomb",
         what: "kill of 256 processes that fork, to the last one gone",
         how: How::Bomb,
-        promises: &[Promise {
-            says: "gone within 20 ms",
-            of: Measure::Plain(median("container killed")),
-            bound: Bound::AtMost(20_000.0),
-        }],
+        promises: &[
+            Promise {
+                says: "a shell's bomb is gone within 20 ms",
+                of: Measure::Plain(median("container killed, a shell's")),
+                bound: Bound::AtMost(20_000.0),
+            },
+            Promise {
+                says: "one of Python's, too",
+                of: Measure::Plain(median("container killed")),
+                bound: Bound::AtMost(20_000.0),
+            },
+        ],
     },
     Row {
         name: "tool-call",

@@ -211,8 +211,10 @@ impl Driver {
     fn spawn(self, plan: TurnPlan, sink: Sink) {
         let turns = self.app.turns.clone();
         let time_up = self.app.time_up.clone();
+        // Boxed, it is in memory once; otherwise the task around it would have what it begins with twice more.
+        let running = Box::pin(self.run(plan, sink));
         // Dropped, it lets go of its container; its client sees the reply break off, as when the server ends.
-        turns.spawn(async move { time_up.run_until_cancelled(self.run(plan, sink)).await });
+        turns.spawn(async move { time_up.run_until_cancelled(running).await });
     }
 
     async fn run(mut self, plan: TurnPlan, mut sink: Sink) {

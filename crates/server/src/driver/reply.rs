@@ -21,7 +21,7 @@ use crate::driver::Sent;
 use crate::failure::Failure;
 
 /// Events that are ready are written together, up to this many bytes.
-const WRITE_BYTES: usize = 16 * 1024;
+const WRITE_BYTES: usize = 8 * 1024;
 
 /// The reply of a turn that ended without a word; always a fault of ours.
 fn silent() -> Failure {

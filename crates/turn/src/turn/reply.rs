@@ -167,7 +167,7 @@ impl Reply {
         self.server_tool_took_part |= server_tool;
         let index = self.blocks_begun;
         self.blocks_begun += 1;
-        self.emit(StreamEvent::ContentBlockStart { index, content_block });
+        self.emit(StreamEvent::ContentBlockStart { index, content_block: Box::new(content_block) });
         if index == 0 {
             self.emit(StreamEvent::Ping);
         }
@@ -256,7 +256,7 @@ impl Reply {
             stop_details: ending.stop_details,
             container: self.container.clone(),
         };
-        self.emit(StreamEvent::MessageDelta { delta, usage });
+        self.emit(StreamEvent::MessageDelta { delta: Box::new(delta), usage: Box::new(usage) });
         self.emit(StreamEvent::MessageStop);
         self.ask(Effect::Finish(TurnEnd::Completed(stop_reason)));
     }

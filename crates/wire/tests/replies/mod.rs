@@ -213,19 +213,19 @@ pub fn events(message: &Message, cuts: &mut impl Iterator<Item = u8>) -> Vec<Str
     let mut events = vec![StreamEvent::MessageStart { message: Box::new(head) }];
     for (index, block) in message.content.iter().enumerate() {
         let (content_block, deltas) = told(block, cuts);
-        events.push(StreamEvent::ContentBlockStart { index, content_block });
+        events.push(StreamEvent::ContentBlockStart { index, content_block: Box::new(content_block) });
         events.extend(deltas.into_iter().map(|delta| StreamEvent::ContentBlockDelta { index, delta }));
         events.push(StreamEvent::ContentBlockStop { index });
     }
     let usage = &message.usage;
     events.push(StreamEvent::MessageDelta {
-        delta: MessageDelta {
+        delta: Box::new(MessageDelta {
             stop_reason: message.stop_reason.expect("a whole message ended"),
             stop_sequence: message.stop_sequence.clone(),
             stop_details: message.stop_details.clone(),
             container: message.container.clone(),
-        },
-        usage: DeltaUsage {
+        }),
+        usage: Box::new(DeltaUsage {
             input_tokens: usage.input_tokens,
             cache_creation_input_tokens: usage.cache_creation_input_tokens,
             cache_read_input_tokens: usage.cache_read_input_tokens,
@@ -233,7 +233,7 @@ pub fn events(message: &Message, cuts: &mut impl Iterator<Item = u8>) -> Vec<Str
             output_tokens_details: usage.output_tokens_details,
             server_tool_use: usage.server_tool_use,
             settled: Box::default(),
-        },
+        }),
     });
     events.push(StreamEvent::MessageStop);
     let mut with_pings = Vec::new();
