@@ -133,6 +133,8 @@ fn fold_failure(error: FoldError) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt as _;
+
     use super::*;
     use crate::random::OsIds;
 
@@ -148,6 +150,31 @@ mod tests {
         let text = String::from_utf8(body.to_vec()).expect("text");
         let names = text.lines().filter_map(|line| line.strip_prefix("event: ")).map(str::to_owned).collect();
         (names, text.lines().rfind(|line| line.starts_with("data: ")).unwrap_or_default().to_owned())
+    }
+
+    /// A turn that has to be woken for each event is heard out before anything is written; one that waits for its model is not waited for.
+    #[tokio::test]
+    async fn what_comes_together_is_written_together() {
+        let (sink, reply) = mpsc::channel(8);
+        let (wake, mut woken) = mpsc::channel(8);
+        tokio::spawn(async move {
+            while let Some(()) = woken.recv().await {
+                sink.send(Sent::Event(StreamEvent::Ping)).await.expect("it is read");
+            }
+        });
+        wake.send(()).await.expect("it listens");
+        let response = streamed(reply, RequestId::mint(&mut OsIds)).await.expect("a stream");
+        let mut written = response.into_body().into_data_stream();
+        let mut pings = async || {
+            let bytes = written.next().await.expect("more").expect("no error");
+            String::from_utf8_lossy(&bytes).matches("event: ping").count()
+        };
+        // The first has been read for the status; nothing more comes.
+        assert_eq!(pings().await, 1);
+        for _ in 0..3 {
+            wake.send(()).await.expect("it listens");
+        }
+        assert_eq!(pings().await, 3);
     }
 
     #[tokio::test]
