@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use belljar_sandbox::{ContainerOptions, Language, Sandbox, SandboxConfig, SandboxError, Warmth, ZygoteStatus};
 use support::leftovers::{self, Held, processes_with};
-use support::{id, options, python_config};
+use support::{id, options, python_config, until};
 
 /// Containers in each of the rounds that are counted; two cores end both well within the time a test has.
 const ROUND: u64 = 64;
@@ -16,15 +16,6 @@ const ROUND: u64 = 64;
 const SLEEP: &str = "74001";
 /// Memory that this process may keep after a round like the one before: caches of the allocator, not containers.
 const MEMORY_BYTES_MAX: u64 = 16 << 20;
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap_or_else(|_| panic!("{what}, in 120 s"));
-}
 
 fn mixed() -> SandboxConfig {
     SandboxConfig {

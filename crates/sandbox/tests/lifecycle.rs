@@ -8,16 +8,7 @@ use belljar_sandbox::{
     CellOutcome, ContainerState, DeathReason, LeaseError, Loss, Sandbox, SandboxConfig, SandboxCounts, SandboxError,
 };
 use support::leftovers::{Held, kill_children, processes_with};
-use support::{config, id, leased, options, run, stdout};
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
-}
+use support::{config, id, leased, options, run, stdout, until};
 
 fn state(sandbox: &Sandbox, seed: u64) -> Option<ContainerState> {
     sandbox.status(&id(seed)).map(|status| status.state)
@@ -171,7 +162,8 @@ async fn twenty_containers_work_side_by_side_and_leave_nothing_behind() {
     }
     eprintln!("20 containers, two cells each: {:?}", started.elapsed());
     assert_eq!(sandbox.counts(), SandboxCounts { ready: 20, ..SandboxCounts::default() });
-    assert_eq!(processes_with("sleep 72003").len(), 20);
+    // The shell that starts one does not wait until it is one.
+    until("all sleep", || processes_with("sleep 72003").len() == 20).await;
     sandbox.close().await;
     assert_eq!(processes_with("sleep 72003").len(), 0);
     assert_eq!(Held::now(), before);

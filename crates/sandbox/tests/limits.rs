@@ -6,21 +6,12 @@ use std::time::{Duration, Instant};
 
 use belljar_sandbox::{CellOptions, CellOutcome, Isolation, KillReason, Loss, Reason, Sandbox};
 use support::leftovers::processes_with;
-use support::{config, leased, limits_enforced, options, run, said, stdout};
+use support::{config, leased, limits_enforced, options, run, said, stdout, until};
 use tokio_util::sync::CancellationToken;
 
 /// Commands whose end the tests wait for in `/proc` have a number of seconds nobody else sleeps.
 fn descendants(seconds: &str) -> usize {
     processes_with(&format!("sleep {seconds}")).len()
-}
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
 }
 
 fn wall(wall: Duration) -> CellOptions {

@@ -9,16 +9,7 @@ use belljar_sandbox::{
     SandboxError, ZygoteStatus,
 };
 use support::leftovers::{Held, kill_children, processes_with};
-use support::{config, id, limits_enforced, run, stdout};
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("{what}, in 60 s"));
-}
+use support::{config, id, limits_enforced, run, stdout, until};
 
 fn pooled(pool_containers: usize) -> SandboxConfig {
     SandboxConfig { pool_containers, ..config() }

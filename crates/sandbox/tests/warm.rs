@@ -6,16 +6,7 @@ use std::time::{Duration, Instant};
 
 use belljar_sandbox::{ContainerOptions, Language, Lease, Sandbox, SandboxConfig, SandboxCounts, Warmth, ZygoteStatus};
 use support::leftovers::Held;
-use support::{id, printed, python_config, stdout};
-
-async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let waiting = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap_or_else(|_| panic!("{what}, in 120 s"));
-}
+use support::{id, printed, python_config, stdout, until};
 
 fn warm(pool_containers: usize) -> SandboxConfig {
     SandboxConfig { pool_containers, zygotes: vec![Warmth::Core], ..python_config() }

@@ -197,12 +197,12 @@ pub async fn python_outcome(lease: &mut Lease, source: &str) -> CellOutcome {
     lease.python(source, CELL, options()).await.expect("the container lives")
 }
 
-/// Waits for a state of the machine.
+/// Waits for a state of the machine; two minutes is longer than any takes, however busy it is.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), waiting).await.unwrap_or_else(|_| panic!("{what}, in 30 s"));
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap_or_else(|_| panic!("{what}, in 120 s"));
 }
