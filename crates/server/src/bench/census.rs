@@ -28,7 +28,7 @@ pub struct Census {
     pub temporary_files: usize,
     /// Threads of this process.
     pub threads: usize,
-    /// Resident memory of this process.
+    /// Resident memory of this process that no file stands behind: pages of the program itself come with use, and are no leak.
     pub resident_kib: u64,
     /// Kernel memory of the whole machine that cannot be given back.
     pub unreclaimable_kib: u64,
@@ -135,7 +135,7 @@ fn temporary_files(directory: &str) -> usize {
 
 fn resident_kib() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
