@@ -49,7 +49,7 @@ async fn gather(pieces: impl Stream<Item = Piece>, sender: mpsc::Sender<Piece>) 
 /// `first`, with what comes at once, and how the body broke off behind it.
 async fn with_the_next(first: Bytes, pieces: &mut (impl Stream<Item = Piece> + Unpin)) -> (Bytes, Option<Broken>) {
     let mut whole = BytesMut::new();
-    loop {
+    while first.len().max(whole.len()) < GATHERED_BYTES_MAX {
         let next = tokio::select! {
             biased;
             next = pieces.next() => next,
@@ -65,9 +65,6 @@ async fn with_the_next(first: Bytes, pieces: &mut (impl Stream<Item = Piece> + U
             whole.extend_from_slice(&first);
         }
         whole.extend_from_slice(&next);
-        if whole.len() >= GATHERED_BYTES_MAX {
-            break;
-        }
     }
     (joined(first, whole), None)
 }
@@ -119,6 +116,13 @@ mod tests {
         let lengths: Vec<usize> = gathered(many).map(|piece| piece.map_or(0, |piece| piece.len())).collect().await;
         assert_eq!(lengths.iter().sum::<usize>(), 100_000);
         assert!(lengths.iter().all(|length| *length < GATHERED_BYTES_MAX + 1000), "{lengths:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_large_goes_through_as_it_is() {
+        let pieces = [7, 8].map(|byte| Ok(Bytes::from(vec![byte; GATHERED_BYTES_MAX])));
+        let seen: Vec<Piece> = gathered(stream::iter(pieces.clone())).collect().await;
+        assert_eq!(seen, pieces);
     }
 
     #[tokio::test]
