@@ -14,6 +14,7 @@ mod crowd;
 mod figure;
 mod interpreter;
 mod jupyter;
+mod lines;
 pub mod machine;
 mod ours;
 mod parked;
