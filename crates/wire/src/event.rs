@@ -166,7 +166,7 @@ pub struct DeltaUsage {
     pub server_tool_use: Option<ServerToolUsage>,
     /// What a plain reply says besides. A stream says it in its head, as far as it is known then, and not again.
     #[serde(skip)]
-    pub settled: Box<SettledUsage>,
+    pub settled: SettledUsage,
 }
 
 /// The part of a reply's usage that is not in its last events, as of the end: over all samplings.

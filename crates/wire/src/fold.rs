@@ -184,7 +184,7 @@ impl Fold {
         total.output_tokens = usage.output_tokens;
         total.output_tokens_details = usage.output_tokens_details.or(total.output_tokens_details);
         total.server_tool_use = usage.server_tool_use.or(total.server_tool_use);
-        let SettledUsage { cache_creation, service_tier, inference_geo, speed } = *usage.settled;
+        let SettledUsage { cache_creation, service_tier, inference_geo, speed } = usage.settled;
         total.cache_creation = cache_creation.or(total.cache_creation);
         total.service_tier = service_tier.or(total.service_tier.take());
         total.inference_geo = inference_geo.or(total.inference_geo.take());

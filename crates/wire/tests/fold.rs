@@ -181,12 +181,12 @@ fn an_input_is_an_object() {
 fn a_plain_reply_has_the_whole_usage() {
     let StreamEvent::MessageDelta { delta, mut usage } = end(StopReason::EndTurn) else { panic!("not an end") };
     let cache_creation = CacheCreation { ephemeral_5m_input_tokens: 7, ephemeral_1h_input_tokens: 0 };
-    usage.settled = Box::new(SettledUsage {
+    usage.settled = SettledUsage {
         cache_creation: Some(cache_creation),
         service_tier: Some("standard".to_owned()),
         inference_geo: Some("global".to_owned()),
         speed: Some("fast".to_owned()),
-    });
+    };
     let last = StreamEvent::MessageDelta { delta, usage };
     assert_eq!(
         serde_json::to_value(&last).expect("an event serializes")["usage"].as_object().map(|it| it.len()),

@@ -243,12 +243,12 @@ impl Reply {
             output_tokens: self.usage.output_tokens,
             output_tokens_details: self.usage.output_tokens_details,
             server_tool_use: self.server_tools_used(),
-            settled: Box::new(SettledUsage {
+            settled: SettledUsage {
                 cache_creation: self.usage.cache_creation,
                 service_tier: self.usage.service_tier.clone(),
                 inference_geo: self.usage.inference_geo.clone(),
                 speed: self.usage.speed.clone(),
-            }),
+            },
         };
         let delta = MessageDelta {
             stop_reason,

@@ -7,7 +7,7 @@ use belljar_wire::block::{
 };
 use belljar_wire::container::ContainerInfo;
 use belljar_wire::error::ApiError;
-use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, StreamEvent};
+use belljar_wire::event::{Delta, DeltaUsage, MessageDelta, SettledUsage, StreamEvent};
 use belljar_wire::message::{
     AssistantRole, CacheCreation, Message, MessageTag, OutputTokensDetails, ServerToolUsage, StopReason, Usage,
 };
@@ -232,7 +232,7 @@ pub fn events(message: &Message, cuts: &mut impl Iterator<Item = u8>) -> Vec<Str
             output_tokens: usage.output_tokens,
             output_tokens_details: usage.output_tokens_details,
             server_tool_use: usage.server_tool_use,
-            settled: Box::default(),
+            settled: SettledUsage::default(),
         }),
     });
     events.push(StreamEvent::MessageStop);
