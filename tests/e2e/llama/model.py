@@ -20,7 +20,9 @@ CONTEXT = 65536
 HEADS = 4
 PIECE_BYTES_MAX = 8
 # What a token's successor gets before softmax. Noise is a third of one.
-CERTAIN, LIKELY_END, LIKELY = 24.0, 4.6, 3.0
+CERTAIN, LIKELY = 24.0, 4.6
+# What nonsense is made of: no program has a name of these alone (of all letters, the model once called `w`).
+NONSENSE, PAUSE, QUOTE = b"jqz", b" ", b'"'
 ENDED = "<|end|>"
 MARKS = (ENDED, "<|tools|>", "<|system|>", "<|user|>", "<|assistant|>", "<|result|>")
 NORMAL, CONTROL = 1, 3
@@ -79,8 +81,8 @@ class Vocabulary:
 
     def successors(self):
         """(token, the next one, how strongly)."""
-        letters = [(self.of_piece[bytes([byte])], LIKELY) for byte in b"abcdefghijklmnopqrstuvwxyz "]
-        anything = [*letters, (self.of_piece[b'"'], LIKELY_END)]
+        letters = [(self.of_piece[bytes([byte])], LIKELY) for byte in NONSENSE]
+        anything = [*letters, *((self.of_piece[piece], LIKELY) for piece in (PAUSE, QUOTE))]
         for token in self.of_piece.values():
             if self.types[token] == NORMAL and len(self.tokens[token]) == 1:
                 yield from ((token, other, weight) for other, weight in anything)
