@@ -76,14 +76,18 @@ def leave(error):
 class Channel:
     """Our end of the socket."""
 
-    def __init__(self, descriptor):
+    def __init__(self):
+        self._socket = self._poll = None
+        self._buffer = bytearray(FRAME_BYTES_MAX)
+        self._views = [memoryview(self._buffer)]
+        self._ancillary_bytes = _socket.CMSG_SPACE(FRAME_FDS_MAX * 4)
+
+    def open(self, descriptor):
+        """From here on the frames go through this one."""
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, lifted(descriptor))
         self._socket.setblocking(True)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._buffer = bytearray(FRAME_BYTES_MAX)
-        self._views = [memoryview(self._buffer)]
-        self._ancillary_bytes = _socket.CMSG_SPACE(FRAME_FDS_MAX * 4)
 
     def wait(self):
         """Until there is a frame, or the host is gone."""
@@ -140,10 +144,19 @@ class Channel:
 class Reserve:
     """Room for a frame's descriptors, even when user code has opened as many files as it may."""
 
-    def __init__(self, held):
-        self._held = held
+    def __init__(self):
+        self._held = None
         self._spare = []
+
+    def begin(self, held):
+        """Takes room, for as long as `held` is open."""
+        self._held = held
         self.refill()
+
+    def end(self):
+        """Gives all of it back."""
+        while self._spare:
+            _close(self._spare.pop())
 
     def give(self):
         """Frees the reserve when there is no other room."""

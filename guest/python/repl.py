@@ -7,6 +7,7 @@ joined its container calls `main`.
 import ctypes
 import gc
 import io
+import json
 import os
 import signal
 import sys
@@ -14,8 +15,9 @@ import time
 import types
 from contextvars import Context
 
+import _socket
 from _belljar_channel import (
-    BROKEN_EXIT, CELL_FDS, FRAME_FDS_MAX, LOW_FD, Broken, Channel, Crowded, Reserve, content, leave, lifted,
+    BROKEN_EXIT, CELL_FDS, FRAME_BYTES_MAX, FRAME_FDS_MAX, LOW_FD, Broken, Channel, Crowded, Reserve, content, leave, lifted,
 )
 from _belljar_report import Sources, report, say
 from _belljar_streams import OWNER, Streams
@@ -32,6 +34,8 @@ PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 END_TRIES_MAX = 8
 END_WAIT_S = 1.0
+
+REHEARSALS = 3
 
 IDLE, STARTING, RUNNING, ENDING = range(4)
 
@@ -56,8 +60,8 @@ class Cell:
 class Repl:
     """What lives from cell to cell."""
 
-    def __init__(self, channel):
-        self._channel = channel
+    def __init__(self):
+        self._channel = Channel()
         self._libc = ctypes.CDLL(None)
         self._streams = Streams(self._libc)
         self._sources = Sources()
@@ -66,14 +70,13 @@ class Repl:
         self._state, self._pending = IDLE, False
         self._handler = self._on_interrupt
         self._forked = False
-        self._home = _getcwd()
-        self._statm = lifted(_open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC))
-        self._reserve = Reserve(self._statm)
-        self._resident = self._resident_bytes()
+        self._home = self._statm = None
+        self._reserve = Reserve()
+        self._resident = 0
         self._main = types.ModuleType("__main__")
         self._main.__builtins__ = sys.modules["builtins"]
         self._names = self._main.__dict__
-        self._tools = Tools(channel, self._reserve, self._names, self._sheltered)
+        self._tools = Tools(self._channel, self._reserve, self._names, self._sheltered)
         self._install()
 
     def _install(self):
@@ -82,17 +85,36 @@ class Repl:
         sys.argv = [""]
         sys.path.insert(0, "")
         signal.default_int_handler = self._handler  # asyncio asks whether it is in charge.
+
+    def begin(self, descriptor, statm):
+        """Takes the host's socket, and what is open on `/proc/self/statm`, in the process that is to serve."""
+        self._channel.open(descriptor)
+        self._statm = lifted(statm)
+        self._streams.begin()
+        self._reserve.begin(self._statm)
+        self._home = _getcwd()
+        self._resident = self._resident_bytes()
         _signal(_SIGINT, self._handler)
         # As Python has them; joining the container has made them the default again.
         _signal(signal.SIGPIPE, signal.SIG_IGN)
         _signal(signal.SIGXFSZ, signal.SIG_IGN)
-        os.register_at_fork(after_in_child=self._in_child)
 
-    def _in_child(self):
+    def end(self):
+        """Gives back what `begin` took."""
+        self._channel.close()
+        self._streams.end()
+        self._reserve.end()
+        _close(self._statm)
+
+    def in_child(self):
         """A fork of a cell's never speaks to the host."""
         self._forked = True
         self._tools.abandon()
         self._channel.close()
+
+    def ready(self):
+        """Says so."""
+        self._channel.send(f'{{"ready":{{"version":{VERSION},"pid":{_getpid()}}}}}')
 
     def serve(self):
         """Answers the host until it is gone."""
@@ -338,21 +360,44 @@ def touch():
         sys.modules["matplotlib.font_manager"]._get_font.cache_clear()  # It holds the files open.
 
 
-def main(descriptor, start=None):
+def rehearse(repl):
+    """Goes through the way of a cell, several times, and leaves nothing open; for a zygote, whose children only have to begin.
+
+    Python replaces instructions by such as suit what they met, and remembers where it found a name: a child would have to
+    copy each page on which that happens.
+    """
+    import socket
+
+    errors, statm, source = os.dup(2), os.memfd_create("statm"), os.memfd_create("source")
+    os.write(statm, b"0 0 0 0")
+    os.write(source, b"print(2 + 2)")
+    host, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pipes = [*os.pipe(), *os.pipe()]
+    with host:
+        for number in range(REHEARSALS):
+            cell = {"id": number, "nonce": "", "file": "<touch>", "output": "touch"}
+            socket.send_fds(host, [json.dumps({"cell": cell}).encode()], [source, pipes[1], pipes[3]])
+        host.shutdown(socket.SHUT_WR)
+        repl.begin(ours.detach(), statm)
+        repl.serve()
+        repl.end()
+    os.dup2(errors, 2)
+    for descriptor in (errors, source, *pipes):
+        _close(descriptor)
+
+
+def main(descriptor, repl=None, start=None):
     """Serves the socket at `descriptor`, never returns. `start` is the body of a `go` that was received already."""
     status = BROKEN_EXIT  # Also where code has replaced what a handler below looks for.
     try:
-        channel = Channel(descriptor)
-        if start is None:
-            received = channel.receive()
-            if received is None:
-                _exit(0)
-            start = received[0]["go"]
+        repl = repl or Repl()
+        start = start or received_start(descriptor)
         _environ.clear()
         _environ.update(start["env"])
         time.tzset()
-        repl = Repl(channel)
-        channel.send(f'{{"ready":{{"version":{VERSION},"pid":{_getpid()}}}}}')
+        repl.begin(descriptor, _open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC))
+        os.register_at_fork(after_in_child=repl.in_child)
+        repl.ready()
         repl.serve()
         status = 0
     except (BrokenPipeError, ConnectionResetError):
@@ -361,6 +406,16 @@ def main(descriptor, start=None):
         leave(error)
     finally:
         _exit(status)
+
+
+def received_start(descriptor):
+    """What a cold REPL is told first."""
+    host = _socket.socket(fileno=os.dup(descriptor))
+    data = host.recv(FRAME_BYTES_MAX)
+    host.close()
+    if not data:
+        _exit(0)
+    return json.loads(data)["go"]
 
 
 for _name in ("_belljar_channel", "_belljar_report", "_belljar_schema", "_belljar_streams", "_belljar_tools"):

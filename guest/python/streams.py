@@ -27,7 +27,7 @@ LINE_BUFFERED = 1  # _IOLBF of <stdio.h>
 WRITERS_TRIES_MAX = 1000
 WRITERS_WAIT_S = 0.0001
 
-_dup2, _sleep, _threads = os.dup2, time.sleep, _thread._count
+_close, _dup2, _sleep, _threads = os.close, os.dup2, time.sleep, _thread._count
 _running = None
 _beginning = set()
 """Threads that were asked for and do not run yet."""
@@ -74,7 +74,7 @@ class Streams:
     """Descriptors 0 to 2, and the objects on them."""
 
     def __init__(self, libc):
-        self._null = lifted(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        self._null = None
         self._fflush = libc.fflush
         # The C library would take a pipe for a file, and hold a program's text back.
         libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, LINE_BUFFERED, 0)
@@ -85,10 +85,18 @@ class Streams:
             self._watch_loops()
         _adopt_threads(self.watch)
         self._own = []
-        self.silence()
         # What the interpreter opened is buffered in blocks. Ours are made on the first pipes: an object asks only once
         # whether it is on something that can be sought in.
         sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
+
+    def begin(self):
+        """From here on the descriptors are ours."""
+        self._null = lifted(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        self.silence()
+
+    def end(self):
+        """Gives back what `begin` took; descriptors 0 to 2 stay silent."""
+        _close(self._null)
 
     def silence(self):
         """Nobody reads and nobody writes: so it is between cells."""

@@ -22,19 +22,22 @@ import socket
 import sys
 from pathlib import Path
 
-VERSION = 1
+VERSION = 2
 CONTROL_FD = 3
 FILES = Path(__file__).resolve().parent
 JOIN_LIBRARY = "libbelljar_join.so"
 SEAL = "seal"
 FRAME_BYTES_MAX = 64 * 1024
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
-PID_NAMESPACE = NAMESPACES.index("pid")
-FORK_FDS = len(NAMESPACES) + 1
+FORK_FDS = 2
+"""The pid namespace, and the REPL's end of its socket."""
 ENTRANCES_MAX = 8
+GO_FDS_MAX = len(NAMESPACES) + ENTRANCES_MAX
 HELD_FDS = 6
 """Standard streams, control, own pid namespace, lifeline: what the launcher gave it."""
 STEP_BYTES_MAX = 64
+REHEARSALS = 3
+"""Of what each child does first: Python replaces instructions by such as suit what they met, which copies their page."""
 BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
 CLONE_THREAD = 0x00010000
 CLONE_NEWPID = 0x20000000
@@ -51,19 +54,32 @@ class Zygote:
         self._control = control
         self._join = join
         self._enter_pid_namespace = enter_pid_namespace
-        self._repl_main = repl.main
+        self._repl_main, self._rehearse, self._repl = repl.main, repl.rehearse, repl.Repl()
         self._reseed = reseed.reseed
         self._generators = reseed.generators()
-        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._woken = self._waker = -1
+
+    def settle(self, memory):
+        """Everything is there: from here on little may change, because a child copies what does."""
+        self._rehearse(self._repl)
+        gc.collect()
+        gc.disable()
+        try:
+            memory.settle()
+        except Exception as error:
+            complain(f"its children will copy more than they need: {type(error).__name__}: {error}")
+        gc.freeze()
+        # Once more, behind what has used the same caches.
+        self._rehearse(self._repl)
+        for _ in range(REHEARSALS):
+            self._reseed(self._generators)
 
     def serve(self):
         """Answers the host until it is gone."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        gc.collect()
-        gc.disable()
-        gc.freeze()
         self._say({"ready": {"version": VERSION, "python": platform.python_version()}})
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
@@ -92,7 +108,7 @@ class Zygote:
 
     def _fork(self, number, descriptors):
         try:
-            self._enter_pid_namespace(descriptors[PID_NAMESPACE])
+            self._enter_pid_namespace(descriptors[0])
             child = os.fork()
         except OSError as error:
             self._say({"refused": {"id": number, "errno": error.errno}})
@@ -127,20 +143,23 @@ class Zygote:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             close_all_but(descriptors)
-            *namespaces, channel = descriptors
-            status = self._live(namespaces, channel)
+            status = self._live(*descriptors)
         except BaseException as error:
             complain(f"child: {type(error).__name__}: {error}")
         finally:
             os._exit(status)
 
-    def _live(self, namespaces, channel):
+    def _live(self, pid_namespace, channel):
+        os.close(pid_namespace)
         # Before the container is there to be joined: nobody waits for it yet.
         self._reseed(self._generators)
         with socket.socket(fileno=os.dup(channel)) as host:
-            data, entrances, _, _ = socket.recv_fds(host, FRAME_BYTES_MAX, ENTRANCES_MAX, socket.MSG_CMSG_CLOEXEC)
+            data, descriptors, _, _ = socket.recv_fds(host, FRAME_BYTES_MAX, GO_FDS_MAX, socket.MSG_CMSG_CLOEXEC)
             if not data:
                 return 0
+            if len(descriptors) < len(NAMESPACES):
+                raise Broken(f"a go with {len(descriptors)} descriptors, not {len(NAMESPACES)} or more")
+            namespaces, entrances = descriptors[: len(NAMESPACES)], descriptors[len(NAMESPACES) :]
             start = json.loads(data)["go"]
             try:
                 enter_cgroups(entrances)
@@ -150,7 +169,7 @@ class Zygote:
                 host.sendmsg([json.dumps(failure).encode()], [], socket.MSG_NOSIGNAL)
                 return BROKEN_EXIT
         gc.enable()
-        return self._repl_main(channel, start)
+        return self._repl_main(channel, self._repl, start)
 
 
 def fork_request(data, descriptors, flags):
@@ -207,7 +226,7 @@ def container_join(files):
 
     It closes the namespaces, and returns 0, or a negative errno with the failed step's name in `step`.
     """
-    function = ctypes.CDLL(str(files / JOIN_LIBRARY)).belljar_join
+    function = join_library(files).belljar_join
     function.restype = ctypes.c_int
     function.argtypes = [
         ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t,
@@ -221,6 +240,12 @@ def container_join(files):
             raise JoinFailed(step.value.decode("ascii", "replace"), -number)
 
     return join
+
+
+def join_library(files):
+    """The library beside this file; None where there is none, as in a check of this file."""
+    path = files / JOIN_LIBRARY
+    return ctypes.CDLL(str(path)) if path.exists() else None
 
 
 def enter_pid_namespace(descriptor):
@@ -276,15 +301,19 @@ def main(arguments):
     try:
         (group,) = arguments
         join = container_join(FILES)
+        memory = load("share").Memory(join_library(FILES))
+        memory.gather()
         reseed, repl = load("reseed"), load("repl")
         load("warm").warm(group)
+        control = socket.socket(fileno=CONTROL_FD)
+        zygote = Zygote(control, join, enter_pid_namespace, repl, reseed)
+        zygote.settle(memory)
         check_one_thread()
         check_descriptors()
         for descriptor in range(CONTROL_FD, HELD_FDS):
             if is_open(descriptor):
                 os.set_inheritable(descriptor, False)
-        control = socket.socket(fileno=CONTROL_FD)
-        Zygote(control, join, enter_pid_namespace, repl, reseed).serve()
+        zygote.serve()
     except BaseException as error:
         complain(f"{type(error).__name__}: {error}")
         return BROKEN_EXIT

@@ -162,6 +162,22 @@ impl Jailed {
         Namespaces::of(self.pid)
     }
 
+    /// The container's pid namespace, for a zygote's child to be born in.
+    ///
+    /// # Errors
+    /// As [`Jailed::namespaces`].
+    pub fn pid_namespace(&self) -> io::Result<PidNamespace> {
+        if let Some(Namespaces([_, _, pid, ..])) = &self.namespaces {
+            return pid.try_clone().map(PidNamespace);
+        }
+        // As in `namespaces`.
+        let ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if ended.is_some() {
+            return Err(Errno::SRCH.into());
+        }
+        Namespaces::open(self.pid, "pid").map(PidNamespace)
+    }
+
     /// Reaps process 1. Blocks until it has ended; answers the same when called again.
     ///
     /// # Errors
@@ -191,10 +207,11 @@ impl Namespaces {
 
     /// Of a process that cannot be reaped meanwhile.
     fn of(pid: Pid) -> io::Result<Self> {
-        Self::all(
-            Self::KINDS
-                .map(|kind| fs::File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero())).map(OwnedFd::from)),
-        )
+        Self::all(Self::KINDS.map(|kind| Self::open(pid, kind)))
+    }
+
+    fn open(pid: Pid, kind: &str) -> io::Result<OwnedFd> {
+        fs::File::open(format!("/proc/{}/ns/{kind}", pid.as_raw_nonzero())).map(OwnedFd::from)
     }
 
     fn all(opened: [io::Result<OwnedFd>; 7]) -> io::Result<Self> {
@@ -219,6 +236,16 @@ impl Namespaces {
     /// In the same order.
     pub fn as_fds(&self) -> [BorrowedFd<'_>; 7] {
         self.0.each_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Descriptor of a container's pid namespace.
+#[derive(Debug)]
+pub struct PidNamespace(OwnedFd);
+
+impl AsFd for PidNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -78,8 +78,8 @@ pub use handover::{HandedFd, HandedJail, HandedRealm, become_program};
 pub use identity::Identity;
 pub use join::join;
 pub use large_pages::gather_pages;
-pub use launch::{Attachment, Jailed, LaunchError, Namespaces, launch, launch_ward};
-pub use nursery::{Apart, BirthError, Nursery};
+pub use launch::{Attachment, Jailed, LaunchError, Namespaces, PidNamespace, launch, launch_ward};
+pub use nursery::{AtBirth, BirthError, Nursery};
 pub use plan::{
     BpfProgram, ContainerSpec, Directory, FileRight, JailPlan, LandlockGrant, LandlockNeed, LandlockPlan, PlanError,
     Resource, ResourceLimit, SealPlan, Sizes, Symlink,

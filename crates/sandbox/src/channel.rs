@@ -20,8 +20,9 @@ use crate::frame::{FRAME_BYTES_MAX, FRAME_FDS_MAX, FromGuest, ToGuest};
 use crate::gvisor::Below;
 use crate::watch::watch;
 
-/// The most descriptors that are sent with one frame: a fork request of a zygote has the most.
-const SENT_FDS_MAX: usize = 8;
+/// The most descriptors that are sent with one frame: the `go` of a zygote's child has the most, for seven namespaces and
+/// as many cgroups as there are controllers.
+const SENT_FDS_MAX: usize = 15;
 
 /// The host's end of a socket pair; the other end is hostile.
 pub struct Packets {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use belljar_jail::Apart;
+use belljar_jail::AtBirth;
 use belljar_jail::cgroup::{CgroupTree, Limits, Stats};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -67,19 +67,19 @@ impl Guest {
         ahead: Option<Warmth>,
     ) -> Result<Self, SandboxError> {
         let (channel, theirs) = Channel::pair().map_err(SandboxError::io("make a control socket"))?;
-        let (apart, namespaces) = oneshot::channel();
+        let (born, birth) = oneshot::channel();
         let starting = {
             let (host, image) = (SharedHost::clone(host), Arc::clone(&image));
-            let (forks, mut apart) = (ahead.is_some(), Some(apart));
+            let (forks, mut born) = (ahead.is_some(), Some(born));
             tokio::task::spawn_blocking(move || {
-                let mut tell = |namespaces| drop(apart.take().map(|apart| apart.send(namespaces)));
-                let apart: Option<Apart<'_>> = if forks { Some(&mut tell) } else { None };
-                host.start(&image, &name, isolation, &limits, theirs, apart)
+                let mut tell = |namespace| drop(born.take().map(|born| born.send(namespace)));
+                let at_birth: Option<AtBirth<'_>> = if forks { Some(&mut tell) } else { None };
+                host.start(&image, &name, isolation, &limits, theirs, at_birth)
             })
         };
         let forking = async {
-            match (ahead, namespaces.await) {
-                (Some(warmth), Ok(namespaces)) => Ahead::fork(&image, warmth, namespaces).await,
+            match (ahead, birth.await) {
+                (Some(warmth), Ok(namespace)) => Ahead::fork(&image, warmth, namespace).await,
                 (None, _) | (_, Err(_)) => Ok(None),
             }
         };

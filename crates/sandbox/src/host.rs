@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use belljar_jail::cgroup::{Cgroup, CgroupTree, Limits};
-use belljar_jail::{Apart, Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
+use belljar_jail::{AtBirth, Attachment, Identity, Realm, ZygoteFile, ZygotePlan, launch, launch_zygote};
 
 use crate::config::{LimitsNeed, Rootfs, SandboxConfig};
 use crate::descriptors;
@@ -82,8 +82,8 @@ impl Host {
         std::mem::replace(&mut *self.image.write().unwrap_or_else(PoisonError::into_inner), image)
     }
 
-    /// Starts process 1 of a container, known to this host as `name`. `apart` gets its namespaces before all else stands, where
-    /// that can be. Blocks.
+    /// Starts process 1 of a container, known to this host as `name`. `at_birth` gets its pid namespace before all else stands,
+    /// where that can be. Blocks.
     pub fn start(
         &self,
         image: &Image,
@@ -91,7 +91,7 @@ impl Host {
         isolation: Isolation,
         limits: &Limits,
         control: OwnedFd,
-        apart: Option<Apart<'_>>,
+        at_birth: Option<AtBirth<'_>>,
     ) -> Result<Process, SandboxError> {
         let gvisor = match isolation {
             Isolation::Namespaces => None,
@@ -101,7 +101,8 @@ impl Host {
         let cgroup = self.cgroup(name, &outer)?;
         let attachment = cgroup.as_ref().map_or(Attachment::Unlimited, Attachment::Cgroup);
         let jailed = match gvisor {
-            None => match image.nurseries().launch(image, &self.program, limits, attachment, control.as_fd(), apart) {
+            None => match image.nurseries().launch(image, &self.program, limits, attachment, control.as_fd(), at_birth)
+            {
                 Some(borne) => borne.map_err(|error| SandboxError::Launch(error.to_string()))?,
                 None => {
                     let plan = image.plan(limits)?;

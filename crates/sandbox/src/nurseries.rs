@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use belljar_jail::cgroup::Limits;
-use belljar_jail::{Apart, Attachment, BirthError, JailPlan, Jailed, LaunchError, Nursery, Realm};
+use belljar_jail::{AtBirth, Attachment, BirthError, JailPlan, Jailed, LaunchError, Nursery, Realm};
 
 use crate::image::Image;
 
@@ -38,8 +38,8 @@ impl Nurseries {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Launches a container from the nursery; none when there is no nursery that works. `apart` may have been called by
-    /// then. Blocks.
+    /// Launches a container from the nursery; none when there is no nursery that works. `at_birth` may have been called
+    /// by then. Blocks.
     pub fn launch(
         &self,
         image: &Image,
@@ -47,7 +47,7 @@ impl Nurseries {
         limits: &Limits,
         attachment: Attachment<'_>,
         control: BorrowedFd<'_>,
-        mut apart: Option<Apart<'_>>,
+        mut at_birth: Option<AtBirth<'_>>,
     ) -> Option<Result<Jailed, LaunchError>> {
         for _ in 0..TRIES {
             let nursery = self.present(image, program)?;
@@ -55,7 +55,7 @@ impl Nurseries {
                 image.sizes(limits),
                 attachment,
                 control,
-                apart.as_mut().map(|apart| &mut **apart as Apart<'_>),
+                at_birth.as_mut().map(|at_birth| &mut **at_birth as AtBirth<'_>),
             ) {
                 Ok(jailed) => return Some(Ok(jailed)),
                 Err(BirthError::Container(error)) => return Some(Err(error)),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use belljar_jail::cgroup::{Cgroup, CgroupError, CgroupTree, Meter, Stats};
-use belljar_jail::{HandedJail, Jailed, Namespaces};
+use belljar_jail::{HandedJail, Jailed, Namespaces, PidNamespace};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +95,11 @@ impl Process {
         let ended = self.jailed.kill().and_then(|()| self.jailed.wait());
         drop(self);
         ended
+    }
+
+    /// The container's pid namespace, for a REPL to be born in.
+    pub fn pid_namespace(&self) -> std::io::Result<PidNamespace> {
+        self.jailed.pid_namespace()
     }
 
     /// The container's namespaces, for a REPL to join.

@@ -31,11 +31,12 @@ static DRIVER: &str = concat!(
 );
 
 /// What a zygote finds beside itself, by name; the plan of the jail is missing, it is the image's.
-pub fn zygote_files() -> [(&'static str, &'static [u8]); 5] {
+pub fn zygote_files() -> [(&'static str, &'static [u8]); 6] {
     [
         ("zygote.py", include_bytes!("../../../guest/python/zygote.py")),
         ("warm.py", include_bytes!("../../../guest/python/warm.py")),
         ("reseed.py", include_bytes!("../../../guest/python/reseed.py")),
+        ("share.py", include_bytes!("../../../guest/python/share.py")),
         ("repl.py", DRIVER.as_bytes()),
         ("libbelljar_join.so", JOIN_LIBRARY),
     ]

@@ -152,6 +152,26 @@ async fn python_with_its_libraries_starts_far_sooner_than_by_importing_them() {
     sandbox.close().await;
 }
 
+/// What a start on demand takes is mostly pages to copy and mappings to set up: counted, it is the same on every machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forked_interpreter_copies_little() {
+    const CODE: &str = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt, \
+                        len(open('/proc/self/maps').readlines()))";
+    let (sandbox, _image) = python_sandbox!(warm_config(0));
+    is_up(&sandbox, 0).await;
+    let mut lease = leased_for(&sandbox, 1, Language::Python).await;
+    let counted = support::printed(&mut lease, CODE).await;
+    let counted: Vec<u32> = counted.split_whitespace().map(|count| count.parse().expect("a count")).collect();
+    let [faults, mappings] = counted[..] else { panic!("{counted:?}") };
+    assert!(faults < 700, "{faults} pages were copied or mapped until the first cell had run; it was 1150");
+    assert!(mappings < 500, "{mappings} mappings; it was 700");
+    // Nothing counts the references to what a zygote's children share.
+    let shared = "import sys, json; print(sys.getrefcount(json.dumps) == sys.getrefcount(None))";
+    assert_eq!(support::printed(&mut lease, shared).await, "True\n");
+    drop(lease);
+    sandbox.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_warm_cell_is_far_quicker_than_a_process() {
     let (sandbox, _image) = python_sandbox!(warm_config(0));

@@ -1,5 +1,7 @@
 //! `belljar_join`, for the Python of a zygote: everything a process gives up to become a container's is done by the code
-//! of the jail, not by a second one in Python.
+//! of the jail, not by a second one in Python. And for the zygote itself, where its memory lies ([`memory`]).
+
+mod memory;
 
 use std::ffi::c_int;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -18,35 +18,36 @@ READY_S_MAX = 180
 # The zygote's own `main`, with its two ways into a container replaced: reachable only for who imports it, as here.
 START = """
 import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("zygote", sys.argv[1] + "/zygote.py")
+files, group, mode, output = sys.argv[1:]
+spec = importlib.util.spec_from_file_location("zygote", files + "/zygote.py")
 zygote = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(zygote)
 def join(namespaces):
     assert len(namespaces) == 7
     for descriptor in namespaces:
         os.close(descriptor)
-    if sys.argv[3] == "fail":
+    if mode == "fail":
         raise zygote.JoinFailed("enter the container", 22)
 def enter(descriptor):
-    if sys.argv[3] == "refuse":
+    if mode == "refuse":
         raise OSError(1, "refused")
 zygote.container_join = lambda files: join
 zygote.enter_pid_namespace = enter
 load = zygote.load
 def loaded(name):
     module = load(name)
-    if name == "reseed" and sys.argv[3] == "same":
+    if name == "reseed" and mode == "same":
         module.reseed = lambda found: None
     if name == "repl":
-        module.OUTPUT_ROOT = sys.argv[4]
-    if name == "warm" and sys.argv[3] == "thread":
+        module.OUTPUT_ROOT = output
+    if name == "warm" and mode == "thread":
         import threading, time
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-    if name == "warm" and sys.argv[3] == "file":
+    if name == "warm" and mode == "file":
         zygote.kept = open("/dev/null")
     return module
 zygote.load = loaded
-os._exit(zygote.main([sys.argv[2]]))
+os._exit(zygote.main([group]))
 """
 
 
@@ -58,7 +59,7 @@ class Zygote:
         files = self.root / "files"
         files.mkdir()
         (self.root / "output").mkdir()
-        for name in ("zygote.py", "warm.py", "reseed.py"):
+        for name in ("zygote.py", "share.py", "warm.py", "reseed.py"):
             (files / name).write_bytes((host.DRIVER / name).read_bytes())
         (files / "repl.py").write_bytes(host.driver())
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -81,7 +82,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(host.WAIT_S_MAX)
         with theirs:
-            descriptors = [self.null] * NAMESPACES + [theirs.fileno()]
+            descriptors = [self.null, theirs.fileno()]
             socket.send_fds(self.control, [json.dumps({"fork": {"id": number}}).encode()], descriptors)
         return ours
 
@@ -91,7 +92,8 @@ class Zygote:
         frame, (handle,) = self.receive()
         pid = frame["forked"]["pid"]
         equal(frame, {"forked": {"id": number, "pid": pid}}, "the answer")
-        ours.send(json.dumps({"go": {"env": [["PATH", "/usr/bin:/bin"], ["HOME", "/root"]]}}).encode())
+        go = {"go": {"env": [["PATH", "/usr/bin:/bin"], ["HOME", "/root"]]}}
+        socket.send_fds(ours, [json.dumps(go).encode()], [self.null] * NAMESPACES)
         equal(json.loads(ours.recv(host.FRAME_BYTES_MAX)), {"ready": {"version": 2, "pid": pid}}, "the REPL's word")
         return Forked(self, ours, pid, handle)
 
@@ -183,10 +185,16 @@ def failures_are_told():
         ours = zygote.request(1)
         _, (handle,) = zygote.receive()
         os.close(handle)
-        ours.send(b'{"go":{"env":[]}}')
+        socket.send_fds(ours, [b'{"go":{"env":[]}}'], [zygote.null] * NAMESPACES)
         equal(json.loads(ours.recv(1000)), {"failed": {"step": "enter the container", "errno": 22}}, "the child's word")
         equal(ours.recv(1000), b"", "then nothing")
         equal(zygote.receive()[0]["ended"]["status"], {"code": 70}, "the child's end")
+    with tempfile.TemporaryDirectory() as root, Zygote(root) as zygote:
+        zygote.receive()
+        ours = zygote.request(1)
+        os.close(zygote.receive()[1][0])
+        socket.send_fds(ours, [b'{"go":{"env":[]}}'], [zygote.null] * (NAMESPACES - 1))
+        equal(zygote.receive()[0]["ended"]["status"], {"code": 70}, "the end of a child that is told too little")
     with tempfile.TemporaryDirectory() as root, Zygote(root, mode="refuse") as zygote:
         zygote.receive()
         zygote.request(7).close()
@@ -194,8 +202,8 @@ def failures_are_told():
 
 
 def nonsense_ends_it():
-    for frame, count in ((b"{}", 8), (b'{"fork":{"id":1}}', 7), (b'{"fork":{"id":1}}', 9), (b'{"fork":{"id":true}}', 8),
-                         (b'{"fork":{"id":1,"x":1}}', 8), (b'{"fork":[]}', 8), (b"[]", 8), (b"\xff", 8)):
+    for frame, count in ((b"{}", 2), (b'{"fork":{"id":1}}', 1), (b'{"fork":{"id":1}}', 3), (b'{"fork":{"id":true}}', 2),
+                         (b'{"fork":{"id":1,"x":1}}', 2), (b'{"fork":[]}', 2), (b"[]", 2), (b"\xff", 2)):
         with tempfile.TemporaryDirectory() as root, Zygote(root) as zygote:
             zygote.receive()
             socket.send_fds(zygote.control, [frame], [zygote.null] * count)

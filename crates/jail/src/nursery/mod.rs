@@ -16,8 +16,7 @@ use rustix::process::Pid;
 use crate::channel::{self, Birth, Report};
 use crate::identity::Identity;
 use crate::launch::{
-    Attachment, Jailed, LaunchError, Launcher, Namespaces, gone_or_closed, limit_silence, next_report, sealed, talk,
-    unexpected,
+    Attachment, Jailed, LaunchError, Launcher, PidNamespace, limit_silence, next_report, sealed, talk, unexpected,
 };
 use crate::oom;
 use crate::plan::{JailPlan, Sizes};
@@ -48,8 +47,8 @@ pub enum BirthError {
     Nursery(#[source] LaunchError),
 }
 
-/// What is done with a container's namespaces.
-pub type Apart<'a> = &'a mut dyn FnMut(Namespaces);
+/// What is done with a container's pid namespace when its process 1 is born.
+pub type AtBirth<'a> = &'a mut dyn FnMut(PidNamespace);
 
 /// A process 1 that waits in vain for its ids has lost its nursery, and would not have with another.
 fn orphaned(error: LaunchError) -> BirthError {
@@ -95,8 +94,9 @@ impl Nursery {
 
     /// As [`crate::launch`], for a container that differs from the plan in its sizes. Blocks for the whole set-up.
     ///
-    /// `apart` is called with the container's namespaces as soon as they stand, which is long before all else does: what is
-    /// put in them by then, and not into the container's cgroups, must not do anything before this returns.
+    /// `at_birth` is called with the container's pid namespace as soon as there is a process 1, which is long before all else
+    /// stands: what is put in it by then, and not into the container's cgroups, must not do anything before this returns.
+    /// It is not called where the namespace cannot be opened yet.
     ///
     /// # Errors
     /// [`BirthError`].
@@ -105,7 +105,7 @@ impl Nursery {
         sizes: Sizes,
         attachment: Attachment<'_>,
         control: BorrowedFd<'_>,
-        apart: Option<Apart<'_>>,
+        at_birth: Option<AtBirth<'_>>,
     ) -> Result<Jailed, BirthError> {
         sizes.check().map_err(LaunchError::Plan)?;
         let (channel, theirs) = channel::pair().map_err(talk)?;
@@ -115,19 +115,19 @@ impl Nursery {
         // From here on, dropping `jailed` ends it.
         // An ordinary user has no right to them later (ptrace(2)).
         let holds = matches!(self.identity, Identity::Caller { .. });
-        let birth = Birth { sizes, tell_apart: holds || apart.is_some() };
+        let birth = Birth { sizes, tell_apart: holds };
         let mut jailed = self.bear(&birth, [theirs.as_fd(), control], &entrances)?;
         drop(theirs);
+        if let Some(at_birth) = at_birth
+            && let Ok(namespace) = jailed.pid_namespace()
+        {
+            at_birth(namespace);
+        }
         if birth.tell_apart {
             match next_report(&channel).map_err(orphaned)? {
-                Report::Apart if holds => jailed.hold_namespaces(&channel)?,
-                Report::Apart => {}
+                Report::Apart => jailed.hold_namespaces(&channel)?,
                 other => return Err(orphaned(unexpected(other))),
             }
-        }
-        if let Some(apart) = apart {
-            let namespaces = jailed.namespaces();
-            apart(namespaces.map_err(|source| gone_or_closed(&channel, &jailed, source)).map_err(orphaned)?);
         }
         sealed(&channel, jailed).map_err(orphaned)
     }

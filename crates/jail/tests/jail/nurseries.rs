@@ -1,9 +1,9 @@
 //! A nursery with more than one container, with one that fails, and without a future.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use belljar_jail::{
-    Attachment, BirthError, ContainerSpec, JailPlan, Jailed, LaunchError, Namespaces, Nursery, PlanError, SetupError,
+    Attachment, BirthError, ContainerSpec, JailPlan, Jailed, LaunchError, Nursery, PidNamespace, PlanError, SetupError,
     Sizes, Step,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -122,30 +122,33 @@ fn what_nobody_got_hold_of_ends_with_the_nursery() {
 
 /// So that something can be made ready for the container while the container is: it must not be another's.
 #[test]
-fn its_namespaces_are_told_before_it_is_complete_and_once() {
+fn its_pid_namespace_is_told_before_it_is_complete_and_once() {
     let rootfs = empty_rootfs();
     let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
     let (control, theirs) = pair();
     let mut told = Vec::new();
-    let mut apart = |namespaces: Namespaces| told.push(namespaces.into_fds());
-    let jailed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut apart)).expect("one");
+    let mut at_birth = |namespace: PidNamespace| told.push(namespace);
+    let jailed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut at_birth)).expect("one");
+    let all = jailed.namespaces().expect("it lives").into_fds();
     let inside = Inside { jailed, line: Line(control) };
     assert_eq!(told.len(), 1);
-    for (fd, kind) in told[0].iter().zip(["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"]) {
-        let number = rustix::fs::fstat(fd).expect("open").st_ino;
+    let number_of = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).expect("open").st_ino;
+    assert_eq!(number_of(told[0].as_fd()), number_of(all[2].as_fd()));
+    for (fd, kind) in all.iter().zip(["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"]) {
+        let number = number_of(fd.as_fd());
         assert_eq!(
             inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") }),
             Answer::Text(format!("{kind}:[{number}]"))
         );
     }
     assert!(inside.end().success());
-    // Of one that fails on the way, too: whoever got them finds a dead pid namespace, unless it had ended by then.
+    // Of one that fails on the way, too: whoever got it finds a dead pid namespace, unless it had ended by then.
     let mut spec = spec(rootfs.path().to_owned());
     spec.working_directory = "/nowhere".into();
     let (plan, nursery) = start(&spec);
     let mut told = 0;
-    let mut apart = |_: Namespaces| told += 1;
-    let failed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut apart));
+    let mut at_birth = |_: PidNamespace| told += 1;
+    let failed = nursery.launch(plan.sizes(), Attachment::Unlimited, theirs.as_fd(), Some(&mut at_birth));
     assert!(matches!(failed, Err(BirthError::Container(LaunchError::Setup(_)))), "{failed:?}");
     assert!(told <= 1, "{told}");
 }

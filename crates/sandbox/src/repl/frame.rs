@@ -18,8 +18,8 @@ pub const REPL_VERSION: u32 = 2;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToRepl<'a> {
-    /// Join the container, where that is still to be done, and begin. Carries, for a zygote's child, the entrances of the
-    /// container's cgroups: files to write `0` to.
+    /// Join the container, where that is still to be done, and begin. Carries, for a zygote's child, the container's user,
+    /// mount, pid, network, ipc, uts and cgroup namespaces, and the entrances of its cgroups: files to write `0` to.
     Go {
         /// The whole environment.
         env: &'a [(String, String)],

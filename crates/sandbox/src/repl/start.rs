@@ -1,6 +1,6 @@
 //! Getting a REPL for a container.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::channel::{PacketError, Packets};
 use crate::command::said;
@@ -51,7 +51,11 @@ async fn cold(guest: &mut Guest) -> Result<Repl, ReplError> {
     }
     guest.talk.watch_cold_repl().await?;
     // Born in its container's cgroups.
-    match greet(&mut guest.talk, &mut channel, &env, &[]).await {
+    let joined = match say_go(&channel, &env, &[]).await {
+        Ok(()) => hear_ready(&mut guest.talk, &mut channel).await,
+        Err(error) => Err(error),
+    };
+    match joined {
         Ok(pid) => Ok(Repl::over(channel, ReplEnd::Cold, pid).map_err(SandboxError::io("watch a REPL"))?),
         Err(error @ ReplError::Dead(_)) => Err(error),
         Err(error) => {
@@ -61,20 +65,22 @@ async fn cold(guest: &mut Guest) -> Result<Repl, ReplError> {
     }
 }
 
-/// Says `go`, with the entrances of the cgroups that are still to be entered, and waits for `ready`; the answer is the REPL's
-/// process id in its container.
+/// Says `go`, with what is still to be joined.
+///
+/// # Errors
+/// [`ReplError::NotStarted`] when nobody hears it any more.
+pub async fn say_go(channel: &Packets, env: &[(String, String)], with: &[OwnedFd]) -> Result<(), ReplError> {
+    let with: Vec<_> = with.iter().map(AsFd::as_fd).collect();
+    channel.send(&ToRepl::Go { env }, &with).await.map_err(|error| ReplError::NotStarted(error.to_string()))
+}
+
+/// Waits for `ready`; the answer is the REPL's process id in its container.
 ///
 /// # Errors
 /// [`ReplError::NotStarted`] when it said anything else or nothing: then it is the caller's to kill.
-pub async fn greet(
-    talk: &mut Conversation,
-    channel: &mut Packets,
-    env: &[(String, String)],
-    entrances: &[BorrowedFd<'_>],
-) -> Result<u32, ReplError> {
+pub async fn hear_ready(talk: &mut Conversation, channel: &mut Packets) -> Result<u32, ReplError> {
     let failed = |what: &str| ReplError::NotStarted(what.to_owned());
     let talking = async {
-        channel.send(&ToRepl::Go { env }, entrances).await.map_err(|error| ReplError::NotStarted(error.to_string()))?;
         tokio::select! {
             biased;
             received = channel.receive() => match received {

@@ -1,48 +1,55 @@
 //! A REPL forked from a zygote, and the work that makes its pages its own.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use belljar_jail::cgroup::Cgroup;
-use belljar_jail::{Namespaces, oom};
+use belljar_jail::{PidNamespace, oom};
 
 use crate::channel::Packets;
 use crate::environment;
 use crate::error::{DeathReason, SandboxError};
 use crate::guest::Guest;
 use crate::image::Image;
-use crate::process::Reins;
-use crate::zygote::{ForkError, Forked};
+use crate::zygote::{ForkError, Forking};
 
-use super::start::greet;
-use super::{Event, FromRepl, Repl, ReplEnd, ReplError, ToRepl, Warmth};
+use super::{Event, FromRepl, Repl, ReplEnd, ReplError, ToRepl, Warmth, start};
 
 /// For a few plots and tables, on a machine that does much else.
 const TOUCH_WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A zygote's child in a container's namespaces, which waits for `go`. Killed when dropped.
+/// A zygote's child in a container's pid namespace, as soon as it is forked; it waits for `go`. Killed when dropped.
 pub struct Ahead {
     asked: Warmth,
     channel: Packets,
-    forked: Forked,
+    forking: Forking,
 }
 
 impl Ahead {
-    /// Forks one; none when there is no zygote, or when it went wrong in a way that a cold start may not.
+    /// Asks for one; none when there is no zygote.
     ///
     /// # Errors
     /// [`SandboxError::Io`] when this host has no socket for it.
-    pub async fn fork(image: &Image, asked: Warmth, namespaces: Namespaces) -> Result<Option<Self>, SandboxError> {
+    pub async fn fork(image: &Image, asked: Warmth, namespace: PidNamespace) -> Result<Option<Self>, SandboxError> {
         let (channel, theirs) = Packets::pair().map_err(SandboxError::io("make a REPL's socket"))?;
-        match image.zygotes().fork(asked, namespaces, theirs).await {
-            Ok(forked) => Ok(Some(Self { asked, channel, forked })),
-            // Said once, where it was found out.
-            Err(ForkError::NotWarm) => Ok(None),
+        match image.zygotes().fork(asked, namespace, theirs).await {
+            Ok(forking) => Ok(Some(Self { asked, channel, forking })),
             Err(error) => {
-                tracing::warn!(%error, "a REPL could not be forked, it is started cold");
+                not_forked(&error);
                 Ok(None)
             }
         }
+    }
+}
+
+fn not_opened(error: &std::io::Error) {
+    tracing::warn!(%error, "a container's namespaces could not be opened, its REPL is started cold");
+}
+
+fn not_forked(error: &ForkError) {
+    match error {
+        // Said once, where it was found out.
+        ForkError::NotWarm => {}
+        error => tracing::warn!(%error, "a REPL could not be forked, it is started cold"),
     }
 }
 
@@ -57,19 +64,40 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
     }
     let ahead = match guest.ahead.take().filter(|ahead| ahead.asked == warmth) {
         Some(ahead) => Some(ahead),
-        None => match guest.process.namespaces() {
-            Ok(namespaces) => Ahead::fork(guest.image(), warmth, namespaces).await?,
+        None => match guest.process.pid_namespace() {
+            Ok(namespace) => Ahead::fork(guest.image(), warmth, namespace).await?,
             Err(error) => {
-                tracing::warn!(%error, "a container's namespaces could not be opened, its REPL is started cold");
+                not_opened(&error);
                 None
             }
         },
     };
-    let Some(Ahead { mut channel, forked, .. }) = ahead else { return Ok(None) };
-    let entrances = adopt(guest.reins(), &forked)?;
-    let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
+    let Some(Ahead { mut channel, forking, .. }) = ahead else { return Ok(None) };
+    let namespaces = match guest.process.namespaces() {
+        Ok(namespaces) => namespaces,
+        Err(error) => {
+            not_opened(&error);
+            return Ok(None);
+        }
+    };
+    let entrances = guest.reins().with(Cgroup::entrances).map_err(|error| SandboxError::Launch(error.to_string()))?;
+    let with_go: Vec<_> = namespaces.into_fds().into_iter().chain(entrances.into_iter().flatten()).collect();
+    // What it is to do first lies there when it is born: then nobody waits for the host to wake up.
+    let said = start::say_go(&channel, &environment::of_repl(), &with_go).await;
     // Killed when dropped before it has said that it has joined.
-    match greet(&mut guest.talk, &mut channel, &environment::of_repl(), &entrances).await {
+    let forked = match forking.done().await {
+        Ok(forked) => forked,
+        Err(error) => {
+            not_forked(&error);
+            return Ok(None);
+        }
+    };
+    oom::prefer(forked.pid()).map_err(SandboxError::io("have a REPL end before the host"))?;
+    let joined = match said {
+        Ok(()) => start::hear_ready(&mut guest.talk, &mut channel).await,
+        Err(error) => Err(error),
+    };
+    match joined {
         Ok(pid) => {
             let host_pid = forked.pid();
             let Some((pidfd, status)) = forked.into_parts() else { return Ok(None) };
@@ -82,16 +110,6 @@ pub async fn forked(guest: &mut Guest, warmth: Warmth) -> Result<Option<Repl>, R
         }
         Err(error) => Err(error),
     }
-}
-
-/// What a zygote's child, which does nothing before `go`, enters the container's cgroups by; and has it end before the host
-/// when memory runs out.
-///
-/// Some ten system calls, none of which waits for anything: fewer than another thread would cost.
-fn adopt(reins: &Reins, forked: &Forked) -> Result<Vec<OwnedFd>, SandboxError> {
-    let entrances = reins.with(Cgroup::entrances).map_err(|error| SandboxError::Launch(error.to_string()))?;
-    oom::prefer(forked.pid()).map_err(SandboxError::io("have a REPL end before the host"))?;
-    Ok(entrances.unwrap_or_default())
 }
 
 impl Repl {

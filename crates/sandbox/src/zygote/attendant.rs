@@ -195,10 +195,9 @@ impl Attendance {
 }
 
 async fn ask(zygote: &Running, ledger: &mut Ledger, request: ForkRequest) {
-    let ForkRequest { namespaces, socket, reply } = request;
+    let ForkRequest { namespace, socket, reply } = request;
     let id = ledger.ask(reply);
-    let mut fds = namespaces.as_fds().to_vec();
-    fds.push(socket.as_fd());
+    let fds = [namespace.as_fd(), socket.as_fd()];
     // A socket that is full although so little is under way is that of a zygote which reads nothing: no need to wait.
     let sent = tokio::time::timeout(SILENCE_MAX, zygote.ask(id, &fds)).await;
     if !matches!(sent, Ok(Ok(()))) {

@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Status;
 
 /// The version of this file; host and zygote are built together, and say so.
-pub const ZYGOTE_VERSION: u32 = 1;
+pub const ZYGOTE_VERSION: u32 = 2;
 
 /// From the host.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToZygote {
-    /// Fork a REPL into a container. Carries: the container's user, mount, pid, network, ipc, uts and cgroup namespaces,
-    /// and the REPL's end of its socket. The child does nothing before the host's `go` on that socket.
+    /// Fork a REPL into a container. Carries: the container's pid namespace, and the REPL's end of its socket. The child
+    /// does nothing before the host's `go` on that socket.
     Fork {
         /// Number of this request.
         id: u64,
@@ -68,8 +68,8 @@ mod tests {
         assert_eq!(serde_json::to_string(&ToZygote::Fork { id: 7 }).expect("JSON"), r#"{"fork":{"id":7}}"#);
         let cases = [
             (
-                r#"{"ready":{"version":1,"python":"3.13.5"}}"#,
-                Some(FromZygote::Ready { version: 1, python: "3.13.5".to_owned() }),
+                r#"{"ready":{"version":2,"python":"3.13.5"}}"#,
+                Some(FromZygote::Ready { version: 2, python: "3.13.5".to_owned() }),
             ),
             (r#"{"forked":{"id":7,"pid":9}}"#, Some(FromZygote::Forked { id: 7, pid: 9 })),
             (r#"{"refused":{"id":7,"errno":11}}"#, Some(FromZygote::Refused { id: 7, errno: 11 })),

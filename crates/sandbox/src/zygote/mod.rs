@@ -14,7 +14,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use belljar_jail::Namespaces;
+use belljar_jail::PidNamespace;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -72,7 +72,7 @@ pub(crate) enum Errand {
 
 /// Asks for a REPL's process.
 pub(crate) struct ForkRequest {
-    namespaces: Namespaces,
+    namespace: PidNamespace,
     /// The REPL's end of its socket.
     socket: OwnedFd,
     reply: oneshot::Sender<Result<Forked, ForkError>>,
@@ -89,6 +89,22 @@ pub enum ForkError {
     Refused(Errno),
     #[error("the zygote did not answer in time")]
     Silent,
+}
+
+/// A fork that was asked for. What comes of it is killed when this is dropped.
+#[derive(Debug)]
+pub struct Forking {
+    answer: oneshot::Receiver<Result<Forked, ForkError>>,
+}
+
+impl Forking {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// [`ForkError`]; nothing was forked that lives.
+    pub async fn done(self) -> Result<Forked, ForkError> {
+        self.answer.await.unwrap_or(Err(ForkError::Ended))
+    }
 }
 
 /// A zygote's child, which waits for `go`. Killed when dropped before it is somebody's.
@@ -171,21 +187,21 @@ impl Zygotes {
         matches!(*self.line(warmth).status.borrow(), ZygoteStatus::Warm { .. })
     }
 
-    /// Forks a REPL into the namespaces, from the zygote of that warmth or, while there is none, from a lesser one. What
-    /// is not there yet is started for the next time.
+    /// Has a REPL forked into the namespace, from the zygote of that warmth or, while there is none, from a lesser one.
+    /// What is not there yet is started for the next time.
     ///
     /// # Errors
-    /// [`ForkError`]; nothing was forked that lives.
-    pub async fn fork(&self, warmth: Warmth, namespaces: Namespaces, socket: OwnedFd) -> Result<Forked, ForkError> {
+    /// [`ForkError`]; nothing will be forked.
+    pub async fn fork(&self, warmth: Warmth, namespace: PidNamespace, socket: OwnedFd) -> Result<Forking, ForkError> {
         self.line(warmth).wanted.send_replace(Wanted::Now);
         let from = if self.is_warm(warmth) { warmth } else { Warmth::Core };
         if !self.is_warm(from) {
             return Err(ForkError::NotWarm);
         }
         let (reply, answer) = oneshot::channel();
-        let request = ForkRequest { namespaces, socket, reply };
+        let request = ForkRequest { namespace, socket, reply };
         self.line(from).errands.send(Errand::Fork(request)).await.map_err(|_ended| ForkError::Ended)?;
-        answer.await.unwrap_or(Err(ForkError::Ended))
+        Ok(Forking { answer })
     }
 
     /// Those that are warm, for the program that this process is about to become. The others, which have no children, are
