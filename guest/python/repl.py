@@ -88,6 +88,7 @@ class Repl:
 
     def begin(self, descriptor, statm):
         """Takes the host's socket, and what is open on `/proc/self/statm`, in the process that is to serve."""
+        self._state, self._pending = IDLE, False
         self._channel.open(descriptor)
         self._statm = lifted(statm)
         self._streams.begin()

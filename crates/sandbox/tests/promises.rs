@@ -168,6 +168,9 @@ async fn a_forked_interpreter_copies_little() {
     // Nothing counts the references to what a zygote's children share.
     let shared = "import sys, json; print(sys.getrefcount(json.dumps) == sys.getrefcount(None))";
     assert_eq!(support::printed(&mut lease, shared).await, "True\n");
+    // The collector gets over that, also where code has it look at all there is.
+    let collected = "import gc; gc.unfreeze(); gc.collect(); import pandas; print(pandas.Series([2, 2]).sum())";
+    assert_eq!(support::printed(&mut lease, collected).await, "4\n");
     drop(lease);
     sandbox.close().await;
 }
