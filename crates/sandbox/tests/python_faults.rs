@@ -367,6 +367,7 @@ async fn an_interrupted_command_of_bash_takes_its_own_group_along_and_nothing_el
     let (sandbox, _image) = python_sandbox!();
     let mut lease = begun(&sandbox).await;
     run(&mut lease, "setsid sleep 73107 >/dev/null 2>&1 &").await;
+    until("the one that stays sleeps", || processes_with("sleep 73107").len() == 1).await;
     let (live, mut heard) = tokio::sync::mpsc::channel(1);
     let cancel = CancellationToken::new();
     let canceller = cancel.clone();
