@@ -115,7 +115,9 @@ async fn a_timeout_leaves_no_process_inside_and_files_stay() {
     let sandbox = sandbox!(gvisor());
     let mut lease = leased(&sandbox, 1).await;
     run(&mut lease, "echo kept > /tmp/kept; setsid sleep 73001 >/dev/null 2>&1 &").await;
-    assert_eq!(stdout(&mut lease, &sleepers(73001)).await, "1\n", "what counts them finds them");
+    // The shell has only just forked it.
+    let found = async { while stdout(&mut lease, &sleepers(73001)).await != "1\n" {} };
+    tokio::time::timeout(Duration::from_secs(10), found).await.expect("what counts them finds them");
     let cut = CellOptions { wall: Duration::from_millis(500), ..options() };
     let outcome = lease.bash("trap '' TERM; (setsid bash -c 'sleep 73001 & disown' &); sleep 73001", cut).await;
     assert!(matches!(outcome, Ok(CellOutcome::TimedOut(_))), "{outcome:?}");
