@@ -154,12 +154,7 @@ impl Jailed {
         if let Some(namespaces) = &self.namespaces {
             return namespaces.try_clone();
         }
-        // Held, so that nobody reaps it meanwhile and the id stays its own.
-        let ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if ended.is_some() {
-            return Err(Errno::SRCH.into());
-        }
-        Namespaces::of(self.pid)
+        self.unreaped(Namespaces::of)
     }
 
     /// The container's pid namespace, for a zygote's child to be born in.
@@ -170,12 +165,13 @@ impl Jailed {
         if let Some(Namespaces([_, _, pid, ..])) = &self.namespaces {
             return pid.try_clone().map(PidNamespace);
         }
-        // As in `namespaces`.
+        self.unreaped(|pid| Namespaces::open(pid, "pid")).map(PidNamespace)
+    }
+
+    /// Looks something up by the id of process 1, which nobody reaps meanwhile, so that it stays its own.
+    fn unreaped<T>(&self, look_up: impl FnOnce(Pid) -> io::Result<T>) -> io::Result<T> {
         let ended = self.ended.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if ended.is_some() {
-            return Err(Errno::SRCH.into());
-        }
-        Namespaces::open(self.pid, "pid").map(PidNamespace)
+        if ended.is_some() { Err(Errno::SRCH.into()) } else { look_up(self.pid) }
     }
 
     /// Reaps process 1. Blocks until it has ended; answers the same when called again.
