@@ -161,7 +161,8 @@ impl Maker {
     pub fn attend(&self, image: &Arc<Image>, attendances: [Attendance; 2]) {
         for attendance in attendances {
             let (host, image, stop) = (SharedHost::clone(&self.host), Arc::clone(image), image.stop.clone());
-            self.attendants.spawn(zygote::attend(attendance, host, image, stop));
+            let tasks = self.attendants.clone();
+            self.attendants.spawn(zygote::attend(attendance, host, image, stop, tasks));
         }
     }
 

@@ -116,7 +116,7 @@ async fn many_containers_leave_nothing() {
         let _closed_or_done = one.expect("no panic");
     }
     drop(image);
-    until("nothing is left", || Held::now() == before).await;
+    Held::settles_at(&before).await;
     assert_eq!(processes_with(&format!("sleep {SLEEP}")), Vec::<i32>::new());
     let kept = resident().saturating_sub(memory);
     assert!(kept < MEMORY_BYTES_MAX, "{kept} bytes more than before");

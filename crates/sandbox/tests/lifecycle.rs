@@ -202,7 +202,7 @@ async fn a_sandbox_dropped_without_a_word_leaves_nothing_either() {
     assert_eq!(stdout(&mut lease, "sleep 72004 >/dev/null 2>&1 & echo left").await, "left\n");
     drop(lease);
     drop(sandbox);
-    until("nothing is left", || Held::now() == before).await;
+    Held::settles_at(&before).await;
     assert!(processes_with("sleep 72004").is_empty());
 }
 

@@ -151,6 +151,6 @@ async fn nothing_is_left_of_zygotes_and_repls() {
     }
     sandbox.close().await;
     drop(second_image);
-    until("nothing is left", || Held::now() == before).await;
+    Held::settles_at(&before).await;
     drop(image);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::frame::{FromZygote, ZYGOTE_VERSION};
 use super::ledger::Ledger;
@@ -61,8 +62,14 @@ enum Tenure {
     Long,
 }
 
-/// Attends to one zygote of `image` until `stop`.
-pub async fn attend(mut attendance: Attendance, host: SharedHost, image: Arc<Image>, stop: CancellationToken) {
+/// Attends to one zygote of `image` until `stop`. What is left to hear of its children, one of `tasks` hears.
+pub async fn attend(
+    mut attendance: Attendance,
+    host: SharedHost,
+    image: Arc<Image>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+) {
     let wanted = attendance.wanted.wait_for(|wanted| *wanted == Wanted::Now);
     if !matches!(stop.run_until_cancelled(wanted).await, Some(Ok(_))) {
         return;
@@ -71,7 +78,7 @@ pub async fn attend(mut attendance: Attendance, host: SharedHost, image: Arc<Ima
     let mut back_off = BACK_OFF_MIN;
     loop {
         attendance.status.send_replace(ZygoteStatus::Starting);
-        let reason = match attendance.life(&host, &image, &stop).await {
+        let reason = match attendance.life(&host, &image, &stop, &tasks).await {
             Outcome::Stopped => return,
             Outcome::Impossible(reason) => {
                 tracing::warn!(?warmth, %reason, "there is no warm Python: interpreters are started cold");
@@ -96,7 +103,13 @@ pub async fn attend(mut attendance: Attendance, host: SharedHost, image: Arc<Ima
 
 impl Attendance {
     /// One zygote from its start to its end.
-    async fn life(&mut self, host: &SharedHost, image: &Arc<Image>, stop: &CancellationToken) -> Outcome {
+    async fn life(
+        &mut self,
+        host: &SharedHost,
+        image: &Arc<Image>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Outcome {
         let mut zygote = match self.declining(Running::start(host, image, self.warmth)).await {
             Ok(zygote) => zygote,
             // Before it was executed: nothing of this passes by itself.
@@ -125,7 +138,7 @@ impl Attendance {
             Some(served) => served,
             None => {
                 zygote.end().await;
-                tokio::spawn(ledger.close());
+                tasks.spawn(ledger.close());
                 return Outcome::Stopped;
             }
         };
@@ -135,7 +148,7 @@ impl Attendance {
             Fault::Ended => zygote.ended().await,
             Fault::Silent | Fault::Broke(_) => zygote.end().await,
         };
-        tokio::spawn(ledger.close());
+        tasks.spawn(ledger.close());
         Outcome::Ended(format!("{fault}: {ended}"), tenure)
     }
 

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Processes below this one with these words as arguments.
 pub fn processes_with(words: &str) -> Vec<i32> {
@@ -72,6 +73,27 @@ impl Held {
             cgroups: cgroups(),
         }
     }
+
+    /// Waits until this process holds what it held at `before`; fails with both, and with every descriptor open now.
+    pub async fn settles_at(before: &Self) {
+        let same = || Self::now() == *before;
+        if tokio::time::timeout(Duration::from_secs(60), poll(same)).await.is_err() {
+            panic!("before {before:#?}\nafter {:#?}\n{:#?}", Self::now(), open_descriptors());
+        }
+    }
+}
+
+async fn poll(mut holds: impl FnMut() -> bool) {
+    let mut looks = tokio::time::interval(Duration::from_millis(5));
+    while !holds() {
+        looks.tick().await;
+    }
+}
+
+/// What each descriptor of this process is of.
+fn open_descriptors() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/proc/self/fd").expect("proc").flatten();
+    entries.filter_map(|entry| fs::read_link(entry.path()).ok()).collect()
 }
 
 /// Mounts of this namespace, but for images: every process that uses one shares its mount, other tests among them
