@@ -59,10 +59,15 @@ class Memory:
         self._libc = ctypes.CDLL(None)
         self._kept = []
         self._allocator = None
+        self.missing = []
+        """What could not be done."""
 
     def gather(self):
         """Before anything large is made: has Python's objects lie side by side, where large pages fit in."""
-        if self._library is None or self._library.belljar_arenas_reserve():
+        if self._library is None:
+            return
+        if self._library.belljar_arenas_reserve():
+            self.missing.append("arenas side by side")
             return
         alloc, free = self._library.belljar_arena_alloc, self._library.belljar_arena_free
         self._allocator = ArenaAllocator(None, *(ctypes.cast(function, ctypes.c_void_p) for function in (alloc, free)))
@@ -72,8 +77,11 @@ class Memory:
         """Once everything is made that children are to share."""
         program = join_mappings(self._libc)
         if self._library is not None and program is not None:
-            self._library.belljar_enlarge(*(ctypes.c_size_t(address) for address in program))
-        make_immortal()
+            large = self._library.belljar_enlarge(*(ctypes.c_size_t(address) for address in program))
+            if large < 0:
+                self.missing.append(f"large pages for the program: {os.strerror(-large)}")
+        if not make_immortal():
+            self.missing.append("counts of references that are not written")
         gc.collect()
         self._fill_heap()
         self._fill_arenas()
@@ -159,11 +167,12 @@ def page_of(address):
 def make_immortal():
     """Has Python write no counts of references into what there is by now.
 
-    None of it would ever be freed anyway, but for what a cell replaces in a library; that stays, and is little.
+    None of it would ever be freed anyway, but for what a cell replaces in a library; that stays, and is little. False
+    where this Python always counts.
     """
     lasting = _count_at(id(None)).value
     if lasting < IMMORTAL_MIN:
-        return
+        return False
     found = gc.get_objects()
     known = set()  # Made behind what was found: it is not to stay.
     while found:
@@ -176,6 +185,7 @@ def make_immortal():
             found += gc.get_referents(*things[at : at + CHUNK])
         for thing in things:
             found += unseen(thing)
+    return True
 
 
 def unseen(thing, fields_of=type.__dict__["__dict__"].__get__):

@@ -22,7 +22,7 @@ import socket
 import sys
 from pathlib import Path
 
-VERSION = 2
+VERSION = 3
 CONTROL_FD = 3
 FILES = Path(__file__).resolve().parent
 JOIN_LIBRARY = "libbelljar_join.so"
@@ -36,6 +36,7 @@ GO_FDS_MAX = len(NAMESPACES) + ENTRANCES_MAX
 HELD_FDS = 6
 """Standard streams, control, own pid namespace, lifeline: what the launcher gave it."""
 STEP_BYTES_MAX = 64
+REASON_CHARS_MAX = 200
 REHEARSALS = 3
 """Of what each child does first: Python replaces instructions by such as suit what they met, which copies their page."""
 BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
@@ -48,7 +49,7 @@ class Broken(Exception):
 
 
 class Zygote:
-    """The loop. `join(namespaces, start)` makes the calling process one of a container's; see `container_join`."""
+    """The loop. `join(namespaces)` makes the calling process one of a container's; see `container_join`."""
 
     def __init__(self, control, join, enter_pid_namespace, repl, reseed):
         self._control = control
@@ -58,6 +59,7 @@ class Zygote:
         self._reseed = reseed.reseed
         self._generators = reseed.generators()
         self._woken = self._waker = -1
+        self._missing = []
 
     def settle(self, memory):
         """Everything is there: from here on little may change, because a child copies what does."""
@@ -67,7 +69,8 @@ class Zygote:
         try:
             memory.settle()
         except Exception as error:
-            complain(f"its children will copy more than they need: {type(error).__name__}: {error}")
+            memory.missing.append(f"{type(error).__name__}: {error}"[:REASON_CHARS_MAX])
+        self._missing = memory.missing
         gc.freeze()
         # Once more, behind what has used the same caches.
         self._rehearse(self._repl)
@@ -80,7 +83,7 @@ class Zygote:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._woken, self._waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
-        self._say({"ready": {"version": VERSION, "python": platform.python_version()}})
+        self._say({"ready": {"version": VERSION, "python": platform.python_version(), "missing": self._missing}})
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
         waiting.register(self._woken, select.POLLIN)
@@ -221,12 +224,12 @@ class JoinFailed(Exception):
         self.step, self.errno = step, number
 
 
-def container_join(files):
-    """`belljar_join` of the library beside this file, with the plan beside it, both loaded now.
+def container_join(files, library):
+    """`belljar_join` of the library, with the plan beside this file.
 
     It closes the namespaces, and returns 0, or a negative errno with the failed step's name in `step`.
     """
-    function = join_library(files).belljar_join
+    function = library.belljar_join
     function.restype = ctypes.c_int
     function.argtypes = [
         ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t,
@@ -300,8 +303,9 @@ def main(arguments):
     """Warms up and serves. Returns the exit status."""
     try:
         (group,) = arguments
-        join = container_join(FILES)
-        memory = load("share").Memory(join_library(FILES))
+        library = join_library(FILES)
+        join = container_join(FILES, library)
+        memory = load("share").Memory(library)
         memory.gather()
         reseed, repl = load("reseed"), load("repl")
         load("warm").warm(group)

@@ -152,6 +152,23 @@ async fn python_with_its_libraries_starts_far_sooner_than_by_importing_them() {
     sandbox.close().await;
 }
 
+/// A few large pages, where there are two dozen: how many are to be had is the machine's affair.
+const LARGE_KIB_MIN: u64 = 8 << 10;
+
+/// The one zygote of this process, while there is no container: its children are named as it is.
+fn zygote() -> i32 {
+    let found = support::leftovers::processes_with("zygote.py core");
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0]
+}
+
+/// What of a process's memory lies in large pages, in KiB (proc_pid_smaps(5)).
+fn large_kib(pid: i32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("it lives");
+    let line = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:")).expect("a kernel that counts them");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// What a start on demand takes is mostly pages to copy and mappings to set up: counted, it is the same on every machine.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_forked_interpreter_copies_little() {
@@ -159,6 +176,14 @@ async fn a_forked_interpreter_copies_little() {
                         len(open('/proc/self/maps').readlines()))";
     let (sandbox, _image) = python_sandbox!(warm_config(0));
     is_up(&sandbox, 0).await;
+    if std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        let ZygoteStatus::Warm { mut missing, .. } = sandbox.warmth_status().core else { panic!("it is warm") };
+        // The program's may be too many for the moment.
+        missing.retain(|what| !what.starts_with("large pages"));
+        assert_eq!(missing, Vec::<String>::new());
+        let large = large_kib(zygote());
+        assert!(large >= LARGE_KIB_MIN, "{large} KiB of the zygote lie in large pages; it was 50,000");
+    }
     let mut lease = leased_for(&sandbox, 1, Language::Python).await;
     let counted = support::printed(&mut lease, CODE).await;
     let counted: Vec<u32> = counted.split_whitespace().map(|count| count.parse().expect("a count")).collect();

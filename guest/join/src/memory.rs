@@ -138,3 +138,103 @@ fn map(bytes: usize) -> Option<usize> {
 fn last_errno() -> c_int {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Any address will do: nothing is written there.
+    const BASE: usize = 16 * LARGE;
+
+    fn arenas() -> Arenas {
+        Arenas { base: AtomicUsize::new(BASE), taken: [const { AtomicU64::new(0) }; WORDS], made: AtomicUsize::new(0) }
+    }
+
+    #[test]
+    fn arenas_lie_side_by_side_and_the_lowest_free_one_is_next() {
+        let arenas = arenas();
+        let places: Vec<usize> = (0..ARENAS_MAX).map_while(|_| arenas.take()).collect();
+        let expected: Vec<usize> = (0..ARENAS_MAX).map(|number| BASE + number * ARENA_BYTES).collect();
+        assert_eq!(places, expected);
+        assert_eq!(arenas.take(), None, "there is room for no more");
+        for slot in [70, 3] {
+            assert_eq!(arenas.slot(places[slot]), Some(slot));
+            arenas.give_back(slot);
+        }
+        assert_eq!([arenas.take(), arenas.take(), arenas.take()], [Some(places[3]), Some(places[70]), None]);
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_none_of_these() {
+        let arenas = arenas();
+        let end = BASE + ARENAS_MAX * ARENA_BYTES;
+        assert_eq!([BASE - 1, end, 0].map(|address| arenas.slot(address)), [None; 3]);
+        assert_eq!(arenas.slot(end - 1), Some(ARENAS_MAX - 1));
+        arenas.base.store(0, Ordering::Release);
+        assert_eq!(arenas.take(), None, "without room there are none");
+    }
+
+    #[test]
+    fn an_arena_of_python_s_comes_and_goes() {
+        assert_eq!(belljar_arenas_reserve(), 0);
+        let before = belljar_arenas_made();
+        let [first, second] = [ARENA_BYTES; 2].map(|bytes| belljar_arena_alloc(null_mut(), bytes));
+        assert_eq!(first as usize + ARENA_BYTES, second as usize);
+        // Of another size than Python's own: it lies anywhere, and is written to its end.
+        let other = belljar_arena_alloc(null_mut(), 3 * ARENA_BYTES);
+        assert_eq!(belljar_arenas_made(), before + 3);
+        // SAFETY: each is a mapping of so many bytes, used here alone, and not after it is given back.
+        unsafe {
+            for (arena, bytes) in [(first, ARENA_BYTES), (second, ARENA_BYTES), (other, 3 * ARENA_BYTES)] {
+                arena.cast::<u8>().add(bytes - 1).write(1);
+                belljar_arena_free(null_mut(), arena, bytes);
+            }
+        }
+        assert_eq!(belljar_arena_alloc(null_mut(), ARENA_BYTES), first, "the lowest one is free again");
+    }
+
+    /// The bytes at `first`, all different from page to page.
+    fn pattern(bytes: usize) -> Vec<u8> {
+        (0..bytes).map(|at| (at / 4096 + at) as u8).collect()
+    }
+
+    #[test]
+    fn enlarged_code_is_where_it_was_and_what_it_was() {
+        let bytes = 4 * LARGE;
+        let first = map(bytes).expect("room");
+        let wanted = pattern(bytes);
+        // SAFETY: a mapping of so many bytes that nobody else knows.
+        let enlarged = unsafe {
+            std::ptr::copy_nonoverlapping(wanted.as_ptr(), first as *mut u8, bytes);
+            assert_eq!(libc::mprotect(first as *mut c_void, bytes, libc::PROT_READ | libc::PROT_EXEC), 0);
+            belljar_enlarge(first, first + bytes)
+        };
+        // SAFETY: as above; it is still mapped, whether it was moved or not.
+        let found = unsafe { std::slice::from_raw_parts(first as *const u8, bytes) };
+        assert!(found == wanted, "the bytes have changed");
+        // Four large pages have at least three whole ones, wherever they begin. Without any (madvise(2)) nothing has moved.
+        let none = [libc::EINVAL, libc::EAGAIN, libc::ENOMEM, libc::EBUSY].map(|errno| -errno);
+        assert!((3..=4).contains(&enlarged) || none.contains(&enlarged), "{enlarged}");
+        if enlarged > 0 {
+            assert!(large_bytes_at(first.next_multiple_of(LARGE)) >= 3 * LARGE);
+        }
+    }
+
+    /// `AnonHugePages` of the mapping that begins there (proc_pid_smaps(5)).
+    fn large_bytes_at(begin: usize) -> usize {
+        let maps = std::fs::read_to_string("/proc/self/smaps").expect("proc");
+        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&format!("{begin:x}-")));
+        let line = lines.find_map(|line| line.strip_prefix("AnonHugePages:")).expect("such a mapping");
+        let kib: usize = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib * 1024
+    }
+
+    #[test]
+    fn too_little_for_a_large_page_stays_as_it_is() {
+        let first = map(2 * LARGE).expect("room").next_multiple_of(LARGE);
+        let short = [(first, first + LARGE - 1), (first + 1, first + LARGE), (first, first)];
+        // SAFETY: less than a large page, so nothing is touched.
+        let answers = short.map(|(first, end)| unsafe { belljar_enlarge(first, end) });
+        assert_eq!(answers, [0; 3]);
+    }
+}

@@ -31,7 +31,7 @@ def join(namespaces):
 def enter(descriptor):
     if mode == "refuse":
         raise OSError(1, "refused")
-zygote.container_join = lambda files: join
+zygote.container_join = lambda files, library: join
 zygote.enter_pid_namespace = enter
 load = zygote.load
 def loaded(name):
@@ -147,7 +147,7 @@ class Forked(host.Repl):
 def forks_and_reaps():
     with tempfile.TemporaryDirectory() as root, Zygote(root) as zygote:
         frame, _ = zygote.receive()
-        equal(set(frame["ready"]), {"version", "python"}, "the first frame")
+        equal(set(frame["ready"]), {"version", "python", "missing"}, "the first frame")
         with zygote.fork(1) as one, zygote.fork(2) as two:
             equal(one.cell("x = 1\nprint(x)").stdout, "1\n", "the first")
             equal(two.cell("x").code, 1, "the second knows nothing of the first")

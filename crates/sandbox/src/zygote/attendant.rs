@@ -121,9 +121,12 @@ impl Attendance {
             return Outcome::Stopped;
         };
         match warmed {
-            Ok(python) => {
+            Ok(Warmed { python, missing }) => {
                 tracing::info!(warmth = ?self.warmth, python, "a zygote is warm");
-                self.status.send_replace(ZygoteStatus::Warm { python });
+                if !missing.is_empty() {
+                    tracing::warn!(warmth = ?self.warmth, ?missing, "what a zygote forks copies more than it needs: starts are slower");
+                }
+                self.status.send_replace(ZygoteStatus::Warm { python, missing });
             }
             Err(reason) => {
                 let ended = match reason {
@@ -218,10 +221,20 @@ async fn ask(zygote: &Running, ledger: &mut Ledger, request: ForkRequest) {
     }
 }
 
-/// Waits until it is warm, and tells the version of its interpreter.
-async fn warm(zygote: &mut Running) -> Result<String, Unwarmed> {
-    let python = match tokio::time::timeout(READY_WAIT_MAX, zygote.event()).await {
-        Ok(Event::Said(FromZygote::Ready { version: ZYGOTE_VERSION, python }, fds)) if fds.is_empty() => python,
+/// What one that is warm said of itself.
+struct Warmed {
+    /// Version of its interpreter.
+    python: String,
+    /// See [`FromZygote::Ready`].
+    missing: Vec<String>,
+}
+
+/// Waits until it is warm.
+async fn warm(zygote: &mut Running) -> Result<Warmed, Unwarmed> {
+    let warmed = match tokio::time::timeout(READY_WAIT_MAX, zygote.event()).await {
+        Ok(Event::Said(FromZygote::Ready { version: ZYGOTE_VERSION, python, missing }, fds)) if fds.is_empty() => {
+            Warmed { python, missing }
+        }
         Ok(Event::Said(..)) => return Err(Unwarmed::Never("it was not ready first")),
         Ok(Event::Broke(rule)) => return Err(Unwarmed::Never(rule)),
         Ok(Event::Ended) => return Err(Unwarmed::Ended),
@@ -230,7 +243,7 @@ async fn warm(zygote: &mut Running) -> Result<String, Unwarmed> {
     // It waits for the first request, which comes when it is known to be warm.
     zygote.gather_pages().await;
     match zygote.has_one_thread() {
-        Ok(true) => Ok(python),
+        Ok(true) => Ok(warmed),
         Ok(false) => Err(Unwarmed::Never("it has more than one thread")),
         Err(_gone) => Err(Unwarmed::Ended),
     }

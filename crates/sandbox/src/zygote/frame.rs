@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::Status;
 
 /// The version of this file; host and zygote are built together, and say so.
-pub const ZYGOTE_VERSION: u32 = 2;
+pub const ZYGOTE_VERSION: u32 = 3;
 
 /// From the host.
 #[derive(Debug, Serialize)]
@@ -35,6 +35,8 @@ pub enum FromZygote {
         version: u32,
         /// Of the interpreter.
         python: String,
+        /// What it could not do so that its children copy little (`guest/python/share.py`).
+        missing: Vec<String>,
     },
     /// It has a child. Carries the child's pidfd.
     Forked {
@@ -68,9 +70,10 @@ mod tests {
         assert_eq!(serde_json::to_string(&ToZygote::Fork { id: 7 }).expect("JSON"), r#"{"fork":{"id":7}}"#);
         let cases = [
             (
-                r#"{"ready":{"version":2,"python":"3.13.5"}}"#,
-                Some(FromZygote::Ready { version: 2, python: "3.13.5".to_owned() }),
+                r#"{"ready":{"version":3,"python":"3.13.5","missing":["x"]}}"#,
+                Some(FromZygote::Ready { version: 3, python: "3.13.5".to_owned(), missing: vec!["x".to_owned()] }),
             ),
+            (r#"{"ready":{"version":3,"python":"3.13.5"}}"#, None),
             (r#"{"forked":{"id":7,"pid":9}}"#, Some(FromZygote::Forked { id: 7, pid: 9 })),
             (r#"{"refused":{"id":7,"errno":11}}"#, Some(FromZygote::Refused { id: 7, errno: 11 })),
             (

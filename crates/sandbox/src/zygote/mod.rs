@@ -41,6 +41,8 @@ pub enum ZygoteStatus {
     Warm {
         /// Version of its interpreter.
         python: String,
+        /// What it could not do so that its children copy little; nothing, where starts are as fast as they can be.
+        missing: Vec<String>,
     },
     /// It has ended and will be started again; until then REPLs are started cold.
     Down {
