@@ -37,26 +37,16 @@ pub(crate) enum Order {
 /// A plan's serialised size must stay below this; a packet larger than the socket's buffer could not be sent.
 pub(crate) const PLAN_BYTES_MAX: usize = 128 * 1024;
 
-/// What a nursery is told of the next container; its channel, its control socket and the entrances of its cgroups come
-/// beside it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Birth {
-    pub(crate) sizes: Sizes,
-    /// Whether process 1 is to say when its namespaces stand, with which it does not wait for anybody.
-    pub(crate) tell_apart: bool,
-}
-
-/// A [`Birth`] with what came beside it.
+/// What a nursery is told of the next container, with what comes beside that.
 pub(crate) struct Ordered {
-    pub(crate) birth: Birth,
+    pub(crate) sizes: Sizes,
     pub(crate) channel: OwnedFd,
     pub(crate) control: OwnedFd,
     pub(crate) entrances: Vec<OwnedFd>,
 }
 
-/// Longest [`Birth`].
-const BIRTH_BYTES_MAX: usize = 256;
+/// Longest [`Sizes`].
+const SIZES_BYTES_MAX: usize = 256;
 
 /// Descriptors before the entrances.
 const BIRTH_FDS: usize = 2;
@@ -83,7 +73,8 @@ pub(crate) enum Report {
     Nursery,
     /// Process 1 exists and waits; its id in the host's pid namespace.
     ProcessOne(i32),
-    /// Process 1, born in a nursery, has all its namespaces. Said only to a host that asked, see [`Birth`].
+    /// Process 1, born in a nursery, has all its namespaces. It waits for nobody with that. Said only
+    /// where they can be opened for a moment, see [`crate::Identity::hides_its_processes`].
     Apart,
     /// The jail is complete; from a zygote, all is but for its program.
     Sealed,
@@ -146,26 +137,26 @@ pub(crate) fn receive_order(socket: impl AsFd) -> Result<(Order, Vec<OwnedFd>), 
 /// Orders a container from a nursery.
 pub(crate) fn send_birth(
     socket: impl AsFd,
-    birth: &Birth,
+    sizes: &Sizes,
     fds: [BorrowedFd<'_>; BIRTH_FDS],
     entrances: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
-    let packet = serde_json::to_vec(birth).map_err(|_| Errno::INVAL)?;
+    let packet = serde_json::to_vec(sizes).map_err(|_| Errno::INVAL)?;
     send_beside(socket, &packet, &[&fds, entrances].concat())
 }
 
 /// The next container that a nursery is to bear; `None` when the host is gone.
 pub(crate) fn receive_birth(socket: impl AsFd) -> Result<Option<Ordered>, Errno> {
-    let mut packet = [0; BIRTH_BYTES_MAX];
+    let mut packet = [0; SIZES_BYTES_MAX];
     let (length, mut fds) = receive_beside(socket, &mut packet)?;
     let packet = packet.get(..length).unwrap_or_default();
     if packet.is_empty() {
         return Ok(None);
     }
-    let birth = serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?;
+    let sizes = serde_json::from_slice(packet).map_err(|_| Errno::BADMSG)?;
     let entrances = if fds.len() < BIRTH_FDS { Vec::new() } else { fds.split_off(BIRTH_FDS) };
     let [channel, control] = <[OwnedFd; BIRTH_FDS]>::try_from(fds).map_err(|_| Errno::BADMSG)?;
-    Ok(Some(Ordered { birth, channel, control, entrances }))
+    Ok(Some(Ordered { sizes, channel, control, entrances }))
 }
 
 /// The most descriptors that go beside a packet.
@@ -291,13 +282,13 @@ mod tests {
     #[test]
     fn a_birth_is_whole_or_none() {
         let (host, nursery) = pair().expect("socket pair");
-        let birth = Birth { sizes: Sizes { disk_bytes_max: u64::MAX, shm_bytes_max: u64::MAX }, tell_apart: true };
+        let sizes = Sizes { disk_bytes_max: u64::MAX, shm_bytes_max: u64::MAX };
         for count in [0, 1, ENTRANCES_MAX] {
-            send_birth(&host, &birth, [host.as_fd(); 2], &vec![host.as_fd(); count]).expect("send");
+            send_birth(&host, &sizes, [host.as_fd(); 2], &vec![host.as_fd(); count]).expect("send");
             let ordered = receive_birth(&nursery).expect("received").expect("one");
-            assert_eq!((ordered.birth, ordered.entrances.len()), (birth, count));
+            assert_eq!((ordered.sizes, ordered.entrances.len()), (sizes, count));
         }
-        let packet = serde_json::to_vec(&birth).expect("packet");
+        let packet = serde_json::to_vec(&sizes).expect("packet");
         for (packet, count) in [(&packet[..], 1), (&packet[..], 0), (b"{}", 2)] {
             send_beside(&host, packet, &vec![host.as_fd(); count]).expect("send");
             assert_eq!(receive_birth(&nursery).map(drop), Err(Errno::BADMSG));

@@ -122,8 +122,6 @@ pub(crate) struct Kernel {
 #[derive(Debug)]
 pub(crate) struct Born {
     pub(crate) entrances: Vec<OwnedFd>,
-    /// Whether the host wants to hear of its namespaces.
-    pub(crate) tell_apart: bool,
     /// Where the nursery says that the id maps stand.
     pub(crate) mapped: OwnedFd,
 }
@@ -260,10 +258,10 @@ impl Kernel {
     /// The ones that process 1 was not born with.
     fn own_namespaces(&self) -> Result<(), Errno> {
         unshare_the_rest()?;
-        match &self.born {
-            Some(Born { tell_apart: true, .. }) => send_report(&self.channel, Report::Apart),
-            Some(_) | None => Ok(()),
+        if self.born.is_some() && self.plan.identity.hides_its_processes() {
+            send_report(&self.channel, Report::Apart)?;
         }
+        Ok(())
     }
 
     /// Until the host has got hold of this process, it can only be reached by its process group, which it must not leave

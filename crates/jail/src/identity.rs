@@ -35,6 +35,12 @@ impl Identity {
             Self::Caller { uid: uid.as_raw(), gid: rustix::process::getegid().as_raw() }
         }
     }
+
+    /// Whether a container's namespaces are closed to the host as soon as its process 1 cannot be dumped: an ordinary user has
+    /// no right to them then (`ptrace(2)`), and has to hold them open from before.
+    pub(crate) fn hides_its_processes(self) -> bool {
+        matches!(self, Self::Caller { .. })
+    }
 }
 
 /// Whether user 0 is the machine's root, not that of a user namespace.

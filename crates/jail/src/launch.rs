@@ -17,7 +17,6 @@ use rustix::process::{
 
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::channel::{self, Report};
-use crate::identity::Identity;
 use crate::oom;
 use crate::plan::{JailPlan, PlanError};
 use crate::realm::Realm;
@@ -367,7 +366,7 @@ pub(crate) fn guide(
     };
     // From here on, dropping `jailed` ends it.
     let mut jailed = Jailed::of(pid).map_err(talk)?;
-    if let Identity::Caller { .. } = plan.identity {
+    if plan.identity.hides_its_processes() {
         jailed.hold_namespaces(channel)?;
     }
     let jailed = sealed(channel, jailed)?;

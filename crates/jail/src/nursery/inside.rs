@@ -23,14 +23,14 @@ pub(crate) fn serve(mut plan: JailPlan, line: OwnedFd, realm: OwnedFd) -> Result
     loop {
         // What makes no sense ends it, and the host starts another.
         let Some(ordered) = receive_birth(&line).map_err(SetupError::at(Step::ReadPlan))? else { exit_now(0) };
-        let Ordered { birth, channel, control, entrances } = ordered;
+        let Ordered { sizes, channel, control, entrances } = ordered;
         let made = pipe_with(PipeFlags::CLOEXEC).and_then(|ends| Ok((ends, bear_process_one()?)));
         match made.map_err(SetupError::at(Step::BecomeProcessOne)) {
             Err(error) => send_report(&line, Report::Failed(error)).map_err(SetupError::at(Step::Report))?,
             Ok(((wait, mapped), (Side::New, _))) => {
                 drop((line, mapped));
-                plan.resize(birth.sizes);
-                let born = Born { entrances, tell_apart: birth.tell_apart, mapped: wait };
+                plan.resize(sizes);
+                let born = Born { entrances, mapped: wait };
                 return Kernel::born(plan, channel, control, born);
             }
             Ok(((wait, mapped), (Side::Caller(pid), pidfd))) => {

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-use crate::channel::{self, Birth, Report};
+use crate::channel::{self, Report};
 use crate::identity::Identity;
 use crate::launch::{
     Attachment, Jailed, LaunchError, Launcher, PidNamespace, limit_silence, next_report, sealed, talk, unexpected,
@@ -113,17 +113,14 @@ impl Nursery {
         let entrances = attachment.entrances().map_err(LaunchError::Attach)?;
         let entrances: Vec<_> = entrances.iter().map(AsFd::as_fd).collect();
         // From here on, dropping `jailed` ends it.
-        // An ordinary user has no right to them later (ptrace(2)).
-        let holds = matches!(self.identity, Identity::Caller { .. });
-        let birth = Birth { sizes, tell_apart: holds };
-        let mut jailed = self.bear(&birth, [theirs.as_fd(), control], &entrances)?;
+        let mut jailed = self.bear(&sizes, [theirs.as_fd(), control], &entrances)?;
         drop(theirs);
         if let Some(at_birth) = at_birth
             && let Ok(namespace) = jailed.pid_namespace()
         {
             at_birth(namespace);
         }
-        if birth.tell_apart {
+        if self.identity.hides_its_processes() {
             match next_report(&channel).map_err(orphaned)? {
                 Report::Apart => jailed.hold_namespaces(&channel)?,
                 other => return Err(orphaned(unexpected(other))),
@@ -135,14 +132,14 @@ impl Nursery {
     /// Orders one, and gets hold of it.
     fn bear(
         &self,
-        birth: &Birth,
+        sizes: &Sizes,
         fds: [BorrowedFd<'_>; 2],
         entrances: &[BorrowedFd<'_>],
     ) -> Result<Jailed, BirthError> {
         let failed = |errno| BirthError::Nursery(talk(errno));
         // Whoever panicked here has left an answer behind, or none: the next one finds that.
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        channel::send_birth(&*line, birth, fds, entrances).map_err(failed)?;
+        channel::send_birth(&*line, sizes, fds, entrances).map_err(failed)?;
         let answer = channel::receive_held(&*line).map_err(failed)?;
         match answer {
             Some((Report::ProcessOne(pid), mut fds)) => match (Pid::from_raw(pid), fds.pop()) {
