@@ -87,6 +87,8 @@ pub enum Run {
     BashWithTool(Lines),
     /// As `cell`, with the same.
     CellWithTool(Lines),
+    /// As `cell_with_tool`, after `forge.py`, which finds the driver's way to the host.
+    ForgingCell(Lines),
     /// The host puts a file into `$INPUT_DIR`.
     Put {
         /// Base name.

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::attack::calling::{self, Caller};
-use crate::attack::case::{Case, Lines, Run, Step, Whose};
+use crate::attack::case::{Case, Run, Step, Whose};
 use crate::attack::judge::{self, Seen};
 use crate::attack::mode::Mode;
 use crate::cell::{Outcome, Reason};
@@ -25,6 +25,7 @@ const LEASE_WAIT: Duration = Duration::from_secs(5);
 const SEARCHED_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// Names the system calls.
 const PRELUDE: &str = include_str!("prelude.py");
+const FORGE: &str = include_str!("forge.py");
 /// The name that cells in Python have in tracebacks.
 pub const CELL_FILE: &str = "/tmp/srvtoolu_attack/cell.py";
 
@@ -118,7 +119,8 @@ impl Range {
     /// # Errors
     /// [`Broken`], when there is nothing to judge.
     pub async fn run(&self, case: &Case) -> Result<(Vec<Seen>, Vec<String>), Broken> {
-        let interpreted = case.steps.iter().any(|step| matches!(step.run, Run::Cell(_) | Run::CellWithTool(_)));
+        let in_interpreter = |run: &Run| matches!(run, Run::Cell(_) | Run::CellWithTool(_) | Run::ForgingCell(_));
+        let interpreted = case.steps.iter().any(|step| in_interpreter(&step.run));
         let language = if interpreted { Language::Python } else { Language::Bash };
         let container = new_container(&self.sandbox, language).await?;
         let mut all = Vec::new();
@@ -148,8 +150,11 @@ impl Range {
         match &step.run {
             Run::Bash(lines) => bash(&mut lease, &self.filled(&lines.joined()), wall).await,
             Run::Cell(lines) => python(&mut lease, &self.filled(&lines.joined()), wall).await,
-            Run::BashWithTool(lines) => self.calling(lease, Caller::Bash, lines, wall).await,
-            Run::CellWithTool(lines) => self.calling(lease, Caller::Cell, lines, wall).await,
+            Run::BashWithTool(lines) => self.calling(lease, Caller::Bash, &lines.joined(), wall).await,
+            Run::CellWithTool(lines) => self.calling(lease, Caller::Cell, &lines.joined(), wall).await,
+            Run::ForgingCell(lines) => {
+                self.calling(lease, Caller::Cell, &format!("{FORGE}\n{}", lines.joined()), wall).await
+            }
             Run::Python(lines) => {
                 let source = format!("{PRELUDE}\n{}", self.filled(&lines.joined()));
                 bash(&mut lease, &format!("exec python3 - <<'END_OF_CASE'\n{source}\nEND_OF_CASE\n"), wall).await
@@ -159,8 +164,8 @@ impl Range {
         }
     }
 
-    async fn calling(&self, lease: Lease, caller: Caller, lines: &Lines, wall: Duration) -> Seen {
-        judged(calling::run(lease, caller, &self.filled(&lines.joined()), options(wall)).await).await
+    async fn calling(&self, lease: Lease, caller: Caller, code: &str, wall: Duration) -> Seen {
+        judged(calling::run(lease, caller, &self.filled(code), options(wall)).await).await
     }
 
     fn leaked(&self, seen: &Seen) -> Option<String> {
