@@ -166,6 +166,9 @@ def listed(base):
     equal([batch["id"] for batch in page(f"before_id={made[0]}")["data"]], [made[2], made[1]])
     for batch_id in made:
         ended(base, batch_id)
+    # As a program does that deletes while it lists: the next page begins behind what is gone.
+    equal(http_client.call(base, "DELETE", f"{PATH}/{made[1]}", http_client.api_headers()).status, 200)
+    equal(page(f"limit=1&after_id={made[1]}")["data"][0]["id"], made[0])
 
 
 def refusals(base):

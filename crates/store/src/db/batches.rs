@@ -84,9 +84,15 @@ pub(crate) fn list(
     Ok(Paged { entries, next: None, has_more })
 }
 
+/// Where a batch stands, or stood until it was deleted.
 fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &BatchId) -> Result<PageCursor, StoreError> {
     connection
-        .prepare_cached("SELECT created_at_us, number FROM batches WHERE id = ?1 AND workspace = ?2 AND is_whole = 1")?
+        .prepare_cached(
+            "SELECT created_at_us, number FROM batches WHERE id = ?1 AND workspace = ?2 AND is_whole = 1
+             UNION ALL
+             SELECT created_at_us, number FROM deleted_batches WHERE id = ?1 AND workspace = ?2
+             LIMIT 1",
+        )?
         .query_row((id.as_str(), workspace.as_str()), |row| {
             Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? })
         })
@@ -325,8 +331,22 @@ fn result_from_row(row: &Row<'_>) -> rusqlite::Result<BatchResult> {
     Ok(BatchResult { position: row.get("position")?, custom_id: row.get("custom_id")?, outcome })
 }
 
-/// Removes a batch that has ended, with its results; `false` when there is none.
-pub(crate) fn delete(change: &Transaction<'_>, workspace: &WorkspaceId, id: &BatchId) -> Result<bool, StoreError> {
+/// Removes a batch that has ended, with its results, and notes where it stood; `false` when there is none.
+pub(crate) fn delete(
+    change: &Transaction<'_>,
+    workspace: &WorkspaceId,
+    id: &BatchId,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    change
+        .prepare_cached(
+            "INSERT INTO deleted_batches (id, workspace, created_at_us, number, deleted_at_us)
+             SELECT id, workspace, created_at_us, number, CAST(?3 AS BIGINT) FROM batches
+             WHERE id = ?1 AND workspace = ?2 AND ended_at_us IS NOT NULL
+             ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
+             number = excluded.number, deleted_at_us = excluded.deleted_at_us",
+        )?
+        .execute((id.as_str(), workspace.as_str(), now.as_micros()))?;
     let removed = change
         .prepare_cached("DELETE FROM batches WHERE id = ?1 AND workspace = ?2 AND ended_at_us IS NOT NULL")?
         .execute((id.as_str(), workspace.as_str()))?;

@@ -314,14 +314,3 @@ pub(crate) fn remove_expired(change: &Transaction<'_>, expired_by: Timestamp, li
         .execute((expired_by.as_micros(), limit))?;
     Ok(removed as u64)
 }
-
-/// Forgets where up to `limit` files stood that were deleted by `deleted_by`.
-pub(crate) fn forget_deleted(change: &Transaction<'_>, deleted_by: Timestamp, limit: u32) -> Result<u64, StoreError> {
-    let removed = change
-        .prepare_cached(
-            "DELETE FROM deleted_files WHERE id IN (
-               SELECT id FROM deleted_files WHERE deleted_at_us <= ?1 LIMIT ?2)",
-        )?
-        .execute((deleted_by.as_micros(), limit))?;
-    Ok(removed as u64)
-}

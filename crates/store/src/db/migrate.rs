@@ -30,6 +30,7 @@ const MIGRATIONS: &[Migration] = migrations![
     "0007_usage",
     "0008_named_checkpoints",
     "0010_store_and_objects",
+    "0011_deleted_batches",
 ];
 
 pub(super) fn latest() -> u32 {

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 mod migrate;
 pub(crate) mod named_checkpoints;
 pub(crate) mod objects;
+pub(crate) mod places;
 pub(crate) mod records;
 pub(crate) mod snapshot;
 mod sql;

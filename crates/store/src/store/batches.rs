@@ -163,8 +163,11 @@ impl Store {
 
     /// Removes a batch that has ended, with its results; `false` when there is none. Files that its code made stay.
     pub async fn delete_batch(&self, workspace: &WorkspaceId, id: &BatchId) -> Result<bool, StoreError> {
-        let (workspace, id) = (workspace.clone(), id.clone());
-        self.inner.writer.call(move |writer| writer.change(|change| db::batches::delete(change, &workspace, &id))).await
+        let (workspace, id, now) = (workspace.clone(), id.clone(), self.inner.limits.clock.now());
+        let delete = move |writer: &mut super::threads::Writer| {
+            writer.change(|change| db::batches::delete(change, &workspace, &id, now))
+        };
+        self.inner.writer.call(delete).await
     }
 
     /// Removes results that have been kept for [`BATCH_RESULTS_KEPT`]; answers of how many batches.

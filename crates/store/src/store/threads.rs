@@ -181,7 +181,7 @@ impl Writer {
             let expired_by = now.saturating_sub(RECORD_KEPT_AFTER_EXPIRY);
             let removed = db::files::remove_expired(change, expired_by, rows_max)?;
             let deleted_by = now.saturating_sub(PLACE_KEPT_AFTER_DELETION);
-            let forgotten = db::files::forget_deleted(change, deleted_by, rows_max)?;
+            let forgotten = db::places::forget(change, deleted_by, rows_max)?;
             Ok((released, orphans, removed, forgotten))
         })?;
         self.remove_all(&orphans);

@@ -82,6 +82,28 @@ async fn a_batch_ends_with_its_last_request() {
 }
 
 #[tokio::test]
+async fn a_deleted_batch_still_marks_its_place_for_a_day() {
+    let fixture = Fixture::new().await;
+    let (store, local) = (&fixture.store, workspace("local"));
+    let [old, anchor, new] = [made(&fixture, 1, 1).await, made(&fixture, 2, 1).await, made(&fixture, 3, 1).await];
+    finish(store, &anchor.id, 0, said("{}")).await.unwrap();
+    assert!(store.delete_batch(&local, &anchor.id).await.unwrap());
+    let listed = async |query| {
+        let page = store.list_batches(&local, query, 9).await?;
+        Ok::<_, StoreError>(page.entries.into_iter().map(|batch| batch.id).collect::<Vec<_>>())
+    };
+    assert_eq!(listed(BatchQuery::OlderThan(anchor.id.clone())).await.unwrap(), [old.id]);
+    assert_eq!(listed(BatchQuery::NewerThan(anchor.id.clone())).await.unwrap(), [new.id]);
+    let stranger = store.list_batches(&workspace("other"), BatchQuery::OlderThan(anchor.id.clone()), 9).await;
+    assert!(matches!(stranger, Err(StoreError::AnchorNotFound { id, .. }) if id == anchor.id.as_str()));
+
+    fixture.clock.advance(Duration::from_secs(24 * 3600));
+    store.sweep().await.unwrap();
+    let forgotten = listed(BatchQuery::OlderThan(anchor.id.clone())).await;
+    assert!(matches!(forgotten, Err(StoreError::AnchorNotFound { id, .. }) if id == anchor.id.as_str()));
+}
+
+#[tokio::test]
 async fn batches_belong_to_their_workspace() {
     let fixture = Fixture::new().await;
     let store = &fixture.store;

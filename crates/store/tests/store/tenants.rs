@@ -190,8 +190,8 @@ async fn files_from_before_there_were_quotas_count() {
     let connection = rusqlite::Connection::open(data_dir(&dir).join("belljar.sqlite")).unwrap();
     connection
         .execute_batch(
-            "DROP TABLE objects; DROP TABLE store; DROP TABLE named_checkpoints; DROP TABLE holdings;
-             DROP TABLE usage_by_day; DELETE FROM migrations WHERE version >= 7",
+            "DROP TABLE deleted_batches; DROP TABLE objects; DROP TABLE store; DROP TABLE named_checkpoints;
+             DROP TABLE holdings; DROP TABLE usage_by_day; DELETE FROM migrations WHERE version >= 7",
         )
         .unwrap();
     drop(connection);
