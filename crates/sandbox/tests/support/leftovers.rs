@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 /// Processes below this one with these words as arguments.
 pub fn processes_with(words: &str) -> Vec<i32> {
@@ -76,17 +75,9 @@ impl Held {
 
     /// Waits until this process holds what it held at `before`; fails with both, and with every descriptor open now.
     pub async fn settles_at(before: &Self) {
-        let same = || Self::now() == *before;
-        if tokio::time::timeout(Duration::from_secs(60), poll(same)).await.is_err() {
+        if !super::comes_true(|| Self::now() == *before).await {
             panic!("before {before:#?}\nafter {:#?}\n{:#?}", Self::now(), open_descriptors());
         }
-    }
-}
-
-async fn poll(mut holds: impl FnMut() -> bool) {
-    let mut looks = tokio::time::interval(Duration::from_millis(5));
-    while !holds() {
-        looks.tick().await;
     }
 }
 

@@ -198,11 +198,16 @@ pub async fn python_outcome(lease: &mut Lease, source: &str) -> CellOutcome {
 }
 
 /// Waits for a state of the machine; two minutes is longer than any takes, however busy it is.
-pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+pub async fn until(what: &str, holds: impl FnMut() -> bool) {
+    assert!(comes_true(holds).await, "{what}, in 120 s");
+}
+
+/// Whether it does, in 120 s.
+pub async fn comes_true(mut holds: impl FnMut() -> bool) -> bool {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(120), waiting).await.unwrap_or_else(|_| panic!("{what}, in 120 s"));
+    tokio::time::timeout(Duration::from_secs(120), waiting).await.is_ok()
 }
