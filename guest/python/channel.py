@@ -19,17 +19,19 @@ import _socket
 sys.modules["_belljar_channel"] = sys.modules[__name__]
 
 FRAME_BYTES_MAX = 64 * 1024
-CELL_FDS = 3
-"""Source, writer of standard output, writer of standard error."""
-FRAME_FDS_MAX = CELL_FDS + 1
-"""And the tools, where there are any."""
+CELL_FDS = 2
+"""Writer of standard output, writer of standard error."""
+FRAME_FDS_MAX = CELL_FDS + 2
+"""And the source, where it is not in the frame, and the tools, where there are any."""
 HIGH_FD = 500
 """From here on up are descriptors of the driver's: beyond what a program closes to be tidy."""
 LOW_FD = 3
 """The first one that is no standard stream."""
 BROKEN_EXIT = 70  # EX_SOFTWARE of <sysexits.h>
 
-_close, _dup, _open, _fcntl, _loads = os.close, os.dup, os.open, fcntl.fcntl, json.loads
+_close, _dup, _open, _fcntl = os.close, os.dup, os.open, fcntl.fcntl
+# `json.loads` without what a frame does not need: a look for its encoding, and one for what is around it.
+_scan = json.JSONDecoder().scan_once
 _readlink, _fsencode, _EINVAL, _ETOOMANYREFS = os.readlink, os.fsencode, errno.EINVAL, errno.ETOOMANYREFS
 _pread, _fstat, _write, _exit = os.pread, os.fstat, os.write, os._exit
 
@@ -53,7 +55,7 @@ def lifted(descriptor):
 
 
 def content(descriptor):
-    """A memfd from its begin to its end."""
+    """A memfd from its begin to its end; it is closed."""
     pieces, at, size = [], 0, _fstat(descriptor).st_size
     while at < size:
         piece = _pread(descriptor, size - at, at)
@@ -61,6 +63,7 @@ def content(descriptor):
             break
         pieces.append(piece)
         at += len(piece)
+    _close(descriptor)
     return b"".join(pieces)
 
 
@@ -104,7 +107,8 @@ class Channel:
         descriptors = []
         for _level, _kind, data in ancillary:
             descriptors += memoryview(data).cast("i")
-        return _loads(self._buffer[:size]), descriptors
+        frame, _end = _scan(str(self._views[0][:size], "utf-8"), 0)
+        return frame, descriptors
 
     def receive_answers(self, cell):
         """The descriptors of the answers to a cell's calls."""

@@ -23,7 +23,7 @@ from _belljar_report import Sources, report, say
 from _belljar_streams import OWNER, Streams
 from _belljar_tools import Tools
 
-VERSION = 2
+VERSION = 3
 START_FD = 3
 OUTPUT_ROOT = "/files/output"
 GROWN_BYTES = 16 * 1024 * 1024
@@ -130,7 +130,7 @@ class Repl:
             frame, descriptors = received
             ((kind, body),) = frame.items()
             if kind == "cell" and CELL_FDS <= len(descriptors) <= FRAME_FDS_MAX:
-                self._answer(Cell(body), descriptors)
+                self._answer(Cell(body), body.get("source"), descriptors)
             elif kind == "answers":  # To a cell that has ended meanwhile.
                 for descriptor in descriptors:
                     _close(descriptor)
@@ -152,17 +152,16 @@ class Repl:
         _settle(cell.path)
         self._resident = self._resident_bytes()
 
-    def _answer(self, cell, descriptors):
+    def _answer(self, cell, source, descriptors):
         if min(descriptors) < LOW_FD:  # A thread closed some of 0 to 2 after its cell.
             descriptors = [lifted(descriptor) for descriptor in descriptors]
             self._streams.silence()
-        source, output, error, *tools = descriptors
-        text = content(source)
-        _close(source)
-        for descriptor in tools:
-            self._tools.open(cell, content(descriptor))
-            _close(descriptor)
-        status = self._run(cell, text, output, error)
+        output, error, *memories = descriptors
+        # As bytes, for it may declare its encoding.
+        source = content(memories.pop(0)) if source is None else source.encode()
+        for tools in memories:
+            self._tools.open(cell, content(tools))
+        status = self._run(cell, source, output, error)
         kind, directory = _settle(cell.path)
         try:
             self._channel.send(_ended(cell, status, kind), directory)
@@ -369,21 +368,20 @@ def rehearse(repl):
     """
     import socket
 
-    errors, statm, source = os.dup(2), os.memfd_create("statm"), os.memfd_create("source")
+    errors, statm = os.dup(2), os.memfd_create("statm")
     os.write(statm, b"0 0 0 0")
-    os.write(source, b"print(2 + 2)")
     host, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     pipes = [*os.pipe(), *os.pipe()]
     with host:
         for number in range(REHEARSALS):
-            cell = {"id": number, "nonce": "", "file": "<touch>", "output": "touch"}
-            socket.send_fds(host, [json.dumps({"cell": cell}).encode()], [source, pipes[1], pipes[3]])
+            cell = {"id": number, "nonce": "", "file": "<touch>", "output": "touch", "source": "print(2 + 2)"}
+            socket.send_fds(host, [json.dumps({"cell": cell}).encode()], [pipes[1], pipes[3]])
         host.shutdown(socket.SHUT_WR)
         repl.begin(ours.detach(), statm)
         repl.serve()
         repl.end()
     os.dup2(errors, 2)
-    for descriptor in (errors, source, *pipes):
+    for descriptor in (errors, *pipes):
         _close(descriptor)
 
 

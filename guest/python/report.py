@@ -29,7 +29,7 @@ class Sources:
 
     def add(self, file, source):
         """Keeps the text of a cell, given as bytes."""
-        text = source.decode("utf-8-sig", "replace")
+        text = source.decode("utf-8", "replace").removeprefix("\ufeff")
         lines = io.StringIO(text, newline=None).readlines()
         self._total += len(text) - self._chars.pop(file, 0)
         self._chars[file] = len(text)

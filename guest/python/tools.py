@@ -27,7 +27,7 @@ PIECE_CHARS = 15_000
 """Of a frame: a character is at most four bytes, escaped or not."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")).encode
-_get_ident, _loads_text, _close_descriptor = _thread.get_ident, json.loads, sys.modules["os"].close
+_get_ident, _loads_text = _thread.get_ident, json.loads
 
 
 class ToolError(RuntimeError):
@@ -183,8 +183,6 @@ class Tools:
         data = content(answers)
         if tools:
             self._learn(content(tools[0]))
-        for descriptor in (answers, *tools):
-            _close_descriptor(descriptor)
         self._reserve.refill()
         self._heard += 1
         self._woken = True

@@ -24,7 +24,7 @@ use crate::harvest::{Harvest, HarvestLimits, harvest};
 use crate::host::{Host, SharedHost, random_names};
 use crate::kill;
 use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
-use crate::repl::{self, Handed, Repl, ReplError, Warmth};
+use crate::repl::{self, Handed, Repl, ReplError, Source, Warmth};
 use crate::stream::Drain;
 use crate::verdict::{Facts, Judged, Language};
 
@@ -329,8 +329,9 @@ async fn ask(
     answer_wait_max: Duration,
 ) -> Result<(Asked, Option<Loss>), Trouble> {
     let Code::Python { source, file } = &cell.code else {
+        let text = in_memory(cell.code.text()).map_err(no_memory)?;
         let tools = cell.line.as_ref().map(Line::tools);
-        let Handed { text, stdout, stderr, .. } = handed;
+        let Handed { stdout, stderr, .. } = handed;
         let env = match tools {
             None => environment::of_command(output),
             Some(tools) => {
@@ -339,16 +340,18 @@ async fn ask(
                 environment::of_calling_command(output)
             }
         };
-        let run = command::ask(&mut guest.talk, output, env, text, [stdout, stderr]).await?;
+        let run = command::ask(&mut guest.talk, output, env, text.into(), [stdout, stderr]).await?;
         let calls = cell.line.take().map(|line| command::Calls::new(Ledger::new(line, answer_wait_max)));
         return Ok((Asked::Command { run, stage: Stage::Asked, calls }, None));
     };
+    let warmth = Warmth::wanted(source);
+    let source = Source::of(source).map_err(no_memory)?;
     for _ in 0..ASKED_MAX {
         let mut repl = match guest.repl.take() {
             Some(repl) => repl,
-            None => repl::start(guest, Warmth::wanted(source)).await?,
+            None => repl::start(guest, warmth).await?,
         };
-        if let Some(asked) = repl.ask(nonce.to_owned(), file, output, &handed) {
+        if let Some(asked) = repl.ask(nonce.to_owned(), file, output, &source, &handed) {
             let calls = cell.line.take().map(|line| repl::Calls::new(Ledger::new(line, answer_wait_max)));
             let restarted = guest.lost.take().map(Loss::InterpreterRestarted);
             return Ok((Asked::Cell { repl, cell: asked, calls }, restarted));
@@ -444,14 +447,17 @@ impl Prepared {
             |stream| Drain::new(stream, kept_bytes_max, cell.live.clone()).map_err(SandboxError::io("make a pipe"));
         let (stdout, out) = drain(Stream::Stdout)?;
         let (stderr, err) = drain(Stream::Stderr)?;
-        let text = in_memory(cell.code.text()).map_err(SandboxError::io("keep a cell's text in memory"))?;
         let line = cell.line.as_ref().filter(|_| cell.code.language() == Language::Python);
         let tools = line.map(|line| in_memory(line.tools().text()));
         let tools = tools.transpose().map_err(SandboxError::io("keep a cell's tools in memory"))?;
         let [output, nonce] = random_names()?;
-        let handed = Handed { text: text.into(), stdout: out, stderr: err, tools: tools.map(OwnedFd::from) };
+        let handed = Handed { stdout: out, stderr: err, tools: tools.map(OwnedFd::from) };
         Ok(Self { output, nonce, handed, stdout, stderr })
     }
+}
+
+fn no_memory(error: std::io::Error) -> SandboxError {
+    SandboxError::Io { what: "keep a cell's text in memory", source: error }
 }
 
 /// A text for the guest to read.

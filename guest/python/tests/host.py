@@ -14,6 +14,7 @@ from pathlib import Path
 DRIVER = Path(__file__).resolve().parent.parent
 WAIT_S_MAX = 60
 FRAME_BYTES_MAX = 64 * 1024
+SOURCE_BYTES_SAID_MAX = 8 * 1024
 
 PARTS = ("channel.py", "streams.py", "report.py", "schema.py", "tools.py", "repl.py")
 
@@ -100,9 +101,14 @@ class Repl:
         file = file or f"/tmp/srvtoolu_{self.number:03}/cell.py"
         body = {"id": self.number, "nonce": f"{self.number:032x}", "file": file, "output": f"{self.number:016x}"}
         data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
-        pipes = [os.pipe(), os.pipe()]
-        memories = [memory(data)] + ([] if tools is None else [memory(json.dumps(tools).encode())])
-        self.send({"cell": body}, [memories[0], pipes[0][1], pipes[1][1], *memories[1:]])
+        pipes, memories = [os.pipe(), os.pipe()], []
+        if isinstance(source, str) and len(data) <= SOURCE_BYTES_SAID_MAX:
+            body["source"] = source
+        else:
+            memories.append(memory(data))
+        if tools is not None:
+            memories.append(memory(json.dumps(tools).encode()))
+        self.send({"cell": body}, [pipes[0][1], pipes[1][1], *memories])
         for descriptor in (*memories, *(writer for _, writer in pipes)):
             os.close(descriptor)
         return Running(self, body, [reader for reader, _ in pipes])

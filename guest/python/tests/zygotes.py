@@ -94,7 +94,7 @@ class Zygote:
         equal(frame, {"forked": {"id": number, "pid": pid}}, "the answer")
         go = {"go": {"env": [["PATH", "/usr/bin:/bin"], ["HOME", "/root"]]}}
         socket.send_fds(ours, [json.dumps(go).encode()], [self.null] * NAMESPACES)
-        equal(json.loads(ours.recv(host.FRAME_BYTES_MAX)), {"ready": {"version": 2, "pid": pid}}, "the REPL's word")
+        equal(json.loads(ours.recv(host.FRAME_BYTES_MAX)), {"ready": {"version": 3, "pid": pid}}, "the REPL's word")
         return Forked(self, ours, pid, handle)
 
     def words(self):

@@ -1,12 +1,14 @@
 //! One cell's talk with a REPL: asked for, waited for, interrupted.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::calls::Word;
+use crate::cell::in_memory;
 use crate::clock::Clock;
 use crate::command::{self, End, Ending, HandOver, INTERRUPTED_WAIT_MAX, OutputDirectory, Stop};
 use crate::conversation::Conversation;
@@ -15,7 +17,7 @@ use crate::frame::Status;
 use crate::outcome::InterpreterEnd;
 
 use super::calls::Unheard;
-use super::frame::CellStatus;
+use super::frame::{CellStatus, SOURCE_BYTES_SAID_MAX};
 use super::{Calls, Event, FromRepl, OutputState, Piece, Repl, ToRepl};
 
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
@@ -31,11 +33,28 @@ const UNWATCHED: Duration = Duration::from_millis(1);
 
 /// What goes with a cell.
 pub struct Handed {
-    pub text: OwnedFd,
     pub stdout: OwnedFd,
     pub stderr: OwnedFd,
     /// What it can call, if it can call anything.
     pub tools: Option<OwnedFd>,
+}
+
+/// The source of a cell.
+pub enum Source<'a> {
+    /// In the frame: nothing is to be made, read and removed for it.
+    Said(&'a str),
+    /// Too long for that.
+    InMemory(OwnedFd),
+}
+
+impl<'a> Source<'a> {
+    /// For a text of any length.
+    pub fn of(text: &'a str) -> io::Result<Self> {
+        if text.len() <= SOURCE_BYTES_SAID_MAX {
+            return Ok(Self::Said(text));
+        }
+        Ok(Self::InMemory(in_memory(text)?.into()))
+    }
 }
 
 /// A cell that the REPL has been asked to run.
@@ -56,15 +75,25 @@ pub struct Watch<'a, C> {
 
 impl Repl {
     /// Hands a cell over. None when it takes none: it has ended.
-    pub fn ask(&mut self, nonce: String, file: &str, output: &str, handed: &Handed) -> Option<Asked> {
+    pub fn ask(
+        &mut self,
+        nonce: String,
+        file: &str,
+        output: &str,
+        source: &Source<'_>,
+        handed: &Handed,
+    ) -> Option<Asked> {
         self.cells += 1;
         let asked = Asked { id: self.cells, nonce };
-        let frame = ToRepl::Cell { id: asked.id, nonce: &asked.nonce, file, output };
-        let Handed { text, stdout, stderr, tools } = handed;
-        let all = [text.as_fd(), stdout.as_fd(), stderr.as_fd(), tools.as_ref().unwrap_or(text).as_fd()];
-        let fds: &[BorrowedFd<'_>] = if tools.is_some() { &all } else { &all[..3] };
+        let (said, in_memory) = match source {
+            Source::Said(text) => (Some(*text), None),
+            Source::InMemory(file) => (None, Some(file)),
+        };
+        let frame = ToRepl::Cell { id: asked.id, nonce: &asked.nonce, file, output, source: said };
+        let Handed { stdout, stderr, tools } = handed;
+        let fds: Vec<_> = [stdout, stderr].into_iter().chain(in_memory).chain(tools).map(AsFd::as_fd).collect();
         // Between cells nothing is under way to it: there is room unless it has ended.
-        self.channel.send_now(&frame, fds).is_ok().then_some(asked)
+        self.channel.send_now(&frame, &fds).is_ok().then_some(asked)
     }
 
     /// Waits until the REPL has taken in what it was sent. To an interrupt that came earlier, it would be between two cells,

@@ -12,7 +12,10 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of this file; host and driver are built together, and say so.
-pub const REPL_VERSION: u32 = 2;
+pub const REPL_VERSION: u32 = 3;
+
+/// The longest source that goes in the frame: however it is escaped, there is room for it, and for all else.
+pub const SOURCE_BYTES_SAID_MAX: usize = 8 * 1024;
 
 /// From the host.
 #[derive(Debug, Serialize)]
@@ -26,8 +29,8 @@ pub enum ToRepl<'a> {
     },
     /// Do representative work, so that its pages are the REPL's own; no name is left behind.
     Touch {},
-    /// Run a cell. Carries: the source, read from its start, the writing ends of standard output and standard error,
-    /// and, where there are any, the tools that it may call.
+    /// Run a cell. Carries: the writing ends of standard output and standard error, the source, read from its start,
+    /// where it is not in the frame, and, where there are any, the tools that it may call.
     Cell {
         /// Number of the cell.
         id: u64,
@@ -37,6 +40,9 @@ pub enum ToRepl<'a> {
         file: &'a str,
         /// Name of the new directory in `/files/output`.
         output: &'a str,
+        /// At most [`SOURCE_BYTES_SAID_MAX`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        source: Option<&'a str>,
     },
     /// Calls are answered. Carries: a line of JSON, `[[number, "text" | "error" | "timed_out", bytes], ...]`, with the
     /// texts behind it; and, where they are others than before, the tools.
@@ -136,14 +142,27 @@ mod tests {
             (ToRepl::Go { env: &env }, r#"{"go":{"env":[["K","V"]]}}"#),
             (ToRepl::Touch {}, r#"{"touch":{}}"#),
             (
-                ToRepl::Cell { id: 3, nonce: "ab", file: "/tmp/x/cell.py", output: "00ff" },
+                ToRepl::Cell { id: 3, nonce: "ab", file: "/tmp/x/cell.py", output: "00ff", source: None },
                 r#"{"cell":{"id":3,"nonce":"ab","file":"/tmp/x/cell.py","output":"00ff"}}"#,
+            ),
+            (
+                ToRepl::Cell { id: 3, nonce: "ab", file: "/x.py", output: "00ff", source: Some("'é\0\n'") },
+                r#"{"cell":{"id":3,"nonce":"ab","file":"/x.py","output":"00ff","source":"'é\u0000\n'"}}"#,
             ),
             (ToRepl::Answers { id: 3 }, r#"{"answers":{"id":3}}"#),
         ];
         for (frame, text) in cases {
             assert_eq!(serde_json::to_string(&frame).expect("JSON"), text);
         }
+    }
+
+    #[test]
+    fn a_source_that_goes_in_the_frame_fits_however_it_is_escaped() {
+        let (source, file) = ("\0".repeat(SOURCE_BYTES_SAID_MAX), "\u{1}".repeat(256));
+        let nonce = "0123456789abcdef".repeat(2);
+        let frame =
+            ToRepl::Cell { id: u64::MAX, nonce: &nonce, file: &file, output: &nonce, source: Some(&source) };
+        assert!(serde_json::to_vec(&frame).expect("JSON").len() <= crate::frame::FRAME_BYTES_MAX);
     }
 
     #[test]

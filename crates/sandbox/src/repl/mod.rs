@@ -32,7 +32,7 @@ use crate::watch::watch;
 use crate::zygote::Retired;
 
 pub use calls::{Calls, HandedCalls, Piece};
-pub use cell::{Asked, Handed, Watch, wait};
+pub use cell::{Asked, Handed, Source, Watch, wait};
 use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warm::Ahead;

@@ -1,5 +1,7 @@
 //! Rows that are races: every contestant has its turn, then every contestant again.
 
+use std::time::Duration;
+
 use belljar_sandbox::{Lease, Sandbox};
 
 use super::Failure;
@@ -112,10 +114,10 @@ impl Runner {
             Self::Cell(_, lease, task) => ours::time_cell(lease, *task).await,
             Self::Program(peer, task) => {
                 let command = peer.command(*task, &stage.places, run);
-                tokio::task::block_in_place(|| peer::time(command, *task))
+                blocking(|| peer::time(command, *task)).await
             }
-            Self::Jupyter(jupyter, task) => tokio::task::block_in_place(|| jupyter.time(*task)),
-            Self::Interpreter(interpreter, task) => tokio::task::block_in_place(|| interpreter.time(*task)),
+            Self::Jupyter(jupyter, task) => blocking(|| jupyter.time(*task)).await,
+            Self::Interpreter(interpreter, task) => blocking(|| interpreter.time(*task)).await,
         }
     }
 
@@ -130,4 +132,15 @@ impl Runner {
             Self::Jupyter(jupyter, _) => drop(tokio::task::spawn_blocking(move || drop(jupyter)).await),
         }
     }
+}
+
+/// For a peer's turn to be over for the runtime, too.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A peer's turn, which blocks, and takes this thread out of the runtime for that. Who has the next turn is woken by the
+/// runtime's clock, on one of its threads, as a server's tasks are by requests.
+async fn blocking<T>(turn: impl FnOnce() -> T) -> T {
+    let done = tokio::task::block_in_place(turn);
+    tokio::time::sleep(PAUSE).await;
+    done
 }
