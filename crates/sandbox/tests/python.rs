@@ -55,6 +55,27 @@ async fn a_cell_says_what_it_says_and_ends_as_it_ends() {
     sandbox.close().await;
 }
 
+/// Up to some length a source goes in the cell's frame, which is JSON; a longer one lies in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_arrives_as_it_is_whatever_its_length() {
+    let (sandbox, _image) = python_sandbox!();
+    let mut lease = leased(&sandbox, 1).await;
+    for bytes in [0, 8 * 1024 - 1, 8 * 1024, 8 * 1024 + 1, 70_000] {
+        // What JSON escapes, what it does not, and what is longer than it looks.
+        let head = "text = '\u{1}\\u00e9\\\\\"\t\u{7f}é漢🎈'\nprint(ascii(text))\nprint(len(text)) # ";
+        let source = format!("{head}{}", "#".repeat(usize::max(bytes, head.len()) - head.len()));
+        let found = said(&python(&mut lease, &source).await);
+        assert_eq!(found.stdout, "'\\x01\\xe9\\\\\"\\t\\x7f\\xe9\\u6f22\\U0001f388'\n9\n", "{bytes}");
+        let failing =
+            format!("# -*- coding: latin-1 -*-\nprint('é')\nraise ValueError('x' * 3) # {}", "#".repeat(bytes));
+        let found = said(&python(&mut lease, &failing).await);
+        assert_eq!(found.stdout, "Ã©\n", "{bytes}: the code's own encoding");
+        assert!(found.stderr.contains("line 3") && found.stderr.ends_with("ValueError: xxx\n"), "{}", found.stderr);
+    }
+    drop(lease);
+    sandbox.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_went_wrong_is_told_as_python_tells_it() {
     let (sandbox, _image) = python_sandbox!();

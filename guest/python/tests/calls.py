@@ -47,6 +47,11 @@ def a_call_waits_for_its_answer():
         running.answer((1, "text", "a result"))
         ended(running.finish(), "before\na result\n")
         ended(one.cell("print(1)"), "1\n")
+        # Its source does not go in the frame.
+        running = one.start_cell("print(await query_db({'sql': 'x'})) #" + "#" * host.SOURCE_BYTES_SAID_MAX, tools=TOOLS)
+        equal(running.called(), ([["query_db", {"sql": "x"}]], 0), "the calls")
+        running.answer((1, "text", "another"))
+        ended(running.finish(), "another\n")
 
 
 def calls_that_wait_together_are_told_together():

@@ -2,7 +2,7 @@
 //! targets hold the two against each other.
 
 use super::policy::{Condition, Policy, Test, Width};
-use super::{JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, RET_ALLOW, RETURN, as_return, unpack};
+use super::{JUMP, JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, RET_ALLOW, RETURN, as_return, unpack};
 use crate::plan::BpfProgram;
 
 /// `linux/audit.h`, as `std::env::consts::ARCH` names the architectures.
@@ -47,7 +47,7 @@ fn run(program: &BpfProgram, call: &Call) -> u32 {
         match instruction.code {
             0x20 => accumulator = word(call, k),
             0x54 => accumulator &= k,
-            0x05 => at += usize::try_from(k).unwrap_or(usize::MAX),
+            JUMP => at += usize::try_from(k).unwrap_or(usize::MAX),
             JUMP_IF_EQUAL => jump(accumulator == k),
             JUMP_IF_AT_LEAST => jump(accumulator >= k),
             0x25 => jump(accumulator > k),

@@ -37,7 +37,7 @@ fn a_joined_process_is_the_containers_and_powerless() {
         ("CapAmb", "0000000000000000"),
         ("NoNewPrivs", "1"),
         ("Seccomp", "2"),
-        ("Seccomp_filters", "4"),
+        ("Seccomp_filters", "2"),
         ("Umask", "0022"),
         ("Threads", "1"),
     ] {

@@ -160,8 +160,7 @@ mod tests {
     fn a_source_that_goes_in_the_frame_fits_however_it_is_escaped() {
         let (source, file) = ("\0".repeat(SOURCE_BYTES_SAID_MAX), "\u{1}".repeat(256));
         let nonce = "0123456789abcdef".repeat(2);
-        let frame =
-            ToRepl::Cell { id: u64::MAX, nonce: &nonce, file: &file, output: &nonce, source: Some(&source) };
+        let frame = ToRepl::Cell { id: u64::MAX, nonce: &nonce, file: &file, output: &nonce, source: Some(&source) };
         assert!(serde_json::to_vec(&frame).expect("JSON").len() <= crate::frame::FRAME_BYTES_MAX);
     }
 
