@@ -1,5 +1,6 @@
 //! Statements about batches and their requests.
 
+use super::places::{self, Listed};
 use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::tenants::ALL_OF_IT;
 use super::{as_integer, instant, next_number, optional_instant, parsed};
@@ -65,8 +66,8 @@ pub(crate) fn list(
     let snapshot = connection.snapshot()?;
     let (from, towards, order) = match query {
         BatchQuery::Newest => (PageCursor::START, "<", "DESC"),
-        BatchQuery::OlderThan(id) => (anchor(&snapshot, workspace, id)?, "<", "DESC"),
-        BatchQuery::NewerThan(id) => (anchor(&snapshot, workspace, id)?, ">", "ASC"),
+        BatchQuery::OlderThan(id) => (places::anchor(&snapshot, Listed::Batches, workspace, id.as_str())?, "<", "DESC"),
+        BatchQuery::NewerThan(id) => (places::anchor(&snapshot, Listed::Batches, workspace, id.as_str())?, ">", "ASC"),
     };
     let sql = format!(
         "SELECT {COLUMNS} FROM batches
@@ -82,22 +83,6 @@ pub(crate) fn list(
         entries.reverse();
     }
     Ok(Paged { entries, next: None, has_more })
-}
-
-/// Where a batch stands, or stood until it was deleted.
-fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &BatchId) -> Result<PageCursor, StoreError> {
-    connection
-        .prepare_cached(
-            "SELECT created_at_us, number FROM batches WHERE id = ?1 AND workspace = ?2 AND is_whole = 1
-             UNION ALL
-             SELECT created_at_us, number FROM deleted_batches WHERE id = ?1 AND workspace = ?2
-             LIMIT 1",
-        )?
-        .query_row((id.as_str(), workspace.as_str()), |row| {
-            Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? })
-        })
-        .optional()?
-        .ok_or_else(|| StoreError::AnchorNotFound { what: "Message batch", id: id.to_string() })
 }
 
 /// How many requests of a whole workspace's batches have not come to anything yet.
@@ -338,18 +323,14 @@ pub(crate) fn delete(
     id: &BatchId,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    change
-        .prepare_cached(
-            "INSERT INTO deleted_batches (id, workspace, created_at_us, number, deleted_at_us)
-             SELECT id, workspace, created_at_us, number, CAST(?3 AS BIGINT) FROM batches
-             WHERE id = ?1 AND workspace = ?2 AND ended_at_us IS NOT NULL
-             ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
-             number = excluded.number, deleted_at_us = excluded.deleted_at_us",
-        )?
-        .execute((id.as_str(), workspace.as_str(), now.as_micros()))?;
-    let removed = change
-        .prepare_cached("DELETE FROM batches WHERE id = ?1 AND workspace = ?2 AND ended_at_us IS NOT NULL")?
-        .execute((id.as_str(), workspace.as_str()))?;
+    let ended = change
+        .prepare_cached("SELECT 1 FROM batches WHERE id = ?1 AND workspace = ?2 AND ended_at_us IS NOT NULL")?
+        .exists((id.as_str(), workspace.as_str()))?;
+    if !ended {
+        return Ok(false);
+    }
+    places::note(change, Listed::Batches, workspace, id.as_str(), now)?;
+    let removed = change.prepare_cached("DELETE FROM batches WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(removed > 0)
 }
 

@@ -1,5 +1,6 @@
 //! Statements about files and blobs.
 
+use super::places::{self, Listed};
 use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, instant, next_number, optional_instant, parsed, tenants, unsigned};
 use crate::{
@@ -75,11 +76,11 @@ pub(crate) fn list(
     match query {
         FileQuery::Page { limit, after } => older(&snapshot, workspace, after.unwrap_or(PageCursor::START), *limit),
         FileQuery::OlderThan { id, limit } => {
-            let anchor = anchor(&snapshot, workspace, id)?;
+            let anchor = places::anchor(&snapshot, Listed::Files, workspace, id.as_str())?;
             older(&snapshot, workspace, anchor, *limit)
         }
         FileQuery::NewerThan { id, limit } => {
-            let anchor = anchor(&snapshot, workspace, id)?;
+            let anchor = places::anchor(&snapshot, Listed::Files, workspace, id.as_str())?;
             newer(&snapshot, workspace, anchor, *limit)
         }
         FileQuery::Ids(ids) => by_ids(&snapshot, workspace, ids),
@@ -150,22 +151,6 @@ fn by_ids(connection: &Connection, workspace: &WorkspaceId, ids: &[FileId]) -> R
 
 fn page(found: Vec<Placed>, next: Option<PageCursor>, has_more: bool) -> FilePage {
     Paged { entries: found.into_iter().map(|placed| placed.record).collect(), next, has_more }
-}
-
-/// Where a file stands, or stood until it was deleted.
-fn anchor(connection: &Connection, workspace: &WorkspaceId, id: &FileId) -> Result<PageCursor, StoreError> {
-    connection
-        .prepare_cached(
-            "SELECT created_at_us, number FROM files WHERE id = ?1 AND workspace = ?2
-             UNION ALL
-             SELECT created_at_us, number FROM deleted_files WHERE id = ?1 AND workspace = ?2
-             LIMIT 1",
-        )?
-        .query_row((id.as_str(), workspace.as_str()), |row| {
-            Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? })
-        })
-        .optional()?
-        .ok_or_else(|| StoreError::AnchorNotFound { what: "File", id: id.to_string() })
 }
 
 /// Whether the id is in use, in any workspace.
@@ -244,18 +229,11 @@ pub(crate) fn delete(
     let Some(placed) = find_placed(change, workspace, id)? else {
         return Ok(Deleted::Nothing);
     };
+    places::note(change, Listed::Files, workspace, id.as_str(), now)?;
     change.prepare_cached("DELETE FROM files WHERE id = ?1")?.execute([id.as_str()])?;
     if placed.record.content.is_some() {
         tenants::remove_file(change, workspace, placed.record.size_bytes)?;
     }
-    let cursor = placed.cursor();
-    change
-        .prepare_cached(
-            "INSERT INTO deleted_files (id, workspace, created_at_us, number, deleted_at_us) VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
-             number = excluded.number, deleted_at_us = excluded.deleted_at_us",
-        )?
-        .execute((id.as_str(), workspace.as_str(), cursor.created_at_us, cursor.number, now.as_micros()))?;
     let orphan = match placed.record.content {
         Some(digest) if drop_if_unreferenced(change, &digest)? => Some(digest),
         _ => None,

@@ -1,15 +1,99 @@
-//! Where what was deleted stood, for a while: whoever deletes while paging through a list by `after_id` names what is gone.
+//! Places in lists, also of what was deleted a while ago: whoever deletes while paging by `after_id` names what is gone.
 
-use super::sql::Transaction;
-use crate::{StoreError, Timestamp};
+use super::sql::{Connection, OptionalExtension as _, Transaction};
+use crate::{PageCursor, StoreError, Timestamp, WorkspaceId};
 
-/// A table for each kind of thing that is listed so.
-const TABLES: [&str; 2] = ["deleted_files", "deleted_batches"];
+/// What is listed so.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Listed {
+    Files,
+    Batches,
+}
+
+impl Listed {
+    const ALL: [Self; 2] = [Self::Files, Self::Batches];
+
+    /// As an error names one.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Files => "File",
+            Self::Batches => "Message batch",
+        }
+    }
+
+    fn table(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Batches => "batches",
+        }
+    }
+
+    fn deleted(self) -> &'static str {
+        match self {
+            Self::Files => "deleted_files",
+            Self::Batches => "deleted_batches",
+        }
+    }
+
+    /// Of the table's rows, those that are listed.
+    fn is_listed(self) -> &'static str {
+        match self {
+            Self::Files => "1 = 1",
+            Self::Batches => "is_whole = 1",
+        }
+    }
+}
+
+/// Where it stands, or stood until it was deleted.
+///
+/// # Errors
+/// [`StoreError::AnchorNotFound`] when that is not known in this workspace.
+pub(crate) fn anchor(
+    connection: &Connection,
+    listed: Listed,
+    workspace: &WorkspaceId,
+    id: &str,
+) -> Result<PageCursor, StoreError> {
+    let sql = format!(
+        "SELECT created_at_us, number FROM {} WHERE id = ?1 AND workspace = ?2 AND {}
+         UNION ALL
+         SELECT created_at_us, number FROM {} WHERE id = ?1 AND workspace = ?2
+         LIMIT 1",
+        listed.table(),
+        listed.is_listed(),
+        listed.deleted(),
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_row((id, workspace.as_str()), |row| Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? }))
+        .optional()?
+        .ok_or_else(|| StoreError::AnchorNotFound { what: listed.name(), id: id.to_owned() })
+}
+
+/// Notes where one stands that is about to be deleted in the same change.
+pub(crate) fn note(
+    change: &Transaction<'_>,
+    listed: Listed,
+    workspace: &WorkspaceId,
+    id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let sql = format!(
+        "INSERT INTO {} (id, workspace, created_at_us, number, deleted_at_us)
+         SELECT id, workspace, created_at_us, number, CAST(?3 AS BIGINT) FROM {} WHERE id = ?1 AND workspace = ?2
+         ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
+         number = excluded.number, deleted_at_us = excluded.deleted_at_us",
+        listed.deleted(),
+        listed.table(),
+    );
+    change.prepare_cached(&sql)?.execute((id, workspace.as_str(), now.as_micros()))?;
+    Ok(())
+}
 
 /// Forgets the places of up to `limit` of each kind that were deleted by `deleted_by`; answers how many of the kind that had most.
 pub(crate) fn forget(change: &Transaction<'_>, deleted_by: Timestamp, limit: u32) -> Result<u64, StoreError> {
     let mut most = 0;
-    for table in TABLES {
+    for table in Listed::ALL.map(Listed::deleted) {
         let sql =
             format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE deleted_at_us <= ?1 LIMIT ?2)");
         let forgotten = change.prepare_cached(&sql)?.execute((deleted_by.as_micros(), limit))?;
