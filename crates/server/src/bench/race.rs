@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use belljar_sandbox::{Lease, Sandbox};
+use tokio::task::block_in_place;
 
 use super::Failure;
 use super::figure::Series;
@@ -36,6 +37,10 @@ pub enum Does {
     Peer(Peer, Task),
 }
 
+/// Between two turns. A peer's blocks, and takes its thread out of the runtime for that; whoever is next is woken by the
+/// runtime's clock, on one of its threads, as a server's tasks are by requests.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Runs the race; peers that are not here are left out.
 pub async fn run(stage: &Stage, entrants: &[Entrant], turns: Turns) -> Result<Vec<Series>, Failure> {
     let mut runners = Vec::new();
@@ -54,6 +59,7 @@ pub async fn run(stage: &Stage, entrants: &[Entrant], turns: Turns) -> Result<Ve
             for time in 0..each {
                 series.samples.push(runner.once(stage, round * each + time).await?);
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
     let mut measured = Vec::new();
@@ -114,10 +120,10 @@ impl Runner {
             Self::Cell(_, lease, task) => ours::time_cell(lease, *task).await,
             Self::Program(peer, task) => {
                 let command = peer.command(*task, &stage.places, run);
-                blocking(|| peer::time(command, *task)).await
+                block_in_place(|| peer::time(command, *task))
             }
-            Self::Jupyter(jupyter, task) => blocking(|| jupyter.time(*task)).await,
-            Self::Interpreter(interpreter, task) => blocking(|| interpreter.time(*task)).await,
+            Self::Jupyter(jupyter, task) => block_in_place(|| jupyter.time(*task)),
+            Self::Interpreter(interpreter, task) => block_in_place(|| interpreter.time(*task)),
         }
     }
 
@@ -132,15 +138,4 @@ impl Runner {
             Self::Jupyter(jupyter, _) => drop(tokio::task::spawn_blocking(move || drop(jupyter)).await),
         }
     }
-}
-
-/// For a peer's turn to be over for the runtime, too.
-const PAUSE: Duration = Duration::from_millis(1);
-
-/// A peer's turn, which blocks, and takes this thread out of the runtime for that. Who has the next turn is woken by the
-/// runtime's clock, on one of its threads, as a server's tasks are by requests.
-async fn blocking<T>(turn: impl FnOnce() -> T) -> T {
-    let done = tokio::task::block_in_place(turn);
-    tokio::time::sleep(PAUSE).await;
-    done
 }
