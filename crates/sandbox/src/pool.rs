@@ -213,7 +213,6 @@ impl Pool {
 
     fn shelve(maker: &Arc<Maker>, language: Language, made: Made, ahead: Ahead) {
         let Made { guest, life, stop } = made;
-        guest.process.open_accounts();
         let (taken, leaving) = oneshot::channel();
         let ended = guest.ended();
         let parts = Parts::of(&guest, Arc::clone(&life), stop.clone());

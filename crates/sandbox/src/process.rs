@@ -61,11 +61,6 @@ impl Process {
         self.reins.counted(Meter::read_counters)
     }
 
-    /// Opens what [`Process::counters`] reads, for whoever will ask in a hurry.
-    pub fn open_accounts(&self) {
-        let _read = self.counters();
-    }
-
     /// The processor time used so far, for whoever asks while the code stands still: that may be for long, so all other
     /// accounts are closed until somebody reads them.
     pub fn processor_while_still(&self) -> Duration {
