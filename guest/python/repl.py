@@ -169,8 +169,6 @@ class Repl:
             self._channel.send(_ended(cell, status, "unsent"))
         if directory is not None:
             _close(directory)
-        # Nobody waits for that.
-        self._trim()
 
     def _run(self, cell, source, output, error):
         """One cell, to its end; returns its exit status."""
@@ -185,6 +183,7 @@ class Repl:
         if self._forked:
             self._streams.close()
             _exit(status)
+        self._trim()
         self._state = IDLE
         self._streams.close()
         self._restore()
