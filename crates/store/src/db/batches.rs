@@ -1,6 +1,6 @@
 //! Statements about batches and their requests.
 
-use super::places::{self, Listed};
+use super::places::{self, BATCHES};
 use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::tenants::ALL_OF_IT;
 use super::{as_integer, instant, next_number, optional_instant, parsed};
@@ -66,8 +66,8 @@ pub(crate) fn list(
     let snapshot = connection.snapshot()?;
     let (from, towards, order) = match query {
         BatchQuery::Newest => (PageCursor::START, "<", "DESC"),
-        BatchQuery::OlderThan(id) => (places::anchor(&snapshot, Listed::Batches, workspace, id.as_str())?, "<", "DESC"),
-        BatchQuery::NewerThan(id) => (places::anchor(&snapshot, Listed::Batches, workspace, id.as_str())?, ">", "ASC"),
+        BatchQuery::OlderThan(id) => (places::anchor(&snapshot, BATCHES, workspace, id.as_str())?, "<", "DESC"),
+        BatchQuery::NewerThan(id) => (places::anchor(&snapshot, BATCHES, workspace, id.as_str())?, ">", "ASC"),
     };
     let sql = format!(
         "SELECT {COLUMNS} FROM batches
@@ -329,7 +329,7 @@ pub(crate) fn delete(
     if !ended {
         return Ok(false);
     }
-    places::note(change, Listed::Batches, workspace, id.as_str(), now)?;
+    places::note(change, BATCHES, workspace, id.as_str(), now)?;
     let removed = change.prepare_cached("DELETE FROM batches WHERE id = ?1")?.execute([id.as_str()])?;
     Ok(removed > 0)
 }

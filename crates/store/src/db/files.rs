@@ -1,6 +1,6 @@
 //! Statements about files and blobs.
 
-use super::places::{self, Listed};
+use super::places::{self, FILES};
 use super::sql::{Connection, OptionalExtension as _, Row, Transaction};
 use super::{as_integer, instant, next_number, optional_instant, parsed, tenants, unsigned};
 use crate::{
@@ -76,11 +76,11 @@ pub(crate) fn list(
     match query {
         FileQuery::Page { limit, after } => older(&snapshot, workspace, after.unwrap_or(PageCursor::START), *limit),
         FileQuery::OlderThan { id, limit } => {
-            let anchor = places::anchor(&snapshot, Listed::Files, workspace, id.as_str())?;
+            let anchor = places::anchor(&snapshot, FILES, workspace, id.as_str())?;
             older(&snapshot, workspace, anchor, *limit)
         }
         FileQuery::NewerThan { id, limit } => {
-            let anchor = places::anchor(&snapshot, Listed::Files, workspace, id.as_str())?;
+            let anchor = places::anchor(&snapshot, FILES, workspace, id.as_str())?;
             newer(&snapshot, workspace, anchor, *limit)
         }
         FileQuery::Ids(ids) => by_ids(&snapshot, workspace, ids),
@@ -229,7 +229,7 @@ pub(crate) fn delete(
     let Some(placed) = find_placed(change, workspace, id)? else {
         return Ok(Deleted::Nothing);
     };
-    places::note(change, Listed::Files, workspace, id.as_str(), now)?;
+    places::note(change, FILES, workspace, id.as_str(), now)?;
     change.prepare_cached("DELETE FROM files WHERE id = ?1")?.execute([id.as_str()])?;
     if placed.record.content.is_some() {
         tenants::remove_file(change, workspace, placed.record.size_bytes)?;

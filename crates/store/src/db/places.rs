@@ -5,44 +5,20 @@ use crate::{PageCursor, StoreError, Timestamp, WorkspaceId};
 
 /// What is listed so.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Listed {
-    Files,
-    Batches,
-}
-
-impl Listed {
-    const ALL: [Self; 2] = [Self::Files, Self::Batches];
-
+pub(crate) struct Listed {
     /// As an error names one.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Files => "File",
-            Self::Batches => "Message batch",
-        }
-    }
-
-    fn table(self) -> &'static str {
-        match self {
-            Self::Files => "files",
-            Self::Batches => "batches",
-        }
-    }
-
-    fn deleted(self) -> &'static str {
-        match self {
-            Self::Files => "deleted_files",
-            Self::Batches => "deleted_batches",
-        }
-    }
-
+    name: &'static str,
+    table: &'static str,
     /// Of the table's rows, those that are listed.
-    fn is_listed(self) -> &'static str {
-        match self {
-            Self::Files => "1 = 1",
-            Self::Batches => "is_whole = 1",
-        }
-    }
+    condition: &'static str,
+    /// The table of those that were deleted.
+    deleted: &'static str,
 }
+
+pub(crate) const FILES: Listed = Listed { name: "File", table: "files", condition: "1 = 1", deleted: "deleted_files" };
+
+pub(crate) const BATCHES: Listed =
+    Listed { name: "Message batch", table: "batches", condition: "is_whole = 1", deleted: "deleted_batches" };
 
 /// Where it stands, or stood until it was deleted.
 ///
@@ -54,20 +30,18 @@ pub(crate) fn anchor(
     workspace: &WorkspaceId,
     id: &str,
 ) -> Result<PageCursor, StoreError> {
+    let Listed { name, table, condition, deleted } = listed;
     let sql = format!(
-        "SELECT created_at_us, number FROM {} WHERE id = ?1 AND workspace = ?2 AND {}
+        "SELECT created_at_us, number FROM {table} WHERE id = ?1 AND workspace = ?2 AND {condition}
          UNION ALL
-         SELECT created_at_us, number FROM {} WHERE id = ?1 AND workspace = ?2
-         LIMIT 1",
-        listed.table(),
-        listed.is_listed(),
-        listed.deleted(),
+         SELECT created_at_us, number FROM {deleted} WHERE id = ?1 AND workspace = ?2
+         LIMIT 1"
     );
     connection
         .prepare_cached(&sql)?
         .query_row((id, workspace.as_str()), |row| Ok(PageCursor { created_at_us: row.get(0)?, number: row.get(1)? }))
         .optional()?
-        .ok_or_else(|| StoreError::AnchorNotFound { what: listed.name(), id: id.to_owned() })
+        .ok_or_else(|| StoreError::AnchorNotFound { what: name, id: id.to_owned() })
 }
 
 /// Notes where one stands that is about to be deleted in the same change.
@@ -78,13 +52,12 @@ pub(crate) fn note(
     id: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
+    let Listed { table, deleted, .. } = listed;
     let sql = format!(
-        "INSERT INTO {} (id, workspace, created_at_us, number, deleted_at_us)
-         SELECT id, workspace, created_at_us, number, CAST(?3 AS BIGINT) FROM {} WHERE id = ?1 AND workspace = ?2
+        "INSERT INTO {deleted} (id, workspace, created_at_us, number, deleted_at_us)
+         SELECT id, workspace, created_at_us, number, CAST(?3 AS BIGINT) FROM {table} WHERE id = ?1 AND workspace = ?2
          ON CONFLICT (id) DO UPDATE SET workspace = excluded.workspace, created_at_us = excluded.created_at_us,
-         number = excluded.number, deleted_at_us = excluded.deleted_at_us",
-        listed.deleted(),
-        listed.table(),
+         number = excluded.number, deleted_at_us = excluded.deleted_at_us"
     );
     change.prepare_cached(&sql)?.execute((id, workspace.as_str(), now.as_micros()))?;
     Ok(())
@@ -93,7 +66,7 @@ pub(crate) fn note(
 /// Forgets the places of up to `limit` of each kind that were deleted by `deleted_by`; answers how many of the kind that had most.
 pub(crate) fn forget(change: &Transaction<'_>, deleted_by: Timestamp, limit: u32) -> Result<u64, StoreError> {
     let mut most = 0;
-    for table in Listed::ALL.map(Listed::deleted) {
+    for Listed { deleted: table, .. } in [FILES, BATCHES] {
         let sql =
             format!("DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE deleted_at_us <= ?1 LIMIT ?2)");
         let forgotten = change.prepare_cached(&sql)?.execute((deleted_by.as_micros(), limit))?;
