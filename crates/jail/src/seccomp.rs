@@ -72,21 +72,16 @@ pub(crate) fn compile(policy: &Policy, architecture: &str) -> Result<Vec<BpfProg
 /// One program that answers as all of these do: the last one first, as the kernel would ask them, and what one allows is
 /// for the next to say.
 fn linked(programs: &[Vec<sock_filter>]) -> Result<Vec<sock_filter>, PolicyError> {
-    let mut all: Vec<sock_filter> = Vec::new();
-    // From its end, so that what comes next is there already.
-    for program in programs {
-        let mut head = program.clone();
-        if !all.is_empty() {
-            for (at, instruction) in head.iter_mut().enumerate() {
-                if instruction.code == RETURN && instruction.k == RET_ALLOW {
-                    let over = u32::try_from(program.len() - at - 1).map_err(|_| PolicyError("too long".to_owned()))?;
-                    *instruction = sock_filter { code: JUMP, jt: 0, jf: 0, k: over };
-                }
-            }
+    let mut all = Vec::new();
+    for program in programs.iter().rev() {
+        let end = all.len() + program.len();
+        for instruction in program {
+            let allows = instruction.code == RETURN && instruction.k == RET_ALLOW;
+            let over = u32::try_from(end - all.len() - 1).map_err(|_| PolicyError("too long".to_owned()))?;
+            all.push(if allows { sock_filter { code: JUMP, jt: 0, jf: 0, k: over } } else { instruction.clone() });
         }
-        head.extend(all);
-        all = head;
     }
+    all.push(sock_filter { code: RETURN, jt: 0, jf: 0, k: RET_ALLOW });
     Ok(all)
 }
 
