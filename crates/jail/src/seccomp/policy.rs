@@ -60,7 +60,7 @@ pub(crate) struct Refuse {
     pub(crate) architecture: Option<String>,
     pub(crate) answer: Answer,
     pub(crate) calls: Vec<String>,
-    /// Alternatives, each of conditions that must all hold; none means always.
+    /// Alternatives, each of conditions that must all hold; no alternative means always.
     #[serde(default)]
     pub(crate) when: Vec<Vec<Condition>>,
 }
@@ -104,11 +104,16 @@ impl Policy {
         serde_json::from_str(text).map_err(|error| PolicyError(error.to_string()))
     }
 
-    /// Every group has its reason, and every call its one place: allowed, refused, or allowed and refused under conditions.
+    /// Every group has its reason, every alternative its condition, and every call its one place: allowed, refused, or
+    /// allowed and refused under conditions.
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
         let reasons = self.allow.iter().map(|group| &group.reason);
         if reasons.chain(self.refuse.iter().map(|group| &group.reason)).any(String::is_empty) {
             return Err(PolicyError("a group has no reason".to_owned()));
+        }
+        // It would always hold, but beside another of the same call the compiler drops it, and the call is let through.
+        if self.refuse.iter().flat_map(|group| &group.when).any(Vec::is_empty) {
+            return Err(PolicyError("an alternative has no condition".to_owned()));
         }
         let mut allowed = BTreeSet::new();
         for call in self.allow.iter().flat_map(|group| &group.calls) {

@@ -150,6 +150,10 @@ fn a_policy_that_contradicts_itself_is_refused() {
             r#"{"otherwise":"ENOSYS","allow":[{"reason":"A.","calls":["reed"]}],"refuse":[]}"#,
             "reed is no call of x86_64",
         ),
+        (
+            r#"{"otherwise":"ENOSYS","allow":[{"reason":"A.","calls":["read"]}],"refuse":[{"reason":"A.","answer":"EPERM","calls":["read"],"when":[[],[{"argument":1,"width":"qword","test":{"is":1},"means":"x"}]]}]}"#,
+            "an alternative has no condition",
+        ),
     ];
     for (text, why) in cases {
         let made = Policy::parse(text).and_then(|policy| compile(&policy, "x86_64"));
