@@ -18,9 +18,10 @@ use crate::landlock::{self, Beyond};
 use crate::oom::OomAdjuster;
 use crate::plan::JailPlan;
 use crate::raw::{
-    Side, clone_process_one, close_from, default_signals, exit_now, take_inherited, unshare, unshare_the_rest,
+    OWN_NAMESPACES, REALM_NAMESPACES, Side, clone_process_one, close_from, default_signals, exit_now, take_inherited,
+    unshare,
 };
-use crate::step::{BORN, INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_SEAL, apply};
+use crate::step::{BORN, INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_OUTSIDE, WARD_SEAL, apply};
 use crate::ward::Ward;
 use crate::{nursery, privileges, root, seccomp, ward, zygote};
 
@@ -135,6 +136,7 @@ impl System for Kernel {
             Step::BecomeRealmRoot => become_realm_root(plan.identity),
             Step::BecomeProcessOne => self.become_process_one(),
             Step::EnterCgroups => enter_cgroups(&std::mem::take(&mut self.born.as_mut().ok_or(Errno::BADF)?.entrances)),
+            Step::RealmNamespaces => unshare(REALM_NAMESPACES),
             Step::OwnNamespaces => self.own_namespaces(),
             Step::AwaitIdMaps => await_id_maps(self.born.take().ok_or(Errno::BADF)?.mapped.as_fd()),
             Step::BecomeContainerRoot => privileges::become_root(plan.identity),
@@ -152,8 +154,8 @@ impl System for Kernel {
             Step::AttachProc => root::attach_proc(&mut self.held),
             Step::Dev => root::dev(plan.shm_bytes_max, plan.inodes_max, &mut self.held),
             Step::MaskProc => root::mask_proc(&plan.proc_masks),
-            Step::Directories => root::directories(&plan.directories),
-            Step::Symlinks => root::symlinks(&plan.symlinks),
+            Step::Directories => root::directories(&plan.directories, &self.held),
+            Step::Symlinks => root::symlinks(&plan.symlinks, &self.held),
             Step::WardProc => root::make_writable_proc(&mut self.held),
             Step::WardRoot => root::change_root_to_layer(),
             Step::WardFiles => ward::files(plan.ward.as_ref().ok_or(Errno::INVAL)?),
@@ -208,10 +210,10 @@ impl Kernel {
         };
         let inner = if plan.ward.is_some() { fds.pop() } else { None };
         let realm = reported(&channel, only(fds).map_err(SetupError::at(Step::ReadPlan)))?;
-        let inside = if plan.ward.is_some() { WARD } else { INSIDE };
+        let (outside, inside) = if plan.ward.is_some() { (WARD_OUTSIDE, WARD) } else { (OUTSIDE, INSIDE) };
         let held = root::Held::default();
         let mut kernel = Self { plan, channel, realm: Some(realm), control, held, inner, born: None };
-        let done = apply(OUTSIDE, &mut kernel).and_then(|()| apply(inside, &mut kernel));
+        let done = apply(outside, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
     }
@@ -236,7 +238,8 @@ impl Kernel {
     /// The new process becomes the host's child; this one gives it its ids, tells the host of it, and ends.
     fn become_process_one(&self) -> Result<(), Errno> {
         let (wait, mapped) = pipe_with(PipeFlags::CLOEXEC)?;
-        match clone_process_one()? {
+        let all = OWN_NAMESPACES.union(REALM_NAMESPACES);
+        match clone_process_one(if self.plan.ward.is_some() { all } else { OWN_NAMESPACES })? {
             Side::Caller(pid) => {
                 if let Err(errno) = write_id_maps(pid, self.plan.identity) {
                     // It waits, in this process's group: the host, once told, reaches it by that too.
@@ -257,7 +260,7 @@ impl Kernel {
 
     /// The ones that process 1 was not born with.
     fn own_namespaces(&self) -> Result<(), Errno> {
-        unshare_the_rest()?;
+        unshare(OWN_NAMESPACES)?;
         if self.born.is_some() && self.plan.identity.hides_its_processes() {
             send_report(&self.channel, Report::Apart)?;
         }

@@ -31,25 +31,25 @@ pub(crate) enum Side {
 /// itself.
 const BIRTH_NAMESPACES: i32 = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
 
-/// The other namespaces of a container. Made together with those of [`BIRTH_NAMESPACES`], they are made in the new user
-/// namespace.
-const OTHER_NAMESPACES: UnshareFlags = UnshareFlags::NEWNS
-    .union(UnshareFlags::NEWNET)
-    .union(UnshareFlags::NEWIPC)
-    .union(UnshareFlags::NEWUTS)
-    .union(UnshareFlags::NEWCGROUP);
+/// The namespaces of a container that are not made before its process 1 is. Made together with those of
+/// [`BIRTH_NAMESPACES`], they are made in the new user namespace.
+pub(crate) const OWN_NAMESPACES: UnshareFlags = UnshareFlags::NEWNS.union(UnshareFlags::NEWCGROUP);
 
-/// Makes a copy of this process that is process 1 of namespaces of its own, and whose parent is this process's parent
-/// (`clone(2)` with `CLONE_PARENT`).
+/// The others of a container, made in the realm.
+pub(crate) const REALM_NAMESPACES: UnshareFlags =
+    UnshareFlags::NEWNET.union(UnshareFlags::NEWIPC).union(UnshareFlags::NEWUTS);
+
+/// Makes a copy of this process that is process 1 of a user and a pid namespace of its own, and of these, and whose parent
+/// is this process's parent (`clone(2)` with `CLONE_PARENT`).
 ///
 /// Only for a process with one thread.
-pub(crate) fn clone_process_one() -> Result<Side, Errno> {
-    let others = i32::try_from(OTHER_NAMESPACES.bits()).map_err(|_| Errno::OVERFLOW)?;
+pub(crate) fn clone_process_one(others: UnshareFlags) -> Result<Side, Errno> {
+    let others = i32::try_from(others.bits()).map_err(|_| Errno::OVERFLOW)?;
     clone_sibling(BIRTH_NAMESPACES | others, std::ptr::null_mut())
 }
 
-/// As [`clone_process_one`], but with user and pid namespaces alone; the others are left to [`unshare_the_rest`]. Beside
-/// the id comes a pidfd, which is the caller's and not the new process's.
+/// As [`clone_process_one`], but with user and pid namespaces alone. Beside the id comes a pidfd, which is the caller's and
+/// not the new process's.
 pub(crate) fn bear_process_one() -> Result<(Side, Option<OwnedFd>), Errno> {
     let mut pidfd: libc::c_int = -1;
     let side = clone_sibling(BIRTH_NAMESPACES | libc::CLONE_PIDFD, &raw mut pidfd)?;
@@ -59,11 +59,6 @@ pub(crate) fn bear_process_one() -> Result<(Side, Option<OwnedFd>), Errno> {
         Side::New => None,
     };
     Ok((side, pidfd))
-}
-
-/// What [`bear_process_one`] leaves to be made.
-pub(crate) fn unshare_the_rest() -> Result<(), Errno> {
-    unshare(OTHER_NAMESPACES)
 }
 
 /// `pidfd` is null, or where the kernel is to put one (`CLONE_PIDFD`).

@@ -4,12 +4,10 @@
 //! up after, without following links, so that no path in a hostile image can name anything of the host.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fchmod, fstat, mkdirat, open, openat2, readlinkat, statat,
-    symlinkat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, chmodat, mkdirat, open, openat2, statat, symlinkat,
 };
 use rustix::io::Errno;
 use rustix::mount::{
@@ -142,61 +140,61 @@ pub(crate) fn dev(shm_bytes_max: u64, shm_inodes_max: u64, held: &mut Held) -> R
     mount_remount("/dev", MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC, c"")
 }
 
-/// Files are covered by `/dev/null`, directories by one empty read-only tmpfs.
+/// Files are covered by `/dev/null`, directories by one empty read-only tmpfs. Which of the two it is, the kernel says.
 pub(crate) fn mask_proc(masks: &[String]) -> Result<(), Errno> {
-    let mut empty: Option<std::path::PathBuf> = None;
+    let null = || clone_mount(Path::new("/dev/null"));
+    let proc = open("/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut empty: Option<&String> = None;
+    let mut cover = null()?;
     for name in masks {
-        let path = Path::new("/proc").join(name);
-        let place = match open(&path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(place) => place,
-            Err(Errno::NOENT) => continue,
-            Err(errno) => return Err(errno),
-        };
-        let cover = match (FileType::from_raw_mode(fstat(&place)?.st_mode), &empty) {
-            (FileType::Directory, None) => {
-                empty = Some(path);
-                let flags = OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY;
-                tmpfs("4k", 1, "0555", flags)?
+        match attach_below(&cover, &proc, name) {
+            Ok(()) => cover = null()?,
+            // This kernel does not have it.
+            Err(Errno::NOENT) => {}
+            // A file cannot cover a directory (`move_mount(2)`).
+            Err(Errno::INVAL) => {
+                let directory = match empty.replace(name) {
+                    None => tmpfs("4k", 1, "0555", OWN_FILE_SYSTEM | MountAttrFlags::MOUNT_ATTR_RDONLY)?,
+                    Some(before) => clone_mount(&Path::new("/proc").join(before))?,
+                };
+                attach_below(&directory, &proc, name)?;
             }
-            (FileType::Directory, Some(first)) => clone_mount(first)?,
-            _ => clone_mount(Path::new("/dev/null"))?,
-        };
-        attach(&cover, &place)?;
+            Err(errno) => return Err(errno),
+        }
     }
     Ok(())
 }
 
-pub(crate) fn directories(list: &[Directory]) -> Result<(), Errno> {
+/// In the writable layer, before the root file system is made of it: there it takes a fraction of the time. Where the image
+/// has something else at such a place, a link for example, that is not seen.
+pub(crate) fn directories(list: &[Directory], held: &Held) -> Result<(), Errno> {
+    let upper = held.upper.as_ref().ok_or(Errno::BADF)?;
     for directory in list {
-        let made = make_directory(&directory.path)?;
-        let opened =
-            rustix::fs::openat(&made, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        fchmod(opened, Mode::from_raw_mode(directory.mode))?;
+        let made = make_below(upper, &directory.path)?;
+        chmodat(&made, ".", Mode::from_raw_mode(directory.mode), AtFlags::empty())?;
     }
     Ok(())
 }
 
-/// A link that is already there, with the same text, will do; anything else at its place is an error.
-pub(crate) fn symlinks(list: &[Symlink]) -> Result<(), Errno> {
+/// As [`directories`].
+pub(crate) fn symlinks(list: &[Symlink], held: &Held) -> Result<(), Errno> {
+    let upper = held.upper.as_ref().ok_or(Errno::BADF)?;
     for link in list {
         let name = link.path.file_name().ok_or(Errno::INVAL)?;
-        let parent = make_directory(link.path.parent().ok_or(Errno::INVAL)?)?;
-        match symlinkat(&link.target, &parent, name) {
-            Err(Errno::EXIST) => {
-                let text = readlinkat(&parent, name, Vec::new())?;
-                if text.as_bytes() != link.target.as_os_str().as_bytes() {
-                    return Err(Errno::EXIST);
-                }
-            }
-            done => done?,
-        }
+        let parent = make_below(upper, link.path.parent().ok_or(Errno::INVAL)?)?;
+        symlinkat(&link.target, &parent, name)?;
     }
     Ok(())
 }
 
 /// Opens a directory of the new root, making what is missing of its path.
 pub(crate) fn make_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    let mut at = open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    make_below(&open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?, path)
+}
+
+/// The same, of an absolute path as seen from `root`.
+fn make_below(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+    let mut at = root.try_clone().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     for component in path.components() {
         let name = match component {
             Component::RootDir => continue,
@@ -246,6 +244,11 @@ pub(crate) fn attach(detached: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
         "",
         MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
     )
+}
+
+/// The same, at a name in an open directory; not through a link, if that is what it is.
+fn attach_below(detached: &OwnedFd, directory: &OwnedFd, name: &str) -> Result<(), Errno> {
+    move_mount(detached, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 fn c_string(text: &str) -> Result<std::ffi::CString, Errno> {

@@ -43,10 +43,12 @@ steps! {
     EnterRealm = "enter the realm",
     /// Root of the realm, without any of the host's groups.
     BecomeRealmRoot = "become the realm's root",
-    /// User, mount, pid, network, ipc, uts and cgroup namespaces, and process 1 in them, with its id maps.
+    /// A container's network, ipc and uts namespaces, made in the realm: power in a container is no power over them.
+    RealmNamespaces = "make network, ipc and uts namespaces",
+    /// User, pid, mount and cgroup namespaces, and process 1 in them, with its id maps; around a ward, the others too.
     BecomeProcessOne = "become process 1 of its own namespaces",
-    /// Process 1, born in a nursery with user and pid namespaces, makes its other five.
-    OwnNamespaces = "make mount, network, ipc, uts and cgroup namespaces",
+    /// Process 1, born in a nursery with user and pid namespaces, makes the other two.
+    OwnNamespaces = "make mount and cgroup namespaces",
     /// The nursery has written the id maps of process 1.
     AwaitIdMaps = "wait for the id maps",
     /// A zygote's mount, network, ipc and uts namespaces; its pid namespace stays the host's.
@@ -143,31 +145,44 @@ steps! {
 pub(crate) const REALM: &[Step] = &[Step::OwnUserNamespace];
 
 /// Done by the launched program for a container, which is still in the host's pid namespace.
-pub(crate) const OUTSIDE: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::BecomeProcessOne];
+pub(crate) const OUTSIDE: &[Step] = &[
+    Step::EnterRealm,
+    Step::BecomeRealmRoot,
+    Step::DefaultSignals,
+    Step::RealmNamespaces,
+    Step::Hostname,
+    Step::BecomeProcessOne,
+];
+
+/// Done by the launched program for a ward.
+pub(crate) const WARD_OUTSIDE: &[Step] =
+    &[Step::EnterRealm, Step::BecomeRealmRoot, Step::DefaultSignals, Step::BecomeProcessOne];
 
 /// Done by a nursery, once.
-pub(crate) const NURSERY: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::Streams];
+pub(crate) const NURSERY: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::DefaultSignals, Step::Streams];
 
-/// Done by process 1 that a nursery has borne, before [`INSIDE`]. Within its limits first of all: what its namespaces take
+/// Done by a nursery for the container that it bears next, while nobody waits for it: the network namespace takes longer
+/// than anything else that a start needs. The container inherits them, and the nursery makes itself others.
+pub(crate) const NEXT: &[Step] = &[Step::RealmNamespaces, Step::Hostname];
+
+/// Done by process 1 that a nursery has borne, before [`INSIDE`]. Within its limits first of all: what it makes from here on
 /// is charged to it, and its cgroup namespace begins at its own cgroup.
 pub(crate) const BORN: &[Step] = &[Step::EnterCgroups, Step::OwnNamespaces, Step::AwaitIdMaps];
 
 /// Done by process 1, until only the last two walls are missing.
 pub(crate) const INSIDE: &[Step] = &[
     Step::BecomeContainerRoot,
-    Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
     Step::WritableLayer,
+    Step::Directories,
+    Step::Symlinks,
     Step::Overlay,
     Step::Proc,
     Step::PivotRoot,
     Step::AttachProc,
     Step::Dev,
     Step::MaskProc,
-    Step::Directories,
-    Step::Symlinks,
-    Step::Hostname,
     Step::ResourceLimits,
     Step::WorkingDirectory,
     Step::Streams,
@@ -184,7 +199,6 @@ pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
 /// Done by process 1 of a ward instead of [`INSIDE`]: runsc starts with power over these namespaces.
 pub(crate) const WARD: &[Step] = &[
     Step::BecomeContainerRoot,
-    Step::DefaultSignals,
     Step::PrivateMounts,
     Step::HoldDevices,
     Step::WritableLayer,
@@ -240,11 +254,12 @@ pub(crate) const ZYGOTE: &[Step] = &[
 /// Done by a zygote's child, born in the container's pid namespace and gone into its cgroups.
 pub(crate) const JOIN: &[Step] = &[
     Step::CloseToOthers,
-    Step::EnterUserNamespace,
-    Step::EnterMountNamespace,
+    // The realm's, to which it has to be of the realm.
     Step::EnterNetworkNamespace,
     Step::EnterIpcNamespace,
     Step::EnterUtsNamespace,
+    Step::EnterUserNamespace,
+    Step::EnterMountNamespace,
     Step::EnterCgroupNamespace,
     Step::CheckPidNamespace,
     Step::BecomeContainerRoot,
@@ -315,7 +330,8 @@ mod tests {
         }
     }
 
-    const LISTS: &[&[Step]] = &[REALM, OUTSIDE, NURSERY, BORN, INSIDE, SEAL, WARD, WARD_SEAL, ZYGOTE, JOIN];
+    const LISTS: &[&[Step]] =
+        &[REALM, OUTSIDE, NURSERY, NEXT, BORN, INSIDE, SEAL, WARD_OUTSIDE, WARD, WARD_SEAL, ZYGOTE, JOIN];
 
     #[test]
     fn nothing_runs_after_a_failed_step() {
@@ -333,8 +349,8 @@ mod tests {
         let around = [Step::CloseInherited, Step::EnterCgroups, Step::ReadPlan];
         let container: Vec<Step> = all().collect();
         let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
-        let ward = [WARD, WARD_SEAL].concat();
-        let born = [BORN, INSIDE, SEAL].concat();
+        let ward = [WARD_OUTSIDE, WARD, WARD_SEAL].concat();
+        let born = [NEXT, BORN, INSIDE, SEAL].concat();
         for list in [&container[..], &born, &ward, NURSERY, ZYGOTE, JOIN] {
             let distinct: std::collections::HashSet<_> = list.iter().collect();
             assert_eq!(distinct.len(), list.len(), "{list:?}");

@@ -5,44 +5,51 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
+use rustix::system::sethostname;
 
 use crate::channel::{Ordered, Report, receive_birth, send_held, send_report};
 use crate::enter::{Born, Kernel, become_realm_root, enter_realm, reported, say_mapped, streams, write_id_maps};
-use crate::identity::Identity;
 use crate::plan::JailPlan;
-use crate::raw::{Side, bear_process_one, exit_now};
-use crate::step::{NURSERY, SetupError, Step, System, apply};
+use crate::raw::{REALM_NAMESPACES, Side, bear_process_one, default_signals, exit_now, unshare};
+use crate::step::{NEXT, NURSERY, SetupError, Step, System, apply};
 
 /// Bears what the host orders, until it is gone. In each process 1 this returns; in the nursery only with an error.
-pub(crate) fn serve(mut plan: JailPlan, line: OwnedFd, realm: OwnedFd) -> Result<Kernel, SetupError> {
+pub(crate) fn serve(plan: JailPlan, line: OwnedFd, realm: OwnedFd) -> Result<Kernel, SetupError> {
     let read = if plan.ward.is_some() { Err(Errno::INVAL) } else { Ok(()) };
     reported(&line, read.map_err(SetupError::at(Step::ReadPlan)))?;
-    let mut nursery = Nursery { identity: plan.identity, realm: Some(realm) };
-    reported(&line, apply(NURSERY, &mut nursery))?;
+    let mut nursery = Nursery { plan, realm: Some(realm) };
+    reported(&line, apply(NURSERY, &mut nursery).and_then(|()| apply(NEXT, &mut nursery)))?;
     send_report(&line, Report::Nursery).map_err(SetupError::at(Step::Report))?;
+    // Whether the next one can be borne: what it inherits must not be another container's.
+    let mut next = Ok(());
     loop {
         // What makes no sense ends it, and the host starts another.
         let Some(ordered) = receive_birth(&line).map_err(SetupError::at(Step::ReadPlan))? else { exit_now(0) };
         let Ordered { sizes, channel, control, entrances } = ordered;
-        let made = pipe_with(PipeFlags::CLOEXEC).and_then(|ends| Ok((ends, bear_process_one()?)));
-        match made.map_err(SetupError::at(Step::BecomeProcessOne)) {
+        // What was in the way may have passed.
+        next = next.or_else(|_: SetupError| apply(NEXT, &mut nursery));
+        let bear = || pipe_with(PipeFlags::CLOEXEC).and_then(|ends| Ok((ends, bear_process_one()?)));
+        match next.and_then(|()| bear().map_err(SetupError::at(Step::BecomeProcessOne))) {
             Err(error) => send_report(&line, Report::Failed(error)).map_err(SetupError::at(Step::Report))?,
             Ok(((wait, mapped), (Side::New, _))) => {
                 drop((line, mapped));
-                plan.resize(sizes);
+                nursery.plan.resize(sizes);
                 let born = Born { entrances, mapped: wait };
-                return Kernel::born(plan, channel, control, born);
+                return Kernel::born(nursery.plan, channel, control, born);
             }
             Ok(((wait, mapped), (Side::Caller(pid), pidfd))) => {
                 drop((wait, control, entrances));
                 let handed = pidfd.ok_or(Errno::BADF).and_then(|pidfd| hand_over(&line, pid, &pidfd).map(|()| pidfd));
                 let pidfd = handed.map_err(SetupError::at(Step::Report))?;
-                if let Err(errno) = write_id_maps(pid, plan.identity).and_then(|()| say_mapped(mapped.as_fd())) {
+                let mapped = write_id_maps(pid, nursery.plan.identity).and_then(|()| say_mapped(mapped.as_fd()));
+                if let Err(errno) = mapped {
                     // The host waits for a word from it.
                     let _told_or_gone =
                         send_report(&channel, Report::Failed(SetupError::at(Step::BecomeProcessOne)(errno)));
                     let _killed_or_gone = pidfd_send_signal(&pidfd, Signal::KILL);
                 }
+                drop((channel, pidfd));
+                next = apply(NEXT, &mut nursery);
             }
         }
     }
@@ -54,7 +61,7 @@ fn hand_over(line: &OwnedFd, pid: Pid, pidfd: &OwnedFd) -> Result<(), Errno> {
 }
 
 struct Nursery {
-    identity: Identity,
+    plan: JailPlan,
     realm: Option<OwnedFd>,
 }
 
@@ -63,7 +70,11 @@ impl System for Nursery {
         match step {
             // Not kept: nothing is entered by it again.
             Step::EnterRealm => enter_realm(self.realm.take().ok_or(Errno::BADF)?.as_fd()),
-            Step::BecomeRealmRoot => become_realm_root(self.identity),
+            Step::BecomeRealmRoot => become_realm_root(self.plan.identity),
+            // The host's own ignored ones, which whatever is borne would inherit.
+            Step::DefaultSignals => default_signals(&[libc::SIGPIPE]),
+            Step::RealmNamespaces => unshare(REALM_NAMESPACES),
+            Step::Hostname => sethostname(self.plan.hostname.as_bytes()),
             // The host's own `/dev/null`, until each process 1 has its own.
             Step::Streams => streams(),
             // A container's; here, they would be a mistake.

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use belljar_jail::{Attachment, ContainerSpec, Identity, JailPlan, LaunchError, Realm, SetupError, Step, launch};
 use serde_json::{Value, json};
 
+use crate::harness::words::{Answer, Ask};
 use crate::harness::{self, BASE, Inside, Way, empty_rootfs, spec, start_empty};
 use crate::skip;
 
@@ -38,15 +39,17 @@ fn failure(plan: &JailPlan, case: &str) -> SetupError {
 fn a_step_that_fails_is_named_and_leaves_nothing() {
     let rootfs = empty_rootfs();
     let spec = spec(rootfs.path().to_owned());
+    let long = "x".repeat(256);
     let many: Vec<u64> = vec![0x0006_0000_7fff_0000; 5000];
     let cases = [
         ("rootfs", json!(rootfs.path().join("missing")), Step::WritableLayer, libc::ENOENT),
         ("devices", json!(["no-such-device"]), Step::HoldDevices, libc::ENOENT),
         ("devices", json!(["shm"]), Step::HoldDevices, libc::ENODEV),
         ("proc_masks", json!(["version/below"]), Step::MaskProc, libc::ENOTDIR),
-        ("directories", json!([{ "path": "/dev/null/below", "mode": 0o755 }]), Step::Directories, libc::ENOTDIR),
-        ("directories", json!([{ "path": "/proc/below", "mode": 0o755 }]), Step::Directories, libc::ENOENT),
-        ("symlinks", json!([{ "path": "/work", "target": "/elsewhere" }]), Step::Symlinks, libc::EINVAL),
+        ("directories", json!([{ "path": format!("/{long}"), "mode": 0o755 }]), Step::Directories, libc::ENAMETOOLONG),
+        ("directories", json!([{ "path": "/work/../above", "mode": 0o755 }]), Step::Directories, libc::EINVAL),
+        ("symlinks", json!([{ "path": "/work", "target": "/elsewhere" }]), Step::Symlinks, libc::EEXIST),
+        ("symlinks", json!([{ "path": "/", "target": "/elsewhere" }]), Step::Symlinks, libc::EINVAL),
         ("hostname", json!("x".repeat(65)), Step::Hostname, libc::EINVAL),
         ("working_directory", json!("/nowhere"), Step::WorkingDirectory, libc::ENOENT),
         (
@@ -71,17 +74,34 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
 
 #[test]
 fn a_link_in_the_image_is_not_followed() {
-    let rootfs = empty_rootfs();
     let outside = tempfile::tempdir().expect("outside");
-    std::os::unix::fs::symlink(outside.path(), rootfs.path().join("files")).expect("link");
-    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
-    let expected = SetupError { step: Step::Directories, errno: libc::ELOOP };
-    assert_eq!(failure(&plan, "files"), expected);
     for name in ["proc", "dev"] {
         let rootfs = empty_rootfs();
         std::os::unix::fs::symlink(outside.path(), rootfs.path().join(name)).expect("link");
         let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
         assert_eq!(failure(&plan, name).errno, libc::ELOOP, "{name}");
+    }
+    assert_eq!(fs::read_dir(outside.path()).expect("outside").count(), 0);
+}
+
+/// The container's own directories come before whatever the image has in their places.
+#[test]
+fn a_link_in_the_image_is_covered() {
+    let outside = tempfile::tempdir().expect("outside");
+    let rootfs = empty_rootfs();
+    fs::create_dir(rootfs.path().join("mnt")).expect("directory");
+    for name in ["files", "tmp", "mnt/user-data"] {
+        std::os::unix::fs::symlink(outside.path(), rootfs.path().join(name)).expect("link");
+    }
+    let plan = JailPlan::for_container(&spec(rootfs.path().to_owned())).expect("plan");
+    for way in Way::BOTH {
+        let inside = Inside::start_by(way, &harness::realm().expect("realm"), &plan, Attachment::Unlimited);
+        let inside = inside.expect("container");
+        let link = |path: &str| inside.ask(&Ask::Link { path: path.to_owned() });
+        assert_eq!(link("/mnt/user-data"), Answer::Text("/files/input".to_owned()));
+        assert_eq!(link("/tmp"), Answer::Failed(libc::EINVAL), "no link");
+        assert_eq!(inside.list("/files"), Answer::Names(vec!["input".to_owned(), "output".to_owned()]));
+        assert!(inside.end().success());
     }
     assert_eq!(fs::read_dir(outside.path()).expect("outside").count(), 0);
 }
