@@ -12,6 +12,8 @@ struct Case {
     allow: Vec<Vec<u16>>,
     refuse: Vec<Refuse>,
     otherwise: u8,
+    /// How many of the refused calls set-up needs.
+    setup: u8,
     call: u16,
     arguments: [u64; 6],
 }
@@ -44,7 +46,9 @@ fuzz_target!(init: assert!(embedded_policy_works()), |bytes: &[u8]| {
     let allow: Value = case.allow.iter().map(|group| json!({ "reason": "A.", "calls": calls(group) })).collect();
     let refuse: Value = case.refuse.iter().map(|group| refusal(group, calls(&group.calls))).collect();
     let otherwise = ANSWERS[usize::from(case.otherwise) % ANSWERS.len()];
-    let policy = json!({ "otherwise": otherwise, "allow": allow, "refuse": refuse }).to_string();
+    let always = case.refuse.iter().filter(|group| group.when.is_empty()).flat_map(|group| &group.calls);
+    let setup = calls(&always.copied().take(case.setup.into()).collect::<Vec<_>>());
+    let policy = json!({ "otherwise": otherwise, "setup": setup, "allow": allow, "refuse": refuse }).to_string();
     if let Some((answer, allowed)) = judged(&policy, architecture, case.call, case.arguments) {
         assert!(allowed.contains(&answer), "{answer:#x}, not {allowed:#x?}, by {policy}");
     }

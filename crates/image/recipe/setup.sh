@@ -33,6 +33,8 @@ chmod 1777 /tmp /var/tmp
 echo belljar >/etc/hostname
 printf '127.0.0.1\tlocalhost belljar\n::1\tlocalhost belljar\n' >/etc/hosts
 printf 'LANG=C.UTF-8\n' >/etc/default/locale
+# One file instead of thirteen that every program opens and maps when it starts: a sixth of a shell's start.
+localedef --add-to-archive /usr/lib/locale/C.utf8
 
 echo "setup: matplotlib defaults"
 "$python" - <<'PYTHON'

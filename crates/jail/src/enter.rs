@@ -21,7 +21,9 @@ use crate::raw::{
     OWN_NAMESPACES, REALM_NAMESPACES, Side, clone_process_one, close_from, default_signals, exit_now, take_inherited,
     unshare,
 };
-use crate::step::{BORN, INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_OUTSIDE, WARD_SEAL, apply};
+use crate::step::{
+    BORN, BORN_SEAL, INSIDE, OUTSIDE, REALM, SEAL, SetupError, Step, System, WARD, WARD_OUTSIDE, WARD_SEAL, apply,
+};
 use crate::ward::Ward;
 use crate::{nursery, privileges, root, seccomp, ward, zygote};
 
@@ -117,6 +119,8 @@ pub(crate) struct Kernel {
     inner: Option<OwnedFd>,
     /// Of one that a nursery has borne.
     born: Option<Born>,
+    /// The last steps.
+    seal: &'static [Step],
 }
 
 /// What process 1 gets from its nursery, and uses up.
@@ -172,7 +176,8 @@ impl System for Kernel {
                 let layer = self.held.upper.as_ref().map(|upper| Beyond::WritableLayer(upper.as_fd()));
                 landlock::apply(&plan.landlock, layer)
             }
-            Step::Seccomp => seccomp::install(&plan.seccomp),
+            Step::FirstSeccomp => seccomp::install(&plan.seccomp_first),
+            Step::LastSeccomp => seccomp::install(&plan.seccomp_last),
             // Not a container's; in one of its lists, they would be a mistake.
             _ => Err(Errno::INVAL),
         }
@@ -210,9 +215,10 @@ impl Kernel {
         };
         let inner = if plan.ward.is_some() { fds.pop() } else { None };
         let realm = reported(&channel, only(fds).map_err(SetupError::at(Step::ReadPlan)))?;
-        let (outside, inside) = if plan.ward.is_some() { (WARD_OUTSIDE, WARD) } else { (OUTSIDE, INSIDE) };
+        let (outside, inside, seal) =
+            if plan.ward.is_some() { (WARD_OUTSIDE, WARD, WARD_SEAL) } else { (OUTSIDE, INSIDE, SEAL) };
         let held = root::Held::default();
-        let mut kernel = Self { plan, channel, realm: Some(realm), control, held, inner, born: None };
+        let mut kernel = Self { plan, channel, realm: Some(realm), control, held, inner, born: None, seal };
         let done = apply(outside, &mut kernel).and_then(|()| apply(inside, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
@@ -221,7 +227,7 @@ impl Kernel {
     /// All steps but the last two, by a process that a nursery has just borne.
     pub(crate) fn born(plan: JailPlan, channel: OwnedFd, control: OwnedFd, born: Born) -> Result<Self, SetupError> {
         let (control, born, held) = (Some(control), Some(born), root::Held::default());
-        let mut kernel = Self { plan, channel, realm: None, control, held, inner: None, born };
+        let mut kernel = Self { plan, channel, realm: None, control, held, inner: None, born, seal: BORN_SEAL };
         let done = apply(BORN, &mut kernel).and_then(|()| apply(INSIDE, &mut kernel));
         reported(&kernel.channel, done)?;
         Ok(kernel)
@@ -229,8 +235,7 @@ impl Kernel {
 
     /// The last two steps, and the last word.
     pub(crate) fn seal(mut self) -> Result<(), SetupError> {
-        let seal = if self.plan.ward.is_some() { WARD_SEAL } else { SEAL };
-        let sealed = apply(seal, &mut self);
+        let sealed = apply(self.seal, &mut self);
         reported(&self.channel, sealed)?;
         send_report(&self.channel, Report::Sealed).map_err(SetupError::at(Step::Report))
     }

@@ -15,11 +15,11 @@ pub fn rewritten_plan(bytes: &[u8]) -> Option<Vec<u8>> {
 /// lets them answer). None when the policy is refused.
 pub fn judged(policy: &str, architecture: &str, call: u16, arguments: [u64; 6]) -> Option<(u32, Vec<u32>)> {
     let policy = Policy::parse(policy).ok()?;
-    let programs = compile(&policy, architecture).ok()?;
+    let filters = compile(&policy, architecture).ok()?;
     let names = numbers(architecture).ok()?;
     let name = names.iter().find(|(_, number)| **number == u32::from(call)).map(|(name, _)| name.as_str());
     let call = Call { architecture: audit_architecture(architecture), number: call.into(), arguments };
-    Some((answer(&programs, &call), expected(&policy, architecture, name, &arguments)))
+    Some((answer(&filters, &call), expected(&policy, architecture, name, &arguments)))
 }
 
 /// The names of an architecture's calls.

@@ -60,7 +60,7 @@ impl System for Joining<'_> {
             Step::NoNewPrivileges => privileges::no_new_privileges(),
             Step::NoCapabilities => privileges::no_capabilities(),
             Step::Landlock => landlock::apply(&self.seal.landlock, Some(Beyond::Birthplace(self.born_in.as_fd()))),
-            Step::Seccomp => seccomp::install(&self.seal.seccomp),
+            Step::LastSeccomp => seccomp::install(&self.seal.seccomp_last),
             Step::OpenToItself => privileges::dumpable(),
             // A container's or a zygote's; here, they would be a mistake.
             _ => Err(Errno::INVAL),

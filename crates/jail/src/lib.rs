@@ -30,19 +30,21 @@
 //!     process 1. Then it is made undumpable: its memory and descriptors are closed to the container.
 //! 16. Landlock: no device nodes, no device controls, no TCP. Signals and abstract sockets are confined by namespaces.
 //! 17. seccomp, last: an allow-list as reviewed data (`policy/seccomp.json`), each group with its reason; sockets of
-//!     AF_UNIX only; no namespaces, mounts, keys, tracing, io_uring, bpf; the i386 gate is deadly, x32 does not exist.
+//!     AF_UNIX only; no namespaces, mounts, keys, tracing, io_uring, bpf; the i386 gate is deadly, x32 does not exist. Of its
+//!     two filters, the first forbids all that set-up itself can do without.
 //! 18. "Sealed" is reported; only now does the guest program get hold of the control socket, and `launch` returns.
 //!
 //! # A nursery
 //! A [`Nursery`] is a guest program that has done steps 1 and 3 and read the plan, and stays. For each container it makes process
 //! 1 by one clone, with the host as its parent, and passes on to the host the pidfd that the clone returns; then, for the next
-//! one, other network, ipc and uts namespaces: no two containers are borne in the same. Process 1 closes all
+//! one, other network, ipc and uts namespaces: no two containers are borne in the same. The first filter of step 17 is on in
+//! the nursery, and inherited. Process 1 closes all
 //! that is the nursery's; step 2 is its first, then it makes its namespaces, then steps 6 to 18 as above. Until the host has got
 //! hold of it, it stays in the nursery's process group and before step 15. [`launch`] is the same without a nursery.
 //!
 //! # A zygote, and who joins
 //! [`launch_zygote`] starts a trusted program of the image in the realm: its own mount, network, ipc and uts namespaces, the
-//! image read-only, no `/proc`, `no_new_privs`, capabilities in the realm. It ends with the host. Its child, forked into a
+//! image read-only, no `/proc`, `no_new_privs`, the first filter of step 17, capabilities in the realm. It ends with the host. Its child, forked into a
 //! container's pid namespace, becomes the container's in [`join`]: closed to ptrace first of all; then into the namespaces
 //! that are the realm's; then out of the realm by the container's user namespace, with which its power over all others ends;
 //! then the other namespaces; then steps 6 and 12 to 17 as above; last, open to itself again. Code that runs in the container already can kill it on

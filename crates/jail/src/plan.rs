@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::PLAN_BYTES_MAX;
 use crate::identity::{IDS, Identity};
+use crate::seccomp::{self, Filters};
 use crate::ward::WardPlan;
 
 /// What the caller wants of one container's jail; everything else is policy and stands in this crate.
@@ -156,7 +157,8 @@ pub struct JailPlan {
     pub(crate) working_directory: PathBuf,
     pub(crate) resource_limits: Vec<ResourceLimit>,
     pub(crate) landlock: LandlockPlan,
-    pub(crate) seccomp: Vec<BpfProgram>,
+    pub(crate) seccomp_first: BpfProgram,
+    pub(crate) seccomp_last: BpfProgram,
     /// Only in a ward's plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ward: Option<WardPlan>,
@@ -169,7 +171,8 @@ pub struct SealPlan {
     pub(crate) identity: Identity,
     pub(crate) resource_limits: Vec<ResourceLimit>,
     pub(crate) landlock: LandlockPlan,
-    pub(crate) seccomp: Vec<BpfProgram>,
+    /// The first one is inherited.
+    pub(crate) seccomp_last: BpfProgram,
 }
 
 impl SealPlan {
@@ -322,6 +325,7 @@ impl JailPlan {
     /// [`PlanError`] for a wish that no jail can satisfy.
     pub fn for_container(spec: &ContainerSpec) -> Result<Self, PlanError> {
         check(spec)?;
+        let filters = filters()?;
         let plan = Self {
             rootfs: spec.rootfs.clone(),
             identity: spec.identity,
@@ -339,7 +343,8 @@ impl JailPlan {
                 need: spec.landlock,
                 grants: vec![LandlockGrant { path: PathBuf::from("/"), rights: RIGHTS.to_vec() }],
             },
-            seccomp: crate::seccomp::compiled().map_err(|error| PlanError::Seccomp(error.to_string()))?.to_vec(),
+            seccomp_first: filters.first.clone(),
+            seccomp_last: filters.last.clone(),
             ward: None,
         };
         plan.fitting()
@@ -385,7 +390,7 @@ impl JailPlan {
             identity: self.identity,
             resource_limits: self.resource_limits.clone(),
             landlock: self.landlock.clone(),
-            seccomp: self.seccomp.clone(),
+            seccomp_last: self.seccomp_last.clone(),
         }
     }
 
@@ -406,6 +411,11 @@ impl JailPlan {
 enum Order<'a> {
     Container(&'a JailPlan),
     Nursery(&'a JailPlan),
+}
+
+/// The filters of whatever this crate starts.
+pub(crate) fn filters() -> Result<&'static Filters, PlanError> {
+    seccomp::compiled().map_err(|error| PlanError::Seccomp(error.to_string()))
 }
 
 fn check(spec: &ContainerSpec) -> Result<(), PlanError> {
@@ -473,9 +483,11 @@ mod tests {
         }
         let seal = plan.seal_plan();
         assert_eq!(SealPlan::from_bytes(&seal.to_bytes().expect("bytes")).expect("back"), seal);
-        assert_eq!(plan.seccomp, crate::seccomp::compiled().expect("filters"));
+        let Filters { first, last } = filters().expect("filters");
+        assert_eq!((&plan.seccomp_first, &plan.seccomp_last), (first, last));
         // They differ between architectures.
-        plan.seccomp.clear();
+        plan.seccomp_first.0.clear();
+        plan.seccomp_last.0.clear();
         insta::assert_json_snapshot!(plan);
     }
 

@@ -1,11 +1,12 @@
 //! The seccomp filters: reviewed data (`policy/seccomp.json`), compiled on the host, installed by the guest program.
 //! The numbers of the calls are data too (`policy/calls.json`): every call of Linux has its place in the policy.
 //!
-//! Two filters are stacked, and the kernel takes the stricter answer. The first decides by the call's number alone: a
-//! search tree, because the kernel translates, and for its own table evaluates, every filter anew for each container,
-//! which took 0.7 ms with the compiler's linear form. The other looks at arguments; the kernel asks it only for the few
-//! calls whose answer is not the same for all arguments. The compiler makes a program for each answer, and these are
-//! linked into one: each filter more costs every start some 30 us.
+//! Two filters are stacked, and the kernel takes the stricter answer. The *first* decides by the call's number alone, and
+//! lets by what set-up still has to do. It is a search tree, because the kernel translates every filter anew for whoever
+//! installs it, and evaluates it for a table of its own, which took 0.7 ms with the compiler's linear form. Nurseries and
+//! zygotes install it once, and all that they make inherits it. The *last*, with which set-up ends, refuses the calls of
+//! set-up and looks at arguments; the kernel asks it only for the few calls whose answer is not the same for all arguments. The
+//! compiler makes a program for each answer, and these are linked into one: each filter more costs every start some 30 us.
 //! Calls by another architecture's convention (i386) end the process; x32 numbers are nobody's and get the policy's
 //! `otherwise`.
 
@@ -24,49 +25,60 @@ use seccompiler::{BpfMap, TargetArch, compile_from_json, sock_filter};
 use serde_json::{Value, json};
 
 use crate::plan::BpfProgram;
-use policy::{Answer, Condition, Policy, PolicyError, Test, Width};
+use policy::{Answer, Condition, Policy, PolicyError, Refuse, Test, Width};
 
-/// The policy as filters for this machine, in the order of installation. Compiled once.
-pub(crate) fn compiled() -> Result<&'static [BpfProgram], PolicyError> {
-    static COMPILED: OnceLock<Result<Vec<BpfProgram>, PolicyError>> = OnceLock::new();
-    let made = || compile(&Policy::embedded()?, std::env::consts::ARCH);
-    COMPILED.get_or_init(made).as_deref().map_err(Clone::clone)
+/// The policy as filters, see the module's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Filters {
+    pub(crate) first: BpfProgram,
+    pub(crate) last: BpfProgram,
 }
 
-pub(crate) fn compile(policy: &Policy, architecture: &str) -> Result<Vec<BpfProgram>, PolicyError> {
+/// The policy as filters for this machine. Compiled once.
+pub(crate) fn compiled() -> Result<&'static Filters, PolicyError> {
+    static COMPILED: OnceLock<Result<Filters, PolicyError>> = OnceLock::new();
+    let made = || compile(&Policy::embedded()?, std::env::consts::ARCH);
+    COMPILED.get_or_init(made).as_ref().map_err(Clone::clone)
+}
+
+pub(crate) fn compile(policy: &Policy, architecture: &str) -> Result<Filters, PolicyError> {
     policy.check()?;
     let mut by_number: BTreeMap<&str, u32> = BTreeMap::new();
-    let mut by_argument: BTreeMap<Answer, Vec<Value>> = BTreeMap::new();
+    let mut later: BTreeMap<Answer, Vec<Value>> = BTreeMap::new();
     for group in policy.allowed(architecture) {
         by_number.extend(group.calls.iter().map(|call| (call.as_str(), RET_ALLOW)));
     }
     for group in policy.refused(architecture) {
-        if group.when.is_empty() {
-            let answer = as_return(group.answer);
-            by_number.extend(group.calls.iter().map(|call| (call.as_str(), answer)));
-        } else {
-            let rules = by_argument.entry(group.answer).or_default();
-            rules.extend(group.calls.iter().flat_map(|call| {
-                let alternatives = group.when.iter();
-                alternatives.map(move |conditions| rule(call, &group.reason, conditions))
-            }));
+        for call in &group.calls {
+            let of_setup = policy.setup.contains(call);
+            if of_setup || !group.when.is_empty() {
+                later.entry(group.answer).or_default().extend(rules(call, group));
+            }
+            if group.when.is_empty() {
+                by_number.insert(call, if of_setup { RET_ALLOW } else { as_return(group.answer) });
+            }
         }
     }
-    let mut by_argument_programs = Vec::new();
-    for (answer, rules) in by_argument {
+    let mut by_answer = Vec::new();
+    for (answer, rules) in later {
         let filter = json!({
             "mismatch_action": "allow",
             "match_action": { "errno": answer.errno() },
             "filter": rules,
         });
         let mut made = run_compiler(&json!({ "filter": filter }), architecture)?;
-        by_argument_programs.extend(made.remove("filter"));
+        by_answer.extend(made.remove("filter"));
     }
-    let mut programs = vec![by_tree(&by_number, as_return(policy.otherwise), architecture)?];
-    if !by_argument_programs.is_empty() {
-        programs.push(packed(&linked(&by_argument_programs)?));
+    let first = by_tree(&by_number, as_return(policy.otherwise), architecture)?;
+    Ok(Filters { first, last: packed(&linked(&by_answer)?) })
+}
+
+/// A call of a group, as the compiler wants it: once for each alternative.
+fn rules(call: &str, group: &Refuse) -> Vec<Value> {
+    match &group.when[..] {
+        [] => vec![rule(call, &group.reason, &[])],
+        alternatives => alternatives.iter().map(|conditions| rule(call, &group.reason, conditions)).collect(),
     }
-    Ok(programs)
 }
 
 /// One program that answers as all of these do: the last one first, as the kernel would ask them, and what one allows is
@@ -212,19 +224,14 @@ fn unpack(packed: u64) -> sock_filter {
     sock_filter { code: u16::from_be_bytes([c0, c1]), jt, jf, k: u32::from_be_bytes([k0, k1, k2, k3]) }
 }
 
-/// Installs the filters on this process and all its future children. None at all is an error, not an open door.
-pub(crate) fn install(programs: &[BpfProgram]) -> Result<(), Errno> {
-    if programs.is_empty() {
-        return Err(Errno::INVAL);
-    }
-    programs.iter().try_for_each(|program| {
-        let instructions: Vec<sock_filter> = program.0.iter().copied().map(unpack).collect();
-        seccompiler::apply_filter(&instructions).map_err(|error| match error {
-            seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
-                Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
-            }
-            _ => Errno::INVAL,
-        })
+/// Installs a filter on this process and all its future children. An empty one is an error, not an open door.
+pub(crate) fn install(program: &BpfProgram) -> Result<(), Errno> {
+    let instructions: Vec<sock_filter> = program.0.iter().copied().map(unpack).collect();
+    seccompiler::apply_filter(&instructions).map_err(|error| match error {
+        seccompiler::Error::Prctl(error) | seccompiler::Error::Seccomp(error) => {
+            Errno::from_io_error(&error).unwrap_or(Errno::INVAL)
+        }
+        _ => Errno::INVAL,
     })
 }
 

@@ -129,8 +129,10 @@ steps! {
     Undumpable = "close process 1 to ptrace",
     /// Landlock.
     Landlock = "apply Landlock",
-    /// The seccomp filters.
-    Seccomp = "apply seccomp",
+    /// The first seccomp filter: what nobody here may do, set-up included.
+    FirstSeccomp = "apply the first seccomp filter",
+    /// The last seccomp filter: what only set-up may do, and what depends on arguments.
+    LastSeccomp = "apply the last seccomp filter",
     /// A process of the code again, open to itself: `/proc/self` works.
     OpenToItself = "open the joined process to itself",
     /// A zygote ends with the host: the kernel kills it when the host's end of a socket closes.
@@ -159,9 +161,10 @@ pub(crate) const WARD_OUTSIDE: &[Step] =
     &[Step::EnterRealm, Step::BecomeRealmRoot, Step::DefaultSignals, Step::BecomeProcessOne];
 
 /// Done by a nursery, once.
-pub(crate) const NURSERY: &[Step] = &[Step::EnterRealm, Step::BecomeRealmRoot, Step::DefaultSignals, Step::Streams];
+pub(crate) const NURSERY: &[Step] =
+    &[Step::EnterRealm, Step::BecomeRealmRoot, Step::DefaultSignals, Step::FirstSeccomp, Step::Streams];
 
-/// Done by a nursery for the container that it bears next, while nobody waits for it: the network namespace takes longer
+/// Done by a nursery for the container that it bears next, if it can while nobody waits: the network namespace takes longer
 /// than anything else that a start needs. The container inherits them, and the nursery makes itself others.
 pub(crate) const NEXT: &[Step] = &[Step::RealmNamespaces, Step::Hostname];
 
@@ -194,7 +197,10 @@ pub(crate) const INSIDE: &[Step] = &[
 ];
 
 /// Done last, when the guest program has opened what it needs.
-pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::Seccomp];
+pub(crate) const SEAL: &[Step] = &[Step::Landlock, Step::FirstSeccomp, Step::LastSeccomp];
+
+/// The same by process 1 that a nursery has borne, which has inherited the first filter.
+pub(crate) const BORN_SEAL: &[Step] = &[Step::Landlock, Step::LastSeccomp];
 
 /// Done by process 1 of a ward instead of [`INSIDE`]: runsc starts with power over these namespaces.
 pub(crate) const WARD: &[Step] = &[
@@ -223,7 +229,8 @@ pub(crate) const WARD_SEAL: &[Step] = &[
     Step::NoCapabilities,
     Step::Undumpable,
     Step::Landlock,
-    Step::Seccomp,
+    Step::FirstSeccomp,
+    Step::LastSeccomp,
 ];
 
 /// Done by the launched program for a zygote. It keeps its capabilities in the realm: it has to enter containers.
@@ -245,6 +252,7 @@ pub(crate) const ZYGOTE: &[Step] = &[
     Step::ResourceLimits,
     Step::WorkingDirectory,
     Step::NoNewPrivileges,
+    Step::FirstSeccomp,
     Step::Lifeline,
     Step::Streams,
     Step::Report,
@@ -272,7 +280,7 @@ pub(crate) const JOIN: &[Step] = &[
     Step::NoNewPrivileges,
     Step::NoCapabilities,
     Step::Landlock,
-    Step::Seccomp,
+    Step::LastSeccomp,
     Step::OpenToItself,
 ];
 
@@ -331,7 +339,7 @@ mod tests {
     }
 
     const LISTS: &[&[Step]] =
-        &[REALM, OUTSIDE, NURSERY, NEXT, BORN, INSIDE, SEAL, WARD_OUTSIDE, WARD, WARD_SEAL, ZYGOTE, JOIN];
+        &[REALM, OUTSIDE, NURSERY, NEXT, BORN, INSIDE, SEAL, BORN_SEAL, WARD_OUTSIDE, WARD, WARD_SEAL, ZYGOTE, JOIN];
 
     #[test]
     fn nothing_runs_after_a_failed_step() {
@@ -350,7 +358,7 @@ mod tests {
         let container: Vec<Step> = all().collect();
         let used: Vec<Step> = around.iter().chain(LISTS.iter().copied().flatten()).copied().collect();
         let ward = [WARD_OUTSIDE, WARD, WARD_SEAL].concat();
-        let born = [NEXT, BORN, INSIDE, SEAL].concat();
+        let born = [NEXT, BORN, INSIDE, BORN_SEAL].concat();
         for list in [&container[..], &born, &ward, NURSERY, ZYGOTE, JOIN] {
             let distinct: std::collections::HashSet<_> = list.iter().collect();
             assert_eq!(distinct.len(), list.len(), "{list:?}");
@@ -360,10 +368,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_way_in_has_both_filters() {
+        let zygote = [ZYGOTE, JOIN].concat();
+        for list in [[OUTSIDE, INSIDE, SEAL].concat(), [NURSERY, NEXT, BORN, INSIDE, BORN_SEAL].concat(), zygote] {
+            for filter in [Step::FirstSeccomp, Step::LastSeccomp] {
+                assert_eq!(list.iter().filter(|step| **step == filter).count(), 1, "{filter:?} in {list:?}");
+            }
+            assert!(
+                list.iter().rposition(|step| *step == Step::LastSeccomp)
+                    > list.iter().position(|step| *step == Step::FirstSeccomp)
+            );
+        }
+    }
+
     /// Between giving up its capabilities and its last filter, a process is protected by neither.
     #[test]
     fn a_joining_process_is_closed_to_others_until_its_last_wall_stands() {
         assert_eq!(JOIN.first(), Some(&Step::CloseToOthers));
-        assert_eq!(JOIN[JOIN.len() - 2..], [Step::Seccomp, Step::OpenToItself]);
+        assert_eq!(JOIN[JOIN.len() - 2..], [Step::LastSeccomp, Step::OpenToItself]);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 use rustix::system::sethostname;
@@ -11,6 +12,7 @@ use crate::channel::{Ordered, Report, receive_birth, send_held, send_report};
 use crate::enter::{Born, Kernel, become_realm_root, enter_realm, reported, say_mapped, streams, write_id_maps};
 use crate::plan::JailPlan;
 use crate::raw::{REALM_NAMESPACES, Side, bear_process_one, default_signals, exit_now, unshare};
+use crate::seccomp;
 use crate::step::{NEXT, NURSERY, SetupError, Step, System, apply};
 
 /// Bears what the host orders, until it is gone. In each process 1 this returns; in the nursery only with an error.
@@ -20,14 +22,18 @@ pub(crate) fn serve(plan: JailPlan, line: OwnedFd, realm: OwnedFd) -> Result<Ker
     let mut nursery = Nursery { plan, realm: Some(realm) };
     reported(&line, apply(NURSERY, &mut nursery).and_then(|()| apply(NEXT, &mut nursery)))?;
     send_report(&line, Report::Nursery).map_err(SetupError::at(Step::Report))?;
-    // Whether the next one can be borne: what it inherits must not be another container's.
-    let mut next = Ok(());
+    // Whether what the next one inherits is there: it must not be another container's.
+    let mut is_ready = true;
     loop {
+        if !is_ready && is_quiet(&line).map_err(SetupError::at(Step::ReadPlan))? {
+            // A failure is told when the next one is ordered, if it has not passed by then.
+            is_ready = apply(NEXT, &mut nursery).is_ok();
+        }
         // What makes no sense ends it, and the host starts another.
         let Some(ordered) = receive_birth(&line).map_err(SetupError::at(Step::ReadPlan))? else { exit_now(0) };
         let Ordered { sizes, channel, control, entrances } = ordered;
-        // What was in the way may have passed.
-        next = next.or_else(|_: SetupError| apply(NEXT, &mut nursery));
+        let next = if is_ready { Ok(()) } else { apply(NEXT, &mut nursery) };
+        is_ready = next.is_ok();
         let bear = || pipe_with(PipeFlags::CLOEXEC).and_then(|ends| Ok((ends, bear_process_one()?)));
         match next.and_then(|()| bear().map_err(SetupError::at(Step::BecomeProcessOne))) {
             Err(error) => send_report(&line, Report::Failed(error)).map_err(SetupError::at(Step::Report))?,
@@ -48,11 +54,19 @@ pub(crate) fn serve(plan: JailPlan, line: OwnedFd, realm: OwnedFd) -> Result<Ker
                         send_report(&channel, Report::Failed(SetupError::at(Step::BecomeProcessOne)(errno)));
                     let _killed_or_gone = pidfd_send_signal(&pidfd, Signal::KILL);
                 }
-                drop((channel, pidfd));
-                next = apply(NEXT, &mut nursery);
+                is_ready = false;
             }
         }
     }
+}
+
+/// Between a birth and what is made for the next one: the host is about to have something run, and the cores are few.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// Whether nothing is ordered for as long as that.
+fn is_quiet(line: &OwnedFd) -> Result<bool, Errno> {
+    let polled = retry_on_intr(|| poll(&mut [PollFd::new(line, PollFlags::IN)], Some(&PAUSE)))?;
+    Ok(polled == 0)
 }
 
 /// Before anything else, so that the host can end it whatever happens here.
@@ -75,6 +89,7 @@ impl System for Nursery {
             Step::DefaultSignals => default_signals(&[libc::SIGPIPE]),
             Step::RealmNamespaces => unshare(REALM_NAMESPACES),
             Step::Hostname => sethostname(self.plan.hostname.as_bytes()),
+            Step::FirstSeccomp => seccomp::install(&self.plan.seccomp_first),
             // The host's own `/dev/null`, until each process 1 has its own.
             Step::Streams => streams(),
             // A container's; here, they would be a mistake.

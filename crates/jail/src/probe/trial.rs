@@ -253,7 +253,7 @@ fn advice(error: &LaunchError) -> String {
         (Step::Overlay, libc::ENODEV) => "this kernel has no overlay file system: load the module `overlay`".to_owned(),
         (Step::Overlay, _) => "overlay mounts in user namespaces need Linux 5.11, and /tmp on an ordinary file system".to_owned(),
         (Step::HoldDevices, _) => "the host's /dev lacks one of null, zero, full, random, urandom".to_owned(),
-        (Step::Seccomp, _) => "the kernel needs CONFIG_SECCOMP_FILTER".to_owned(),
+        (Step::FirstSeccomp | Step::LastSeccomp, _) => "the kernel needs CONFIG_SECCOMP_FILTER".to_owned(),
         _ => "this step works on every kernel we know; please report it with the kernel's version".to_owned(),
     }
 }
@@ -315,7 +315,8 @@ mod tests {
             (Step::Overlay, "overlay"),
             (Step::MaskProc, "root_file_system"),
             (Step::Undumpable, "privileges_drop"),
-            (Step::Seccomp, "seccomp"),
+            (Step::FirstSeccomp, "seccomp"),
+            (Step::LastSeccomp, "seccomp"),
             (Step::Report, "seccomp"),
         ] {
             assert_eq!(refused(step), Some((stage, Status::Refused)), "{step:?}");

@@ -2,7 +2,7 @@
 //! targets hold the two against each other.
 
 use super::policy::{Condition, Policy, Test, Width};
-use super::{JUMP, JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, RET_ALLOW, RETURN, as_return, unpack};
+use super::{Filters, JUMP, JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, RET_ALLOW, RETURN, as_return, unpack};
 use crate::plan::BpfProgram;
 
 /// `linux/audit.h`, as `std::env::consts::ARCH` names the architectures.
@@ -21,23 +21,19 @@ pub(crate) struct Call {
     pub(crate) arguments: [u64; 6],
 }
 
-/// The strictest answer of all filters; among equals, of the one installed last (`seccomp(2)`).
+/// The stricter answer of the two; among equals, of the one installed last (`seccomp(2)`).
 ///
 /// # Panics
 /// On an instruction that filters have no use for, and on a program that does not return.
-pub(crate) fn answer(programs: &[BpfProgram], call: &Call) -> u32 {
+pub(crate) fn answer(filters: &Filters, call: &Call) -> u32 {
     const ACTION_FULL: u32 = 0xffff_0000;
     let strictness = |answer: u32| (answer & ACTION_FULL).cast_signed();
-    programs
-        .iter()
-        .rev()
-        .map(|program| run(program, call))
-        .min_by_key(|&answer| strictness(answer))
-        .unwrap_or(RET_ALLOW)
+    let [last, first] = [&filters.last, &filters.first].map(|program| run(program, call));
+    if strictness(first) < strictness(last) { first } else { last }
 }
 
 /// `BPF` as `seccomp(2)` has it: words of [`Call`] are loaded, compared and masked.
-fn run(program: &BpfProgram, call: &Call) -> u32 {
+pub(crate) fn run(program: &BpfProgram, call: &Call) -> u32 {
     let (mut at, mut accumulator) = (0_usize, 0_u32);
     loop {
         let instruction = unpack(program.0[at]);

@@ -41,6 +41,9 @@ impl Answer {
 pub(crate) struct Policy {
     /// For every number that no group names: calls of kernels to come, and x32.
     pub(crate) otherwise: Answer,
+    /// Refused calls that set-up makes between the first filter and the last, which refuses them.
+    #[serde(default)]
+    pub(crate) setup: Vec<String>,
     allow: Vec<Allow>,
     refuse: Vec<Refuse>,
 }
@@ -105,7 +108,7 @@ impl Policy {
     }
 
     /// Every group has its reason, every alternative its condition, and every call its one place: allowed, refused, or
-    /// allowed and refused under conditions.
+    /// allowed and refused under conditions. What set-up needs is refused to all others.
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
         let reasons = self.allow.iter().map(|group| &group.reason);
         if reasons.chain(self.refuse.iter().map(|group| &group.reason)).any(String::is_empty) {
@@ -133,7 +136,10 @@ impl Policy {
                 }
             }
         }
-        Ok(())
+        match self.setup.iter().find(|call| allowed.contains(call) || !refused.contains(call)) {
+            Some(call) => Err(PolicyError(format!("{call}, which set-up needs, must be refused"))),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn allowed(&self, architecture: &str) -> impl Iterator<Item = &Allow> {

@@ -16,10 +16,9 @@ use rustix::thread::UnshareFlags;
 use super::{ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteOrder};
 use crate::channel::{Report, send_report};
 use crate::enter::{become_realm_root, enter_realm};
-use crate::privileges;
 use crate::raw::{default_signals, die_with, place, unshare};
-use crate::root;
 use crate::step::{SetupError, Step, System, ZYGOTE, apply};
+use crate::{privileges, root, seccomp};
 
 /// Caps of the layer in which only mount points are made.
 const LAYER_BYTES_MAX: u64 = 1 << 20;
@@ -94,6 +93,7 @@ impl System for Zygote<'_> {
             Step::ResourceLimits => privileges::resource_limits(&order.resource_limits),
             Step::WorkingDirectory => chdir("/"),
             Step::NoNewPrivileges => privileges::no_new_privileges(),
+            Step::FirstSeccomp => seccomp::install(&order.seccomp_first),
             Step::Lifeline => die_with(self.lifeline.as_fd()),
             Step::Streams => self.streams(),
             Step::Report => send_report(self.channel, Report::Sealed),

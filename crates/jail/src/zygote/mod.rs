@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::channel::{self, Order, PLAN_BYTES_MAX, Report};
 use crate::identity::Identity;
 use crate::launch::{Attachment, Jailed, LaunchError, Launcher, limit_silence, next_report, talk, unexpected};
-use crate::plan::{PlanError, ResourceLimit, check_path, devices, resource_limits};
+use crate::plan::{BpfProgram, PlanError, ResourceLimit, check_path, devices, filters, resource_limits};
 use crate::realm::Realm;
 
 pub(crate) use inside::{ASIDE, become_zygote};
@@ -75,6 +75,8 @@ pub(crate) struct ZygoteOrder {
     scratch_bytes_max: u64,
     devices: Vec<String>,
     resource_limits: Vec<ResourceLimit>,
+    /// The last one is for what it forks, in [`crate::SealPlan`].
+    seccomp_first: BpfProgram,
     files: Vec<FileEntry>,
 }
 
@@ -154,6 +156,7 @@ fn order(identity: Identity, plan: &ZygotePlan, files: &[ZygoteFile]) -> Result<
         scratch_bytes_max: plan.scratch_bytes_max,
         devices: devices(),
         resource_limits: resource_limits(plan.scratch_bytes_max),
+        seccomp_first: filters()?.first.clone(),
         files: files.iter().map(|file| FileEntry { name: file.name.clone(), size: file.bytes.len() as u64 }).collect(),
     })
 }

@@ -58,10 +58,10 @@ fn a_step_that_fails_is_named_and_leaves_nothing() {
             Step::Landlock,
             libc::ENOENT,
         ),
-        ("seccomp", json!([]), Step::Seccomp, libc::EINVAL),
-        ("seccomp", json!([[]]), Step::Seccomp, libc::EINVAL),
-        ("seccomp", json!([[0xffff_0000_0000_0000_u64]]), Step::Seccomp, libc::EINVAL),
-        ("seccomp", json!([many]), Step::Seccomp, libc::EINVAL),
+        ("seccomp_first", json!([]), Step::FirstSeccomp, libc::EINVAL),
+        ("seccomp_last", json!([]), Step::LastSeccomp, libc::EINVAL),
+        ("seccomp_last", json!([0xffff_0000_0000_0000_u64]), Step::LastSeccomp, libc::EINVAL),
+        ("seccomp_last", json!(many), Step::LastSeccomp, libc::EINVAL),
     ];
     for (field, value, step, errno) in cases {
         let plan = altered(&spec, field, value.clone());

@@ -186,7 +186,7 @@ fn a_process_born_outside_is_refused() {
 #[test]
 fn a_seal_that_cannot_be_applied_lets_nobody_in() {
     let cases = [
-        ("seccomp", serde_json::json!([]), Step::Seccomp, libc::EINVAL),
+        ("seccomp_last", serde_json::json!([]), Step::LastSeccomp, libc::EINVAL),
         (
             "landlock",
             serde_json::json!({ "need": "required", "grants": [{ "path": "/nowhere", "rights": ["read_file"] }] }),

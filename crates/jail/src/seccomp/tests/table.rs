@@ -43,6 +43,9 @@ ENOSYS says \"this kernel has no such call\", and programs fall back; EPERM says
 back to or programs read it so; EINVAL and EAFNOSUPPORT are what kernels without that option or family answer.
 ";
 
+const SETUP: &str = "Two filters are stacked. The first is on already when a container is set up, and on the programs that do \
+it: it refuses all of this but what set-up itself calls. The last one, with which set-up ends, refuses that, too: ";
+
 const EVERYWHERE: &str = "x86_64";
 
 fn page() -> String {
@@ -60,6 +63,8 @@ fn page() -> String {
         let calls = calls(&group.calls, group.architecture.as_deref());
         row(&mut page, &[&calls, answer(group.answer), &group.reason]);
     }
+    let setup: Vec<_> = policy.setup.iter().map(|call| format!("`{call}`")).collect();
+    write!(page, "\n{SETUP}{}.\n", setup.join(", ")).expect("memory");
     page.push_str("\n## Refused for some arguments\n\n| Call | When | Answer | Why |\n|---|---|---|---|\n");
     for group in policy.refused(EVERYWHERE).filter(|group| !group.when.is_empty()) {
         let calls = calls(&group.calls, group.architecture.as_deref());
