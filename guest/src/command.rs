@@ -8,11 +8,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use belljar_jail::{Code, Spawned};
 use nix::unistd::Pid;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, MemfdFlags, Mode, OFlags, memfd_create, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::stdio::{stderr, stdin};
 
-use crate::frame::{COMMAND_BYTES_MAX, Failure};
+use crate::frame::{COMMAND_BYTES_MAX, Failure, OutputState};
 
 /// Where output directories are made.
 pub const OUTPUT_ROOT: &str = "/files/output";
@@ -107,6 +107,18 @@ fn make_output_directory(output: &str) -> Result<(), Failure> {
     let root = openat(CWD, OUTPUT_ROOT, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     mkdirat(&root, output, Mode::from_raw_mode(0o755))?;
     Ok(())
+}
+
+/// What the command left in its output directory. One without anything in it is removed at once, which saves the host a look
+/// and a request.
+pub fn take_output(output: &str) -> (OutputState, Option<OwnedFd>) {
+    if unlinkat(CWD, format!("{OUTPUT_ROOT}/{output}"), AtFlags::REMOVEDIR).is_ok() {
+        return (OutputState::None, None);
+    }
+    match output_directory(output) {
+        Some(directory) => (OutputState::Files, Some(directory)),
+        None => (OutputState::Gone, None),
+    }
 }
 
 /// The command's output directory as it is now; code may have removed or replaced it.

@@ -29,7 +29,7 @@ pub const FRAME_FDS_MAX: usize = 3;
 pub const COMMAND_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The version of this file; host and guest are built together, and say so.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// From the host.
 #[derive(Debug, Serialize, Deserialize)]
@@ -194,12 +194,14 @@ pub enum FromGuest {
         /// Number of the request.
         id: u64,
     },
-    /// The command ended. Carries its output directory, unless that is gone.
+    /// The command ended. Carries its output directory, if there is something in it.
     Exited {
         /// Number of the request.
         id: u64,
         /// How.
         status: Status,
+        /// Never [`OutputState::Unsent`].
+        output: OutputState,
     },
     /// Every process is dead. Carries the command's output directory, unless that is gone.
     Killed {
@@ -307,6 +309,21 @@ pub enum FromGuest {
         /// Why.
         failure: Failure,
     },
+}
+
+/// What a cell, or a command, left in `$OUTPUT_DIR`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum OutputState {
+    /// Nothing; the directory is removed.
+    None,
+    /// Something.
+    Files,
+    /// Something, but its descriptor cannot be passed: too many are in flight, perhaps another container's (unix(7),
+    /// `ETOOMANYREFS`). A REPL's word: the supervisor, whose limit is higher, can.
+    Unsent,
+    /// The directory itself was removed or replaced.
+    Gone,
 }
 
 /// How a command ended.

@@ -338,9 +338,9 @@ impl Supervisor {
             let _killed_or_gone = killpg(pid, Signal::SIGKILL);
         }
         self.offer = None;
-        let directory = command::output_directory(&running.output);
+        let (output, directory) = command::take_output(&running.output);
         let fds: Vec<_> = directory.iter().map(AsFd::as_fd).collect();
-        self.channel.send(&FromGuest::Exited { id: running.id, status }, &fds)
+        self.channel.send(&FromGuest::Exited { id: running.id, status, output }, &fds)
     }
 
     fn repl_ended(&mut self, pid: Pid, status: Status) -> io::Result<()> {

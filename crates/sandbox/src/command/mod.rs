@@ -14,7 +14,7 @@ use crate::channel::Received;
 use crate::clock::Clock;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation};
 use crate::error::DeathReason;
-use crate::frame::{Failure, FromGuest, Status, ToGuest};
+use crate::frame::{Failure, FromGuest, OutputState, Status, ToGuest};
 use crate::handover::HandedContainer;
 use crate::keeper::Answer;
 use crate::outcome::InterpreterEnd;
@@ -80,9 +80,17 @@ pub enum OutputDirectory {
     Gone,
 }
 
-impl From<Option<OwnedFd>> for OutputDirectory {
-    fn from(held: Option<OwnedFd>) -> Self {
-        held.map_or(Self::Gone, Self::Held)
+impl OutputDirectory {
+    /// What was said of it, with the descriptors beside; none when they do not belong to that.
+    pub fn of(said: OutputState, fds: Vec<OwnedFd>) -> Option<Self> {
+        let mut fds = fds.into_iter();
+        match (said, fds.next(), fds.next()) {
+            (OutputState::None, None, None) => Some(Self::Removed),
+            (OutputState::Files, Some(directory), None) => Some(Self::Held(directory)),
+            (OutputState::Unsent, None, None) => Some(Self::Unsent),
+            (OutputState::Gone, None, None) => Some(Self::Gone),
+            _ => None,
+        }
     }
 }
 
@@ -258,8 +266,11 @@ impl Waiting {
                 self.runs = true;
                 None
             }
-            FromGuest::Exited { id, status } if id == self.id && self.runs && fds.len() <= 1 => {
-                Some(Ending::Exited { status, output: fds.into_iter().next().into() })
+            // A REPL's word alone.
+            FromGuest::Exited { output: OutputState::Unsent, .. } => Some(self.out_of_turn()),
+            FromGuest::Exited { id, status, output } if id == self.id && self.runs => {
+                let output = OutputDirectory::of(output, fds);
+                Some(output.map_or_else(|| self.out_of_turn(), |output| Ending::Exited { status, output }))
             }
             FromGuest::Failed { id, failure } if id == self.id && !self.runs && fds.is_empty() => {
                 Some(Ending::NotStarted(failure))
@@ -280,11 +291,13 @@ impl Waiting {
             }
             // To what was said when the holder sent others.
             FromGuest::Offered { .. } if calls.is_some() && self.runs && fds.is_empty() => None,
-            _ => {
-                self.interrupt = None;
-                Some(Ending::Died(DeathReason::Protocol("out of turn during a command")))
-            }
+            _ => Some(self.out_of_turn()),
         }
+    }
+
+    fn out_of_turn(&mut self) -> Ending {
+        self.interrupt = None;
+        Ending::Died(DeathReason::Protocol("out of turn during a command"))
     }
 }
 
@@ -435,8 +448,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_guest_that_keeps_the_order_is_believed() {
-        let exited = ending(&[r#"{"started":{"id":7}}"#, r#"{"exited":{"id":7,"status":{"code":3}}}"#]).await;
-        assert!(matches!(exited, Ending::Exited { status: Status::Code(3), output: OutputDirectory::Gone }));
+        let started = r#"{"started":{"id":7}}"#;
+        let removed = ending(&[started, r#"{"exited":{"id":7,"status":{"code":3},"output":"none"}}"#]).await;
+        assert!(matches!(removed, Ending::Exited { status: Status::Code(3), output: OutputDirectory::Removed }));
+        let gone = ending(&[started, r#"{"exited":{"id":7,"status":{"signal":9},"output":"gone"}}"#]).await;
+        assert!(matches!(gone, Ending::Exited { status: Status::Signal(9), output: OutputDirectory::Gone }));
         let failed = ending(&[r#"{"failed":{"id":7,"failure":{"errno":11}}}"#]).await;
         assert!(matches!(failed, Ending::NotStarted(Failure::Errno(11))));
     }
@@ -444,10 +460,13 @@ mod tests {
     #[tokio::test]
     async fn a_guest_out_of_turn_is_dead() {
         let started = r#"{"started":{"id":7}}"#;
-        let cases: [&[&str]; 12] = [
-            &[r#"{"exited":{"id":7,"status":{"code":0}}}"#],
+        let cases: [&[&str]; 14] = [
+            &[r#"{"exited":{"id":7,"status":{"code":0},"output":"none"}}"#],
+            // Nothing came beside it; and the other is a REPL's word.
+            &[started, r#"{"exited":{"id":7,"status":{"code":0},"output":"files"}}"#],
+            &[started, r#"{"exited":{"id":7,"status":{"code":0},"output":"unsent"}}"#],
             &[started, started],
-            &[started, r#"{"exited":{"id":8,"status":{"code":0}}}"#],
+            &[started, r#"{"exited":{"id":8,"status":{"code":0},"output":"none"}}"#],
             &[started, r#"{"failed":{"id":7,"failure":"busy"}}"#],
             &[r#"{"started":{"id":6}}"#],
             &[r#"{"ready":{"version":1}}"#],
@@ -467,7 +486,7 @@ mod tests {
         let called = r#"{"called":{"id":7,"call":1,"function":"f","text":"{}","piece":"last"}}"#;
         let unasked = ending(&[started, called]).await;
         assert!(matches!(&unasked, Ending::Died(DeathReason::Protocol("out of turn during a command"))), "{unasked:?}");
-        let nonsense = ending(&[started, r#"{"exited":{"id":7,"status":{"code":256}}}"#]).await;
+        let nonsense = ending(&[started, r#"{"exited":{"id":7,"status":{"code":256},"output":"none"}}"#]).await;
         let meaningless = DeathReason::Protocol("a frame without meaning");
         assert!(matches!(&nonsense, Ending::Died(reason) if *reason == meaningless), "{nonsense:?}");
     }
@@ -495,7 +514,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_interrupt_is_answered_before_the_wait_is_over() {
-        let (exited, answered) = (r#"{"exited":{"id":7,"status":{"signal":2}}}"#, r#"{"interrupted":{"id":1}}"#);
+        let (exited, answered) =
+            (r#"{"exited":{"id":7,"status":{"signal":2},"output":"none"}}"#, r#"{"interrupted":{"id":1}}"#);
         for answers in [[answered, exited], [exited, answered]] {
             let End { stop, ending } = interrupted(answers).await;
             assert_eq!(stop, Some(Stop::Request), "{answers:?}");
@@ -508,7 +528,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kill_crosses_with_an_end_but_not_with_anything_else() {
-        let exited = r#"{"exited":{"id":7,"status":{"signal":9}}}"#;
+        let exited = r#"{"exited":{"id":7,"status":{"signal":9},"output":"none"}}"#;
         let killed = r#"{"killed":{"id":7}}"#;
         let out_of_turn = Err(DeathReason::Protocol("out of turn during a kill"));
         let cases: [(&[&str], Result<(), DeathReason>); 5] = [

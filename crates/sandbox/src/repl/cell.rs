@@ -18,7 +18,7 @@ use crate::outcome::InterpreterEnd;
 
 use super::calls::Unheard;
 use super::frame::{CellStatus, SOURCE_BYTES_SAID_MAX};
-use super::{Calls, Event, FromRepl, OutputState, Piece, Repl, ToRepl};
+use super::{Calls, Event, FromRepl, Piece, Repl, ToRepl};
 
 /// How long a cell whose time is up may take to end after an interrupt, before the REPL is killed for it.
 const TIMED_OUT_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -298,15 +298,10 @@ fn judge(event: Event, asked: &Asked) -> Ending {
     if id != asked.id || nonce != asked.nonce {
         return breach("it answered for another cell");
     }
-    let mut fds = fds.into_iter();
-    let output = match (output, fds.next(), fds.next()) {
-        (OutputState::None, None, None) => OutputDirectory::Removed,
-        (OutputState::Files, Some(directory), None) => OutputDirectory::Held(directory),
-        (OutputState::Unsent, None, None) => OutputDirectory::Unsent,
-        (OutputState::Gone, None, None) => OutputDirectory::Gone,
-        _ => return breach("it sent the wrong descriptors"),
-    };
-    Ending::Exited { status: Status::Code(code), output }
+    match OutputDirectory::of(output, fds) {
+        Some(output) => Ending::Exited { status: Status::Code(code), output },
+        None => breach("it sent the wrong descriptors"),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::frame::OutputState;
+
 /// The version of this file; host and driver are built together, and say so.
 pub const REPL_VERSION: u32 = 3;
 
@@ -114,21 +116,6 @@ pub enum CallsPart {
 pub enum CellStatus {
     /// With this exit code: that of `SystemExit`, 1 after any other exception, 130 after an interrupt.
     Code(u8),
-}
-
-/// What a cell left in `$OUTPUT_DIR`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum OutputState {
-    /// Nothing; the directory is removed.
-    None,
-    /// Something.
-    Files,
-    /// Something, but its descriptor cannot be passed: too many are in flight, perhaps another container's (unix(7),
-    /// `ETOOMANYREFS`). The supervisor, whose limit is higher, can.
-    Unsent,
-    /// The directory itself was removed or replaced.
-    Gone,
 }
 
 #[cfg(test)]

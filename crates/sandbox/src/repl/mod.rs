@@ -33,7 +33,7 @@ use crate::zygote::Retired;
 
 pub use calls::{Calls, HandedCalls, Piece};
 pub use cell::{Asked, Handed, Source, Watch, wait};
-use frame::{FromRepl, OutputState, REPL_VERSION, ToRepl};
+use frame::{FromRepl, REPL_VERSION, ToRepl};
 pub use start::start;
 pub use warm::Ahead;
 pub use warmth::Warmth;
