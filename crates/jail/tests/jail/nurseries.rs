@@ -1,6 +1,9 @@
 //! A nursery with more than one container, with one that fails, and without a future.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
 
 use belljar_jail::{
     Attachment, BirthError, ContainerSpec, JailPlan, Jailed, LaunchError, Nursery, PidNamespace, PlanError, SetupError,
@@ -9,7 +12,7 @@ use belljar_jail::{
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
 use crate::harness::words::{Answer, Ask};
-use crate::harness::{Inside, Line, empty_rootfs, pair, program, realm, spec};
+use crate::harness::{Inside, Line, Way, empty_rootfs, pair, program, realm, spec, start_empty_by};
 
 fn start(spec: &ContainerSpec) -> (JailPlan, Nursery) {
     let plan = JailPlan::for_container(spec).expect("plan");
@@ -38,7 +41,7 @@ fn each_has_its_own_of_everything_and_the_sizes_it_was_given() {
     assert_eq!(write(&small, "/work/file"), Answer::Failed(libc::ENOSPC));
     assert!(large.text("/proc/self/limits").contains(&format!("{}", (64 << 20) + 4096)));
     assert!(small.text("/proc/self/limits").contains(&format!("{}", (1 << 20) + 4096)));
-    for kind in ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"] {
+    for kind in KINDS {
         let link = |inside: &Inside| inside.ask(&Ask::Link { path: format!("/proc/self/ns/{kind}") });
         assert_ne!(link(&large), link(&small), "{kind}");
     }
@@ -54,6 +57,75 @@ fn each_has_its_own_of_everything_and_the_sizes_it_was_given() {
     assert!(is_gone(pid));
     assert!(large.end().success());
     assert!(small.end().success());
+}
+
+const KINDS: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+
+/// A container's namespace.
+fn namespace(inside: &Inside, kind: &str) -> OwnedFd {
+    let all = inside.jailed.namespaces().expect("namespaces").into_fds();
+    all.into_iter().zip(KINDS).find(|(_, of)| *of == kind).expect(kind).0
+}
+
+/// What tells namespaces apart.
+fn number(namespace: &OwnedFd) -> u64 {
+    rustix::fs::fstat(namespace).expect("namespace").st_ino
+}
+
+/// Whether they are borne at once or the nursery has had its pause: the one makes them when it is asked, the other ahead.
+#[test]
+fn what_is_made_ahead_is_one_containers_alone() {
+    let rootfs = empty_rootfs();
+    let (plan, nursery) = start(&spec(rootfs.path().to_owned()));
+    let mut borne = vec![bear(&nursery, plan.sizes()).expect("container")];
+    for kind in ["net", "ipc", "uts"] {
+        // It has inherited the nursery's, until that makes itself others.
+        let theirs = number(&namespace(&borne[0], kind));
+        let own = format!("/proc/{}/ns/{kind}", nursery.pid().as_raw_nonzero());
+        let begun = Instant::now();
+        while std::fs::metadata(&own).expect("the nursery").ino() == theirs {
+            assert!(begun.elapsed() < Duration::from_secs(10), "nothing is made ahead: {kind}");
+            std::thread::yield_now();
+        }
+    }
+    borne.extend((0..3).map(|_| bear(&nursery, plan.sizes()).expect("container")));
+    for kind in ["net", "ipc", "uts"] {
+        let distinct: BTreeSet<_> = borne.iter().map(|inside| number(&namespace(inside, kind))).collect();
+        assert_eq!(distinct.len(), borne.len(), "{kind}");
+    }
+    assert!(borne.into_iter().all(|inside| inside.end().success()));
+}
+
+/// Root in a container, while it still has power in its own user namespace, has none over them.
+#[test]
+fn network_ipc_and_names_belong_to_the_realm() {
+    for way in Way::BOTH {
+        let (_rootfs, inside) = start_empty_by(way);
+        let user = namespace(&inside, "user");
+        let (own, realm) = (number(&user), related(&user, NS_GET_PARENT));
+        assert_ne!(own, realm);
+        for (kind, owner) in
+            [("net", realm), ("ipc", realm), ("uts", realm), ("mnt", own), ("pid", own), ("cgroup", own)]
+        {
+            assert_eq!(related(&namespace(&inside, kind), NS_GET_USERNS), owner, "{kind}, {way:?}");
+        }
+        assert!(inside.end().success());
+    }
+}
+
+/// The user namespace that a namespace belongs to (`ioctl_ns(2)`).
+const NS_GET_USERNS: libc::Ioctl = 0xb701;
+
+/// The one around it.
+const NS_GET_PARENT: libc::Ioctl = 0xb702;
+
+/// The number of a namespace that has to do with this one.
+fn related(namespace: &OwnedFd, how: libc::Ioctl) -> u64 {
+    // SAFETY: the call takes no argument and touches no memory.
+    let found = unsafe { libc::ioctl(namespace.as_raw_fd(), how) };
+    assert!(found >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just made this descriptor for this call.
+    number(&unsafe { OwnedFd::from_raw_fd(found) })
 }
 
 #[test]
