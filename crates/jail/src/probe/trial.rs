@@ -239,7 +239,14 @@ fn advice(error: &LaunchError) -> String {
         });
     };
     match (step, *errno) {
-        (Step::OwnUserNamespace | Step::EnterRealm | Step::BecomeRealmRoot | Step::BecomeProcessOne, _)
+        (
+            Step::OwnUserNamespace
+            | Step::EnterRealm
+            | Step::BecomeRealmRoot
+            | Step::RealmNamespaces
+            | Step::BecomeProcessOne,
+            _,
+        )
         | (Step::PrivateMounts, libc::EPERM | libc::EACCES) => {
             user_namespace_advice().unwrap_or_else(|| {
                 "something around the server forbids namespaces: under Docker, run it with \
@@ -309,6 +316,8 @@ mod tests {
         for (step, stage) in [
             (Step::ReadPlan, "realm"),
             (Step::BecomeRealmRoot, "namespaces"),
+            (Step::RealmNamespaces, "namespaces"),
+            (Step::Hostname, "namespaces"),
             (Step::BecomeProcessOne, "namespaces"),
             (Step::PrivateMounts, "namespaces"),
             (Step::HoldDevices, "devices"),
