@@ -196,15 +196,17 @@ pub fn mounts() -> io::Result<String> {
     Ok(others.map(|line| format!("{line}\n")).collect())
 }
 
-/// What this process has open, without the numbers.
+/// What this process has open, without the numbers, and without the names of the pool's containers: one that was taken is
+/// followed by one of another name.
 pub fn descriptors() -> io::Result<String> {
     let mut kinds = Vec::new();
     for entry in fs::read_dir("/proc/self/fd")? {
         // The directory being read is one of them, and closed by now.
         if let Ok(target) = fs::read_link(entry?.path()) {
             let text = target.to_string_lossy().into_owned();
-            let kind = text.split_once(":[").map_or(text.as_str(), |(kind, _)| kind).to_owned();
-            kinds.push(format!("{kind}\n"));
+            let kind = text.split_once(":[").map_or(text.as_str(), |(kind, _)| kind);
+            let parts = kind.split('/').map(|part| if part.starts_with("pooled_") { "pooled" } else { part });
+            kinds.push(format!("{}\n", parts.collect::<Vec<_>>().join("/")));
         }
     }
     kinds.sort_unstable();
