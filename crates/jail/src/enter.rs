@@ -266,7 +266,7 @@ impl Kernel {
     /// The ones that process 1 was not born with.
     fn own_namespaces(&self) -> Result<(), Errno> {
         unshare(OWN_NAMESPACES)?;
-        if self.born.is_some() && self.plan.identity.hides_its_processes() {
+        if self.plan.identity.hides_its_processes() {
             send_report(&self.channel, Report::Apart)?;
         }
         Ok(())

@@ -16,7 +16,7 @@ use rustix::thread::UnshareFlags;
 use super::{ZYGOTE_CONTROL_FD, ZYGOTE_FILES, ZYGOTE_LIFELINE_FD, ZYGOTE_PID_NAMESPACE_FD, ZygoteOrder};
 use crate::channel::{Report, send_report};
 use crate::enter::{become_realm_root, enter_realm};
-use crate::raw::{default_signals, die_with, place, unshare};
+use crate::raw::{REALM_NAMESPACES, default_signals, die_with, place, unshare};
 use crate::step::{SetupError, Step, System, ZYGOTE, apply};
 use crate::{privileges, root, seccomp};
 
@@ -104,8 +104,7 @@ impl System for Zygote<'_> {
     }
 }
 
-const NAMESPACES: UnshareFlags =
-    UnshareFlags::NEWNS.union(UnshareFlags::NEWNET).union(UnshareFlags::NEWIPC).union(UnshareFlags::NEWUTS);
+const NAMESPACES: UnshareFlags = REALM_NAMESPACES.union(UnshareFlags::NEWNS);
 
 /// A shared library among the files has to be mapped executable, so not `noexec`.
 const FILES: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
