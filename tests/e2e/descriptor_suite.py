@@ -138,12 +138,13 @@ def ready(own):
 
 
 def descriptors(own):
-    """What is open, how often: numbers of pipes, sockets and processes do not count."""
+    """What is open, how often. Numbers of pipes, sockets and processes do not count, nor do names of the pool's containers: one
+    that was taken is followed by one of another name."""
     found = Counter()
     folder = f"/proc/{own.process.pid}/fd"
     for name in os.listdir(folder):
         try:
-            found[re.sub(r"\d+", "N", os.readlink(f"{folder}/{name}"))] += 1
+            found[re.sub(r"pooled_[^/]+|\d+", "N", os.readlink(f"{folder}/{name}"))] += 1
         except FileNotFoundError:
             pass
     return found

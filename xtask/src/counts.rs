@@ -61,6 +61,21 @@ impl Counts {
     pub fn one(held: bool) -> Counts {
         Counts { passed: usize::from(held), failed: usize::from(!held), ..Counts::default() }
     }
+
+    /// One check that did not hold, told at once and again in the end.
+    pub fn failure(line: String) -> Counts {
+        println!("{line}");
+        Counts { failed: 1, failures: vec![line], ..Counts::default() }
+    }
+
+    /// Both.
+    pub fn add(&mut self, other: Counts) {
+        let Counts { passed, failed, skips, failures } = other;
+        self.passed += passed;
+        self.failed += failed;
+        self.skips.extend(skips);
+        self.failures.extend(failures);
+    }
 }
 
 /// The last line of our Python runners: `N passed, N failed, N skipped`.

@@ -38,6 +38,24 @@ struct Row {
     name: String,
     verdict: String,
     how: String,
+    wrong: Vec<String>,
+    dead: Vec<Dead>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Dead {
+    canary: String,
+    what: String,
+}
+
+impl Row {
+    /// Why it has not held, in a line.
+    fn told(&self) -> String {
+        let Self { section, name, verdict, how, .. } = self;
+        let dead = self.dead.iter().map(|dead| format!("canary {}: {}", dead.canary, dead.what));
+        let why: Vec<String> = [how.clone()].into_iter().chain(self.wrong.iter().cloned()).chain(dead).collect();
+        format!("{section} {name}: {verdict}: {}", why.join(" -> ")).replace('\n', " ")
+    }
 }
 
 /// Runs the suite as whoever may, and counts.
@@ -65,10 +83,7 @@ pub fn run(belljar: &Path) -> Result<Counts, String> {
             collect(&who, attack(&mut command)?, &mut reports, &mut counts);
         }
     }
-    let told = count(&reports);
-    counts.passed += told.passed;
-    counts.failed += told.failed;
-    counts.skips.extend(told.skips);
+    counts.add(count(&reports));
     Ok(counts)
 }
 
@@ -78,18 +93,17 @@ fn collect(who: &str, ended: (Option<i32>, Option<Report>), reports: &mut Vec<Re
         (Some(0 | 1), Some(report)) => {
             // The exit status is a check of its own: it must say what the rows say.
             let failed = report.cases.iter().any(|row| failed(&row.verdict));
-            let agrees = failed == (ended.0 == Some(1));
-            if !agrees {
-                println!("FAILED escape: the exit status as {who} does not say what the report says");
-            }
-            counts.passed += usize::from(agrees);
-            counts.failed += usize::from(!agrees);
+            counts.add(match failed == (ended.0 == Some(1)) {
+                true => Counts::one(true),
+                false => Counts::failure(format!(
+                    "FAILED escape: the exit status as {who} does not say what the report says"
+                )),
+            });
             reports.push(report);
         }
         (Some(CANNOT), _) => counts.skips.push(Skip::Missing(format!("attacks as {who}: containers cannot be run"))),
         (code, _) => {
-            println!("FAILED escape: as {who} it ended with {code:?} and without a report");
-            counts.failed += 1;
+            counts.add(Counts::failure(format!("FAILED escape: as {who} it ended with {code:?} and without a report")));
         }
     }
 }
@@ -116,7 +130,7 @@ fn count(reports: &[Report]) -> Counts {
             "skipped" => drop(skipped.insert((&row.section, &row.name), &row.how)),
             _ => {
                 counts.failed += 1;
-                counts.failures.push(format!("{} {}: {}: {}", row.section, row.name, row.verdict, row.how));
+                counts.failures.push(row.told());
             }
         }
     }
@@ -259,6 +273,8 @@ mod tests {
             name: name.to_owned(),
             verdict: verdict.to_owned(),
             how: how.to_owned(),
+            wrong: vec!["step 1".to_owned()],
+            dead: vec![Dead { canary: "load".to_owned(), what: "300,\nit was 1".to_owned() }],
         };
         Report { cases: rows.iter().map(row).collect() }
     }
@@ -276,7 +292,10 @@ mod tests {
     #[test]
     fn whatever_is_not_held_has_failed() {
         for verdict in ["escaped", "canary_dead", "broken", "new"] {
-            assert_eq!(count(&[report(&[("a", verdict, "")])]).failed, 1, "{verdict}");
+            let counts = count(&[report(&[("a", verdict, "again")])]);
+            assert_eq!(counts.failed, 1, "{verdict}");
+            let told = format!("A a: {verdict}: again -> step 1 -> canary load: 300, it was 1");
+            assert_eq!(counts.failures, [told]);
         }
         let alone = count(&[report(&[("a", "skipped", "no cgroups")])]);
         assert_eq!(alone.skips, [Skip::Missing("A a: no cgroups".into())]);
@@ -289,7 +308,7 @@ mod tests {
         collect("x", (Some(0), Some(report(&[("a", "escaped", "")]))), &mut reports, &mut counts);
         assert_eq!((counts.passed, counts.failed), (0, 1));
         collect("x", (Some(101), None), &mut reports, &mut counts);
-        assert_eq!((counts.passed, counts.failed), (0, 2));
+        assert_eq!((counts.passed, counts.failed, counts.failures.len()), (0, 2, 2));
         collect("x", (Some(CANNOT), None), &mut reports, &mut counts);
         assert_eq!(counts.skips.len(), 1);
     }
