@@ -49,6 +49,7 @@ mod pool;
 mod process;
 mod program;
 mod registry;
+mod rehearsal;
 mod repl;
 mod sandbox;
 mod state;

@@ -15,7 +15,8 @@ use crate::host::{SharedHost, random_name};
 use crate::image::Image;
 use crate::keeper::{self, Request};
 use crate::options::{Isolation, Language};
-use crate::repl::{self, Repl, ReplError, Warmth};
+use crate::rehearsal;
+use crate::repl::{self, Warmth};
 use crate::state::Life;
 use crate::zygote::{self, Attendance, HandedZygote, Pensions, Retired};
 
@@ -135,19 +136,12 @@ impl Maker {
         if language == Language::Bash || made.guest.repl.is_some() {
             return Ok(made);
         }
-        match interpreter(&mut made.guest, purpose).await {
-            Ok(repl) => {
-                made.guest.repl = Some(repl);
-                Ok(made)
-            }
+        match interpreter(&mut made.guest, &self.host, purpose).await {
+            Ok(()) => Ok(made),
             Err(error) => {
                 made.life.die(DeathReason::Removed);
                 self.bury(made.guest, &made.life).await;
-                Err(match error {
-                    ReplError::NotStarted(reason) => SandboxError::NotStarted(reason),
-                    ReplError::Dead(reason) => SandboxError::Dead(reason),
-                    ReplError::Host(error) => error,
-                })
+                Err(error)
             }
         }
     }
@@ -238,13 +232,18 @@ impl Maker {
     }
 }
 
-/// A REPL for a container; one that nobody waits for is made to touch its pages too.
-async fn interpreter(guest: &mut Guest, purpose: &Purpose) -> Result<Repl, ReplError> {
+/// Gives a container a REPL; where nobody waits for it, one that has touched its pages and run a cell.
+async fn interpreter(guest: &mut Guest, host: &SharedHost, purpose: &Purpose) -> Result<(), SandboxError> {
     let mut repl = repl::start(guest, FIRST_WARMTH).await?;
-    if *purpose == Purpose::Ahead {
-        repl.touch(&mut guest.talk).await?;
+    match purpose {
+        Purpose::For(_) => guest.repl = Some(repl),
+        Purpose::Ahead => {
+            repl.touch(&mut guest.talk).await?;
+            guest.repl = Some(repl);
+            rehearsal::run(guest, host).await?;
+        }
     }
-    Ok(repl)
+    Ok(())
 }
 
 /// A container that has its name, and its keeper's inbox.

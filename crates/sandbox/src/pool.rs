@@ -4,6 +4,7 @@
 //! is a few stores and one message. One task fills the shelves, one container at a time, while nobody waits for a start.
 
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use crate::options::Language;
 use crate::repl::Warmth;
 use crate::state::{Event, Life};
 
-/// Between a claim and the start of what replaces it: whoever claimed is about to run something, and the cores are few.
-const REFILL_PAUSE: Duration = Duration::from_millis(20);
+/// Between a claim and the word of it, and again between the word that a place is free and the start of what fills it:
+/// whoever claimed is about to run something, and the cores are few. To wake a second thread is a twentieth of a claim.
+const REFILL_PAUSE: Duration = Duration::from_millis(10);
 /// After the first failure to make a container; doubled with each that follows.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 const BACK_OFF_MAX: Duration = Duration::from_secs(60);
@@ -156,7 +158,6 @@ impl Pool {
         }
         loop {
             let shelved = self.lock().of(language).pop()?;
-            self.changed.notify_one();
             if Arc::ptr_eq(&shelved.image, &image) && shelved.lives() {
                 return Some(shelved);
             }
@@ -247,14 +248,21 @@ async fn stand(ahead: Ahead, maker: Arc<Maker>, made: Made, leaving: oneshot::Re
         taken = leaving => match taken {
             Ok(Taken::Claimed { entrusted: (container, inbox), limits }) => {
                 guest.limited_to(limits);
+                let pool = Arc::clone(&ahead.0);
                 // The pool and the maker are not this container's to keep any more.
                 drop(ahead);
-                let keeping = maker.keep(guest, container, inbox);
+                let mut keeping = pin!(maker.keep(guest, container, inbox));
                 drop(maker);
-                return keeping.await;
+                let paused = tokio::time::timeout(REFILL_PAUSE, &mut keeping).await;
+                pool.wake();
+                drop(pool);
+                if paused.is_err() {
+                    keeping.await;
+                }
+                return;
             }
             Ok(Taken::Back(back)) => match back.send(Made { guest, life, stop }) {
-                Ok(()) => return,
+                Ok(()) => return ahead.0.wake(),
                 Err(made) => return end(maker, made.guest, made.life, DeathReason::Removed).await,
             },
             Err(_dropped) => DeathReason::Removed,

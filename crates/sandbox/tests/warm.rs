@@ -100,6 +100,25 @@ fn kill(pid: i32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_repl_has_run_a_cell_that_left_nothing() {
+    const TRACES: &str = "import linecache, os; print(sorted(n for n in globals() if n[:2] != '__'), os.getcwd(), \
+        len(os.listdir('/files/output')), os.listdir('/files/input'), os.listdir('/tmp'), len(os.listdir('/proc/self/fd')))";
+    let mut traces = Vec::new();
+    for pool_containers in [1, 0] {
+        let (sandbox, _image) = python_sandbox!(warm(pool_containers));
+        core_warm(&sandbox).await;
+        until("the pool is full", || sandbox.counts().pooled == 2 * pool_containers).await;
+        let mut lease = leased(&sandbox, 1).await;
+        traces.push(printed(&mut lease, TRACES).await);
+        let rehearsed = printed(&mut lease, "print('<rehearsal>' in linecache.cache)").await;
+        assert_eq!(rehearsed, if pool_containers == 1 { "True\n" } else { "False\n" });
+        drop(lease);
+        sandbox.close().await;
+    }
+    assert_eq!(traces[0], traces[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_zygotes_death_costs_nobody_their_repl() {
     let (sandbox, _image) = python_sandbox!(warm(0));
     core_warm(&sandbox).await;

@@ -101,6 +101,16 @@ pub enum ReplError {
     Host(#[from] SandboxError),
 }
 
+impl From<ReplError> for SandboxError {
+    fn from(error: ReplError) -> Self {
+        match error {
+            ReplError::NotStarted(reason) => Self::NotStarted(reason),
+            ReplError::Dead(reason) => Self::Dead(reason),
+            ReplError::Host(error) => error,
+        }
+    }
+}
+
 impl From<DeathReason> for ReplError {
     fn from(reason: DeathReason) -> Self {
         Self::Dead(reason)
