@@ -13,6 +13,9 @@ use support::{id, leased, python_config, stdout};
 
 const IMPORTS: &str = "import numpy, pandas, matplotlib.pyplot";
 
+/// A handful is copied; without the cell that the host ran before it, 22 and more.
+const FIRST_CELL_PAGES_MAX: u64 = 10;
+
 /// A new container for a language, leased.
 async fn leased_for(sandbox: &Sandbox, seed: u64, ready_for: Language) -> Lease {
     let id = id(seed);
@@ -129,6 +132,21 @@ async fn a_claim_starts_no_process() {
     assert_eq!(started.iter().map(|(pid, _)| *pid).min(), Some(1));
     assert_eq!(started.len(), 2, "the supervisor and the REPL: {started:?}");
     assert!(started.iter().all(|(_, ticks)| *ticks <= made_by), "{started:?} after {made_by}");
+    drop(lease);
+    sandbox.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_interpreter_copies_few_pages_for_its_first_cell() {
+    let (sandbox, _image) = python_sandbox!(warm_config(1));
+    is_up(&sandbox, 1).await;
+    let mut lease = leased_for(&sandbox, 1, Language::Python).await;
+    let all = inside(&mut lease).await;
+    let repl = all.into_iter().find(|process| process.pid_inside != 1).expect("a REPL beside process 1");
+    let before = repl.faults();
+    assert_eq!(support::printed(&mut lease, &format!("{IMPORTS}\nprint(2 + 2)")).await, "4\n");
+    let copied = repl.faults() - before;
+    assert!(copied <= FIRST_CELL_PAGES_MAX, "{copied}");
     drop(lease);
     sandbox.close().await;
 }

@@ -29,11 +29,19 @@ pub async fn inside(lease: &mut Lease) -> Vec<Inside> {
 impl Inside {
     /// Its number in the container, and when it was started, in ticks since the machine was.
     pub fn start(self) -> (i32, u64) {
+        (self.pid_inside, self.stat(22))
+    }
+
+    /// How often it has touched a page that it had to be given, or had to copy, and that was not on a disk.
+    pub fn faults(self) -> u64 {
+        self.stat(10)
+    }
+
+    /// A field of proc_pid_stat(5), by the number that it has there; the third is the first behind the name.
+    fn stat(self, field: usize) -> u64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("it lives");
-        // proc_pid_stat(5): field 22 is the twentieth behind the name.
         let behind_name = stat.rsplit_once(')').expect("a name").1;
-        let ticks = behind_name.split_whitespace().nth(19).and_then(|text| text.parse().ok()).expect("a start time");
-        (self.pid_inside, ticks)
+        behind_name.split_whitespace().nth(field - 3).and_then(|text| text.parse().ok()).expect("a number")
     }
 
     /// Memory that it shares with nobody, in KiB.
