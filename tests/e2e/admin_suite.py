@@ -228,15 +228,17 @@ class Clients:
 
 
 def hammered(own, seconds):
+    """A content that has just lost its last file has no row and is not removed yet: `gc` may come first, and counts it."""
     runs, until = 0, time.monotonic() + seconds
     with Clients(own) as clients:
         while time.monotonic() < until or runs < 3:
-            told = admin(own, "gc")
-            equal((told["contents"]["count"], told["unfinished_uploads"]), (0, None), "nothing is left over")
-            plant(own, b"left over")
-            equal(admin(own, "gc")["contents"], {"count": 1, "bytes": 9})
+            equal(admin(own, "gc")["unfinished_uploads"], None)
+            orphan = plant(own, b"left over")
+            told = admin(own, "gc")["contents"]
+            equal((orphan.exists(), told["count"] >= 1, told["bytes"] >= 9), (False, True, True), told)
             runs += 1
     equal(clients.sent > 20, True, f"{clients.sent} uploads")
+    equal(admin(own, "gc")["contents"], {"count": 0, "bytes": 0}, "nothing is left over")
     clients.all_there()
     own.restart()
     clients.all_there()

@@ -187,7 +187,8 @@ fn remove(path: &Path, sweeping: Sweeping) -> std::io::Result<()> {
 }
 
 fn remove_logged(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
+    // An operator's collection may have come first.
+    if let Err(error) = remove(path, Sweeping::Remove) {
         tracing::warn!(path = %path.display(), %error, "could not be removed; the next start will");
     }
 }
