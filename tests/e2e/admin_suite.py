@@ -228,16 +228,20 @@ class Clients:
 
 
 def hammered(own, seconds):
-    """A content that has just lost its last file has no row and is not removed yet: `gc` may come first, and counts it."""
-    runs, until = 0, time.monotonic() + seconds
+    """A content that has just lost its last file has no row and is not removed yet: `gc` seldom comes first, and counts it."""
+    runs, until, more = 0, time.monotonic() + seconds, 0
     with Clients(own) as clients:
         while time.monotonic() < until or runs < 3:
-            equal(admin(own, "gc")["unfinished_uploads"], None)
+            told = admin(own, "gc")
+            equal(told["unfinished_uploads"], None)
+            more += told["contents"]["count"]
             orphan = plant(own, b"left over")
             told = admin(own, "gc")["contents"]
             equal((orphan.exists(), told["count"] >= 1, told["bytes"] >= 9), (False, True, True), told)
+            more += told["count"] - 1
             runs += 1
     equal(clients.sent > 20, True, f"{clients.sent} uploads")
+    equal(more <= 1 + runs // 10, True, f"{more} contents in {2 * runs} collections")
     equal(admin(own, "gc")["contents"], {"count": 0, "bytes": 0}, "nothing is left over")
     clients.all_there()
     own.restart()

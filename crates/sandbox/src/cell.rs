@@ -120,9 +120,8 @@ impl From<SandboxError> for Trouble {
 impl From<ReplError> for Trouble {
     fn from(error: ReplError) -> Self {
         match error {
-            ReplError::NotStarted(why) => Self::NotRun(SandboxError::NotStarted(why)),
             ReplError::Dead(reason) => Self::Dead(reason),
-            ReplError::Host(error) => Self::NotRun(error),
+            alive @ (ReplError::NotStarted(_) | ReplError::Host(_)) => Self::NotRun(alive.into()),
         }
     }
 }

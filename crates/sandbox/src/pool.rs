@@ -23,7 +23,7 @@ use crate::repl::Warmth;
 use crate::state::{Event, Life};
 
 /// Between a claim and the word of it, and again between the word that a place is free and the start of what fills it:
-/// whoever claimed is about to run something, and the cores are few. To wake a second thread is a twentieth of a claim.
+/// whoever claimed is about to run something, and the cores are few. A claim that tells at once wakes a second thread.
 const REFILL_PAUSE: Duration = Duration::from_millis(10);
 /// After the first failure to make a container; doubled with each that follows.
 const BACK_OFF_MIN: Duration = Duration::from_secs(1);
