@@ -84,7 +84,7 @@ class Streams:
         if self._asyncio_seen:
             self._watch_loops()
         _adopt_threads(self.watch)
-        self._own = []
+        self._streams, self._own = (None, None, None), []
         # What the interpreter opened is buffered in blocks. Ours are made on the first pipes: an object asks only once
         # whether it is on something that can be sought in.
         sys.stdin = sys.stdout = sys.stderr = sys.__stdin__ = sys.__stdout__ = sys.__stderr__ = None
@@ -109,13 +109,15 @@ class Streams:
         """From here on text is the cell's; the two pipes become standard output and error."""
         global _running
         self._watch()
-        _await_writers()
+        if _writing:
+            _await_writers()
         self._flush_own()
         # Whoever writes from here on was looked at after the last cell had ended.
         _dup2(output, 1)
         _dup2(error, 2)
-        self._replace_broken()
-        self._watch()
+        if not self._whole():
+            self._replace_broken()
+            self._dress()
         _running = cell
 
     def close(self):
@@ -141,6 +143,19 @@ class Streams:
             except (OSError, ValueError):
                 pass
 
+    def _whole(self):
+        """Whether nobody has put anything in the streams' place, or broken them."""
+        stdin, stdout, stderr = self._streams
+        try:
+            return (
+                sys.stdin is sys.__stdin__ is stdin
+                and sys.stdout is sys.__stdout__ is stdout
+                and sys.stderr is sys.__stderr__ is stderr
+                and not (stdin.closed or stdout.closed or stderr.closed)
+            )
+        except (AttributeError, ValueError):  # Deleted; detached.
+            return False
+
     def _replace_broken(self):
         """A redirection lasts, as on a terminal. One to something closed does not."""
         if not _usable(sys, "__stdin__"):
@@ -152,7 +167,8 @@ class Streams:
         for name in ("stdin", "stdout", "stderr"):
             if not _usable(sys, name):
                 setattr(sys, name, getattr(sys, f"__{name}__"))
-        self._own = [stream for stream in (sys.__stdout__, sys.__stderr__) if isinstance(stream, Text)]
+        self._streams = sys.__stdin__, sys.__stdout__, sys.__stderr__
+        self._own = [stream for stream in self._streams[1:] if isinstance(stream, Text)]
 
     def _watch(self):
         """Looking at each writer costs a fifth of a print: done only while there may be a stranger."""

@@ -1,6 +1,7 @@
 //! One cell from start to outcome.
 
 mod handover;
+mod prepared;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -21,9 +22,9 @@ use crate::error::{DeathReason, SandboxError};
 use crate::frame::{COMMAND_BYTES_MAX, Status};
 use crate::guest::Guest;
 use crate::harvest::{Harvest, HarvestLimits, harvest};
-use crate::host::{Host, SharedHost, random_names};
+use crate::host::{Host, SharedHost};
 use crate::kill;
-use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output, Stream};
+use crate::outcome::{CellOutcome, InterpreterEnd, LiveChunk, Loss, Output};
 use crate::repl::{self, Handed, Repl, ReplError, Source, Warmth};
 use crate::stream::Drain;
 use crate::verdict::{Facts, Judged, Language};
@@ -103,6 +104,7 @@ pub struct Done {
 }
 
 pub use handover::HandedCell;
+pub use prepared::{First, Prepared};
 
 /// Why there is no outcome.
 enum Trouble {
@@ -155,12 +157,19 @@ async fn attempt(
     mut cell: Cell,
     gone: impl Future<Output = ()>,
 ) -> Result<(CellOutcome, Result<(), DeathReason>), Trouble> {
-    let Prepared { output, nonce, handed, stdout, stderr } = Prepared::new(host, &cell)?;
+    let (prepared, rested) = match guest.first.take() {
+        Some(First { prepared, rested }) => (prepared, Some(rested)),
+        None => (Prepared::new(host)?, None),
+    };
+    let Prepared { output, nonce, stdout: (mut stdout, out), stderr: (mut stderr, err) } = prepared;
+    stdout.tell_to(cell.live.clone());
+    stderr.tell_to(cell.live.take());
+    let handed = Handed { stdout: out, stderr: err, tools: tools_in_memory(&cell)? };
     let mut losses = Vec::new();
     if cell.code.language() == Language::Bash {
         losses.extend(make_room(guest, &output).await?);
     }
-    let before = guest.process.counters();
+    let before = rested.unwrap_or_else(|| guest.process.counters());
     let (asked, restarted) = ask(guest, &mut cell, &output, &nonce, handed, host.answer_wait_max()).await?;
     losses.extend(restarted);
     let (wall_max, clock) = (cell.wall, Clock::start(cell.wall, guest.limits().cpus));
@@ -430,29 +439,11 @@ async fn take_files(
     (harvest, cleaned)
 }
 
-/// What a command needs before it can be asked for.
-struct Prepared {
-    output: String,
-    nonce: String,
-    handed: Handed,
-    stdout: Drain,
-    stderr: Drain,
-}
-
-impl Prepared {
-    fn new(host: &Host, cell: &Cell) -> Result<Self, SandboxError> {
-        let kept_bytes_max = usize::try_from(host.config.output_bytes_max).unwrap_or(usize::MAX);
-        let drain =
-            |stream| Drain::new(stream, kept_bytes_max, cell.live.clone()).map_err(SandboxError::io("make a pipe"));
-        let (stdout, out) = drain(Stream::Stdout)?;
-        let (stderr, err) = drain(Stream::Stderr)?;
-        let line = cell.line.as_ref().filter(|_| cell.code.language() == Language::Python);
-        let tools = line.map(|line| in_memory(line.tools().text()));
-        let tools = tools.transpose().map_err(SandboxError::io("keep a cell's tools in memory"))?;
-        let [output, nonce] = random_names()?;
-        let handed = Handed { stdout: out, stderr: err, tools: tools.map(OwnedFd::from) };
-        Ok(Self { output, nonce, handed, stdout, stderr })
-    }
+/// Of a cell in Python that can call any; a command has them as files of its container.
+fn tools_in_memory(cell: &Cell) -> Result<Option<OwnedFd>, SandboxError> {
+    let line = cell.line.as_ref().filter(|_| cell.code.language() == Language::Python);
+    let tools = line.map(|line| in_memory(line.tools().text())).transpose();
+    Ok(tools.map_err(SandboxError::io("keep a cell's tools in memory"))?.map(OwnedFd::from))
 }
 
 fn no_memory(error: std::io::Error) -> SandboxError {

@@ -1,10 +1,10 @@
 //! How many of this process's descriptors a container takes, and so how many containers a limit of open files has room for.
 //!
 //! Of each container in namespaces there is a control socket and one pidfd of its process 1, whoever watches that; of its
-//! REPL a socket and one pidfd. A cell adds the reading ends of its two streams. The cgroup's accounts are opened when they
-//! are read and kept from one cell to the next; while code waits for a tool only that of the processor stays open, for time
-//! is kept by it, and a frozen container keeps none. `tests/promises.rs` counts them. A container of gVisor has its root
-//! directory and a socket to its ward besides.
+//! REPL a socket and one pidfd. A cell adds the reading ends of its two streams, and one that is prepared ahead both ends.
+//! The cgroup's accounts are opened when they are read and kept from one cell to the next; while code waits for a tool only
+//! that of the processor stays open, for time is kept by it, and a frozen container keeps none. `tests/promises.rs` counts
+//! them. A container of gVisor has its root directory and a socket to its ward besides.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

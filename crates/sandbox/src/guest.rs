@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::cell::First;
 use crate::channel::{Channel, Received};
 use crate::command::DiskFree;
 use crate::conversation::{ANSWER_WAIT_MAX, Conversation, HandedConversation};
@@ -35,6 +36,8 @@ pub struct Guest {
     pub repl: Option<Repl>,
     /// Until it is that.
     pub ahead: Option<Ahead>,
+    /// Until anything is asked of it, if it was made ahead of need.
+    pub first: Option<First>,
     /// How the last REPL ended, where no cell has been told yet.
     pub lost: Option<InterpreterEnd>,
     pub process: Process,
@@ -87,7 +90,8 @@ impl Guest {
         let process = process.map_err(|error| SandboxError::Launch(error.to_string()))??;
         let talk = Conversation::new(channel, process.ended(), stop);
         let talk = talk.map_err(SandboxError::io("watch a container's process 1"))?;
-        let mut guest = Self { talk, repl: None, ahead: ahead?, lost: None, process, image, ward: None, limits };
+        let mut guest =
+            Self { talk, repl: None, ahead: ahead?, first: None, lost: None, process, image, ward: None, limits };
         let words = match isolation {
             Isolation::Namespaces => None,
             Isolation::Gvisor => Some(guest.hear_ward().await?),
@@ -131,7 +135,7 @@ impl Guest {
         let below = ward.as_ref().map(Ward::below);
         let talk = Conversation::take_over(talk, below.cloned(), process.ended(), stop)?;
         let repl = repl.map(|repl| Repl::take_over(repl, below.cloned(), zygotes)).transpose()?;
-        Ok(Self { talk, repl, ahead: None, lost, process, image, ward, limits })
+        Ok(Self { talk, repl, ahead: None, first: None, lost, process, image, ward, limits })
     }
 
     /// What a ward says before it starts gVisor, and may be believed: no code has run.

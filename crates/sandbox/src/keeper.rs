@@ -145,6 +145,9 @@ async fn serve(
     container: &Container,
     request: Request,
 ) -> Result<(), DeathReason> {
+    if !matches!(request, Request::Cell { .. }) {
+        guest.first = None;
+    }
     match request {
         Request::Cell { cell, mut reply } => {
             let done = cell::run(guest, host, cell, reply.closed()).await;

@@ -8,6 +8,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cell::First;
 use crate::container::{Container, Parts};
 use crate::error::{DeathReason, SandboxError};
 use crate::guest::Guest;
@@ -133,10 +134,7 @@ impl Maker {
 
     /// Sees to it that a container is ready for a language. One that cannot be is cleared away.
     pub async fn ready(&self, mut made: Made, language: Language, purpose: &Purpose) -> Result<Made, SandboxError> {
-        if language == Language::Bash || made.guest.repl.is_some() {
-            return Ok(made);
-        }
-        match interpreter(&mut made.guest, &self.host, purpose).await {
+        match ready(&mut made.guest, &self.host, language, purpose).await {
             Ok(()) => Ok(made),
             Err(error) => {
                 made.life.die(DeathReason::Removed);
@@ -230,6 +228,23 @@ impl Maker {
     pub fn is_present(&self, image: &Arc<Image>) -> bool {
         Arc::ptr_eq(image, &self.host.image())
     }
+}
+
+/// Gives a container what it lacks for a language, and where nobody waits for it, what its first cell needs.
+async fn ready(
+    guest: &mut Guest,
+    host: &SharedHost,
+    language: Language,
+    purpose: &Purpose,
+) -> Result<(), SandboxError> {
+    if language == Language::Python && guest.repl.is_none() {
+        guest.first = None;
+        interpreter(guest, host, purpose).await?;
+    }
+    if *purpose == Purpose::Ahead {
+        guest.first = Some(First::of(guest, host)?);
+    }
+    Ok(())
 }
 
 /// Gives a container a REPL; where nobody waits for it, one that has touched its pages and run a cell.

@@ -325,7 +325,6 @@ async fn refill(pool: &Arc<Pool>, maker: &Arc<Maker>) {
             async move {
                 let made =
                     maker.make(Purpose::Ahead, maker.host.config.isolation, language, maker.host.limits()).await?;
-                made.guest.process.open_accounts();
                 Pool::shelve(&maker, language, made, ahead);
                 Ok::<_, SandboxError>(())
             }

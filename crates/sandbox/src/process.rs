@@ -56,11 +56,6 @@ impl Process {
         self.reins.counted(Meter::read)
     }
 
-    /// Opens what [`Process::counters`] reads, for whoever reads it first; it costs a twentieth of a claim.
-    pub fn open_accounts(&self) {
-        let _nobody_asks_yet = self.counters();
-    }
-
     /// Of [`Process::stats`] only what grows.
     pub fn counters(&self) -> Stats {
         self.reins.counted(Meter::read_counters)

@@ -89,16 +89,18 @@ impl Drain {
     }
 
     /// A drain and the end for the writer. Must be called in a runtime.
-    pub fn new(
-        stream: Stream,
-        kept_bytes_max: usize,
-        live: Option<mpsc::Sender<LiveChunk>>,
-    ) -> io::Result<(Self, OwnedFd)> {
+    pub fn new(stream: Stream, kept_bytes_max: usize) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         // Nobody but this host may make it wait: code inside can read from the pipe too, and leave nothing.
         rustix::io::ioctl_fionbio(&ours, true)?;
         let (pipe, buffer, kept) = (Pipe::Idle(ours), Vec::new(), Vec::new());
-        Ok((Self { stream, pipe, buffer, kept, kept_bytes_max, total_bytes: 0, live, told_bytes: 0 }, theirs))
+        let drain = Self { stream, pipe, buffer, kept, kept_bytes_max, total_bytes: 0, live: None, told_bytes: 0 };
+        Ok((drain, theirs))
+    }
+
+    /// Has all that is kept told to `listener`, too.
+    pub fn tell_to(&mut self, listener: Option<mpsc::Sender<LiveChunk>>) {
+        self.live = listener;
     }
 
     /// Reads until every writer is gone. Cancel-safe: nothing read is lost.
@@ -188,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_bytes_are_kept_and_the_rest_is_counted() {
-        let (mut drain, writer) = Drain::new(Stream::Stdout, 10, None).expect("pipe");
+        let (mut drain, writer) = Drain::new(Stream::Stdout, 10).expect("pipe");
         let writing = std::thread::spawn(move || {
             File::from(writer).write_all(&[b'x'; 300_000]).expect("read to the end");
         });
@@ -199,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn finish_does_not_wait_for_writers_left_behind() {
-        let (drain, writer) = Drain::new(Stream::Stdout, 10, None).expect("pipe");
+        let (drain, writer) = Drain::new(Stream::Stdout, 10).expect("pipe");
         let mut writer = File::from(writer);
         writer.write_all(b"abc").expect("fits the pipe");
         assert_eq!(drain.finish().await, (b"abc".to_vec(), 3));
@@ -209,7 +211,8 @@ mod tests {
     #[tokio::test]
     async fn a_listener_gets_every_kept_byte_once_even_when_the_run_is_cut_short() {
         let (listener, mut heard) = mpsc::channel(1);
-        let (mut drain, writer) = Drain::new(Stream::Stderr, 100, Some(listener)).expect("pipe");
+        let (mut drain, writer) = Drain::new(Stream::Stderr, 100).expect("pipe");
+        drain.tell_to(Some(listener));
         let mut writer = File::from(writer);
         let mut all = Vec::new();
         for part in [b"one".as_slice(), b"two", b"three"] {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use belljar_sandbox::{ContainerOptions, Language, Lease, Sandbox, SandboxConfig, SandboxCounts, Warmth, ZygoteStatus};
 use support::leftovers::Held;
 use support::{id, printed, python_config, stdout, until};
+use tokio::io::AsyncReadExt;
 
 fn warm(pool_containers: usize) -> SandboxConfig {
     SandboxConfig { pool_containers, zygotes: vec![Warmth::Core], ..python_config() }
@@ -116,6 +117,23 @@ async fn a_claimed_repl_has_run_a_cell_that_left_nothing() {
         sandbox.close().await;
     }
     assert_eq!(traces[0], traces[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_before_the_first_cell_of_a_pooled_container_is_not_the_cells() {
+    const BYTES: u64 = 24 * 1024 * 1024;
+    let (sandbox, _image) = python_sandbox!(warm(1));
+    core_warm(&sandbox).await;
+    until("the pool is full", || sandbox.counts().pooled == 2).await;
+    let mut lease = leased(&sandbox, 1).await;
+    for _ in 0..8 {
+        lease.put_input("large", tokio::io::repeat(b'x').take(BYTES), BYTES).await.expect("it fits");
+    }
+    let output = support::python(&mut lease, "print(2+2)").await;
+    // A cell takes 2 ms of the processor at most, and those files 20 at least.
+    assert!(output.cpu < Duration::from_millis(10), "{:?}", output.cpu);
+    drop(lease);
+    sandbox.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
