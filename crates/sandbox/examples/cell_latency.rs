@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use belljar_ids::{ContainerId, SeededIds};
 use belljar_image::{ImageStore, Monitor};
-use belljar_sandbox::{CellOptions, CellOutcome, Lease, Rootfs, Sandbox, SandboxConfig};
+use belljar_sandbox::{CellOptions, CellOutcome, Lease, Rootfs, Sandbox, SandboxConfig, ZygoteStatus};
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
@@ -33,12 +33,17 @@ fn measure(name: &str, runtime: &Runtime, cache: &std::path::Path, rounds: usize
         let image = store.mount(&store.resolve("default")?, &Monitor::silent()).await?;
         let (path, digest) = (image.path().to_path_buf(), image.digest().to_string());
         let rootfs = Rootfs { path, owner_base: image.owner_base(), digest };
-        // Nothing else is to be made meanwhile. An interpreter that has run is the same however it was started.
+        // An interpreter that has run is the same however it was started.
         let config = SandboxConfig { pool_containers: 0, zygotes: Vec::new(), ..SandboxConfig::default() };
         let sandbox = Sandbox::open(config, rootfs).await?;
         let id = ContainerId::mint(&mut SeededIds::new(1));
         sandbox.create(id.clone()).await?;
         let mut lease = sandbox.lease(&id, Duration::ZERO).await?;
+        one(&mut lease, true).await?;
+        // The first need of an interpreter starts a zygote, which keeps a core busy until it is warm.
+        while matches!(sandbox.warmth_status().core, ZygoteStatus::Starting) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         for (cell, python) in [("python", true), ("bash", false)] {
             let rounds = if python { rounds } else { rounds / 10 };
             let mut taken = Vec::new();
