@@ -131,7 +131,6 @@ class Repl:
             ((kind, body),) = frame.items()
             if kind == "cell" and CELL_FDS <= len(descriptors) <= FRAME_FDS_MAX:
                 self._answer(Cell(body), body.get("source"), descriptors)
-                self._trim()
             elif kind == "answers":  # To a cell that has ended meanwhile.
                 for descriptor in descriptors:
                     _close(descriptor)
@@ -178,6 +177,7 @@ class Repl:
         if self._forked:
             self._streams.close()
             _exit(status)
+        self._trim()
         self._state = IDLE
         self._streams.close()
         self._restore()
@@ -275,7 +275,8 @@ class Repl:
         return value, error
 
     def _trim(self):
-        """Gives back memory that a large cell left behind, once that is answered."""
+        """Gives back memory that a large cell left behind. What the collector finds may run code, and crash: that is still
+        this cell's."""
         if self._resident_bytes() > self._resident + GROWN_BYTES:
             self._guarded(_collect)
             self._libc.malloc_trim(0)
