@@ -18,16 +18,15 @@ TWISTER_WORDS = 624
 
 def generators():
     """What seeds every generator that Python code can reach: to be called in the zygote, once everything is imported."""
-    # The module's own, `random._inst`, is seeded by the module in each fork.
     kinds = [random.Random]
-    found = []
+    found = [random._inst]
     if "numpy.random" in sys.modules:
         numpy = sys.modules["numpy.random"]
         kinds += [numpy.RandomState, numpy.Generator]
         found.append(numpy.mtrand._rand)
     # Libraries make some at import, and their places change from release to release.
     for thing in gc.get_objects():
-        if type(thing) in kinds and thing is not random._inst and not any(thing is known for known in found):
+        if type(thing) in kinds and not any(thing is known for known in found):
             found.append(thing)
     return [seeder(generator) for generator in found]
 

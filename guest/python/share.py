@@ -19,7 +19,7 @@ ARENA_BYTES = 1 << 20
 OBJECT_BYTES_MAX = 512
 """Larger objects, and what is none, are the C library's to allocate."""
 OBJECT_STEP = 16
-HOLE_SIZES = [size * 1024 for size in (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)] + list(range(1536, 16, -16))
+HOLE_SIZES = [size * 1024 for size in (64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)] + list(range(1536, 8, -16))
 HOLES_MAX = 1_000_000
 """Of one size; more are left as they are."""
 TRIMMED_BYTES_MAX = 2 * PAGE_BYTES
@@ -80,11 +80,17 @@ class Memory:
             large = self._library.belljar_enlarge(*(ctypes.c_size_t(address) for address in program))
             if large < 0:
                 self.missing.append(f"large pages for the program: {os.strerror(-large)}")
-        if not make_immortal():
+        if not self.keep():
             self.missing.append("counts of references that are not written")
+
+    def keep(self):
+        """What there is by now stays for good, and what is free in between is taken: so what a child makes lies together.
+        False where Python counts references to it all the same."""
+        lasting = make_immortal()
         gc.collect()
         self._fill_heap()
         self._fill_arenas()
+        return lasting
 
     def _fill_heap(self):
         """Takes what is free between what the C library has allocated: so a child finds what it needs in one place."""

@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
 VERSION = 3
@@ -55,6 +56,7 @@ class Zygote:
         self._control = control
         self._join = join
         self._enter_pid_namespace = enter_pid_namespace
+        self._bare_fork = bare_fork()
         self._repl_main, self._rehearse, self._repl = repl.main, repl.rehearse, repl.Repl()
         self._reseed = reseed.reseed
         self._generators = reseed.generators()
@@ -66,16 +68,16 @@ class Zygote:
         self._rehearse(self._repl)
         gc.collect()
         gc.disable()
-        try:
-            memory.settle()
-        except Exception as error:
-            memory.missing.append(f"{type(error).__name__}: {error}"[:REASON_CHARS_MAX])
-        self._missing = memory.missing
+        arrange(memory, memory.settle)
         gc.freeze()
         # Once more, behind what has used the same caches.
         self._rehearse(self._repl)
         for _ in range(REHEARSALS):
             self._reseed(self._generators)
+        # And once more, with what that has left.
+        arrange(memory, memory.keep)
+        gc.freeze()
+        self._missing = memory.missing
 
     def serve(self):
         """Answers the host until it is gone."""
@@ -112,7 +114,7 @@ class Zygote:
     def _fork(self, number, descriptors):
         try:
             self._enter_pid_namespace(descriptors[0])
-            child = os.fork()
+            child = self._bare_fork()
         except OSError as error:
             self._say({"refused": {"id": number, "errno": error.errno}})
             return
@@ -142,6 +144,7 @@ class Zygote:
         """The child's way. Never returns: what a normal exit would run belongs to the zygote."""
         status = BROKEN_EXIT
         try:
+            threading.main_thread()._set_native_id()  # Of Python's handlers of a fork, the one that is needed.
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,6 +176,14 @@ class Zygote:
                 return BROKEN_EXIT
         gc.enable()
         return self._repl_main(channel, self._repl, start)
+
+
+def arrange(memory, step):
+    """Without it a child only takes longer."""
+    try:
+        step()
+    except Exception as error:
+        memory.missing.append(f"{type(error).__name__}: {error}"[:REASON_CHARS_MAX])
 
 
 def fork_request(data, descriptors, flags):
@@ -254,6 +265,28 @@ def join_library(files):
 def enter_pid_namespace(descriptor):
     """The next child is born there. The way starts from our own pid namespace each time (pid_namespaces(7))."""
     os.setns(descriptor, CLONE_NEWPID)
+
+
+def bare_fork():
+    """What forks this process without the handlers that Python and libraries have for it; `os.fork` where the C library has
+    no such call.
+
+    They see to locks that other threads may hold, and here is no other thread (`check_one_thread`). They write to some
+    hundred pages, each of which the child would have to copy, and for which large pages here would be broken up.
+    """
+    try:
+        fork = ctypes.PyDLL(None, use_errno=True)._Fork
+    except AttributeError:
+        return os.fork
+
+    def bare():
+        child = fork()
+        if child < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return child
+
+    return bare
 
 
 def check_one_thread():

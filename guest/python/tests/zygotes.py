@@ -33,6 +33,8 @@ def enter(descriptor):
         raise OSError(1, "refused")
 zygote.container_join = lambda files, library: join
 zygote.enter_pid_namespace = enter
+if mode == "old":  # A C library without `_Fork`.
+    zygote.bare_fork = lambda: os.fork
 load = zygote.load
 def loaded(name):
     module = load(name)
@@ -289,6 +291,50 @@ def it_is_warm(group, module):
             equal((drawn.code, drawn.stdout, drawn.stderr, drawn.files), (0, "[1]\n", "", ["a.png"]), "a figure")
 
 
+THREADS = """
+import concurrent.futures, logging, multiprocessing, os, subprocess, threading
+print(threading.main_thread().native_id == threading.get_native_id() == os.getpid())
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    print(list(pool.map(abs, range(-3, 0))))
+child = os.fork()
+if child == 0:
+    os._exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(abs, [-4, -5]))
+print(subprocess.run(["echo", "said"], stdout=subprocess.PIPE, text=True).stdout, end="")
+logging.warning("warned")
+"""
+THREADS_OF_LIBRARIES = """
+import sys, threading
+import numpy
+print(float((numpy.ones((600, 600)) @ numpy.ones((600, 600))).sum()))
+import pyarrow, pyarrow.compute, pyarrow.csv
+text = b"a,b\\n" + b"1,2\\n" * 500_000
+table = pyarrow.csv.read_csv(pyarrow.BufferReader(text), pyarrow.csv.ReadOptions(use_threads=True, block_size=1 << 16))
+print(table.num_rows, table.group_by("a", use_threads=True).aggregate([("b", "sum")]).to_pylist())
+"""
+
+
+def a_child_has_threads_and_children():
+    """The zygote forks without the handlers of a fork: nothing is missed that they do."""
+    for mode in ("plain", "old"):
+        with tempfile.TemporaryDirectory() as root, Zygote(root, mode=mode) as zygote:
+            zygote.receive()
+            with zygote.fork(1) as repl:
+                told = repl.cell(THREADS)
+                equal(told.stdout, "True\n[3, 2, 1]\n3\n[4, 5]\nsaid\n", f"what it did ({mode}), with {told.stderr}")
+                equal(told.stderr, "WARNING:root:warned\n", "what it warned of")
+
+
+def a_child_has_threads_of_libraries(group):
+    with tempfile.TemporaryDirectory() as root, Zygote(root, group) as zygote:
+        zygote.receive()
+        with zygote.fork(1) as repl:
+            told = repl.cell(THREADS_OF_LIBRARIES)
+            equal(told.stdout, "216000000.0\n500000 [{'a': 1, 'b_sum': 1000000}]\n", f"what it did, with {told.stderr}")
+
+
 def needs_its_libraries(check, *arguments):
     def checked():
         try:
@@ -302,12 +348,15 @@ def needs_its_libraries(check, *arguments):
 
 CHECKS = [(f"zygote: {check.__name__.replace('_', ' ')}", check) for check in (
     forks_and_reaps, hanging_up_before_go, failures_are_told, nonsense_ends_it, what_it_may_not_hold, siblings_differ,
+    a_child_has_threads_and_children,
 )]
 
-SHARED = {"numpy", "pandas", "multiprocessing"}
+SHARED = {"random", "numpy", "pandas", "multiprocessing"}
 IMAGE_CHECKS = [
     ("zygote: core is warm", needs_its_libraries(it_is_warm, "core", "pandas")),
     ("zygote: all is warm", needs_its_libraries(it_is_warm, "all", "sklearn.linear_model")),
+    ("zygote: threads of libraries in core", needs_its_libraries(a_child_has_threads_of_libraries, "core")),
+    ("zygote: threads of libraries in all", needs_its_libraries(a_child_has_threads_of_libraries, "all")),
     ("zygote: siblings differ in core", needs_its_libraries(siblings_differ_in, "core", SHARED)),
     ("zygote: siblings differ in all", needs_its_libraries(siblings_differ_in, "all", SHARED | {"sympy", "scipy", "sklearn"})),
 ]
