@@ -306,7 +306,6 @@ print(subprocess.run(["echo", "said"], stdout=subprocess.PIPE, text=True).stdout
 logging.warning("warned")
 """
 THREADS_OF_LIBRARIES = """
-import sys, threading
 import numpy
 print(float((numpy.ones((600, 600)) @ numpy.ones((600, 600))).sum()))
 import pyarrow, pyarrow.compute, pyarrow.csv
